@@ -1,0 +1,92 @@
+"""From windows of series to tokens."""
+
+import torch
+from torch import Tensor, nn
+
+from tsar.exceptions import ParameterError
+
+__all__ = ["PatchEmbedding", "cut_patches"]
+
+
+def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0) -> Tensor:
+    """Cut every variate of a window into overlapping patches.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, L, C)
+    patch_length, stride : int
+    end_padding : int, default 0
+        How often the last value is repeated at the end first.
+
+    Returns
+    -------
+    Tensor of shape (B * C, P, patch_length)
+        The variates of one window lie side by side.
+    """
+    series = x.transpose(1, 2).flatten(0, 1)  # (B * C, L)
+    if end_padding:
+        tail = series[:, -1:].expand(-1, end_padding)
+        series = torch.cat([series, tail], dim=1)
+    return series.unfold(1, patch_length, stride)
+
+
+class PatchEmbedding(nn.Module):
+    """One linear map from a patch of consecutive steps to a token.
+
+    Every variate is a series of its own (channel independence).
+
+    Parameters
+    ----------
+    context_length, patch_length, stride, d_model : int
+    end_padding : bool, default True
+        Repeat the last value ``stride`` times first, which gives one patch
+        more: ``(context_length - patch_length) // stride + 2``.
+
+    Attributes
+    ----------
+    n_patches : int
+
+    Raises
+    ------
+    ParameterError
+        If a patch is longer than the context.
+
+    References
+    ----------
+    Nie et al., "A time series is worth 64 words", ICLR 2023, section 3.1.
+    """
+
+    def __init__(
+        self,
+        context_length: int,
+        patch_length: int,
+        stride: int,
+        d_model: int,
+        *,
+        end_padding: bool = True,
+    ) -> None:
+        super().__init__()
+        if patch_length > context_length:
+            raise ParameterError(
+                f"PatchEmbedding: patch_length={patch_length} is longer than "
+                f"context_length={context_length}; shorten the patches or lengthen the context"
+            )
+        self.patch_length = patch_length
+        self.stride = stride
+        self.end_padding = stride if end_padding else 0
+        self.n_patches = (context_length + self.end_padding - patch_length) // stride + 1
+        self.project = nn.Linear(patch_length, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed windows (B, L, C) as tokens (B * C, P, D)."""
+        return self.project(cut_patches(x, self.patch_length, self.stride, self.end_padding))
+
+    def mask(self, observed: Tensor) -> Tensor:
+        """Say which patches hold an observed step: (B, L, C) to (B * C, P).
+
+        A series without any observed step keeps all its patches, so that
+        attention always has something to attend to.
+        """
+        patches = cut_patches(observed, self.patch_length, self.stride, self.end_padding)
+        seen = patches.any(dim=-1)
+        return seen | ~seen.any(dim=-1, keepdim=True)

@@ -1,0 +1,138 @@
+"""Multi-head softmax attention."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tsar.core.dropout import Dropout
+from tsar.core.mixers.base import Mixer
+from tsar.core.ops.attention import attention
+from tsar.exceptions import ParameterError
+
+__all__ = ["AttentionState", "SoftmaxAttention"]
+
+
+class AttentionState(NamedTuple):
+    """Keys and values of the tokens so far, each (B, N, E, L)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class SoftmaxAttention(Mixer):
+    """Multi-head softmax attention, optionally with residual scores.
+
+    With ``residual_scores`` the scores before the softmax are added up from
+    layer to layer. The sum over layers of ``query key'`` is the product of the
+    queries and keys of all layers laid side by side, so it is those that are
+    handed on: nothing of size L x L outlives a layer.
+
+    Parameters
+    ----------
+    d_model : int
+    n_heads : int
+        Divides ``d_model``.
+    causal : bool, default False
+    dropout : float, default 0.0
+        Of the attention weights.
+    residual_scores : bool, default False
+    backend : str, optional
+        Forces a kernel of :func:`tsar.core.ops.attention.attention`.
+
+    Raises
+    ------
+    ParameterError
+        If the heads do not divide the width.
+
+    References
+    ----------
+    Vaswani et al., "Attention is all you need", NeurIPS 2017; He et al.,
+    "RealFormer: transformer likes residual attention", Findings of ACL 2021.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        causal: bool = False,
+        dropout: float = 0.0,
+        residual_scores: bool = False,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        if d_model % n_heads:
+            raise ParameterError(
+                f"SoftmaxAttention: n_heads={n_heads} does not divide d_model={d_model}"
+            )
+        self.n_heads = n_heads
+        self.causal = causal
+        self.residual_scores = residual_scores
+        self.backend = backend
+        self.scale = (d_model // n_heads) ** -0.5
+        self.query_key_value = nn.Linear(d_model, 3 * d_model)
+        self.output = nn.Linear(d_model, d_model)
+        self.dropout = Dropout(dropout)
+
+    def mix(
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        carry: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Attend; the carry is the queries and keys of the layers so far."""
+        query, key, value = self._project(x)
+        if carry is not None:
+            query = torch.cat([carry[0], query], dim=2)
+            key = torch.cat([carry[1], key], dim=2)
+        mixed = self._attend(query, key, value, mask=mask, causal=self.causal)
+        return mixed, (query, key) if self.residual_scores else None
+
+    def init_state(self, batch: int) -> AttentionState:
+        """Return an empty cache of keys and values."""
+        if not self.causal:
+            raise NotImplementedError("SoftmaxAttention works step by step only if causal=True")
+        weight = self.output.weight
+        empty = weight.new_empty(batch, self.n_heads, len(weight) // self.n_heads, 0)
+        return AttentionState(empty, empty)
+
+    def step(self, x_t: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
+        """Attend from one more token to itself and those before it."""
+        query, key, value = self._project(x_t[:, None])
+        state = AttentionState(
+            torch.cat([state.keys, key], dim=3), torch.cat([state.values, value], dim=3)
+        )
+        return self._attend(query, state.keys, state.values)[:, 0], state
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, each (B, N, E, L).
+
+        Small matrices multiply fastest with the token axis last; see
+        :mod:`tsar.core.ops.attention`.
+        """
+        linear = self.query_key_value
+        heads = linear.weight @ x.transpose(1, 2) + linear.bias[:, None]  # (B, 3 D, L)
+        return heads.view(len(x), 3, self.n_heads, -1, x.shape[1]).unbind(1)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        mixed = attention(
+            query.transpose(-1, -2),
+            key.transpose(-1, -2),
+            value.transpose(-1, -2),
+            mask=mask,
+            causal=causal,
+            scale=self.scale,
+            dropout=self.dropout,
+            backend=self.backend,
+        )  # (B, N, L, E)
+        return self.output(mixed.transpose(1, 2).flatten(2))

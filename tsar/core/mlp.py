@@ -1,0 +1,30 @@
+"""The feed-forward part of a block: every token by itself."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsar.core.dropout import Dropout
+
+__all__ = ["MLP"]
+
+
+class MLP(nn.Module):
+    """Two linear maps with a GELU and dropout between them.
+
+    Parameters
+    ----------
+    d_model, d_ff : int
+        Width of the tokens and of the hidden layer.
+    dropout : float, default 0.0
+        Of the hidden layer.
+    """
+
+    def __init__(self, d_model: int, d_ff: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.expand = nn.Linear(d_model, d_ff)
+        self.contract = nn.Linear(d_ff, d_model)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (..., D) to tokens of the same shape."""
+        return self.contract(self.dropout(F.gelu(self.expand(x))))

@@ -1,0 +1,99 @@
+"""What the loss needs from the last axis of a network, in the units of the series."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsar.exceptions import ParameterError
+
+__all__ = ["PointOutput", "QuantileOutput"]
+
+
+class PointOutput(nn.Module):
+    """One number per step and variate.
+
+    Attributes
+    ----------
+    n_outputs : int
+        How many raw numbers a network has to give per step and variate: 1.
+    """
+
+    n_outputs = 1
+
+    def forward(self, raw: Tensor, location: Tensor | float, scale: Tensor | float) -> Tensor:
+        """Bring raw outputs back to the units of the series.
+
+        Parameters
+        ----------
+        raw : Tensor of shape (B, H, C, 1)
+        location, scale : Tensor broadcastable to (B, H, C), or float
+            What instance normalisation took away; 0 and 1 where there was none.
+
+        Returns
+        -------
+        Tensor of shape (B, H, C)
+        """
+        return raw.squeeze(-1) * scale + location
+
+
+class QuantileOutput(nn.Module):
+    """Quantiles that cannot cross: the median, and steps up and down from it.
+
+    Each step is a softplus, so it is never negative, and the steps are summed
+    outwards from the median.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        Increasing, each inside (0, 1), with 0.5 among them.
+
+    Attributes
+    ----------
+    n_outputs : int
+        The number of levels.
+
+    Raises
+    ------
+    ParameterError
+        If the levels are not increasing inside (0, 1) or 0.5 is missing.
+    """
+
+    def __init__(self, levels: Sequence[float]) -> None:
+        super().__init__()
+        self.levels = tuple(float(level) for level in levels)
+        inside = all(0.0 < level < 1.0 for level in self.levels)
+        increasing = all(a < b for a, b in zip(self.levels, self.levels[1:], strict=False))
+        if not (inside and increasing and 0.5 in self.levels):
+            raise ParameterError(
+                "QuantileOutput: levels must be increasing numbers in (0, 1) with 0.5 among "
+                f"them, got {list(levels)!r}"
+            )
+        self.n_outputs = len(self.levels)
+        self.median = self.levels.index(0.5)
+
+    def forward(self, raw: Tensor, location: Tensor | float, scale: Tensor | float) -> Tensor:
+        """Turn raw outputs into quantiles in the units of the series.
+
+        Parameters
+        ----------
+        raw : Tensor of shape (B, H, C, Q)
+        location, scale : Tensor broadcastable to (B, H, C), or float
+
+        Returns
+        -------
+        Tensor of shape (B, H, C, Q)
+            Not decreasing along the last axis.
+        """
+        below, median, above = raw.split(
+            [self.median, 1, self.n_outputs - self.median - 1], dim=-1
+        )
+        up = F.softplus(above).cumsum(-1)
+        down = F.softplus(below).flip(-1).cumsum(-1).flip(-1)
+        quantiles = torch.cat([median - down, median, median + up], dim=-1)
+        return quantiles * _with_last_axis(scale) + _with_last_axis(location)
+
+
+def _with_last_axis(value: Tensor | float) -> Tensor | float:
+    return value.unsqueeze(-1) if isinstance(value, Tensor) else value

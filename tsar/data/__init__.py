@@ -1,0 +1,1 @@
+"""Data frames to tensors and back: panels, windows, scaling, calendars and data sets."""

@@ -1,0 +1,229 @@
+"""Windows over a panel, cut by index arithmetic on the device where training happens.
+
+No window is ever stored: the series lie in one tensor, a window is a number, and a
+batch is a gather. The memory of a fit is therefore that of the series, whatever the
+context length.
+
+Dimension letters: B windows in a batch, L context steps, H horizon, C variates.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Batch", "Inputs", "SeriesTensors", "Windows", "training_cutoffs"]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a network sees of a batch of windows.
+
+    Parameters
+    ----------
+    target : Tensor of shape (B, L, C)
+        Scaled history. A missing step carries the last observation forward; it is 0
+        where nothing was observed before it.
+    observed : bool Tensor of shape (B, L, C) or None
+        True where the value was measured; None when all of them were.
+    past : Tensor of shape (B, L, n_past) or None
+        Covariates known up to the forecast origin.
+    future : Tensor of shape (B, L + H, n_future) or None
+        Covariates known over the horizon as well.
+    static : Tensor of shape (B, n_static) or None
+        Covariates that do not change in time.
+    calendar : Tensor of shape (B, L + H, n_calendar) or None
+        Calendar features of the local clock.
+    """
+
+    target: Tensor
+    observed: Tensor | None = None
+    past: Tensor | None = None
+    future: Tensor | None = None
+    static: Tensor | None = None
+    calendar: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of windows with the truth to forecast.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        The history of each window.
+    target : Tensor of shape (B, H, C)
+        Scaled future.
+    observed : bool Tensor of shape (B, H, C) or None
+        True where the future was measured; None when all of it was.
+    scale : Tensor of shape (B, C) or None
+        Factor that brings an error back to original units; None stands for 1.
+    """
+
+    inputs: Inputs
+    target: Tensor
+    observed: Tensor | None
+    scale: Tensor | None
+
+
+@dataclass(frozen=True)
+class SeriesTensors:
+    """Scaled series on a device, one after the other.
+
+    Parameters
+    ----------
+    values : Tensor of shape (rows, C)
+        Carried forward over missing steps, 0 where nothing came before.
+    observed : bool Tensor of shape (rows, C) or None
+        True where measured; None when everything was.
+    offsets : int64 Tensor of shape (S + 1,)
+        Series s owns the rows ``offsets[s]:offsets[s + 1]``.
+    scale : Tensor of shape (S, C) or None
+        Original units per scaled unit, by series.
+    """
+
+    values: Tensor
+    observed: Tensor | None
+    offsets: Tensor
+    scale: Tensor | None = None
+
+    def gather(
+        self, series: Tensor, cutoffs: Tensor, before: int, after: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Cut the steps ``[cutoff - before, cutoff + after)`` of each window.
+
+        Parameters
+        ----------
+        series : int64 Tensor of shape (B,)
+            Which series each window is cut from.
+        cutoffs : int64 Tensor of shape (B,)
+            Rows of ``values`` at which the forecast begins.
+        before, after : int
+            Steps to cut on either side of the cutoff.
+
+        Returns
+        -------
+        values : Tensor of shape (B, before + after, C)
+            0 outside the series.
+        observed : bool Tensor of the same shape or None
+            False outside the series; None when every step was observed.
+        """
+        start = self.offsets[series].unsqueeze(1)
+        end = self.offsets[series + 1].unsqueeze(1)
+        steps = torch.arange(-before, after, device=self.values.device)
+        rows = cutoffs.unsqueeze(1) + steps
+        complete = bool(((rows[:, :1] >= start) & (rows[:, -1:] < end)).all())
+        if complete:
+            observed = None if self.observed is None else self.observed[rows]
+            return self.values[rows], observed
+        inside = ((rows >= start) & (rows < end)).unsqueeze(-1)
+        rows = rows.clamp(min=0, max=max(len(self.values) - 1, 0))
+        if len(self.values) == 0:
+            shape = (*rows.shape, self.values.shape[1])
+            return self.values.new_zeros(shape), torch.zeros(shape, dtype=torch.bool)
+        values = self.values[rows] * inside
+        observed = inside if self.observed is None else self.observed[rows] & inside
+        return values, observed.expand(values.shape)
+
+
+class Windows:
+    """Every (context, future) pair that a set of series offers, counted and not stored.
+
+    Parameters
+    ----------
+    series : SeriesTensors
+        The series, on the training device.
+    first, last : int64 arrays of shape (S,)
+        First and last cutoff row of each series (absolute rows, both included); a
+        series whose ``last`` is below its ``first`` gives no window.
+    context_length, horizon : int
+        Steps before and after a cutoff.
+    """
+
+    def __init__(
+        self,
+        series: SeriesTensors,
+        first: np.ndarray,
+        last: np.ndarray,
+        context_length: int,
+        horizon: int,
+    ) -> None:
+        counts = np.maximum(last - first + 1, 0)
+        keep = np.flatnonzero(counts)
+        self.series = series
+        self.context_length = context_length
+        self.horizon = horizon
+        device = series.values.device
+        self._owner = torch.from_numpy(keep).to(device)
+        self._first = torch.from_numpy(np.asarray(first, dtype=np.int64)[keep]).to(device)
+        ends = np.cumsum(counts[keep], dtype=np.int64)
+        self._ends = torch.from_numpy(ends).to(device)
+        self._begins = self._ends - torch.from_numpy(counts[keep].astype(np.int64)).to(device)
+        self._length = int(ends[-1]) if len(ends) else 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def batch(self, index: Tensor) -> Batch:
+        """Cut the windows with the given numbers.
+
+        Parameters
+        ----------
+        index : int Tensor of shape (B,)
+            Numbers in ``[0, len(self))``; windows are numbered series by series, in
+            the order of time.
+
+        Returns
+        -------
+        Batch
+            Tensors on the device of the series.
+        """
+        index = index.to(self._ends.device, torch.int64)
+        place = torch.searchsorted(self._ends, index, right=True)
+        cutoffs = self._first[place] + index - self._begins[place]
+        owner = self._owner[place]
+        values, observed = self.series.gather(owner, cutoffs, self.context_length, self.horizon)
+        history, future = values.split([self.context_length, self.horizon], dim=1)
+        seen = truth = None
+        if observed is not None:
+            seen, truth = observed.split([self.context_length, self.horizon], dim=1)
+        scale = None if self.series.scale is None else self.series.scale[owner]
+        return Batch(Inputs(history, seen), future, truth, scale)
+
+
+def training_cutoffs(
+    offsets: np.ndarray, context_length: int, horizon: int, validation_rows: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Divide the cutoffs of every series into a training and a validation range.
+
+    The last ``validation_rows`` rows of a series are its validation tail: validation
+    windows forecast inside the tail (their contexts reach back over its border),
+    training windows end before it. A series shorter than ``context_length + horizon``
+    gives one training window whose context is incomplete, so that it still trains.
+
+    Parameters
+    ----------
+    offsets : int64 array of shape (S + 1,)
+        Row ranges of the series.
+    context_length, horizon : int
+        Steps before and after a cutoff.
+    validation_rows : int64 array of shape (S,)
+        Rows of each validation tail, 0 for none.
+
+    Returns
+    -------
+    training, validation : pair of arrays (first, last) of shape (S,)
+        Absolute cutoff rows, both included; ``last < first`` where there are none.
+    """
+    start, end = offsets[:-1], offsets[1:] - validation_rows
+    length = end - start
+    # A full context where the series has one; otherwise the longest context that leaves
+    # a whole horizon, and for the very short at least half of the rows as context.
+    shortest = np.maximum(np.maximum(length - horizon, length // 2), 1)
+    first = start + np.minimum(context_length, shortest)
+    last = np.where(length >= context_length + horizon, end - horizon, first)
+    last = np.where(length >= 2, last, first - 1)
+    validation_first = end
+    validation_last = np.where(validation_rows > 0, offsets[1:] - horizon, end - 1)
+    return (first, last), (validation_first, validation_last)

@@ -1,0 +1,213 @@
+"""Recipes: one TOML per published number, with everything that reproduces it.
+
+A recipe names a model, its parameters and the cells of the published table it stands
+for; the numbers themselves, and whether they were computed without the last incomplete
+batch, are on the data set's card.
+"""
+
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tsar.data.datasets import DatasetCard, PublishedResult, load_card, load_dataset
+from tsar.data.shipped import shipped_file, shipped_names
+from tsar.evaluation.published import evaluate
+from tsar.exceptions import DataError
+from tsar.registry import forecaster_class
+
+__all__ = ["Cell", "Recipe", "Result", "load_recipe", "recipe_names", "run_recipe"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a published table, and how near a run has to come.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the data set.
+    published : PublishedResult
+        The cell, from the card of the data set.
+    band : float
+        Largest difference in MSE and in MAE.
+    one_sided : bool
+        Whether being below the published error by more than the band is fine too.
+    """
+
+    dataset: str
+    published: PublishedResult
+    band: float
+    one_sided: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model with its parameters and the cells it reproduces.
+
+    Parameters
+    ----------
+    name, title : str
+        Name of the file, and in words.
+    model : str
+        Name of the forecaster.
+    params : dict
+        Parameters of the forecaster, the horizon left out.
+    cells : tuple of Cell
+        Run one after the other, each with a fresh model.
+    """
+
+    name: str
+    title: str
+    model: str
+    params: dict[str, Any]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One published error beside the one obtained.
+
+    Parameters
+    ----------
+    cell : Cell
+        What was to be reproduced.
+    metric : str
+        ``"mse"`` or ``"mae"``.
+    obtained : float
+        Measured on the windows of the protocol.
+    n_windows : int
+        Number of those windows.
+    seconds : float
+        For fit and measurement of the cell.
+    """
+
+    cell: Cell
+    metric: str
+    obtained: float
+    n_windows: int
+    seconds: float
+
+    @property
+    def published(self) -> float:
+        """The published error."""
+        value: float = getattr(self.cell.published, self.metric)
+        return value
+
+    @property
+    def difference(self) -> float:
+        """The obtained error less the published one."""
+        return self.obtained - self.published
+
+    @property
+    def within(self) -> bool:
+        """Whether the difference stays in the band of the cell."""
+        gap = self.difference if self.cell.one_sided else abs(self.difference)
+        return gap <= self.cell.band
+
+    @property
+    def bound(self) -> str:
+        """The band in words."""
+        return f"{'at most +' if self.cell.one_sided else '+-'}{self.cell.band:g}"
+
+
+def recipe_names() -> list[str]:
+    """List the recipes that come with tsar."""
+    return shipped_names("examples/recipes")
+
+
+def load_recipe(recipe: str | Path) -> Recipe:
+    """Read a recipe.
+
+    Parameters
+    ----------
+    recipe : str or pathlib.Path
+        One of :func:`recipe_names`, or the path of a TOML file.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such recipe; it suggests the nearest name.
+    DataError
+        If a cell is not on the card of its data set.
+    """
+    path = Path(recipe)
+    if path.suffix != ".toml":
+        path = shipped_file("examples/recipes", str(recipe), "recipe")
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    return Recipe(
+        name=path.stem,
+        title=content["title"],
+        model=content["model"],
+        params=content.get("params", {}),
+        cells=tuple(
+            Cell(
+                dataset=group["dataset"],
+                published=_published(path.stem, load_card(group["dataset"]), group, horizon),
+                band=group["band"],
+                one_sided=group.get("one_sided", False),
+            )
+            for group in content["cells"]
+            for horizon in group["horizons"]
+        ),
+    )
+
+
+def _published(
+    recipe: str, card: DatasetCard, group: dict[str, Any], horizon: int
+) -> PublishedResult:
+    """Look one cell up on the card."""
+    row, drop_last = group["published"], group["drop_last"]
+    for cell in card.published:
+        if (cell.model, cell.horizon, cell.drop_last) == (row, horizon, drop_last):
+            return cell
+    raise DataError(
+        f"recipe {recipe}: the card of {card.name} has no cell {row}, horizon {horizon}, "
+        f"drop_last {str(drop_last).lower()}"
+    )
+
+
+def run_recipe(
+    recipe: Recipe, overrides: dict[str, Any] | None = None
+) -> Iterator[tuple[Result, Result]]:
+    """Fit and measure each cell of a recipe.
+
+    The model is fitted on the training and validation rows, the validation rows being
+    its ``validation_size``: they choose the epoch, and the scaler does not see them.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        From :func:`load_recipe`.
+    overrides : dict or None
+        Parameters to replace, for example ``{"device": "cpu"}``.
+
+    Yields
+    ------
+    tuple of Result
+        MSE and MAE of one cell, as soon as they are known.
+    """
+    for cell in recipe.cells:
+        card, frame = load_card(cell.dataset), load_dataset(cell.dataset)
+        split = card.borders
+        assert split is not None, "a card with published results has a split"
+        started = time.perf_counter()
+        model = forecaster_class(recipe.model)(horizon=cell.published.horizon)
+        validation = {"validation_size": split.val_end - split.train_end}
+        model.set_params(**validation, **recipe.params, **(overrides or {}))
+        model.fit(frame.iloc[: split.val_end])
+        errors = evaluate(
+            model,
+            frame,
+            split,
+            drop_last=cell.published.drop_last,
+            batch_size=cell.published.batch_size,
+        )
+        seconds = time.perf_counter() - started
+        mse, mae = (
+            Result(cell, metric, errors[metric], int(errors["n_windows"]), seconds)
+            for metric in ("mse", "mae")
+        )
+        yield mse, mae

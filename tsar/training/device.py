@@ -1,0 +1,89 @@
+"""Where training runs, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from tsar.exceptions import ParameterError
+from tsar.params import check_choice
+
+__all__ = ["PRECISIONS", "autocast", "has_fast_bfloat16", "resolve_device"]
+
+PRECISIONS = ("float32", "bfloat16", "auto")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn the name of a device into that device, and into no other.
+
+    Parameters
+    ----------
+    name : str
+        "cpu", "cuda", "cuda:k", "mps", or "auto": a CUDA device if there is
+        one, else the CPU.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise _unknown(name) from error
+    present = {
+        "cpu": device.index in (None, 0),
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available() and device.index in (None, 0),
+    }
+    if device.type not in present:
+        raise _unknown(name)
+    if not present[device.type]:
+        raise ParameterError(
+            f"device={name!r} is not available here; choose one of "
+            f"{', '.join(map(repr, ['auto', *_available()]))}"
+        )
+    return device
+
+
+def _unknown(name: object) -> ParameterError:
+    return ParameterError(
+        f"device must be one of 'auto', 'cpu', 'cuda', 'cuda:k', 'mps', got {name!r}"
+    )
+
+
+def _available() -> list[str]:
+    found = ["cpu"]
+    found += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # Private names, so a torch without them counts as a processor without the instructions.
+        flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
+    return False
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Return the context in which a network runs in the asked precision.
+
+    Parameters
+    ----------
+    device : torch.device
+    precision : {"float32", "bfloat16", "auto"}
+        "auto" is bfloat16 where the device has it in hardware.
+    """
+    check_choice("autocast", "precision", precision, PRECISIONS)
+    if precision == "auto":
+        precision = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -1,0 +1,144 @@
+"""Losses that count observed steps only, and the output module each of them needs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsar.core.output import PointOutput, QuantileOutput
+from tsar.exceptions import ParameterError
+from tsar.params import check_choice
+
+__all__ = [
+    "LOSSES",
+    "HuberLoss",
+    "Loss",
+    "MAELoss",
+    "MSELoss",
+    "QuantileLoss",
+    "make_loss",
+]
+
+
+class Loss(ABC):
+    """Mean of an error over the observed entries of a forecast."""
+
+    def __call__(self, forecast: Tensor, target: Tensor, observed: Tensor | None = None) -> Tensor:
+        """Return the mean error, 0 where nothing was observed.
+
+        Parameters
+        ----------
+        forecast : Tensor of shape (B, H, C), or (B, H, C, Q) for quantiles
+        target : Tensor of shape (B, H, C)
+        observed : bool Tensor of shape (B, H, C), optional
+            True where the target was measured; everywhere by default.
+
+        Returns
+        -------
+        Tensor of shape ()
+        """
+        total, count = self.total(forecast, target, observed)
+        return total / count.clamp(min=1)
+
+    def total(
+        self, forecast: Tensor, target: Tensor, observed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum of the errors and how many entries it counts, each of shape ()."""
+        errors = self.errors(forecast.to(target.dtype), target)
+        if observed is None:
+            return errors.sum(), torch.tensor(errors.numel(), device=errors.device)
+        return (errors * observed).sum(), observed.sum()
+
+    @abstractmethod
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        """Return one error per entry of ``target``."""
+
+    def point(self, forecast: Tensor) -> Tensor:
+        """Return the point forecast (B, H, C) inside a forecast."""
+        return forecast
+
+    def make_output(self) -> nn.Module:
+        """Build the last module of a network trained with this loss."""
+        return PointOutput()
+
+
+class MSELoss(Loss):
+    """Squared error."""
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        return (forecast - target).square()
+
+
+class MAELoss(Loss):
+    """Absolute error."""
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        return (forecast - target).abs()
+
+
+class HuberLoss(Loss):
+    """Half the squared error up to 1, the absolute error less one half beyond it."""
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        return F.huber_loss(forecast, target, reduction="none")
+
+
+class QuantileLoss(Loss):
+    """Pinball error, averaged over the levels.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        Increasing, each inside (0, 1), with 0.5 among them.
+
+    References
+    ----------
+    Koenker and Bassett, "Regression quantiles", Econometrica 46, 1978.
+    """
+
+    def __init__(self, levels: Sequence[float]) -> None:
+        self.levels = tuple(float(level) for level in levels)
+        self.make_output()  # raises for levels it cannot give
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        levels = torch.tensor(self.levels, dtype=target.dtype, device=target.device)
+        above = target.unsqueeze(-1) - forecast  # (B, H, C, Q)
+        return torch.maximum(levels * above, (levels - 1) * above).mean(dim=-1)
+
+    def point(self, forecast: Tensor) -> Tensor:
+        return forecast[..., self.levels.index(0.5)]
+
+    def make_output(self) -> nn.Module:
+        return QuantileOutput(self.levels)
+
+
+LOSSES = ("mse", "mae", "huber", "quantile")
+
+
+def make_loss(name: str, quantiles: Sequence[float] | None = None) -> Loss:
+    """Build the loss of that name.
+
+    Parameters
+    ----------
+    name : {"mse", "mae", "huber", "quantile"}
+    quantiles : sequence of float, optional
+        The levels of the quantile loss; the other losses have none.
+
+    Raises
+    ------
+    ParameterError
+        If there is none of that name, or levels are missing or out of place.
+    """
+    check_choice("make_loss", "loss", name, LOSSES)
+    if name == "quantile":
+        if quantiles is None:
+            raise ParameterError("make_loss: loss='quantile' needs quantiles, got None")
+        return QuantileLoss(quantiles)
+    if quantiles is not None:
+        raise ParameterError(
+            f"make_loss: quantiles need loss='quantile', got loss={name!r}; "
+            "change the loss or drop the quantiles"
+        )
+    return {"mse": MSELoss, "mae": MAELoss, "huber": HuberLoss}[name]()
