@@ -1,3 +1,23 @@
-"""Time-series forecasting with a scikit-learn interface."""
+"""Time-series forecasting with a scikit-learn interface.
+
+>>> import tsar
+>>> sea = tsar.load_dataset("elnino")
+>>> tsar.SeasonalNaive(horizon=12).fit(sea).predict().shape
+(12, 1)
+"""
+
+from tsar import forecasting
+from tsar.base import Forecaster
+from tsar.data.datasets import dataset_names, load_dataset
+from tsar.data.panel import Panel
+from tsar.forecasting import *  # noqa: F403  (the list of models is kept in one place)
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Forecaster",
+    "Panel",
+    "dataset_names",
+    "load_dataset",
+    *forecasting.__all__,
+]

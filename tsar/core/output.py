@@ -8,37 +8,47 @@ from torch.nn import functional as F
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["PointOutput", "QuantileOutput"]
+__all__ = ["Output", "PointOutput", "QuantileOutput"]
 
 
-class PointOutput(nn.Module):
-    """One number per step and variate.
+class Output(nn.Module):
+    """The last module of a network: raw numbers to a forecast in the units of the series.
 
     Attributes
     ----------
     n_outputs : int
-        How many raw numbers a network has to give per step and variate: 1.
+        How many raw numbers a network has to give per step and variate.
     """
 
-    n_outputs = 1
+    n_outputs: int
 
     def forward(self, raw: Tensor, location: Tensor | float, scale: Tensor | float) -> Tensor:
         """Bring raw outputs back to the units of the series.
 
         Parameters
         ----------
-        raw : Tensor of shape (B, H, C, 1)
+        raw : Tensor of shape (B, H, C, n_outputs)
         location, scale : Tensor broadcastable to (B, H, C), or float
             What instance normalisation took away; 0 and 1 where there was none.
 
         Returns
         -------
-        Tensor of shape (B, H, C)
+        Tensor of shape (B, H, C), or (B, H, C, n_outputs) with several outputs
         """
+        raise NotImplementedError
+
+
+class PointOutput(Output):
+    """One number per step and variate."""
+
+    n_outputs = 1
+
+    def forward(self, raw: Tensor, location: Tensor | float, scale: Tensor | float) -> Tensor:
+        """Bring raw outputs (B, H, C, 1) back to the units of the series: (B, H, C)."""
         return raw.squeeze(-1) * scale + location
 
 
-class QuantileOutput(nn.Module):
+class QuantileOutput(Output):
     """Quantiles that cannot cross: the median, and steps up and down from it.
 
     Each step is a softplus, so it is never negative, and the steps are summed
@@ -86,9 +96,7 @@ class QuantileOutput(nn.Module):
         Tensor of shape (B, H, C, Q)
             Not decreasing along the last axis.
         """
-        below, median, above = raw.split(
-            [self.median, 1, self.n_outputs - self.median - 1], dim=-1
-        )
+        below, median, above = raw.split([self.median, 1, self.n_outputs - self.median - 1], dim=-1)
         up = F.softplus(above).cumsum(-1)
         down = F.softplus(below).flip(-1).cumsum(-1).flip(-1)
         quantiles = torch.cat([median - down, median, median + up], dim=-1)

@@ -308,7 +308,7 @@ def _fetch(card: DatasetCard, file: _File) -> Path:
 
 
 def _read(path: Path, file: _File) -> pd.DataFrame:
-    frame = pd.read_csv(path, index_col=file.time_column, float_precision="round_trip")
+    frame = pd.read_csv(path, index_col=file.time_column)
     frame.index = pd.to_datetime(frame.index, format=file.time_format)
     return frame
 

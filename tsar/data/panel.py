@@ -133,15 +133,30 @@ class Panel:
         return replace(self, values=values, variates=variates)
 
     def tail(self, rows: int) -> "Panel":
-        """Return the last ``rows`` rows of every series, copied."""
-        taken = np.minimum(self.lengths, rows)
+        """Return the last ``rows`` rows of every series, copied.
+
+        Where the first of them is missing, the tail reaches back to the last observation
+        before it, so that the value carried forward into it is the same as in the whole.
+        """
+        begins = np.maximum(self.offsets[1:] - rows, self.offsets[:-1])
+        full = begins < self.offsets[1:]
+        missing = np.zeros(len(begins), dtype=bool)
+        missing[full] = np.isnan(self.values[begins[full]]).any(axis=1)
+        for series in np.flatnonzero(missing & (begins > self.offsets[:-1])):
+            before = ~np.isnan(self.values[self.offsets[series] : begins[series]])
+            wanted = np.isnan(self.values[begins[series]]) & before.any(axis=0)
+            if wanted.any():
+                back = before[::-1].argmax(axis=0)[wanted].max() + 1
+                begins[series] -= back
+        taken = self.offsets[1:] - begins
         offsets = np.concatenate([[0], np.cumsum(taken)])
-        keep = np.repeat(self.offsets[1:] - offsets[1:], taken) + np.arange(offsets[-1])
+        keep = np.repeat(begins - offsets[:-1], taken) + np.arange(offsets[-1])
         return replace(
             self,
             values=self.values[keep],
             offsets=offsets,
-            first=np.full_like(self.first, np.iinfo(np.int64).min),
+            # Nothing asks when a tail begins, and its first stamp is not known without a search.
+            first=self.last,
             past={name: column[keep] for name, column in self.past.items()},
             future={name: column[keep] for name, column in self.future.items()},
         )

@@ -71,10 +71,10 @@ class Scaling:
         scale[scale <= 1e-13 * np.abs(mean)] = 0.0
         return cls(mean, np.where(count > 0, scale, np.nan))
 
-    @classmethod
-    def identity(cls, n_series: int, n_variates: int) -> "Scaling":
-        """Return the scaling that changes nothing."""
-        return cls(np.zeros((n_series, n_variates)), np.ones((n_series, n_variates)))
+    def without_change(self) -> "Scaling":
+        """Return the scaling that changes nothing, unknown where this one is."""
+        known = ~np.isnan(self.mean)
+        return Scaling(np.where(known, 0.0, np.nan), np.where(known, 1.0, np.nan))
 
     def pooled(self) -> "Scaling":
         """Return one row, shape (1, C), for a series that has no history of its own."""

@@ -5,7 +5,7 @@ truth is known is not: the result is then NaN.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from tsar.exceptions import DataError
 
@@ -36,7 +36,7 @@ def mse(truth: ArrayLike, forecast: ArrayLike) -> float:
     >>> mse([1.0, float("nan"), 3.0], [1.0, 7.0, 5.0])
     2.0
     """
-    return _mean(_errors("mse", truth, forecast) ** 2)
+    return _mean(_known_errors("mse", truth, forecast) ** 2)
 
 
 def mae(truth: ArrayLike, forecast: ArrayLike) -> float:
@@ -57,7 +57,7 @@ def mae(truth: ArrayLike, forecast: ArrayLike) -> float:
     DataError
         If the shapes differ; nothing is broadcast.
     """
-    return _mean(np.abs(_errors("mae", truth, forecast)))
+    return _mean(np.abs(_known_errors("mae", truth, forecast)))
 
 
 def rmse(truth: ArrayLike, forecast: ArrayLike) -> float:
@@ -78,7 +78,7 @@ def rmse(truth: ArrayLike, forecast: ArrayLike) -> float:
     DataError
         If the shapes differ; nothing is broadcast.
     """
-    return float(np.sqrt(_mean(_errors("rmse", truth, forecast) ** 2)))
+    return float(np.sqrt(_mean(_known_errors("rmse", truth, forecast) ** 2)))
 
 
 def mase(
@@ -124,12 +124,12 @@ def mase(
     >>> mase([5.0, 6.0], [4.0, 6.0], history=[1.0, 2.0, 3.0, 4.0])
     0.5
     """
-    errors = np.abs(_errors("mase", truth, forecast))
+    truth, forecast = _pair("mase", truth, forecast)
     known = np.asarray(history, dtype=np.float64)
-    if errors.ndim not in (1, 2) or known.shape[1:] != errors.shape[1:]:
+    if truth.ndim not in (1, 2) or known.shape[1:] != truth.shape[1:]:
         raise DataError(
             f"mase: truth must be (horizon,) or (horizon, n_variates) and history alike, "
-            f"got {errors.shape} and {known.shape}"
+            f"got {truth.shape} and {known.shape}"
         )
     if not 0 < season_length < len(known):
         raise DataError(
@@ -137,28 +137,34 @@ def mase(
             f"at least {season_length + 1}"
         )
     changes = np.abs(known[season_length:] - known[:-season_length])
+    columns = (np.atleast_2d(values.T) for values in (truth, forecast, changes))
     scaled = []
-    for variate in range(errors[0].size if len(errors) else 0):
-        error = errors.reshape(len(errors), -1)[:, variate].compressed()
-        change = changes.reshape(len(changes), -1)[:, variate]
-        change = change[~np.isnan(change)]
-        if error.size and change.sum() > 0:
-            scaled.append(error.mean() / change.mean())
-    return float(np.mean(scaled)) if scaled else float("nan")
+    for true, predicted, change in zip(*columns, strict=True):
+        scale = _mean(change[~np.isnan(change)])
+        if scale > 0 and not np.isnan(true).all():
+            scaled.append(mae(true, predicted) / scale)
+    return _mean(np.array(scaled))
 
 
-def _errors(name: str, truth: ArrayLike, forecast: ArrayLike) -> np.ma.MaskedArray:
-    """Return truth - forecast, masked where the truth is unknown."""
+def _pair(
+    name: str, truth: ArrayLike, forecast: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both as float64 arrays of one shape."""
     truth, forecast = (np.asarray(values, dtype=np.float64) for values in (truth, forecast))
     if truth.shape != forecast.shape:
         raise DataError(
             f"{name}: truth and forecast must have one shape, got {truth.shape} and "
             f"{forecast.shape}"
         )
-    return np.ma.masked_array(truth - forecast, mask=np.isnan(truth))
+    return truth, forecast
 
 
-def _mean(errors: np.ma.MaskedArray) -> float:
-    """Average what is not masked; NaN where nothing is."""
-    known = errors.compressed()
-    return float(known.mean()) if known.size else float("nan")
+def _known_errors(name: str, truth: ArrayLike, forecast: ArrayLike) -> NDArray[np.float64]:
+    """Return truth - forecast where the truth is known, shape (n_known,)."""
+    truth, forecast = _pair(name, truth, forecast)
+    return (truth - forecast)[~np.isnan(truth)]
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Average; NaN, without a warning, of nothing."""
+    return float(values.mean()) if values.size else float("nan")

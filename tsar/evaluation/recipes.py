@@ -195,8 +195,10 @@ def run_recipe(
         assert split is not None, "a card with published results has a split"
         started = time.perf_counter()
         model = forecaster_class(recipe.model)(horizon=cell.published.horizon)
-        validation = {"validation_size": split.val_end - split.train_end}
-        model.set_params(**validation, **recipe.params, **(overrides or {}))
+        if "validation_size" in model.get_params():
+            model.set_params(validation_size=split.val_end - split.train_end)
+        model.set_params(**recipe.params)
+        model.set_params(**(overrides or {}))
         model.fit(frame.iloc[: split.val_end])
         errors = evaluate(
             model,

@@ -1,0 +1,12 @@
+"""The forecasters, one file per model.
+
+A name in ``__all__`` is a forecaster: the checks, the API pages and the command line find
+it here.
+"""
+
+from tsar.forecasting.dlinear import DLinear
+from tsar.forecasting.naive import Naive, SeasonalNaive
+from tsar.forecasting.nlinear import NLinear
+from tsar.forecasting.patchtst import PatchTST
+
+__all__ = ["DLinear", "NLinear", "Naive", "PatchTST", "SeasonalNaive"]

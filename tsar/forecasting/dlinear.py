@@ -1,11 +1,18 @@
 """DLinear: one linear map of the trend and one of the remainder."""
 
+from dataclasses import dataclass
+from typing import Annotated
+
 from torch import Tensor, nn
 
 from tsar.core.decomposition import SeriesDecomposition
+from tsar.core.output import Output
 from tsar.data.windows import Inputs
+from tsar.exceptions import ParameterError
+from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.params import Interval
 
-__all__ = ["DLinearNetwork"]
+__all__ = ["DLinear", "DLinearNetwork"]
 
 
 class DLinearNetwork(nn.Module):
@@ -16,9 +23,8 @@ class DLinearNetwork(nn.Module):
     Parameters
     ----------
     context_length, horizon : int
-    output : nn.Module
-        Has ``n_outputs`` and maps (raw, location, scale) to the forecast; see
-        :mod:`tsar.core.output`.
+    output : Output
+        See :mod:`tsar.core.output`.
     kernel : int, default 25
         Odd width of the moving average that is the trend.
 
@@ -29,7 +35,7 @@ class DLinearNetwork(nn.Module):
     """
 
     def __init__(
-        self, *, context_length: int, horizon: int, output: nn.Module, kernel: int = 25
+        self, *, context_length: int, horizon: int, output: Output, kernel: int = 25
     ) -> None:
         super().__init__()
         self.horizon = horizon
@@ -45,3 +51,47 @@ class DLinearNetwork(nn.Module):
         raw = self.remainder(remainder.transpose(1, 2)) + self.trend(trend.transpose(1, 2))
         raw = raw.view(batch, n_variates, self.horizon, -1).transpose(1, 2)
         return self.output(raw, 0.0, 1.0)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DLinear(NetworkForecaster):
+    """DLinear: a linear map of the trend and one of the remainder, added up.
+
+    Both maps are shared by all variates and series.
+
+    Parameters
+    ----------
+    kernel : int, default 25
+        Odd width of the moving average that is the trend.
+
+    References
+    ----------
+    Zeng et al., "Are transformers effective for time series forecasting?", AAAI 2023,
+    section 4.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> co2 = tsar.load_dataset("co2")
+    >>> model = tsar.DLinear(context_length=104, horizon=26, max_epochs=2, random_state=0)
+    >>> model.fit(co2).predict(horizon=3).shape
+    (3, 1)
+    """
+
+    kernel: Annotated[int, Interval(1)] = 25
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if self.kernel % 2 == 0:
+            raise ParameterError(
+                f"DLinear: kernel must be odd so that the average is centred, got {self.kernel}; "
+                f"take {self.kernel + 1}"
+            )
+
+    def _build_network(self, spec: NetworkSpec) -> nn.Module:
+        return DLinearNetwork(
+            context_length=spec.context_length,
+            horizon=spec.horizon,
+            output=spec.output,
+            kernel=self.kernel,
+        )

@@ -1,10 +1,14 @@
 """NLinear: one linear map of the history, relative to its last value."""
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
+from tsar.core.output import Output
 from tsar.data.windows import Inputs
+from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 
-__all__ = ["NLinearNetwork"]
+__all__ = ["NLinear", "NLinearNetwork"]
 
 
 class NLinearNetwork(nn.Module):
@@ -16,9 +20,8 @@ class NLinearNetwork(nn.Module):
     Parameters
     ----------
     context_length, horizon : int
-    output : nn.Module
-        Has ``n_outputs`` and maps (raw, location, scale) to the forecast; see
-        :mod:`tsar.core.output`.
+    output : Output
+        See :mod:`tsar.core.output`.
 
     References
     ----------
@@ -26,7 +29,7 @@ class NLinearNetwork(nn.Module):
     AAAI 2023, section 4.
     """
 
-    def __init__(self, *, context_length: int, horizon: int, output: nn.Module) -> None:
+    def __init__(self, *, context_length: int, horizon: int, output: Output) -> None:
         super().__init__()
         self.horizon = horizon
         self.linear = nn.Linear(context_length, horizon * output.n_outputs)
@@ -43,3 +46,30 @@ class NLinearNetwork(nn.Module):
         raw = self.linear(relative.transpose(1, 2))  # (B, C, H * Q)
         raw = raw.view(batch, n_variates, self.horizon, -1).transpose(1, 2)
         return self.output(raw, last, 1.0)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class NLinear(NetworkForecaster):
+    """NLinear: a linear map of the history relative to its last value.
+
+    One map is shared by all variates and series. It is the model to beat: on the
+    published long-horizon tables few transformers do so by much.
+
+    References
+    ----------
+    Zeng et al., "Are transformers effective for time series forecasting?", AAAI 2023,
+    section 4.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> co2 = tsar.load_dataset("co2")
+    >>> model = tsar.NLinear(context_length=104, horizon=26, max_epochs=2, random_state=0)
+    >>> model.fit(co2).predict(horizon=3).shape
+    (3, 1)
+    """
+
+    def _build_network(self, spec: NetworkSpec) -> nn.Module:
+        return NLinearNetwork(
+            context_length=spec.context_length, horizon=spec.horizon, output=spec.output
+        )

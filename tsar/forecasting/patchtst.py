@@ -1,17 +1,27 @@
 """PatchTST: a transformer over patches of each series."""
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
 from tsar.core.dropout import Dropout
 from tsar.core.embedding import PatchEmbedding
-from tsar.core.mixers import make_mixer
+from tsar.core.mixers import MIXERS, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import RevIN, make_norm
+from tsar.core.output import Output
 from tsar.core.position import LearnedPosition
 from tsar.data.windows import Inputs
+from tsar.exceptions import ParameterError
+from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.params import Interval, check_choice
 
-__all__ = ["PatchTSTNetwork"]
+__all__ = ["PatchTST", "PatchTSTNetwork"]
+
+Positive = Annotated[int, Interval(1)]
+Share = Annotated[float, Interval(0, 1, open_high=True)]
 
 
 class PatchTSTNetwork(nn.Module):
@@ -24,9 +34,8 @@ class PatchTSTNetwork(nn.Module):
     Parameters
     ----------
     context_length, horizon : int
-    output : nn.Module
-        Has ``n_outputs`` and maps (raw, location, scale) to the forecast; see
-        :mod:`tsar.core.output`.
+    output : Output
+        See :mod:`tsar.core.output`.
     patch_length, stride : int, default 16 and 8
     d_model, n_heads, d_ff, n_layers : int, default 128, 16, 256 and 3
     dropout : float, default 0.2
@@ -55,7 +64,7 @@ class PatchTSTNetwork(nn.Module):
         *,
         context_length: int,
         horizon: int,
-        output: nn.Module,
+        output: Output,
         patch_length: int = 16,
         stride: int = 8,
         d_model: int = 128,
@@ -121,3 +130,94 @@ class PatchTSTNetwork(nn.Module):
         raw = self.head_dropout(self.head(tokens.flatten(1)))  # (B * C, H * Q)
         raw = raw.view(batch, n_variates, self.horizon, -1).transpose(1, 2)
         return self.output(raw, location, scale)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PatchTST(NetworkForecaster):
+    """PatchTST: a transformer over patches, each variate a series of its own.
+
+    The defaults are the authors' for small data sets such as ETTh1; for large ones they
+    use ``d_model=128, n_heads=16, d_ff=256, dropout=0.2``.
+
+    Parameters
+    ----------
+    patch_length, stride : int, default 16 and 8
+        Steps in a patch, and from one patch to the next.
+    d_model, n_heads, d_ff, n_layers : int, default 16, 4, 128 and 3
+        Width of a token, attention heads, width of the feed-forward part, blocks.
+    dropout : float, default 0.3
+        After the embedding, in the feed-forward part and on both branches of a block.
+    head_dropout : float, default 0.0
+        Of the forecast.
+    norm : {"batch", "layer", "rms"}, default "batch"
+        Normalisation of tokens.
+    pre_norm : bool, default False
+        Normalise before a branch rather than after the residual sum.
+    residual_attention : bool, default True
+        Add up the attention scores from block to block.
+    mixer : str, default "attention"
+        What mixes the patches, one of ``tsar.core.mixers.MIXERS``.
+    end_padding : bool, default True
+        Repeat the last value ``stride`` times before cutting patches.
+
+    References
+    ----------
+    Nie et al., "A time series is worth 64 words: long-term forecasting with
+    transformers", ICLR 2023, section 3.1.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> sea = tsar.load_dataset("elnino")
+    >>> model = tsar.PatchTST(context_length=48, horizon=12, max_epochs=2, random_state=0)
+    >>> model.fit(sea).predict(horizon=3).shape
+    (3, 1)
+    """
+
+    patch_length: Positive = 16
+    stride: Positive = 8
+    d_model: Positive = 16
+    n_heads: Positive = 4
+    d_ff: Positive = 128
+    n_layers: Positive = 3
+    dropout: Share = 0.3
+    head_dropout: Share = 0.0
+    norm: Literal["batch", "layer", "rms"] = "batch"
+    pre_norm: bool = False
+    residual_attention: bool = True
+    mixer: str = "attention"
+    end_padding: bool = True
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        check_choice("PatchTST", "mixer", self.mixer, MIXERS)
+        if self.patch_length > self.context_length:
+            raise ParameterError(
+                f"PatchTST: patch_length must be at most context_length={self.context_length}, "
+                f"got {self.patch_length}"
+            )
+        if self.d_model % self.n_heads:
+            raise ParameterError(
+                f"PatchTST: d_model must be a multiple of n_heads={self.n_heads}, "
+                f"got {self.d_model}"
+            )
+
+    def _build_network(self, spec: NetworkSpec) -> nn.Module:
+        return PatchTSTNetwork(
+            context_length=spec.context_length,
+            horizon=spec.horizon,
+            output=spec.output,
+            patch_length=self.patch_length,
+            stride=self.stride,
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            d_ff=self.d_ff,
+            n_layers=self.n_layers,
+            dropout=self.dropout,
+            head_dropout=self.head_dropout,
+            norm=self.norm,
+            pre_norm=self.pre_norm,
+            residual_attention=self.residual_attention,
+            mixer=self.mixer,
+            end_padding=self.end_padding,
+        )

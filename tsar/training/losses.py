@@ -1,13 +1,13 @@
 """Losses that count observed steps only, and the output module each of them needs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from tsar.core.output import PointOutput, QuantileOutput
+from tsar.core.output import Output, PointOutput, QuantileOutput
 from tsar.exceptions import ParameterError
 from tsar.params import check_choice
 
@@ -59,7 +59,7 @@ class Loss(ABC):
         """Return the point forecast (B, H, C) inside a forecast."""
         return forecast
 
-    def make_output(self) -> nn.Module:
+    def make_output(self) -> Output:
         """Build the last module of a network trained with this loss."""
         return PointOutput()
 
@@ -110,11 +110,17 @@ class QuantileLoss(Loss):
     def point(self, forecast: Tensor) -> Tensor:
         return forecast[..., self.levels.index(0.5)]
 
-    def make_output(self) -> nn.Module:
+    def make_output(self) -> Output:
         return QuantileOutput(self.levels)
 
 
-LOSSES = ("mse", "mae", "huber", "quantile")
+_POINT_LOSSES: dict[str, Callable[[], Loss]] = {
+    "mse": MSELoss,
+    "mae": MAELoss,
+    "huber": HuberLoss,
+}
+
+LOSSES = (*_POINT_LOSSES, "quantile")
 
 
 def make_loss(name: str, quantiles: Sequence[float] | None = None) -> Loss:
@@ -141,4 +147,4 @@ def make_loss(name: str, quantiles: Sequence[float] | None = None) -> Loss:
             f"make_loss: quantiles need loss='quantile', got loss={name!r}; "
             "change the loss or drop the quantiles"
         )
-    return {"mse": MSELoss, "mae": MAELoss, "huber": HuberLoss}[name]()
+    return _POINT_LOSSES[name]()

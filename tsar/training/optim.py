@@ -10,7 +10,7 @@ from tsar.params import check_choice
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "make_optimizer", "make_schedule", "set_learning_rate"]
 
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import mean_absolute_error, mean_squared_error, root_mean_squared_error
+
+from tsar.evaluation import mae, mase, mse, rmse
+from tsar.exceptions import DataError
+
+PAIRS = [(mse, mean_squared_error), (mae, mean_absolute_error), (rmse, root_mean_squared_error)]
+
+
+def _pair(shape, missing=0.0, seed=3):
+    generator = np.random.default_rng(seed)
+    truth, forecast = generator.normal(size=(2, *shape))
+    truth[generator.random(shape) < missing] = np.nan
+    return truth, forecast
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_metric_equals_scikit_learn_on_what_was_observed(ours, theirs, missing):
+    truth, forecast = _pair((5, 7, 3), missing)
+    known = ~np.isnan(truth)
+    assert ours(truth, forecast) == pytest.approx(theirs(truth[known], forecast[known]), rel=1e-12)
+
+
+@pytest.mark.parametrize("metric", [mse, mae, rmse])
+def test_nothing_observed_gives_nan(metric):
+    assert np.isnan(metric([np.nan, np.nan], [1.0, 2.0]))
+
+
+@pytest.mark.parametrize("metric", [mse, mae, rmse])
+def test_missing_forecast_is_not_hidden(metric):
+    assert np.isnan(metric([1.0, 2.0], [1.0, np.nan]))
+    assert metric([1.0, np.nan], [3.0, np.nan]) > 0
+
+
+@pytest.mark.parametrize("metric", [mse, mae, rmse])
+def test_shapes_are_not_broadcast(metric):
+    with pytest.raises(DataError, match=r"got \(2, 3\) and \(3,\)"):
+        metric(np.zeros((2, 3)), np.zeros(3))
+
+
+@given(
+    arrays(np.float64, (11, 2), elements=st.floats(-1e3, 1e3)),
+    st.floats(0.01, 100),
+    st.integers(1, 9),
+)
+def test_mase_has_no_unit(history, factor, season):
+    history = history + np.arange(22).reshape(11, 2) ** 2
+    truth, forecast = _pair((4, 2))
+    once = mase(truth, forecast, history, season)
+    again = mase(factor * truth, factor * forecast, factor * history, season)
+    assert again == pytest.approx(once, rel=1e-9)
+
+
+def test_mase_of_the_seasonal_naive_forecast_on_its_own_history_is_one():
+    history = np.random.default_rng(0).normal(size=29)
+    season = 4
+    assert mase(history[season:], history[:-season], history, season) == pytest.approx(1.0)
+
+
+def test_mase_is_the_mean_over_variates():
+    generator = np.random.default_rng(1)
+    truth, forecast = generator.normal(size=(2, 5, 3))
+    history = generator.normal(size=(17, 3))
+    each = [mase(truth[:, c], forecast[:, c], history[:, c], 2) for c in range(3)]
+    assert mase(truth, forecast, history, 2) == pytest.approx(np.mean(each))
+
+
+def test_mase_leaves_out_unobserved_pairs():
+    history = [1.0, np.nan, 2.0, 5.0]
+    assert mase([5.0, np.nan], [8.0, 0.0], history) == pytest.approx(3.0 / 3.0)
+
+
+def test_mase_leaves_out_a_variate_without_scale():
+    truth, forecast = np.ones((2, 2)), np.zeros((2, 2))
+    history = np.array([[1.0, 4.0], [3.0, 4.0]])
+    assert mase(truth, forecast, history) == pytest.approx(0.5)
+    assert np.isnan(mase(truth[:, 1], forecast[:, 1], history[:, 1]))
+
+
+def test_mase_does_not_hide_a_missing_forecast():
+    assert np.isnan(mase([1.0, 2.0], [1.0, np.nan], [1.0, 2.0, 4.0]))
+
+
+@pytest.mark.parametrize(
+    ("history", "season", "message"),
+    [(np.zeros((6, 2)), 1, "history alike"), (np.zeros(6), 6, "at least 7"), (np.zeros(6), 0, "6")],
+)
+def test_mase_refuses_a_history_that_does_not_fit(history, season, message):
+    with pytest.raises(DataError, match=message):
+        mase(np.zeros(3), np.zeros(3), history, season)

@@ -1,0 +1,91 @@
+import dataclasses
+
+import pytest
+
+from tsar.data.datasets import load_card
+from tsar.evaluation import load_recipe, recipe_names, run_recipe
+from tsar.evaluation.recipes import Cell, Result
+from tsar.exceptions import DataError, ParameterError
+from tsar.registry import forecaster_class
+
+# Gates of the first release: (recipe, band, one_sided).
+GATES = {
+    "nlinear_etth1_96": (0.004, False),
+    "patchtst_etth1_96": (0.003, True),
+    "patchtst_etth1_192": (0.006, True),
+    "patchtst_etth2_96": (0.006, True),
+}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipe_is_complete(name):
+    recipe = load_recipe(name)
+    model = forecaster_class(recipe.model)()
+    assert set(recipe.params) <= set(model.get_params()) - {"horizon", "device", "verbose"}
+    assert recipe.cells and recipe.title
+    for cell in recipe.cells:
+        assert cell.published in load_card(cell.dataset).published
+        assert 0 < cell.band <= 0.01
+
+
+@pytest.mark.parametrize(("name", "bounds"), GATES.items())
+def test_bands_are_the_promised_ones(name, bounds):
+    (cell,) = load_recipe(name).cells
+    assert (cell.band, cell.one_sided) == bounds
+
+
+@pytest.mark.parametrize(
+    ("one_sided", "obtained", "within"),
+    [(False, 1.29, True), (False, 1.28, False), (True, 1.28, True), (True, 1.31, False)],
+)
+def test_band(one_sided, obtained, within):
+    published = load_card("ETTh1").published[0]
+    result = Result(Cell("ETTh1", published, 0.01, one_sided), "mse", obtained, 7, 0.1)
+    assert result.published == 1.295
+    assert result.difference == pytest.approx(obtained - 1.295)
+    assert result.within is within
+
+
+def test_unknown_recipe_gets_a_suggestion():
+    with pytest.raises(ParameterError, match="did you mean 'naive'"):
+        load_recipe("naives")
+
+
+def test_cell_that_is_not_on_the_card_is_refused(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'title = "x"\nmodel = "Naive"\n[[cells]]\ndataset = "ETTh1"\nhorizons = [95]\n'
+        'published = "Repeat"\ndrop_last = true\nband = 0.1\n'
+    )
+    with pytest.raises(DataError, match="no cell Repeat, horizon 95, drop_last true"):
+        load_recipe(path)
+
+
+def test_repeating_the_last_value_gives_every_published_cell(published_data):
+    """Files, splits, scale, windows and measure, to the third decimal."""
+    pairs = list(run_recipe(load_recipe("naive")))
+    assert len(pairs) == 32
+    missed = [result for pair in pairs for result in pair if not result.within]
+    assert not missed
+
+
+def test_fit_sees_the_validation_rows_and_nothing_after(published_data, monkeypatch):
+    recipe = load_recipe("nlinear_etth1_96")
+    cls = forecaster_class("NLinear")
+    seen = {}
+    fit = cls.fit
+
+    def spy(self, df, y=None):
+        seen["rows"], seen["validation"] = len(df), self.validation_size
+        return fit(self, df, y)
+
+    monkeypatch.setattr(cls, "fit", spy)
+    next(run_recipe(dataclasses.replace(recipe), {"max_steps": 1}))
+    assert seen == {"rows": 11520, "validation": 2880}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nlinear_etth1_96", "dlinear_etth1_96"])
+def test_linear_models_reproduce_their_table(name, published_data):
+    (pair,) = run_recipe(load_recipe(name))
+    assert all(result.within for result in pair)

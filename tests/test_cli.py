@@ -1,0 +1,177 @@
+"""The command line says and does what the Python API does."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tsar
+from tsar import cli
+from tsar.data.datasets import dataset_names
+from tsar.evaluation import recipe_names
+from tsar.registry import forecaster_names
+
+FAST = ["--set", "context_length=24", "--set", "max_epochs=2", "--set", "random_state=5"]
+
+
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs the command and gives (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def csv(wide, tmp_path):
+    path = tmp_path / "data.csv"
+    wide.rename_axis("when").to_csv(path)
+    return path
+
+
+@pytest.mark.parametrize("model", forecaster_names())
+def test_forecast_equals_the_python_api_bit_for_bit(model, csv, tmp_path, run):
+    cls = tsar.registry.forecaster_class(model)
+    trained = hasattr(cls, "partial_fit")
+    out = tmp_path / "forecast.csv"
+    options = FAST if trained else []
+    code, _, errors = run(
+        *("forecast", csv, "--model", model, "--horizon", 9, "--target", "price"),
+        *("--out", out, *options),
+    )
+    assert (code, errors) == (0, "")
+
+    params = {"context_length": 24, "max_epochs": 2, "random_state": 5} if trained else {}
+    model = cls(horizon=9, time_column="when", target=["price"], **params)
+    expected = model.fit(pd.read_csv(csv)).predict(horizon=9)
+    written = pd.read_csv(out)
+    assert list(written.columns) == ["when", "price"]
+    assert written["price"].to_numpy().tobytes() == expected["price"].to_numpy().tobytes()
+    assert written["when"].tolist() == expected["when"].tolist()
+
+
+def test_forecast_has_real_future_stamps_and_named_columns(csv, wide, run):
+    code, printed, _ = run("forecast", csv, "--model", "SeasonalNaive", "--horizon", 25)
+    rows = [line.split(",") for line in printed.strip().splitlines()]
+    assert code == 0 and rows[0] == ["when", *wide.columns]
+    assert len(rows) == 26
+    stamps = pd.DatetimeIndex([row[0] for row in rows[1:]])
+    assert stamps.equals(pd.date_range(wide.index[-1], periods=26, freq="h")[1:].as_unit(stamps.unit))
+    assert float(rows[1][1]) == wide["load"].iloc[-24]
+
+
+def test_forecast_of_several_series(tmp_path, run):
+    days = pd.date_range("2024-01-01", periods=20).astype(str)
+    parts = [pd.DataFrame({"shop": shop, "day": days, "sold": level}) for shop, level in
+             (("b", 3.0), ("a", 8.0))]
+    path = tmp_path / "shops.csv"
+    pd.concat(parts).to_csv(path, index=False)
+    code, printed, _ = run(
+        *("forecast", path, "--model", "Naive", "--horizon", 2, "--id", "shop"),
+        *("--time", "day", "--target", "sold"),
+    )
+    assert code == 0
+    assert printed.splitlines() == [
+        "shop,day,sold",
+        *("b,2024-01-21,3.0", "b,2024-01-22,3.0", "a,2024-01-21,8.0", "a,2024-01-22,8.0"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "PatchTSM"], "did you mean 'PatchTST'"),
+        (["--set", "context_lenght=3"], "did you mean 'context_length'"),
+        (["--set", "context_length=0"], "must be an integer in [1, inf), got 0"),
+        (["--target", "prize"], "'prize'"),
+        (["--time", "day"], "'day'"),
+    ],
+)
+def test_refused_forecast_is_one_line_and_writes_nothing(arguments, message, csv, tmp_path, run):
+    out = tmp_path / "forecast.csv"
+    code, printed, errors = run("forecast", csv, "--horizon", 3, "--out", out, *arguments)
+    assert (code, printed) == (1, "")
+    assert errors.startswith("Error: ") and message in errors and errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [csv]
+
+
+def test_refused_file_names_the_fault(csv, tmp_path, run):
+    lines = csv.read_text().splitlines(keepends=True)
+    csv.write_text("".join(lines[:50] + lines[51:]))
+    code, _, errors = run("forecast", csv, "--model", "Naive", "--horizon", 3)
+    assert code == 1 and "gap" in errors and "2024-03-01 01:00" in errors
+
+
+def test_wrong_usage_exits_with_2(csv, run):
+    assert run("forecast", csv)[0] == 2
+    assert run("foretell")[0] == 2
+
+
+def test_lists_name_everything(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for command, names in (
+        (["models"], forecaster_names()),
+        (["datasets"], dataset_names()),
+        (["reproduce", "--list"], recipe_names()),
+        (["models", "PatchTST"], tsar.PatchTST().get_params()),
+    ):
+        code, printed, errors = run(*command)
+        assert (code, errors) == (0, "")
+        assert set(names) <= {line.split()[0] for line in printed.splitlines() if line.strip()}
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"{tsar.__version__}\n")
+
+
+def test_fetch_of_a_bundled_set(run):
+    assert run("fetch", "elnino")[:2] == (0, "elnino: bundled, nothing to fetch\n")
+
+
+RECIPE = """
+title = "Repeat on ETTh1"
+model = "Naive"
+
+[[cells]]
+dataset = "ETTh1"
+horizons = [96]
+published = "{row}"
+drop_last = true
+band = {band}
+"""
+
+
+def test_reproduce_inside_and_outside_the_band(published_data, tmp_path, run):
+    path = tmp_path / "own.toml"
+    path.write_text(RECIPE.format(row="Repeat", band=0.0005))
+    code, printed, _ = run("reproduce", path)
+    assert code == 0
+    assert "published 1.2950  obtained 1.2946  difference -0.0004" in printed
+    assert "2784 windows, last batch dropped" in printed and "2 of 2 within" in printed
+
+    path.write_text(RECIPE.format(row="Repeat", band=0.0001))
+    code, printed, _ = run("reproduce", path)
+    assert code == 1 and "OUTSIDE" in printed
+
+
+def test_reproduce_refuses_what_is_not_published(tmp_path, run):
+    path = tmp_path / "own.toml"
+    path.write_text(RECIPE.format(row="Repeated", band=1))
+    code, _, errors = run("reproduce", path)
+    assert code == 1 and "no cell Repeated, horizon 96, drop_last true" in errors
+    code, _, errors = run("reproduce", "nlinear_etth1_69")
+    assert code == 1 and "did you mean 'nlinear_etth1_96'" in errors
+
+
+def test_demo_writes_its_forecast_and_plot(tmp_path, run, monkeypatch):
+    monkeypatch.setattr("tsar.demo.TRAINING", {"max_steps": 2})
+    code, printed, _ = run("demo", "--out", tmp_path / "out")
+    assert code == 0
+    for word in ("PatchTST", "NLinear", "SeasonalNaive", "MASE", "MAE", "RMSE"):
+        assert word in printed
+    forecast = pd.read_csv(tmp_path / "out" / "forecast.csv")
+    assert np.isfinite(forecast.iloc[:, -1]).all()
+    assert (tmp_path / "out" / "forecast.png").stat().st_size > 10_000

@@ -1,0 +1,143 @@
+"""What is installed, what an import costs, and what travels in the wheel."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import tsar
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+BASE = {"torch", "numpy", "pandas", "scikit-learn", "statsmodels", "safetensors", "tqdm"}
+# Whatever the base dependencies pull in themselves is theirs to answer for; these are ours.
+NOT_ON_IMPORT = {
+    *("typer", "rich", "click", "matplotlib", "pooch", "requests", "pyarrow", "optuna"),
+    *("statsmodels", "transformers", "lightning", "mamba_ssm", "triton", "IPython"),
+    *("torch._dynamo", "torch._inductor", "torch.onnx", "torch.utils.tensorboard"),
+    *("tsar.cli", "tsar.commands", "tsar.demo", "tsar.checks"),
+}
+
+
+def _run(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd="/",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_base_dependencies_are_the_seven_of_the_design():
+    names = {line.split(">")[0].split("=")[0] for line in PROJECT["dependencies"]}
+    assert names == BASE
+
+
+def test_extra_all_is_every_extra_but_dev():
+    extras = PROJECT["optional-dependencies"]
+    assert extras["all"] == [f"tsar[{','.join(name for name in extras if name not in ('all', 'dev'))}]"]
+
+
+def test_version_is_stated_once():
+    assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
+    assert tsar.__version__ == "0.1.0"
+    assert importlib.metadata.version("tsar") == tsar.__version__
+    assert f"## [{tsar.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_constraints_pin_every_base_dependency():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert {name.lower() for name in pins} >= BASE
+    assert pins["torch"] == "2.13.0"
+    assert not any("+" in version for version in pins.values())
+
+
+def test_import_loads_no_optional_stack():
+    """Compare the modules loaded with those that torch, pandas and scikit-learn load."""
+    floor = "import sys, torch, pandas, sklearn.base, safetensors.torch, tqdm; "
+    show = "import json; print(json.dumps(sorted(sys.modules)))"
+    before = set(json.loads(_run(floor + show)))
+    after = set(json.loads(_run(floor + "import tsar; " + show)))
+    added = after - before
+    assert not added & NOT_ON_IMPORT
+    ours = {name for name in added if name.split(".")[0] == "tsar"}
+    assert len(added - ours) < 150, sorted(added - ours)
+
+
+def test_import_changes_no_global_state():
+    code = """
+import random, sys, logging, warnings, os
+import numpy, torch, pandas, sklearn.base
+def state():
+    return (random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist(),
+            logging.root.handlers[:], warnings.filters[:], torch.get_num_threads(),
+            torch.get_default_dtype(), dict(os.environ))
+before = state()
+import tsar
+assert state() == before
+"""
+    assert _run(code) == ""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_wheel_holds_the_cards_and_recipes(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder, inside in (("datasets", "datasets"), ("examples/recipes", "examples/recipes")):
+        for path in (ROOT / folder).glob("*.toml"):
+            assert f"tsar/{inside}/{path.name}" in names
+    assert "tsar/py.typed" in names
+    assert not [name for name in names if name.startswith(("tests", "docs"))]
+
+
+def test_unpacked_wheel_finds_its_cards(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import tsar
+from tsar.data.datasets import dataset_names, load_card
+from tsar.evaluation import load_recipe, recipe_names
+assert tsar.__file__.startswith({str(tmp_path)!r})
+print(len(dataset_names()), len([load_recipe(name) for name in recipe_names()]))
+"""
+    cards, recipes = _run(code).split()
+    assert int(cards) == len(list((ROOT / "datasets").glob("*.toml")))
+    assert int(recipes) == len(list((ROOT / "examples/recipes").glob("*.toml")))
+
+
+def test_missing_command_line_extra_is_one_line():
+    code = """
+import sys
+sys.modules["typer"] = None
+from tsar.cli import main
+try:
+    main([])
+except SystemExit as stop:
+    print(stop.code)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.stdout == "2\n"
+    assert done.stderr == "tsar: the command line needs typer and rich: pip install 'tsar[cli]'\n"

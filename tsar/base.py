@@ -1,0 +1,530 @@
+"""The base of every forecaster: frames in, frames out, and the scikit-learn contract.
+
+Dimension letters: S series, B windows in a batch, L context steps, H horizon, C variates,
+Q quantiles.
+"""
+
+import datetime
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from pandas.tseries.offsets import BaseOffset
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from tsar.data.panel import Panel
+from tsar.data.scaling import Scaling, series_tensors
+from tsar.data.windows import Inputs, SeriesTensors
+from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.params import Interval, check_parameters
+
+__all__ = ["Forecaster"]
+
+# Values in one batch of contexts when forecasting: large enough to keep two cores busy,
+# small enough that the memory does not depend on how many series there are.
+FORECAST_VALUES = 400_000
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Forecaster(BaseEstimator, ABC):
+    """A forecaster with the interface of scikit-learn.
+
+    ``fit`` reads a frame, ``predict`` continues it: the forecast has the form of the
+    frame (wide, long, MultiIndex or a Series), its units, its time zone and its future
+    timestamps.
+
+    Parameters
+    ----------
+    horizon : int, default 24
+        Steps the model learns to forecast. ``predict`` takes any other number as well.
+    freq : str, pandas offset, int or None, default None
+        The step between rows; None takes that of most of the data.
+    gaps : {"raise", "mask"}, default "raise"
+        Whether missing rows are an error, or are read as missing values.
+    id_column, time_column : str, int or None, default None
+        Columns of a long frame; None finds ``unique_id`` and ``ds``.
+    target : str, int, sequence of them or None, default None
+        Columns to forecast; None takes ``y`` of a long frame and every column of a wide
+        or MultiIndex frame. Further columns of a long frame are left alone.
+    """
+
+    horizon: Annotated[int, Interval(1)] = 24
+    freq: str | int | BaseOffset | datetime.timedelta | None = None
+    gaps: Literal["raise", "mask"] = "raise"
+    id_column: str | int | None = None
+    time_column: str | int | None = None
+    target: str | int | Sequence[str | int] | None = None
+
+    # Whether variates are forecast one by one, so that others may come at predict.
+    _channel_independent: ClassVar[bool] = True
+    _dtype: ClassVar[torch.dtype] = torch.float32
+
+    # Set by _learn: how many rows of history a forecast reads, and the scaling.
+    _context_rows: ClassVar[int]
+    _scaling: ClassVar[Scaling]
+    _pooled: ClassVar[Scaling]
+
+    # ------------------------------------------------------------------ fit
+
+    def fit(self, df: Any, y: None = None) -> Self:
+        """Learn from a frame.
+
+        Parameters
+        ----------
+        df : DataFrame or Series
+            Wide, long or MultiIndex frame, or a Series; see the user guide.
+        y : None
+            Not used; scikit-learn's tools pass it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            A parameter is outside its constraint.
+        DataError
+            The frame has faults: one error names all of them.
+        """
+        return self._fit(df, y, go_on=False)
+
+    def _fit(self, df: Any, y: None, go_on: bool) -> Self:
+        check_parameters(self)
+        self._check_consistency()
+        if y is not None:
+            raise ParameterError(
+                f"{self._name}: y must be None, got {type(y).__name__}; the target is a column of df"
+            )
+        panel = self._read(df, freq=self.freq)
+        if np.isnan(panel.values).all():
+            raise DataError(f"{self._name}: no value is observed; pass series with some history")
+        self._learn(panel, go_on)
+        self._ids, self._axis, self._frequency = panel.ids, panel.axis, panel.frequency
+        self._form = panel.form
+        self._fitted_parameters = self.get_params(deep=False)
+        self._end = panel.tail(self._context_rows)
+        self.freq_ = panel.frequency.name
+        self.n_series_ = panel.n_series
+        self.n_variates_ = panel.n_variates
+        self.variates_ = list(panel.variates)
+        self.horizon_ = int(self.horizon)
+        return self
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _check_consistency(self) -> None:
+        """Check what involves several parameters; raise a ParameterError."""
+
+    @abstractmethod
+    def _learn(self, panel: Panel, go_on: bool) -> None:
+        """Learn from a checked panel.
+
+        Sets, at its end and not before, ``_scaling`` (of every series), ``_pooled`` (of a
+        series without any history), ``_context_rows`` and what else is learned.
+        """
+
+    @property
+    @abstractmethod
+    def _standardises(self) -> bool:
+        """Whether series are standardised before the model reads them."""
+
+    def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
+        """Return the scaling of the rows ``offsets[s]:stop[s]``, NaN where none is observed."""
+        measured = Scaling.measure(panel.values, panel.offsets, stop)
+        return measured if self._standardises else measured.without_change()
+
+    @abstractmethod
+    def _forecast_batch(self, inputs: Inputs) -> Tensor:
+        """Forecast ``horizon_`` steps: (B, H, C), or (B, H, C, Q) with quantiles."""
+
+    def _read(self, df: Any, freq: Any) -> Panel:
+        try:
+            return Panel.from_frame(
+                df,
+                freq=freq,
+                gaps=self.gaps,
+                id_column=self.id_column,
+                time_column=self.time_column,
+                target=self.target,
+            )
+        except DataError as error:
+            raise DataError(f"{self._name}: {error}", error.faults) from None
+
+    # -------------------------------------------------------------- predict
+
+    def predict(
+        self,
+        horizon: int | None = None,
+        df: Any = None,
+        *,
+        quantiles: Sequence[float] | None = None,
+        allow_new_variates: bool = False,
+    ) -> Any:
+        """Forecast the steps that follow.
+
+        Parameters
+        ----------
+        horizon : int or None
+            How many steps; None takes the fitted ``horizon``. A shorter one gives the
+            first rows of the full forecast. For a longer one the forecast is rolled
+            forward: the point forecast is appended to the context as if it had been
+            observed, so intervals do not widen beyond the fitted horizon.
+        df : DataFrame or Series, optional
+            Series to forecast without fitting again, new ones included; None continues
+            the fitted ones. A frame in the first place is read as ``df``, which is how
+            scikit-learn's Pipeline passes it.
+        quantiles : sequence of float, optional
+            Levels to return beside the point forecast, in columns ``<variate>_q<level>``;
+            needs ``loss="quantile"``.
+        allow_new_variates : bool, default False
+            Whether ``df`` may lack fitted variates or bring others.
+
+        Returns
+        -------
+        DataFrame or Series
+            In the form of the data. With a horizon beyond the fitted one, frames have a
+            column ``extrapolated`` that marks the rolled steps. ``attrs`` holds
+            ``extrapolated_after`` (the fitted horizon or None) and ``short_history``
+            (ids whose history is shorter than the context).
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        ParameterError, DataError
+            An argument or the frame is not usable.
+        """
+        if df is None and isinstance(horizon, pd.DataFrame | pd.Series):
+            horizon, df = None, horizon
+        self._check_fitted()
+        horizon = self._check_horizon(horizon)
+        levels = self._check_quantiles(quantiles)
+        panel = self._end if df is None else self._read_new(df, allow_new_variates)
+        given = panel.variates
+        if df is not None and len(given) == len(self.variates_):
+            # The network sees the variates in the fitted order, matched by name.
+            place = given.get_indexer(pd.Index(self.variates_))
+            if (place >= 0).all():
+                panel = panel.with_values(panel.values[:, place], given[place])
+        scaling = self._scaling_of(panel)
+        forecast, short = self._forecast(panel, scaling, horizon)
+        order = panel.variates.get_indexer(given)
+        return self._write(panel, given, forecast[:, :, order], horizon, levels, short)
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "horizon_"):
+            raise NotFittedError(f"{self._name} is not fitted yet; call fit(df) first")
+
+    def _check_horizon(self, horizon: Any) -> int:
+        if horizon is None:
+            return self.horizon_
+        whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
+        if not whole or horizon < 1:
+            raise ParameterError(
+                f"{self._name}: horizon must be an integer in [1, inf), got {horizon!r}"
+            )
+        return int(horizon)
+
+    @property
+    def _levels(self) -> list[float]:
+        """The fitted quantile levels; the point forecast is the one at 0.5."""
+        return []
+
+    def _check_quantiles(self, quantiles: Any) -> list[float]:
+        if quantiles is None:
+            return []
+        fitted = self._levels
+        if not fitted:
+            raise ParameterError(
+                f"{self._name}: predict(quantiles=...) needs a model fitted for quantiles; "
+                f"set loss='quantile' and quantiles= before fit"
+            )
+        levels = list(quantiles) if isinstance(quantiles, Sequence | np.ndarray) else [quantiles]
+        unknown = [level for level in levels if level not in fitted]
+        if unknown or isinstance(quantiles, str):
+            raise ParameterError(
+                f"{self._name}: quantiles must be among the fitted levels "
+                f"{', '.join(map(str, fitted))}, got {quantiles!r}; name others before fit"
+            )
+        return levels
+
+    def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
+        """Read a frame to forecast, against what was fitted."""
+        panel = self._read(df, freq=None if self._axis.kind == "period" else self._frequency)
+        axis = self._axis
+        if panel.axis.kind != axis.kind or str(panel.axis.tz) != str(axis.tz):
+            raise DataError(
+                f"{self._name}: the time column must be like the fitted one "
+                f"({axis.kind}, time zone {axis.tz}), got {panel.axis.kind}, time zone "
+                f"{panel.axis.tz}; use tz_convert or tz_localize first"
+            )
+        if axis.kind == "period" and panel.axis.dtype != axis.dtype:
+            raise DataError(
+                f"{self._name}: the periods must be {axis.dtype} as fitted, got {panel.axis.dtype}"
+            )
+        fitted, given = set(self.variates_), set(panel.variates)
+        if fitted != given and not (allow_new_variates and self._channel_independent):
+            missing = sorted(map(str, fitted - given))
+            new = sorted(map(str, given - fitted))
+            repair = (
+                "rename them, or pass allow_new_variates=True"
+                if self._channel_independent
+                else "pass the fitted ones"
+            )
+            raise DataError(
+                f"{self._name}: the variates differ from the fitted ones: "
+                f"missing {missing}, not fitted {new}; {repair}"
+            )
+        return panel
+
+    # ----------------------------------------------------- the forecast itself
+
+    def _scaling_of(self, panel: Panel) -> Scaling:
+        """Return the statistics of every series of a panel.
+
+        A fitted series keeps the statistics of its training part. A new one, and one that
+        was constant when fitted, brings its own; one without any observation takes those of
+        the fitted panel on the whole.
+        """
+        series = self._ids.get_indexer(panel.ids)
+        variates = pd.Index(self.variates_).get_indexer(panel.variates)
+        known = (series >= 0)[:, None] & (variates >= 0)[None, :]
+        place = np.ix_(np.maximum(series, 0), np.maximum(variates, 0))
+        mean, scale = self._scaling.mean[place], self._scaling.scale[place]
+        settled = known & (scale > 0)
+        scaling = Scaling(np.where(settled, mean, np.nan), np.where(settled, scale, np.nan))
+        if settled.all():
+            return scaling
+        scaling = scaling.filled(self._measure(panel, panel.offsets[1:]))
+        overall = self._pooled
+        place = np.maximum(variates, 0)
+        pooled = Scaling(
+            np.where(variates >= 0, overall.mean[0, place], overall.mean.mean()),
+            np.where(variates >= 0, overall.scale[0, place], overall.scale.mean()),
+        )
+        return scaling.filled(pooled)
+
+    def _tensors(self, panel: Panel, scaling: Scaling) -> SeriesTensors:
+        return series_tensors(
+            panel.values, panel.offsets, scaling, self._forecast_device, self._dtype
+        )
+
+    @property
+    def _forecast_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def _forecast(
+        self, panel: Panel, scaling: Scaling, horizon: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Forecast the rows after each series.
+
+        Returns
+        -------
+        forecast : float64 array of shape (S, horizon, C) or (S, horizon, C, Q)
+        short : bool array of shape (S,)
+            Series whose history does not fill the context.
+        """
+        panel = panel.tail(self._context_rows)
+        tensors = self._tensors(panel, scaling)
+        forecast = self._forecast_windows(
+            tensors, np.arange(panel.n_series), panel.offsets[1:], horizon
+        )
+        return scaling.restore(forecast), panel.lengths < self._context_rows
+
+    def _forecast_windows(
+        self, tensors: SeriesTensors, series: np.ndarray, cutoffs: np.ndarray, horizon: int
+    ) -> np.ndarray:
+        """Forecast the steps after each cutoff, in scaled units, batch by batch."""
+        context, device = self._context_rows, tensors.values.device
+        owner = torch.from_numpy(np.asarray(series, dtype=np.int64)).to(device)
+        cutoff = torch.from_numpy(np.asarray(cutoffs, dtype=np.int64)).to(device)
+        # Windows with missing steps are forecast apart, so that a complete one has the same
+        # forecast whatever else is in the frame.
+        complete = self._complete(tensors, owner, cutoff)
+        size = max(FORECAST_VALUES // (context * tensors.values.shape[1]), 1)
+        forecast: np.ndarray | None = None
+        for whole in (True, False):
+            group = (complete == whole).nonzero()[:, 0]
+            for part in group.split(size) if len(group) else ():
+                history, seen = tensors.gather(owner[part], cutoff[part], context, 0)
+                inputs = Inputs(history, None if whole else seen)
+                with torch.inference_mode():
+                    batch = self._roll(inputs, horizon).to("cpu", torch.float64).numpy()
+                if forecast is None:
+                    forecast = np.empty((len(owner), *batch.shape[1:]))
+                forecast[part.cpu().numpy()] = batch
+        assert forecast is not None
+        return forecast
+
+    def _complete(self, tensors: SeriesTensors, owner: Tensor, cutoff: Tensor) -> Tensor:
+        """Return which windows have an observation at every step, shape (B,)."""
+        begin = cutoff - self._context_rows
+        complete = begin >= tensors.offsets[owner]
+        if tensors.observed is None:
+            return complete
+        # Counting missing rows cumulatively answers every window with two look-ups.
+        missing = (~tensors.observed).any(dim=1).cumsum(0)
+        missing = torch.cat([missing.new_zeros(1), missing])
+        return complete & (missing[cutoff] == missing[begin.clamp(min=0)])
+
+    def _roll(self, inputs: Inputs, horizon: int) -> Tensor:
+        """Forecast any number of steps, feeding the point forecast back where it is longer."""
+        steps = self._forecast_batch(inputs)
+        if horizon <= steps.shape[1]:
+            return steps[:, :horizon]
+        parts, done, context = [steps], steps.shape[1], inputs.target.shape[1]
+        while done < horizon:
+            point = self._point(parts[-1]).to(inputs.target.dtype)
+            target = torch.cat([inputs.target, point], dim=1)[:, -context:]
+            observed = inputs.observed
+            if observed is not None:
+                seen = torch.ones_like(point, dtype=torch.bool)
+                observed = torch.cat([observed, seen], dim=1)[:, -context:]
+            inputs = Inputs(target, observed)
+            parts.append(self._forecast_batch(inputs))
+            done += steps.shape[1]
+        return torch.cat(parts, dim=1)[:, :horizon]
+
+    def _point(self, forecast: Any) -> Any:
+        """Return the point forecast (..., C) within a forecast (..., C) or (..., C, Q)."""
+        levels = self._levels
+        return forecast[..., levels.index(0.5)] if levels else forecast
+
+    def _write(
+        self,
+        panel: Panel,
+        variates: pd.Index,
+        forecast: np.ndarray,
+        horizon: int,
+        levels: list[float],
+        short: np.ndarray,
+    ) -> Any:
+        """Write a forecast of shape (S, horizon, C[, Q]) in the form of the frame."""
+        point = self._point(forecast)
+        columns = {}
+        for place, name in enumerate(variates):
+            dtype = _float_dtype(panel.form.dtypes[place])
+            columns[name] = pd.array(point[:, :, place].reshape(-1), dtype=dtype, copy=False)
+            for level in levels:
+                column = forecast[:, :, place, self._levels.index(level)].reshape(-1)
+                columns[f"{name}_q{level:g}"] = pd.array(column, dtype=dtype, copy=False)
+        marks = {}
+        if horizon > self.horizon_:
+            beyond = np.arange(horizon) >= self.horizon_
+            marks["extrapolated"] = np.tile(beyond, panel.n_series)
+        written = panel.write(horizon, columns, marks)
+        written.attrs["extrapolated_after"] = self.horizon_ if marks else None
+        written.attrs["short_history"] = list(panel.ids[short])
+        return written
+
+    # ------------------------------------------------------ windows and score
+
+    def forecast_windows(
+        self, df: Any, cutoffs: Sequence[int] | np.ndarray, horizon: int | None = None
+    ) -> np.ndarray:
+        """Forecast many windows of one wide frame in batched passes.
+
+        Parameters
+        ----------
+        df : DataFrame or Series
+            One series with the fitted variates.
+        cutoffs : int array of shape (n_windows,)
+            Row at which each forecast begins; the model reads the rows before it.
+        horizon : int or None
+            Steps to forecast; None takes the fitted one.
+
+        Returns
+        -------
+        float64 array of shape (n_windows, horizon, n_variates)
+            Point forecasts in original units, variates in the order of ``df``.
+
+        Raises
+        ------
+        DataError
+            ``df`` holds several series, or a cutoff lies outside of it.
+        """
+        self._check_fitted()
+        horizon = self._check_horizon(horizon)
+        panel = self._read_new(df, allow_new_variates=False)
+        if panel.n_series != 1:
+            raise DataError(
+                f"{self._name}: forecast_windows takes one series, got {panel.n_series}"
+            )
+        rows = np.asarray(cutoffs, dtype=np.int64)
+        if len(rows) and (rows.min() < 1 or rows.max() > len(panel.values)):
+            raise DataError(
+                f"{self._name}: cutoffs must lie in [1, {len(panel.values)}], "
+                f"got {rows.min()} to {rows.max()}"
+            )
+        place = panel.variates.get_indexer(pd.Index(self.variates_))
+        fitted = panel.with_values(panel.values[:, place], panel.variates[place])
+        scaling = self._scaling_of(fitted)
+        tensors = self._tensors(fitted, scaling)
+        forecast = self._forecast_windows(tensors, np.zeros_like(rows), rows, horizon)
+        restored = scaling.restore(self._point(forecast))
+        return restored[:, :, np.argsort(place)]
+
+    def score(self, df: Any, y: None = None) -> float:
+        """Return the negative mean absolute error over a frame, in original units.
+
+        Rows of ``df`` that follow the fitted series are forecast from it; series that do
+        not are forecast from their own first rows. The origin moves by one horizon at a
+        time, so that every row is forecast once.
+
+        Parameters
+        ----------
+        df : DataFrame or Series
+            The truth, in any form.
+        y : None
+            Not used.
+
+        Returns
+        -------
+        float
+            Never positive; larger is better, as scikit-learn's searches expect.
+        """
+        self._check_fitted()
+        panel = self._read_new(df, allow_new_variates=False)
+        place = panel.variates.get_indexer(pd.Index(self.variates_))
+        panel = panel.with_values(panel.values[:, place], panel.variates[place])
+        joined = panel.after(self._end)
+        known = joined.lengths - panel.lengths
+        # Without a history of its own a series gives up to half of its rows as context.
+        begins = np.where(known > 0, known, np.minimum(self._context_rows, panel.lengths // 2))
+        begins = np.maximum(begins, 1)
+        cutoffs, series = [], []
+        for owner, begin in enumerate(begins):
+            origins = np.arange(begin, joined.lengths[owner], self.horizon_)
+            cutoffs.append(origins + joined.offsets[owner])
+            series.append(np.full(len(origins), owner))
+        rows, owners = np.concatenate(cutoffs), np.concatenate(series)
+        if not len(rows):
+            raise DataError(f"{self._name}: score needs at least 2 rows of a series, or its history")
+        scaling = self._scaling_of(joined)
+        forecast = self._forecast_windows(
+            self._tensors(joined, scaling), owners, rows, self.horizon_
+        )
+        forecast = scaling.take(owners).restore(self._point(forecast))
+        steps = rows[:, None] + np.arange(self.horizon_)
+        inside = steps < joined.offsets[owners + 1][:, None]
+        truth = joined.values[np.minimum(steps, len(joined.values) - 1)]
+        errors = np.abs(forecast - truth)[inside & ~np.isnan(truth).all(axis=-1)]
+        if np.isnan(errors).all():
+            raise DataError(f"{self._name}: score needs observed values, all are missing")
+        return -float(np.nanmean(errors))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "horizon_")
+
+
+def _float_dtype(dtype: str) -> str:
+    """Return the floating dtype in which a forecast of such a column is given."""
+    return dtype if dtype.lower().startswith("float") else "float64"

@@ -1,0 +1,35 @@
+"""The command ``tsar``. It needs the extra ``cli``; everything behind it is plain Python API."""
+
+import sys
+
+from tsar.exceptions import TsarError
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : list of str or None
+        What follows ``tsar``; None takes the arguments of the process.
+
+    Raises
+    ------
+    SystemExit
+        Always: 0 when all went well, 1 when it did not, 2 when it could not begin.
+    """
+    try:
+        from tsar.commands import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        print("tsar: the command line needs typer and rich: pip install 'tsar[cli]'",
+              file=sys.stderr)
+        raise SystemExit(2) from None
+    try:
+        app(arguments, prog_name="tsar")
+    except TsarError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,180 @@
+"""The commands behind ``tsar``: each a few lines over the Python API."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import tsar
+from tsar.data.datasets import dataset_names, fetch_dataset, load_card
+from tsar.demo import run_demo
+from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
+from tsar.registry import forecaster_class, forecaster_names, parse_parameters
+from tsar.tables import find_time_column, read_table, write_table
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Forecast time series with the published models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the model; repeatable."),
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(tsar.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the forecast and its plot.")] = Path(
+        "tsar-demo"
+    ),
+) -> None:
+    """Train PatchTST on a bundled data set and compare it with two baselines."""
+    run_demo(out, Console())
+
+
+@app.command()
+def forecast(
+    data: Annotated[Path, typer.Argument(help="CSV or Parquet file, one row per time step.")],
+    horizon: Annotated[int, typer.Option(help="Steps to forecast.")],
+    model: Annotated[str, typer.Option(help="See `tsar models`.")] = "PatchTST",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Column to forecast; repeatable. Default: every column of numbers."),
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="Column of the time; found if left out.")] = None,
+    series_id: Annotated[
+        str | None, typer.Option("--id", help="Column of the series id, if there are several.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; printed if left out.")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Fit a model on a file and forecast what comes after it."""
+    cls = forecaster_class(model)
+    params = parse_parameters(cls, settings or [])
+    frame = read_table(data)
+    estimator = cls(
+        horizon=horizon,
+        time_column=time or find_time_column(frame),
+        id_column=series_id,
+        target=target or None,
+    )
+    estimator.set_params(**params)
+    result = estimator.fit(frame).predict(horizon=horizon)
+    if out is None:
+        print(result.to_csv(index=False), end="")
+    else:
+        write_table(result, out)
+
+
+@app.command()
+def reproduce(
+    recipe: Annotated[
+        str | None, typer.Argument(help="Name of a recipe, or the path of a TOML file.")
+    ] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
+    settings: Settings = None,
+) -> None:
+    """Reproduce published numbers; exit with 1 where one is outside its band."""
+    console = Console()
+    if list_all or recipe is None:
+        console.print(_table(["recipe", "what"], _titles()))
+        return
+    chosen = load_recipe(recipe)
+    overrides = parse_parameters(forecaster_class(chosen.model), settings or [])
+    console.print(f"{chosen.title}: {chosen.model}, tsar {tsar.__version__}", highlight=False)
+    if overrides:
+        console.print(f"instead of the recipe's: {overrides}", highlight=False)
+    results = []
+    for pair in run_recipe(chosen, overrides):
+        results.extend(pair)
+        for result in pair:
+            console.print(_line(result), highlight=False, soft_wrap=True)
+    missed = [result for result in results if not result.within]
+    console.print(f"{len(results) - len(missed)} of {len(results)} within their band")
+    raise typer.Exit(1 if missed else 0)
+
+
+def _titles() -> list[list[str]]:
+    return [[name, load_recipe(name).title] for name in recipe_names()]
+
+
+def _line(result: Result) -> str:
+    cell = result.cell.published
+    windows = f"{result.n_windows} windows{', last batch dropped' if cell.drop_last else ''}"
+    return (
+        f"{result.cell.dataset}-{cell.horizon} {result.metric}: published {result.published:.4f}  "
+        f"obtained {result.obtained:.4f}  difference {result.difference:+.4f}  "
+        f"band {result.bound}  {'ok' if result.within else 'OUTSIDE'}  "
+        f"({windows}, {result.seconds:.1f} s)"
+    )
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(help="Show the parameters of one model.")] = None,
+) -> None:
+    """List the models, or the parameters of one."""
+    console = Console()
+    if name is not None:
+        cls = forecaster_class(name)
+        rows = [[key, repr(value)] for key, value in cls().get_params(deep=False).items()]
+        console.print(_table(["parameter", "default"], rows))
+        return
+    console.print(_table(["model", "what"], [[name, _summary(name)] for name in forecaster_names()]))
+
+
+def _summary(model: str) -> str:
+    return (forecaster_class(model).__doc__ or "").strip().splitlines()[0]
+
+
+@app.command()
+def datasets() -> None:
+    """List the data sets that have a card."""
+    cards = [load_card(name) for name in dataset_names()]
+    rows = [
+        [card.name, str(card.rows), str(len(card.columns)), card.frequency,
+         "bundled" if card.bundled else "file", card.licence, card.title]
+        for card in cards
+    ]
+    heads = ["name", "rows", "variates", "step", "from", "licence", "what"]
+    Console().print(_table(heads, rows))
+
+
+@app.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="Names from `tsar datasets`.")]) -> None:
+    """Fetch data sets into the cache and verify them."""
+    for name in names:
+        path = fetch_dataset(name)
+        print(f"{name}: {'bundled, nothing to fetch' if path is None else path}")
+
+
+def _table(heads: list[str], rows: list[list[Any]]) -> Table:
+    table = Table(*heads, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    return table

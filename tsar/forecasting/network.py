@@ -1,0 +1,357 @@
+"""Forecasters that train a network: the parameters and the fit that all of them share."""
+
+import secrets
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tsar.base import Forecaster
+from tsar.data.panel import Panel
+from tsar.data.scaling import Scaling, series_tensors
+from tsar.data.windows import Inputs, Windows, training_cutoffs
+from tsar.exceptions import DataError, DataWarning, ParameterError
+from tsar.params import Interval
+from tsar.training.device import resolve_device
+from tsar.training.loop import TrainingOptions, TrainingResult, train
+from tsar.training.losses import Loss, make_loss
+from tsar.training.seeding import seeded
+from tsar.training.state import TrainingState
+
+__all__ = ["NetworkForecaster", "NetworkSpec"]
+
+DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
+LARGEST_SEED = 2**63 - 1
+
+Positive = Annotated[int, Interval(1)]
+Level = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What ``fit`` found out that a network has to know.
+
+    Parameters
+    ----------
+    context_length, horizon : int
+        Steps in and out.
+    n_variates : int
+        Variates of the data.
+    output : nn.Module
+        Last module, which follows from the loss; see :mod:`tsar.core.output`.
+    """
+
+    context_length: int
+    horizon: int
+    n_variates: int
+    output: nn.Module
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class NetworkForecaster(Forecaster):
+    """A forecaster around a network.
+
+    Parameters
+    ----------
+    context_length : int, default 96
+        Steps of history that a forecast reads.
+    scaler : {"standard"} or None, default "standard"
+        Standardise each series and variate by its training part.
+    loss : {"mse", "mae", "huber", "quantile"}, default "mse"
+        What training minimises, missing values left out.
+    quantiles : sequence of float or None, default None
+        Levels for ``loss="quantile"``; None takes 0.1, 0.5 and 0.9. The median is always
+        among them and is the point forecast.
+    max_epochs : int, default 50
+        Longest training, in passes over all windows.
+    max_steps : int or None, default None
+        Longest training in steps, where it is shorter.
+    batch_size : int, default 32
+        Windows per step; each has all variates.
+    optimizer : {"adam", "adamw"}, default "adam"
+        The optimiser.
+    learning_rate : float, default 1e-3
+        Largest learning rate of the schedule.
+    learning_rate_schedule : str, default "constant"
+        "constant", "halving" (halved after every epoch from the second on), "type3"
+        (a tenth less after every epoch from the fourth on), "cosine" or "one_cycle".
+    warmup_steps : int, default 0
+        Steps in which the rate rises linearly to that of the schedule.
+    weight_decay : float, default 0.0
+        Decoupled with "adamw", an L2 penalty with "adam".
+    adam_betas : sequence of two floats, default (0.9, 0.999)
+        Decay rates of the moments.
+    gradient_clip : float or None, default None
+        Largest norm of all gradients together.
+    early_stopping : bool, default True
+        Hold out the end of every series that is long enough, stop when it is no longer
+        forecast better, and keep the best weights.
+    patience : int, default 5
+        Validations (one per epoch) without improvement before stopping.
+    validation_size : int or float, default 0.2
+        Rows, or share of the rows, of the validation tail of each series; at least one
+        horizon.
+    precision : {"float32", "bfloat16", "auto"}, default "float32"
+        Precision of the training steps; "auto" is bfloat16 where the hardware has it.
+        Forecasts are computed in float32.
+    device : str, default "auto"
+        "cpu", "cuda", "cuda:k", "mps", or "auto" for an accelerator if there is one.
+    random_state : int or None, default None
+        Seed of weights, shuffling and dropout; None draws a new one (``seed_``).
+    warm_start : bool, default False
+        Whether ``fit`` continues from the fitted weights, as ``partial_fit`` does.
+    verbose : int, default 0
+        With 1, a progress bar, and a line per epoch through the logger "tsar".
+
+    Attributes
+    ----------
+    module_ : nn.Module
+        The trained network.
+    history_ : dict of str to list of float
+        One entry per epoch: ``train_loss`` and ``val_loss`` in standardised units,
+        ``val_mae`` in original units, ``learning_rate`` and ``seconds``.
+    best_epoch_ : int
+        The epoch (from 1) whose weights are kept.
+    n_epochs_ : int
+        Epochs trained.
+    device_ : str
+        Where the network is.
+    seed_ : int
+        The seed that was used.
+    interrupted_ : bool
+        Whether a keyboard interrupt ended the training early.
+    """
+
+    context_length: Positive = 96
+    scaler: Literal["standard"] | None = "standard"
+    loss: Literal["mse", "mae", "huber", "quantile"] = "mse"
+    quantiles: Sequence[Level] | None = None
+    max_epochs: Positive = 50
+    max_steps: Positive | None = None
+    batch_size: Positive = 32
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: Annotated[float, Interval(0, open_low=True)] = 1e-3
+    learning_rate_schedule: Literal["constant", "halving", "type3", "cosine", "one_cycle"] = (
+        "constant"
+    )
+    warmup_steps: Annotated[int, Interval(0)] = 0
+    weight_decay: Annotated[float, Interval(0)] = 0.0
+    adam_betas: Sequence[Annotated[float, Interval(0, 1, open_high=True)]] = (0.9, 0.999)
+    gradient_clip: Annotated[float, Interval(0, open_low=True)] | None = None
+    early_stopping: bool = True
+    patience: Positive = 5
+    validation_size: Positive | Level = 0.2
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    device: str = "auto"
+    random_state: Annotated[int, Interval(0, LARGEST_SEED)] | None = None
+    warm_start: bool = False
+    verbose: Annotated[int, Interval(0)] = 0
+
+    # ------------------------------------------------------------------ fit
+
+    def fit(self, df: Any, y: None = None) -> Self:
+        """Train on a frame; afresh, unless ``warm_start`` is set.
+
+        Parameters
+        ----------
+        df : DataFrame or Series
+            Wide, long or MultiIndex frame, or a Series; see the user guide.
+        y : None
+            Not used; scikit-learn's tools pass it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            A parameter is outside its constraint.
+        DataError
+            The frame has faults: one error names all of them.
+        TrainingError
+            The loss is no longer finite.
+        """
+        return self._fit(df, y, go_on=self.warm_start)
+
+    def partial_fit(self, df: Any, y: None = None) -> Self:
+        """Continue training for ``max_epochs`` more, with the optimiser as it was left.
+
+        Parameters
+        ----------
+        df : DataFrame or Series
+            With the fitted variates.
+        y : None
+            Not used.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(df, y, go_on=True)
+
+    @abstractmethod
+    def _build_network(self, spec: NetworkSpec) -> nn.Module:
+        """Return the untrained network: ``Inputs`` to (B, H, C) or (B, H, C, Q)."""
+
+    def _check_consistency(self) -> None:
+        resolve_device(self.device)
+        if len(self.adam_betas) != 2:
+            raise ParameterError(
+                f"{self._name}: adam_betas must be two numbers, got {self.adam_betas!r}"
+            )
+        if self.quantiles is not None and self.loss != "quantile":
+            raise ParameterError(
+                f"{self._name}: quantiles={self.quantiles!r} needs loss='quantile', "
+                f"got loss={self.loss!r}"
+            )
+        if self.early_stopping and self._validation_rows_given < self.horizon:
+            raise ParameterError(
+                f"{self._name}: validation_size must be at least horizon={self.horizon} rows, "
+                f"got {self.validation_size}; raise it, or give a share such as 0.2"
+            )
+
+    @property
+    def _validation_rows_given(self) -> float:
+        rows = self.validation_size
+        return rows if isinstance(rows, int | np.integer) else np.inf
+
+    @property
+    def _standardises(self) -> bool:
+        return self.scaler == "standard"
+
+    def _make_loss(self) -> Loss:
+        if self.loss != "quantile":
+            return make_loss(self.loss)
+        levels = DEFAULT_QUANTILES if self.quantiles is None else self.quantiles
+        return make_loss("quantile", sorted({float(level) for level in levels} | {0.5}))
+
+    @property
+    def _levels(self) -> list[float]:
+        return list(self._fitted_levels)
+
+    def _learn(self, panel: Panel, go_on: bool) -> None:
+        go_on = go_on and hasattr(self, "module_")
+        device = resolve_device(self.device)
+        held_out = self._validation_rows(panel)
+        stop = panel.offsets[1:] - held_out
+        measured = Scaling.measure(panel.values, panel.offsets, stop)
+        pooled = measured.pooled()
+        scaling = measured if self._standardises else measured.without_change()
+        if not self._standardises:
+            pooled = replace(pooled, scale=np.ones_like(pooled.scale))
+        training, validation = self._windows(panel, scaling.filled(pooled), held_out, device)
+        loss = self._make_loss()
+        seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
+        spec = NetworkSpec(
+            int(self.context_length), int(self.horizon), panel.n_variates, loss.make_output()
+        )
+        with seeded(seed):
+            network = self._build_network(spec)
+        state: TrainingState | None = None
+        if go_on:
+            network, state = self._continued(network, panel), self._state
+        result = self._train(network, training, validation, loss, device, seed, state)
+        self._scaling, self._pooled = scaling, pooled
+        self._context_rows = spec.context_length
+        self._fitted_levels = tuple(getattr(loss, "levels", ()))
+        self._state = result.state
+        self.module_ = network
+        self.history_ = result.history
+        self.best_epoch_, self.n_epochs_ = result.best_epoch, result.n_epochs
+        self.device_, self.seed_ = str(device), seed
+        self.interrupted_ = result.interrupted
+
+    def _validation_rows(self, panel: Panel) -> np.ndarray:
+        """Return how many rows at the end of each series are held out, shape (S,)."""
+        lengths = panel.lengths
+        window = self.context_length + self.horizon
+        if lengths.max() < window:
+            raise DataError(
+                f"{self._name}: context_length={self.context_length} and horizon={self.horizon} "
+                f"need {window} rows, the longest series has {lengths.max()}; choose them to fit "
+                f"or pass longer series"
+            )
+        if not self.early_stopping:
+            return np.zeros_like(lengths)
+        rows = self.validation_size
+        if not isinstance(rows, int | np.integer):
+            rows = np.maximum((lengths * rows).astype(np.int64), self.horizon)
+        held_out = np.where(lengths - rows >= window, rows, 0)
+        if not held_out.any():
+            warnings.warn(
+                f"{self._name}: no series has {window} rows beside a validation tail, so training "
+                f"runs without validation for all of max_epochs={self.max_epochs}; shorten "
+                f"context_length or set early_stopping=False",
+                DataWarning,
+                stacklevel=5,
+            )
+        return held_out
+
+    def _windows(
+        self, panel: Panel, scaling: Scaling, held_out: np.ndarray, device: torch.device
+    ) -> tuple[Windows, Windows | None]:
+        context, horizon = int(self.context_length), int(self.horizon)
+        tensors = series_tensors(panel.values, panel.offsets, scaling, device, self._dtype)
+        training, validation = training_cutoffs(panel.offsets, context, horizon, held_out)
+        windows = Windows(tensors, *training, context, horizon)
+        if not held_out.any():
+            return windows, None
+        return windows, Windows(tensors, *validation, context, horizon)
+
+    def _continued(self, fresh: nn.Module, panel: Panel) -> nn.Module:
+        """Return the fitted network, provided that the parameters still describe it."""
+
+        def shapes(network: nn.Module) -> dict[str, torch.Size]:
+            return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+        if shapes(fresh) != shapes(self.module_) or list(panel.variates) != self.variates_:
+            raise ParameterError(
+                f"{self._name}: training cannot continue because the network or the variates "
+                f"changed since the last fit; restore them, or fit with warm_start=False"
+            )
+        return self.module_
+
+    def _train(
+        self,
+        network: nn.Module,
+        training: Windows,
+        validation: Windows | None,
+        loss: Loss,
+        device: torch.device,
+        seed: int,
+        state: TrainingState | None,
+    ) -> TrainingResult:
+        options = TrainingOptions(
+            max_epochs=self.max_epochs,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            betas=(float(self.adam_betas[0]), float(self.adam_betas[1])),
+            schedule=self.learning_rate_schedule,
+            warmup_steps=self.warmup_steps,
+            patience=self.patience if self.early_stopping else None,
+            gradient_clip=self.gradient_clip,
+            precision=self.precision,
+            verbose=self.verbose,
+        )
+        return train(
+            network, training, validation, loss, options, device=device, seed=seed, state=state
+        )
+
+    # -------------------------------------------------------------- predict
+
+    @property
+    def _forecast_device(self) -> torch.device:
+        return torch.device(self.device_)
+
+    def _forecast_batch(self, inputs: Inputs) -> Tensor:
+        forecast: Tensor = self.module_(inputs)
+        return forecast
