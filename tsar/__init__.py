@@ -11,6 +11,7 @@ from tsar.base import Forecaster
 from tsar.data.datasets import dataset_names, load_dataset
 from tsar.data.panel import Panel
 from tsar.forecasting import *  # noqa: F403  (the list of models is kept in one place)
+from tsar.persistence import load
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,7 @@ __all__ = [
     "Forecaster",
     "Panel",
     "dataset_names",
+    "load",
     "load_dataset",
     *forecasting.__all__,
 ]

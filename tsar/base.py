@@ -5,6 +5,7 @@ Q quantiles.
 """
 
 import datetime
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class Forecaster(BaseEstimator, ABC):
     _context_rows: ClassVar[int]
     _scaling: ClassVar[Scaling]
     _pooled: ClassVar[Scaling]
+    _end: ClassVar[Panel]
 
     # ------------------------------------------------------------------ fit
 
@@ -105,16 +107,17 @@ class Forecaster(BaseEstimator, ABC):
         if np.isnan(panel.values).all():
             raise DataError(f"{self._name}: no value is observed; pass series with some history")
         self._learn(panel, go_on)
-        self._ids, self._axis, self._frequency = panel.ids, panel.axis, panel.frequency
-        self._form = panel.form
         self._fitted_parameters = self.get_params(deep=False)
-        self._end = panel.tail(self._context_rows)
-        self.freq_ = panel.frequency.name
-        self.n_series_ = panel.n_series
-        self.n_variates_ = panel.n_variates
-        self.variates_ = list(panel.variates)
-        self.horizon_ = int(self.horizon)
+        self._remember(panel.tail(self._context_rows), int(self.horizon))
         return self
+
+    def _remember(self, end: Panel, horizon: int) -> None:
+        """Keep the end of the fitted series, and what they were like."""
+        self._end = end
+        self.freq_ = end.frequency.name
+        self.n_series_, self.n_variates_ = end.n_series, end.n_variates
+        self.variates_ = list(end.variates)
+        self.horizon_ = horizon
 
     @property
     def _name(self) -> str:
@@ -258,8 +261,8 @@ class Forecaster(BaseEstimator, ABC):
 
     def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
         """Read a frame to forecast, against what was fitted."""
-        panel = self._read(df, freq=None if self._axis.kind == "period" else self._frequency)
-        axis = self._axis
+        panel = self._read(df, freq=None if self._end.axis.kind == "period" else self._end.frequency)
+        axis = self._end.axis
         if panel.axis.kind != axis.kind or str(panel.axis.tz) != str(axis.tz):
             raise DataError(
                 f"{self._name}: the time column must be like the fitted one "
@@ -294,7 +297,7 @@ class Forecaster(BaseEstimator, ABC):
         was constant when fitted, brings its own; one without any observation takes those of
         the fitted panel on the whole.
         """
-        series = self._ids.get_indexer(panel.ids)
+        series = self._end.ids.get_indexer(panel.ids)
         variates = pd.Index(self.variates_).get_indexer(panel.variates)
         known = (series >= 0)[:, None] & (variates >= 0)[None, :]
         place = np.ix_(np.maximum(series, 0), np.maximum(variates, 0))
@@ -520,6 +523,54 @@ class Forecaster(BaseEstimator, ABC):
         if np.isnan(errors).all():
             raise DataError(f"{self._name}: score needs observed values, all are missing")
         return -float(np.nanmean(errors))
+
+    # ------------------------------------------------------------ persistence
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the fitted model into a folder, to be read by :func:`tsar.load`.
+
+        Parameters
+        ----------
+        folder : path
+            Created, or replaced if it holds a saved model.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        PersistenceError
+            The folder holds something else or cannot be written.
+        """
+        # The registry of classes that can be loaded is made of the models themselves.
+        from tsar.persistence import save
+
+        save(self, folder)
+
+    def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what ``fit`` learned: a record for JSON, and tensors by name."""
+        record, arrays = self._end.to_state()
+        for name, scaling in (("scaling", self._scaling), ("pooled", self._pooled)):
+            arrays |= {f"{name}.mean": scaling.mean, f"{name}.scale": scaling.scale}
+        tensors = {
+            f"data.{name}": torch.from_numpy(np.ascontiguousarray(array))
+            for name, array in arrays.items()
+        }
+        fitted = {"horizon": self.horizon_, "context_rows": self._context_rows}
+        return {"data": record, "fitted": fitted}, tensors
+
+    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Undo :meth:`_learned_state`."""
+        prefix = "data."
+        arrays = {
+            name[len(prefix) :]: tensor.numpy()
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+        self._scaling = Scaling(arrays["scaling.mean"], arrays["scaling.scale"])
+        self._pooled = Scaling(arrays["pooled.mean"], arrays["pooled.scale"])
+        self._context_rows = record["fitted"]["context_rows"]
+        self._fitted_parameters = self.get_params(deep=False)
+        self._remember(Panel.from_state(record["data"], arrays), record["fitted"]["horizon"])
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "horizon_")

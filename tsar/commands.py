@@ -52,7 +52,7 @@ def demo(
     ),
 ) -> None:
     """Train PatchTST on a bundled data set and compare it with two baselines."""
-    run_demo(out, Console())
+    run_demo(out)
 
 
 @app.command()

@@ -1,23 +1,53 @@
 """Dropout from random bytes, with a generator of its own."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dropout", "keep_mask", "set_generator"]
+__all__ = ["Dropout", "KeepMask", "draw_mask", "set_generator"]
 
-# Below this, or this close to 1, a byte would round a probability too coarsely (or to nothing).
+# Nearer to 0 or 1 than this, a byte would round a probability too coarsely.
 _FINEST_BYTE = 4 / 256
 
 
-def keep_mask(
+@dataclass(frozen=True)
+class KeepMask:
+    """Which entries of a tensor stay, as small random integers still to be compared.
+
+    Attributes
+    ----------
+    lanes : Tensor
+        Random integers, one per entry, of one or two bytes.
+    bound : int
+        An entry stays if its integer is below this.
+    factor : float
+        Inverse of the probability of staying.
+    """
+
+    lanes: Tensor
+    bound: int
+    factor: float
+
+    def ones(self, like: Tensor, part: slice | None = None) -> Tensor:
+        """Return 1 for entries that stay and 0 for the others, in the type of ``like``.
+
+        ``part`` takes a stretch of the first axis only.
+        """
+        lanes = self.lanes if part is None else self.lanes[part]
+        # Compared straight into floats: a boolean step costs more than the comparison.
+        return torch.lt(lanes, self.bound, out=torch.empty_like(lanes, dtype=like.dtype))
+
+
+def draw_mask(
     shape: torch.Size, p: float, *, device: torch.device, generator: torch.Generator | None = None
-) -> tuple[Tensor, float]:
-    """Draw which entries stay, and the factor that keeps the expected value.
+) -> KeepMask:
+    """Draw which entries stay.
 
     One 64-bit draw serves eight entries (four where ``p`` is too near 0 or 1
     for a byte), so ``p`` is rounded to a multiple of 1/256 (1/65536); the
-    factor is the inverse of the rounded probability and the expected value is
-    exact.
+    factor belongs to the rounded probability and the expected value is exact.
 
     Parameters
     ----------
@@ -27,33 +57,41 @@ def keep_mask(
     device : torch.device
     generator : torch.Generator, optional
         On the same device; the global one of that device by default.
-
-    Returns
-    -------
-    mask : bool Tensor of the given shape
-        True where an entry stays.
-    factor : float
-        What the kept entries are multiplied by.
     """
-    coarse = _FINEST_BYTE <= p <= 1 - _FINEST_BYTE
-    lane, n_bits = (torch.uint8, 8) if coarse else (torch.int16, 16)
-    per_draw = 64 // n_bits
+    in_bytes = _FINEST_BYTE <= p <= 1 - _FINEST_BYTE
+    dtype, n_bits = (torch.uint8, 8) if in_bytes else (torch.int16, 16)
     n_levels = 2**n_bits
     n_kept = min(max(round((1 - p) * n_levels), 1), n_levels)
-    n_entries = shape.numel()
+    n_entries, per_draw = shape.numel(), 64 // n_bits
     draws = torch.empty(-(-n_entries // per_draw), dtype=torch.int64, device=device)
-    # The default range leaves the sign bit at 0 and one lane in eight would be biased.
+    # The default range leaves the sign bit at 0, which would bias one lane in every draw.
     draws.random_(-(2**63), None, generator=generator)
-    lanes = draws.view(lane)[:n_entries].view(shape)
-    bound = n_kept if coarse else n_kept - n_levels // 2
-    return lanes < bound, n_levels / n_kept
+    lanes = draws.view(dtype)[:n_entries].view(shape)
+    lowest = 0 if in_bytes else -n_levels // 2
+    return KeepMask(lanes, lowest + n_kept, n_levels / n_kept)
+
+
+class _Drop(torch.autograd.Function):
+    """``x * mask * factor``, remembering a byte per entry for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, lanes: Tensor, bound: int, factor: float) -> Tensor:
+        ctx.save_for_backward(lanes)
+        ctx.bound, ctx.factor = bound, factor
+        kept = KeepMask(lanes, bound, factor).ones(x)
+        return kept.mul_(factor).mul_(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (lanes,) = ctx.saved_tensors
+        return _Drop.apply(grad, lanes, ctx.bound, ctx.factor), None, None, None
 
 
 class Dropout(nn.Module):
     """Zero entries at random while training, and scale the others up.
 
     The mask is drawn as random bytes, several times faster on a CPU than one
-    draw per entry; see :func:`keep_mask` for the rounding of ``p``.
+    draw per entry; see :func:`draw_mask` for the rounding of ``p``.
 
     Parameters
     ----------
@@ -81,16 +119,16 @@ class Dropout(nn.Module):
         """Whether a forward pass would change its input now."""
         return self.training and self.p > 0.0
 
-    def mask(self, shape: torch.Size, device: torch.device) -> tuple[Tensor, float]:
-        """Draw a mask and its factor, for a caller that fuses dropout into its own pass."""
-        return keep_mask(shape, self.p, device=device, generator=self.generator)
+    def draw(self, shape: torch.Size, device: torch.device) -> KeepMask:
+        """Draw a mask, for a caller that fuses dropout into its own pass."""
+        return draw_mask(shape, self.p, device=device, generator=self.generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop entries of a tensor of any shape; the identity outside training."""
         if not self.active:
             return x
-        mask, factor = self.mask(x.shape, x.device)
-        return x * mask * factor
+        mask = self.draw(x.shape, x.device)
+        return _Drop.apply(x, mask.lanes, mask.bound, mask.factor)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

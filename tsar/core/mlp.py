@@ -1,9 +1,9 @@
 """The feed-forward part of a block: every token by itself."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tsar.core.dropout import Dropout
+from tsar.core.ops.feedforward import feedforward
 
 __all__ = ["MLP"]
 
@@ -27,4 +27,11 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (..., D) to tokens of the same shape."""
-        return self.contract(self.dropout(F.gelu(self.expand(x))))
+        return feedforward(
+            x,
+            self.expand.weight,
+            self.expand.bias,
+            self.contract.weight,
+            self.contract.bias,
+            dropout=self.dropout,
+        )

@@ -17,7 +17,7 @@ from pandas.tseries.frequencies import to_offset
 
 from tsar.exceptions import DataError
 
-__all__ = ["Frequency", "TimeAxis"]
+__all__ = ["Frequency", "TimeAxis", "describe_offset", "rebuild_offset"]
 
 DAY = 86_400_000_000_000
 UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
@@ -295,28 +295,14 @@ class Frequency:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description."""
-        fields = {**self.__dict__, "offset": None}
-        if self.offset is not None:
-            calendar = getattr(self.offset, "calendar", None)
-            fields["offset"] = {"freq": self.offset.freqstr}
-            if calendar is not None:
-                fields["offset"]["weekmask"] = np.asarray(calendar.weekmask).astype(int).tolist()
-                fields["offset"]["holidays"] = [str(day) for day in calendar.holidays]
-        return fields
+        described = None if self.offset is None else describe_offset(self.offset)
+        return {**self.__dict__, "offset": described}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Frequency":
         """Rebuild a frequency from :meth:`to_dict`."""
         described = fields["offset"]
-        if described is None:
-            return cls(**fields)
-        if "weekmask" in described:
-            mask = "".join(str(flag) for flag in described["weekmask"])
-            offset: Any = pd.offsets.CustomBusinessDay(
-                weekmask=mask, holidays=described["holidays"]
-            )
-        else:
-            offset = to_offset(described["freq"])
+        offset = None if described is None else rebuild_offset(described)
         return cls(**{**fields, "offset": offset})
 
     @classmethod
@@ -460,6 +446,28 @@ class Frequency:
                 return cls("B", "offset", offset=pd.offsets.BDay())
         name = {1: "D", 7: f"W-{WEEKDAYS[int((before[-1] + 3) % 7)]}"}.get(step, f"{step}D")
         return cls(name, "fixed", step=step * DAY, local=True)
+
+
+def describe_offset(offset: Any) -> dict[str, Any]:
+    """Return a JSON-able description of a pandas offset, its holidays included."""
+    if type(offset) is pd.DateOffset:
+        return {"n": offset.n, "kwds": {name: int(value) for name, value in offset.kwds.items()}}
+    calendar = getattr(offset, "calendar", None)
+    if calendar is None:
+        return {"freq": offset.freqstr}
+    mask = "".join(str(int(open_day)) for open_day in calendar.weekmask)
+    return {"n": offset.n, "weekmask": mask, "holidays": [str(day) for day in calendar.holidays]}
+
+
+def rebuild_offset(described: dict[str, Any]) -> Any:
+    """Undo :func:`describe_offset`."""
+    if "freq" in described:
+        return to_offset(described["freq"])
+    if "kwds" in described:
+        return pd.DateOffset(n=described["n"], **described["kwds"])
+    return pd.offsets.CustomBusinessDay(
+        n=described["n"], weekmask=described["weekmask"], holidays=described["holidays"]
+    )
 
 
 def _modern(alias: str) -> str:

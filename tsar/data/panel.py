@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.faults import Faults
 from tsar.data.frames import FrameForm, Rows, read_rows, read_times, write_frame
 from tsar.data.frequency import Frequency, TimeAxis
@@ -131,6 +132,39 @@ class Panel:
     def with_values(self, values: np.ndarray, variates: pd.Index) -> "Panel":
         """Return the panel with other targets of shape (rows, n) under other names."""
         return replace(self, values=values, variates=variates)
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return what JSON can hold of a tail, and its arrays; covariates are not among them."""
+        form = {**self.form.__dict__, "dtypes": list(self.form.dtypes)}
+        for name in ("id_name", "time_name", "columns_name"):
+            form[name] = encode(form[name])
+        record = {
+            "axis": self.axis.to_dict(),
+            "frequency": self.frequency.to_dict(),
+            "form": form,
+            "ids": encode_index(self.ids),
+            "variates": encode_index(self.variates),
+        }
+        names = ("values", "offsets", "last")
+        return record, {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Panel":
+        """Undo :meth:`to_state`."""
+        form = {**record["form"], "dtypes": tuple(record["form"]["dtypes"])}
+        for name in ("id_name", "time_name", "columns_name"):
+            form[name] = decode(form[name])
+        return cls(
+            arrays["values"],
+            arrays["offsets"],
+            decode_index(record["ids"]),
+            decode_index(record["variates"]),
+            arrays["last"],
+            arrays["last"],
+            TimeAxis.from_dict(record["axis"]),
+            Frequency.from_dict(record["frequency"]),
+            FrameForm(**form),
+        )
 
     def tail(self, rows: int) -> "Panel":
         """Return the last ``rows`` rows of every series, copied.

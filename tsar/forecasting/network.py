@@ -251,8 +251,7 @@ class NetworkForecaster(Forecaster):
         spec = NetworkSpec(
             int(self.context_length), int(self.horizon), panel.n_variates, loss.make_output()
         )
-        with seeded(seed):
-            network = self._build_network(spec)
+        network = self._seeded_network(spec, seed)
         state: TrainingState | None = None
         if go_on:
             network, state = self._continued(network, panel), self._state
@@ -266,6 +265,10 @@ class NetworkForecaster(Forecaster):
         self.best_epoch_, self.n_epochs_ = result.best_epoch, result.n_epochs
         self.device_, self.seed_ = str(device), seed
         self.interrupted_ = result.interrupted
+
+    def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
+        with seeded(seed):
+            return self._build_network(spec)
 
     def _validation_rows(self, panel: Panel) -> np.ndarray:
         """Return how many rows at the end of each series are held out, shape (S,)."""
@@ -355,3 +358,48 @@ class NetworkForecaster(Forecaster):
     def _forecast_batch(self, inputs: Inputs) -> Tensor:
         forecast: Tensor = self.module_(inputs)
         return forecast
+
+    # ------------------------------------------------------------ persistence
+
+    def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        record, tensors = super()._learned_state()
+        weights = self.module_.state_dict()
+        tensors |= {f"network.{name}": tensor.cpu() for name, tensor in weights.items()}
+        training, progress = self._state.to_tensors()
+        tensors |= {f"training.{name}": tensor.cpu() for name, tensor in training.items()}
+        record["training"] = progress
+        record["fitted"] |= {
+            "best_epoch": self.best_epoch_,
+            "seed": self.seed_,
+            "interrupted": self.interrupted_,
+            "levels": list(self._fitted_levels),
+        }
+        return record, tensors
+
+    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super()._restore_learned_state(record, tensors)
+        fitted = record["fitted"]
+        spec = NetworkSpec(
+            self._context_rows, self.horizon_, self.n_variates_, self._make_loss().make_output()
+        )
+        network = self._seeded_network(spec, seed=0)
+        network.load_state_dict(_under("network.", tensors))
+        self._state = TrainingState.from_tensors(_under("training.", tensors), record["training"])
+        self._fitted_levels = tuple(fitted["levels"])
+        self.history_ = {name: list(values) for name, values in self._state.history.items()}
+        self.best_epoch_, self.n_epochs_ = fitted["best_epoch"], self._state.epoch
+        self.seed_, self.interrupted_ = fitted["seed"], fitted["interrupted"]
+        try:
+            device = resolve_device(self.device)
+        except ParameterError:
+            # The device it was trained on is not on this machine.
+            device = torch.device("cpu")
+        self.device_ = str(device)
+        self.module_ = network.to(device).eval()
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors below a prefix, without it."""
+    return {
+        name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }

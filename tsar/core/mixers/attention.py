@@ -112,9 +112,10 @@ class SoftmaxAttention(Mixer):
         Small matrices multiply fastest with the token axis last; see
         :mod:`tsar.core.ops.attention`.
         """
-        linear = self.query_key_value
-        heads = linear.weight @ x.transpose(1, 2) + linear.bias[:, None]  # (B, 3 D, L)
-        return heads.view(len(x), 3, self.n_heads, -1, x.shape[1]).unbind(1)
+        batch, length, _ = x.shape
+        heads = self.query_key_value(x).view(batch, length, 3, -1)
+        columns = heads.permute(2, 0, 3, 1).contiguous()  # (3, B, D, L)
+        return columns.view(3, batch, self.n_heads, -1, length).unbind(0)
 
     def _attend(
         self,

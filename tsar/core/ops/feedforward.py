@@ -1,6 +1,5 @@
 """Two linear maps with a GELU and dropout between them: the plain form and the fast one."""
 
-import math
 from typing import Any
 
 import torch
@@ -53,14 +52,90 @@ def feedforward(
     """
     backend = pick_backend(x, weight_in) if backend is None else backend
     check_choice("feedforward", "backend", backend, BACKENDS)
-    shape = torch.Size((*x.shape[:-1], len(weight_in)))
-    drops = dropout is not None and dropout.active
-    keep = dropout.draw(shape, x.device) if drops else None
+    mask = None
+    if dropout is not None and dropout.active:
+        # One row per token, whichever form uses it.
+        mask = dropout.draw(torch.Size((x.shape[:-1].numel(), len(weight_in))), x.device)
     if backend == "chunked":
-        flat = x.flatten(0, -2)
         weights = (weight_in, bias_in, weight_out, bias_out)
-        return _ChunkedFeedForward.apply(flat, *weights, keep).view_as(x)
+        return _ChunkedFeedForward.apply(x, *weights, mask)
     hidden = F.gelu(F.linear(x, weight_in, bias_in))
-    if keep is not None:
-        hidden = hidden * keep.scaled(hidden.dtype)
+    if mask is not None:
+        hidden = hidden * mask.ones(hidden).view_as(hidden) * mask.factor
     return F.linear(hidden, weight_out, bias_out)
+
+
+def pick_backend(x: Tensor, weight_in: Tensor) -> str:
+    """Choose the form for these shapes, the only place where that is decided."""
+    n_hidden = x.numel() // max(x.shape[-1], 1) * len(weight_in)
+    plain = (
+        x.device.type != "cpu"
+        or x.dtype not in (torch.float32, torch.float64)
+        or torch.is_autocast_enabled("cpu")
+        or n_hidden * x.element_size() <= _CHUNK_BYTES
+    )
+    return "reference" if plain else "chunked"
+
+
+class _ChunkedFeedForward(torch.autograd.Function):
+    """The whole chain over a few tokens at a time, done again for the gradient.
+
+    The hidden activations are the largest tensors of a block. Here they never
+    leave the cache: what is remembered is the input and a byte per activation.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight_in: Tensor,
+        bias_in: Tensor,
+        weight_out: Tensor,
+        bias_out: Tensor,
+        mask: KeepMask | None,
+    ) -> Tensor:
+        tokens = x.flatten(0, -2)
+        y = tokens.new_empty(len(tokens), len(weight_out))
+        scaled_out = weight_out if mask is None else weight_out * mask.factor
+        for part in _chunks(len(tokens), len(weight_in) * x.element_size()):
+            hidden = torch.addmm(bias_in, tokens[part], weight_in.t())
+            torch.ops.aten.gelu.out(hidden, out=hidden)
+            if mask is not None:
+                hidden *= mask.ones(hidden, part)
+            torch.addmm(bias_out, hidden, scaled_out.t(), out=y[part])
+        lanes = None if mask is None else mask.lanes
+        ctx.save_for_backward(x, weight_in, bias_in, weight_out, lanes)
+        ctx.mask = None if mask is None else (mask.bound, mask.factor)
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight_in, bias_in, weight_out, lanes = ctx.saved_tensors
+        mask = None if lanes is None else KeepMask(lanes, *ctx.mask)
+        scaled_out = weight_out if mask is None else weight_out * mask.factor
+        tokens, grad_y = x.flatten(0, -2), grad.reshape(-1, grad.shape[-1])
+        grad_x = torch.empty_like(tokens)
+        grad_in, grad_out = torch.zeros_like(weight_in), torch.zeros_like(weight_out)
+        grad_bias = torch.zeros_like(bias_in)
+        for part in _chunks(len(tokens), len(weight_in) * x.element_size()):
+            before = torch.addmm(bias_in, tokens[part], weight_in.t())
+            hidden = F.gelu(before)
+            grad_hidden = grad_y[part] @ scaled_out
+            if mask is not None:
+                ones = mask.ones(hidden, part)
+                hidden *= ones
+                grad_hidden *= ones
+            grad_out.addmm_(grad_y[part].t(), hidden)
+            torch.ops.aten.gelu_backward.grad_input(grad_hidden, before, grad_input=grad_hidden)
+            grad_in.addmm_(grad_hidden.t(), tokens[part])
+            grad_bias += grad_hidden.sum(dim=0)
+            torch.mm(grad_hidden, weight_in, out=grad_x[part])
+        if mask is not None:
+            grad_out *= mask.factor
+        return grad_x.view_as(x), grad_in, grad_bias, grad_out, grad_y.sum(dim=0), None
+
+
+def _chunks(n_tokens: int, bytes_per_token: int) -> list[slice]:
+    step = max(_CHUNK_BYTES // bytes_per_token, 1)
+    return [slice(start, start + step) for start in range(0, n_tokens, step)]

@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tsar.core.dropout import Dropout
+from tsar.core.ops import attention as module
+from tsar.core.ops.attention import attention, pick_backend
+from tsar.exceptions import ParameterError
+
+FAST = ("matmul", "sdpa")
+
+
+def _tensors(n_queries=7, n_keys=11, head=3, value=5, batch=4, heads=2, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(n_queries, head), (n_keys, head), (n_keys, value)]
+    return [
+        torch.randn(batch, heads, *shape, dtype=dtype, generator=generator).requires_grad_()
+        for shape in shapes
+    ]
+
+
+def _outputs_and_gradients(tensors, **options):
+    fresh = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    output = attention(*fresh, **options)
+    weight = torch.randn(
+        output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(1)
+    )
+    return [output, *torch.autograd.grad((output * weight).sum(), fresh)]
+
+
+def _assert_same(results, expected, dtype):
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype is torch.float32 else {}
+    for result, reference in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, reference, **tolerance)
+
+
+def test_reference_equals_a_loop_over_queries():
+    query, key, value = _tensors()
+    mask = torch.rand(4, 7, 11, generator=torch.Generator().manual_seed(2)) > 0.3
+    output = attention(query, key, value, mask=mask, backend="reference")
+    for b in range(4):
+        for n in range(2):
+            for i in range(7):
+                seen = mask[b, i].nonzero()[:, 0]
+                scores = torch.stack([query[b, n, i] @ key[b, n, j] / math.sqrt(3) for j in seen])
+                expected = scores.softmax(0) @ value[b, n, seen]
+                torch.testing.assert_close(output[b, n, i], expected)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [(7, 11, 3, 5), (1, 1, 1, 1), (13, 13, 4, 4), (1, 9, 2, 6)])
+@pytest.mark.parametrize("masking", ["none", "keys", "pairs", "causal", "causal keys"])
+def test_backends_agree_in_values_and_gradients(backend, dtype, sizes, masking):
+    tensors = _tensors(*sizes, dtype=dtype)
+    n_queries, n_keys = sizes[:2]
+    generator = torch.Generator().manual_seed(3)
+    mask = None
+    if "keys" in masking:
+        mask = torch.rand(4, n_keys, generator=generator) > 0.3
+        mask[:, 0] = True
+    elif masking == "pairs":
+        mask = torch.rand(4, n_queries, n_keys, generator=generator) > 0.3
+        mask[..., 0] = True
+    options = {"mask": mask, "causal": "causal" in masking, "scale": 0.7}
+    expected = _outputs_and_gradients(tensors, backend="reference", **options)
+    _assert_same(_outputs_and_gradients(tensors, backend=backend, **options), expected, dtype)
+
+
+def test_reference_equals_torch():
+    tensors = _tensors(9, 9, 5, 5)
+    expected = F.scaled_dot_product_attention(*tensors, is_causal=True)
+    torch.testing.assert_close(attention(*tensors, causal=True, backend="reference"), expected)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_matmul_chunks_cover_every_sequence(monkeypatch, masked):
+    tensors = _tensors(batch=5)
+    mask = None
+    if masked:
+        mask = torch.rand(5, 11, generator=torch.Generator().manual_seed(4)) > 0.3
+    expected = _outputs_and_gradients(tensors, mask=mask, backend="reference")
+    for n_sequences in (1, 2, 3):
+        monkeypatch.setattr(module, "_CHUNK_BYTES", n_sequences * 2 * 7 * 11 * 8)
+        results = _outputs_and_gradients(tensors, mask=mask, backend="matmul")
+        _assert_same(results, expected, torch.float64)
+        with torch.no_grad():
+            output = attention(*tensors, mask=mask, backend="matmul")
+        torch.testing.assert_close(output, expected[0])
+
+
+def test_matmul_gradient_against_differences():
+    tensors = _tensors(3, 4, 2, 3, batch=2)
+    mask = torch.tensor([[True, False, True, True], [True, True, True, False]])
+    assert torch.autograd.gradcheck(lambda *t: attention(*t, mask=mask, backend="matmul"), tensors)
+
+
+@pytest.mark.parametrize("backend", ["reference", *FAST])
+def test_nothing_to_attend_to_is_finite(backend):
+    tensors = _tensors()
+    mask = torch.ones(4, 11).bool()
+    mask[1] = False
+    results = _outputs_and_gradients(tensors, mask=mask, backend=backend)
+    assert all(result.isfinite().all() for result in results)
+    torch.testing.assert_close(
+        results[0][1], tensors[2][1].mean(-2, keepdim=True).expand(-1, 7, -1)
+    )
+
+
+def test_strided_views_give_the_same():
+    tensors = _tensors()
+    views = [tensor.detach().transpose(1, 2).contiguous().transpose(1, 2) for tensor in tensors]
+    expected = _outputs_and_gradients(tensors, backend="reference")
+    _assert_same(_outputs_and_gradients(views, backend="matmul"), expected, torch.float64)
+
+
+def test_weights_are_dropped_by_the_reference_only():
+    tensors = _tensors()
+    dropout = Dropout(0.5)
+    dropout.generator = torch.Generator().manual_seed(1)
+    assert pick_backend(*tensors, drops=True) == "reference"
+    dropped = attention(*tensors, dropout=dropout)
+    assert not torch.allclose(dropped, attention(*tensors))
+    torch.testing.assert_close(attention(*tensors, dropout=dropout.eval()), attention(*tensors))
+    with pytest.raises(ParameterError, match="backend='sdpa' cannot drop weights"):
+        attention(*tensors, dropout=dropout.train(), backend="sdpa")
+
+
+def test_unknown_backend_gets_a_suggestion():
+    with pytest.raises(ParameterError, match="did you mean 'matmul'"):
+        attention(*_tensors(), backend="matmull")

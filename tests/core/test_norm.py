@@ -1,0 +1,107 @@
+import pytest
+import torch
+from torch import nn
+
+from tsar.core.norm import BatchNorm, RevIN, make_norm
+from tsar.exceptions import ParameterError
+
+
+def _random(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_batch_norm_counts_every_token():
+    x = _random(5, 7, 3)
+    norm = BatchNorm(3).double()
+    flat = x.reshape(35, 3)
+    expected = (flat - flat.mean(0)) / (flat.var(0, correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(norm(x), expected.view(5, 7, 3))
+    torch.testing.assert_close(norm.running_mean, 0.1 * flat.mean(0))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * flat.var(0))
+    norm.eval()
+    expected = (x - norm.running_mean) / (norm.running_var + 1e-5).sqrt()
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_batch_norm_agrees_with_the_transposed_form():
+    x = _random(4, 6, 5).requires_grad_()
+    y = x.detach().clone().requires_grad_()
+    ours, theirs = BatchNorm(5).double(), nn.BatchNorm1d(5).double()
+    weight = _random(4, 6, 5, seed=1)
+    (ours(x) * weight).sum().backward()
+    (theirs(y.transpose(1, 2)).transpose(1, 2) * weight).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("layer", nn.LayerNorm), ("rms", nn.RMSNorm)])
+def test_norms_by_name(name, kind):
+    norm = make_norm(name, 6)
+    assert isinstance(norm, kind)
+    assert norm(torch.randn(2, 3, 6)).shape == (2, 3, 6)
+
+
+def test_unknown_norm_gets_a_suggestion():
+    with pytest.raises(ParameterError, match="did you mean 'batch'"):
+        make_norm("bach", 6)
+
+
+def test_revin_closed_form():
+    x = 3 + 5 * _random(4, 9, 2)
+    normalised, location, scale = RevIN()(x)
+    torch.testing.assert_close(location, x.mean(1, keepdim=True))
+    torch.testing.assert_close(scale, (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt())
+    torch.testing.assert_close(normalised, (x - location) / scale)
+    torch.testing.assert_close(normalised * scale + location, x)
+
+
+def test_revin_counts_observed_steps_only():
+    x = _random(6, 11, 2)
+    observed = torch.rand(6, 11, 2, generator=torch.Generator().manual_seed(2)) > 0.4
+    observed[0, :4] = False
+    observed[0, 4] = True
+    _, location, scale = RevIN()(x, observed)
+    for b in range(6):
+        for c in range(2):
+            seen = x[b, observed[b, :, c], c]
+            torch.testing.assert_close(location[b, 0, c], seen.mean())
+            variance = seen.var(correction=0)
+            torch.testing.assert_close(scale[b, 0, c], (variance + 1e-5).sqrt())
+
+
+def test_revin_is_zero_before_the_first_observation_and_carries_after_it():
+    x = _random(1, 8, 1)
+    observed = torch.tensor([0, 0, 1, 0, 1, 1, 0, 0]).bool().view(1, 8, 1)
+    normalised, location, scale = RevIN()(x, observed)
+    assert (normalised[0, :2] == 0).all()
+    torch.testing.assert_close(normalised[0, 2:], ((x - location) / scale)[0, 2:])
+
+
+def test_revin_all_observed_equals_no_mask():
+    x = _random(3, 7, 2)
+    for plain, masked in zip(RevIN()(x), RevIN()(x, torch.ones_like(x).bool()), strict=True):
+        torch.testing.assert_close(plain, masked)
+
+
+def test_revin_without_any_observation():
+    x = torch.zeros(2, 7, 3)
+    normalised, location, scale = RevIN()(x, torch.zeros(2, 7, 3).bool())
+    assert (normalised == 0).all() and (location == 0).all() and (scale == 1).all()
+
+
+def test_revin_affine_is_undone():
+    x = _random(4, 9, 2)
+    revin = RevIN(2).double()
+    nn.init.uniform_(revin.weight, 0.5, 2.0)
+    nn.init.uniform_(revin.bias, -1.0, 1.0)
+    normalised, location, scale = revin(x)
+    plain = (x - x.mean(1, keepdim=True)) / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(normalised, plain * revin.weight + revin.bias)
+    torch.testing.assert_close(normalised * scale + location, x)
+
+
+def test_revin_statistics_carry_no_gradient():
+    x = _random(2, 9, 3).requires_grad_()
+    normalised, location, scale = RevIN()(x)
+    assert not location.requires_grad and not scale.requires_grad
+    normalised.sum().backward()
+    torch.testing.assert_close(x.grad, (1 / scale).expand_as(x))

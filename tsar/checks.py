@@ -1,0 +1,481 @@
+"""Named checks that every forecaster has to pass.
+
+A check is a function of an unfitted estimator; it raises an ``AssertionError`` that says
+what is wrong. Authors of forecasters run all of them with :func:`check_forecaster`, or
+parametrise a test with :func:`checks_for`::
+
+    @pytest.mark.parametrize("estimator, check", checks_for(MyForecaster()), ids=check_id)
+    def test_contract(estimator, check):
+        check(estimator)
+
+Checks fit several times: pass an estimator with small settings, for example the one
+that :func:`small_forecaster` builds.
+"""
+
+import contextlib
+import io
+import os
+import pickle
+import random
+import tempfile
+import typing
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
+from sklearn.pipeline import Pipeline
+
+from tsar import forecasting
+from tsar.base import Forecaster
+from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.persistence import load
+
+__all__ = [
+    "all_forecasters",
+    "check_forecaster",
+    "check_id",
+    "checks_for",
+    "small_forecaster",
+]
+
+Check = Callable[[Forecaster], None]
+
+# By the one vocabulary that all models share, these make any of them small.
+SMALL = {
+    **{"context_length": 24, "horizon": 6, "max_epochs": 2, "batch_size": 16},
+    **{"patch_length": 8, "stride": 4, "d_model": 8, "n_heads": 2, "d_ff": 12, "n_layers": 2},
+    **{"kernel": 5, "season_length": 12, "random_state": 0, "device": "cpu"},
+}
+
+
+def all_forecasters() -> list[type[Forecaster]]:
+    """Return the class of every forecaster of tsar."""
+    return [getattr(forecasting, name) for name in forecasting.__all__]
+
+
+def small_forecaster(cls: type[Forecaster], **parameters: Any) -> Forecaster:
+    """Return a forecaster that fits in a moment.
+
+    Parameters
+    ----------
+    cls : type
+        Its class.
+    **parameters
+        Set on top of the small settings.
+    """
+    estimator = cls()
+    small = {name: value for name, value in SMALL.items() if name in estimator.get_params()}
+    return estimator.set_params(**{**small, **parameters})
+
+
+def checks_for(estimator: Forecaster) -> list[tuple[Forecaster, Check]]:
+    """Return every check that applies to an estimator, each with the estimator.
+
+    Parameters
+    ----------
+    estimator : Forecaster
+        Unfitted, with small settings.
+    """
+    trains = "max_epochs" in estimator.get_params()
+    return [(estimator, check) for check in GENERAL_CHECKS + (NETWORK_CHECKS if trains else ())]
+
+
+def check_id(value: Any) -> str:
+    """Return a readable test id for a parameter of :func:`checks_for`."""
+    return value.__name__ if callable(value) else type(value).__name__
+
+
+def check_forecaster(estimator: Forecaster) -> None:
+    """Run every check that applies to an estimator.
+
+    Raises
+    ------
+    AssertionError
+        Names the first check that fails.
+    """
+    for subject, check in checks_for(estimator):
+        try:
+            check(subject)
+        except AssertionError as error:
+            raise AssertionError(f"{check.__name__}: {error}") from error
+
+
+# ---------------------------------------------------------------- the data
+
+
+def _wide(rows: int = 150, n_variates: int = 3, seed: int = 0) -> pd.DataFrame:
+    """Return hourly series with a season of 12, noise, and different levels."""
+    rng = np.random.default_rng(seed)
+    steps = np.arange(rows)[:, None]
+    season = np.sin(2 * np.pi * (steps / 12 + np.linspace(0, 1, n_variates)))
+    values = season * np.array([1.0, 4.0, 0.3, 2.0][:n_variates]) + 0.2 * rng.normal(
+        size=(rows, n_variates)
+    )
+    values += np.array([2.0, -5.0, 30.0, 0.0][:n_variates])
+    index = pd.date_range("2024-03-01", periods=rows, freq="h", name="time")
+    return pd.DataFrame(values, index=index, columns=["a", "b", "c", "d"][:n_variates])
+
+
+def _long(rows: int = 150, n_series: int = 3) -> pd.DataFrame:
+    wide = _wide(rows, n_series)
+    long = wide.reset_index().melt("time", var_name="unique_id", value_name="y")
+    return long.rename(columns={"time": "ds"})[["unique_id", "ds", "y"]]
+
+
+def _raises(error: type[Exception], words: str, call: Callable[[], Any]) -> None:
+    try:
+        call()
+    except error as raised:
+        assert words in str(raised), f"the message lacks {words!r}: {raised}"
+    else:
+        raise AssertionError(f"no {error.__name__} was raised")
+
+
+# ------------------------------------------------------- scikit-learn contract
+
+
+def check_parameters_are_stored(estimator: Forecaster) -> None:
+    """The constructor stores what it is given, under annotated names, shared with nobody."""
+    cls = type(estimator)
+    hints = typing.get_type_hints(cls)
+    defaults = cls().get_params(deep=False)
+    unknown = set(defaults) - set(hints)
+    assert not unknown, f"parameters without annotation: {unknown}"
+    mutable = [name for name, value in defaults.items() if isinstance(value, list | dict | set)]
+    assert not mutable, f"mutable defaults: {mutable}"
+    for name, value in estimator.get_params(deep=False).items():
+        fresh = cls(**{name: value})
+        assert getattr(fresh, name) is value, f"{name} is not stored as it was given"
+
+
+def check_clone(estimator: Forecaster) -> None:
+    """``clone`` and ``set_params`` give an unfitted estimator with the same parameters."""
+    twin = clone(estimator)
+    assert twin.get_params() == estimator.get_params(), "clone changed a parameter"
+    changed = clone(estimator).set_params(horizon=estimator.horizon + 1)
+    assert changed.horizon == estimator.horizon + 1, "set_params did not set horizon"
+    assert twin.horizon == estimator.horizon, "set_params reached another instance"
+    fitted = clone(estimator).fit(_wide())
+    _raises(NotFittedError, "fit", clone(fitted).predict)
+
+
+def check_refit_equals_fresh_fit(estimator: Forecaster) -> None:
+    """A second ``fit`` starts afresh."""
+    fresh = clone(estimator).fit(_wide()).predict()
+    again = clone(estimator).fit(_wide(seed=5)).fit(_wide()).predict()
+    pd.testing.assert_frame_equal(again, fresh, check_exact=True)
+
+
+def check_seed(estimator: Forecaster) -> None:
+    """One seed gives one forecast, and no global generator moves."""
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    first = clone(estimator).fit(_wide()).predict()
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert before == after, "fit or predict moved a global generator"
+    second = clone(estimator).fit(_wide()).predict()
+    pd.testing.assert_frame_equal(first, second, check_exact=True)
+
+
+def check_pickle(estimator: Forecaster) -> None:
+    """A pickled estimator forecasts the same."""
+    fitted = clone(estimator).fit(_wide())
+    twin = pickle.loads(pickle.dumps(fitted))
+    pd.testing.assert_frame_equal(twin.predict(), fitted.predict(), check_exact=True)
+
+
+def check_pipeline(estimator: Forecaster) -> None:
+    """A Pipeline sets nested parameters, fits and predicts."""
+    pipeline = Pipeline([("model", clone(estimator))]).set_params(model__horizon=4)
+    forecast = pipeline.fit(_wide()).predict(_wide())
+    assert forecast.shape == (4, 3), f"the forecast has shape {forecast.shape}"
+
+
+def check_grid_search(estimator: Forecaster) -> None:
+    """``GridSearchCV`` agrees on one and on two processes."""
+    scores = []
+    for n_jobs in (1, 2):
+        search = GridSearchCV(
+            clone(estimator), {"horizon": [4, 6]}, cv=TimeSeriesSplit(3), n_jobs=n_jobs
+        )
+        with warnings.catch_warnings():
+            # Early folds are too short to hold out validation rows, which fit says.
+            warnings.simplefilter("ignore", UserWarning)
+            scores.append(search.fit(_wide(240)).cv_results_["mean_test_score"])
+    assert np.isfinite(scores[0]).all(), "a score is not finite"
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-6)
+
+
+# ------------------------------------------------------------------- forecasts
+
+
+def check_forms(estimator: Forecaster) -> None:
+    """The form of the data comes back, with the stamps that follow."""
+    wide, long, horizon = _wide(), _long(), estimator.horizon
+    stamps = pd.date_range(wide.index[-1], periods=horizon + 1, freq="h")[1:]
+    forecast = clone(estimator).fit(wide).predict()
+    assert list(forecast.columns) == ["a", "b", "c"] and forecast.index.name == "time"
+    assert list(forecast.index) == list(stamps), "wide: wrong stamps"
+    series = clone(estimator).fit(wide["b"]).predict()
+    assert isinstance(series, pd.Series) and series.name == "b", "Series: wrong form"
+    assert list(series.index) == list(stamps), "Series: wrong stamps"
+    rows = clone(estimator).fit(long).predict()
+    assert list(rows.columns) == ["unique_id", "ds", "y"], f"long: {list(rows.columns)}"
+    assert rows["unique_id"].tolist() == [name for name in "abc" for _ in range(horizon)]
+    assert rows["ds"].tolist() == list(stamps) * 3, "long: wrong stamps"
+    assert rows.dtypes.tolist() == long.dtypes.tolist(), "long: a dtype changed"
+    indexed = clone(estimator).fit(long.set_index(["unique_id", "ds"])).predict()
+    assert indexed.index.names == ["unique_id", "ds"] and list(indexed.columns) == ["y"]
+    np.testing.assert_array_equal(indexed["y"], rows["y"])
+    small = clone(estimator).fit(wide.astype(np.float32)).predict()
+    assert (small.dtypes == np.float32).all(), "float32 did not stay float32"
+
+
+def check_time_zone(estimator: Forecaster) -> None:
+    """Aware stamps stay aware, and a clock change moves no value."""
+    wide = _wide()
+    wide.index = pd.date_range("2024-10-21", periods=len(wide), freq="h", tz="Europe/Berlin")
+    forecast = clone(estimator).fit(wide).predict()
+    expected = pd.date_range(wide.index[-1], periods=estimator.horizon + 1, freq="h")[1:]
+    assert list(forecast.index) == list(expected), "wrong stamps"
+    universal = clone(estimator).fit(wide.tz_convert("UTC")).predict()
+    np.testing.assert_array_equal(forecast.to_numpy(), universal.to_numpy())
+    fitted = clone(estimator).fit(wide)
+    _raises(DataError, "time zone", lambda: fitted.predict(df=wide.tz_convert("UTC")))
+
+
+def check_horizon(estimator: Forecaster) -> None:
+    """Any horizon: a shorter one is a prefix, a longer one is marked."""
+    fitted = clone(estimator).fit(_wide())
+    full, horizon = fitted.predict(), estimator.horizon
+    for steps in range(1, horizon + 1):
+        pd.testing.assert_frame_equal(fitted.predict(steps), full[:steps], check_exact=True)
+    longer = fitted.predict(horizon=10 * horizon)
+    assert len(longer) == 10 * horizon and np.isfinite(longer.to_numpy(float)).all()
+    assert longer["extrapolated"].tolist() == [step >= horizon for step in range(10 * horizon)]
+    np.testing.assert_array_equal(longer[full.columns][:horizon], full)
+    for wrong in (0, -1, 2.5, "6", True):
+        _raises(ParameterError, "horizon", lambda wrong=wrong: fitted.predict(horizon=wrong))
+
+
+def check_scale(estimator: Forecaster) -> None:
+    """Other units give the same forecast in other units."""
+    wide = _wide()
+    forecast = clone(estimator).fit(wide).predict()
+    for factor in (1e-6, 1.0, 1e6):
+        shift = 3 * factor
+        other = clone(estimator).fit(wide * factor + shift).predict()
+        back = (other - shift) / factor
+        np.testing.assert_allclose(back, forecast, atol=1e-4 * wide.std().max(), rtol=1e-4)
+
+
+def check_constant_series(estimator: Forecaster) -> None:
+    """A constant is forecast as that constant, one that hardly moves as finite values."""
+    wide = _wide()
+    wide["a"], wide["b"] = 7.25, 1e3 + 1e-9 * wide["b"]
+    forecast = clone(estimator).fit(wide).predict()
+    np.testing.assert_allclose(forecast["a"], 7.25, rtol=1e-12)
+    np.testing.assert_allclose(forecast["b"], 1e3, atol=1e-6)
+
+
+def check_missing_values(estimator: Forecaster) -> None:
+    """Missing values are masked: whatever stands behind them, no forecast is missing."""
+    long = _long()
+    rng = np.random.default_rng(1)
+    long.loc[rng.random(len(long)) < 0.2, "y"] = np.nan
+    long.loc[long.groupby("unique_id").tail(3).index, "y"] = np.nan
+    empty = long[long["unique_id"] == "a"].assign(unique_id="empty", y=np.nan)
+    forecast = clone(estimator).fit(pd.concat([long, empty])).predict()
+    assert np.isfinite(forecast["y"]).all(), "a forecast is missing"
+    holes = long.dropna()
+    last = long.groupby("unique_id").tail(1).fillna({"y": 0.0})
+    holes = pd.concat([holes, last])
+    filled = holes.set_index(["unique_id", "ds"]).unstack(0).asfreq("h").stack(future_stack=True)
+    filled = filled.swaplevel().sort_index().reset_index()
+    gaps = clone(estimator).set_params(gaps="mask").fit(holes).predict()
+    whole = clone(estimator).fit(filled).predict()
+    gaps = gaps.sort_values(["unique_id", "ds"], ignore_index=True)
+    np.testing.assert_array_equal(gaps["y"], whole["y"])
+
+
+def check_short_series(estimator: Forecaster) -> None:
+    """New and short series are forecast and flagged, and change no other row."""
+    long = _long()
+    fitted = clone(estimator).fit(long)
+    alone = fitted.predict(df=long)
+    new = pd.DataFrame(
+        {"unique_id": "new", "ds": pd.date_range("2024-03-02", periods=3, freq="h"), "y": 1.0}
+    )
+    new["y"] = [1.0, 2.0, 1.5]
+    both = fitted.predict(df=pd.concat([long, new, new.head(1).assign(unique_id="one")]))
+    pd.testing.assert_frame_equal(both.head(len(alone)), alone, check_exact=True)
+    assert np.isfinite(both["y"]).all(), "a short series has no forecast"
+    short = both.attrs["short_history"]
+    assert set(short) <= {"new", "one"}, f"flagged as short: {short}"
+    assert fitted._context_rows <= 3 or short == ["new", "one"], f"flagged as short: {short}"
+
+
+def check_no_look_ahead(estimator: Forecaster) -> None:
+    """Nothing after the origin reaches a forecast."""
+    wide, cutoff = _wide(), 100
+    fitted = clone(estimator).fit(wide[:cutoff])
+    altered = wide.copy()
+    altered.iloc[cutoff:] = 1e6
+    honest = fitted.forecast_windows(wide, [cutoff - 5, cutoff])
+    np.testing.assert_array_equal(fitted.forecast_windows(altered, [cutoff - 5, cutoff]), honest)
+    direct = fitted.predict(df=wide[:cutoff])
+    np.testing.assert_allclose(honest[1], direct, rtol=1e-5, atol=1e-6)
+    pd.testing.assert_frame_equal(direct, fitted.predict(), check_exact=True)
+
+
+def check_batches(estimator: Forecaster) -> None:
+    """A window is forecast alike alone and among many."""
+    wide = _wide()
+    fitted = clone(estimator).fit(wide)
+    cutoffs = np.arange(60, 120)
+    together = fitted.forecast_windows(wide, cutoffs)
+    alone = np.concatenate([fitted.forecast_windows(wide, [cutoff]) for cutoff in cutoffs])
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def check_variates(estimator: Forecaster) -> None:
+    """Variates are matched by name, and their number is never asked for."""
+    wide = _wide()
+    fitted = clone(estimator).fit(wide)
+    turned = fitted.predict(df=wide[["c", "a", "b"]])
+    assert list(turned.columns) == ["c", "a", "b"], "the order of the frame was lost"
+    np.testing.assert_allclose(turned[["a", "b", "c"]], fitted.predict(), rtol=1e-5)
+    _raises(DataError, "missing ['c']", lambda: fitted.predict(df=wide[["a", "b"]]))
+    more = wide.assign(new=wide["a"])
+    _raises(DataError, "not fitted ['new']", lambda: fitted.predict(df=more))
+    if type(fitted)._channel_independent:
+        grown = fitted.predict(df=more, allow_new_variates=True)
+        np.testing.assert_allclose(grown[["a", "b", "c"]], fitted.predict(), rtol=1e-5)
+        assert np.isfinite(grown["new"]).all()
+
+
+# --------------------------------------------------------------- good manners
+
+
+def check_save_load(estimator: Forecaster) -> None:
+    """A saved model forecasts the same and holds nothing that can execute."""
+    fitted = clone(estimator).fit(_long())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        fitted.save(path)
+        assert sorted(os.listdir(path)) == ["arrays.safetensors", "model.json"]
+        twin = load(path)
+    assert twin.get_params() == fitted.get_params(), "a parameter changed"
+    pd.testing.assert_frame_equal(twin.predict(9), fitted.predict(9), check_exact=True)
+
+
+def check_silence(estimator: Forecaster) -> None:
+    """Fit and predict print nothing and write no file."""
+    out, err = io.StringIO(), io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            clone(estimator).fit(_wide()).predict()
+        left = os.listdir(folder)
+    assert not out.getvalue() and not err.getvalue(), f"printed {out.getvalue() + err.getvalue()!r}"
+    assert not left, f"wrote {left}"
+
+
+def check_bad_input(estimator: Forecaster) -> None:
+    """Bad input gets one clear error, and a fitted model survives it."""
+    wide = _wide()
+    fitted = clone(estimator).fit(wide)
+    before = fitted.predict()
+    name = type(estimator).__name__
+    _raises(NotFittedError, name, clone(estimator).predict)
+    _raises(ParameterError, name, lambda: clone(estimator).set_params(horizon=0).fit(wide))
+    _raises(ParameterError, "y must be None", lambda: fitted.fit(wide, wide["a"]))
+    _raises(DataError, "DataFrame", lambda: fitted.fit([1.0, 2.0]))
+    _raises(DataError, "no rows", lambda: fitted.fit(wide[:0]))
+    _raises(DataError, "infinite", lambda: fitted.fit(wide.replace(wide.iloc[7, 1], np.inf)))
+    _raises(DataError, "duplicate", lambda: fitted.fit(pd.concat([wide, wide.tail(1)])))
+    _raises(DataError, "gap", lambda: fitted.fit(wide.drop(index=wide.index[20])))
+    _raises(DataError, "observed", lambda: fitted.fit(wide * np.nan))
+    pd.testing.assert_frame_equal(fitted.predict(), before, check_exact=True)
+
+
+# -------------------------------------------------------------------- networks
+
+
+def check_early_stopping(estimator: Forecaster) -> None:
+    """The weights kept are those of the best validation."""
+    short_tail = clone(estimator).set_params(max_epochs=4, patience=2, early_stopping=True)
+    fitted = short_tail.fit(_wide())
+    losses = fitted.history_["val_loss"]
+    assert len(losses) == fitted.n_epochs_ <= 4
+    assert losses[fitted.best_epoch_ - 1] == min(losses), "best_epoch_ is not the best"
+    stopped = clone(short_tail).set_params(max_epochs=fitted.best_epoch_).fit(_wide())
+    pd.testing.assert_frame_equal(stopped.predict(), fitted.predict(), check_exact=True)
+
+
+def check_continued_training(estimator: Forecaster) -> None:
+    """Twice two epochs are four epochs, also over a saved model."""
+    whole = clone(estimator).set_params(early_stopping=False, max_epochs=4).fit(_wide())
+    half = clone(estimator).set_params(early_stopping=False, max_epochs=2).fit(_wide())
+    with tempfile.TemporaryDirectory() as folder:
+        half.save(Path(folder) / "model")
+        stored = load(Path(folder) / "model")
+    warm = clone(half).set_params(warm_start=True).fit(_wide()).fit(_wide())
+    for continued in (half.partial_fit(_wide()), stored.partial_fit(_wide()), warm):
+        assert continued.n_epochs_ == 4 and len(continued.history_["train_loss"]) == 4
+        pd.testing.assert_frame_equal(continued.predict(), whole.predict(), rtol=1e-6)
+
+
+def check_quantiles(estimator: Forecaster) -> None:
+    """Quantiles never cross, at any horizon, and the median is the point forecast."""
+    levels = [0.05, 0.25, 0.5, 0.9]
+    model = clone(estimator).set_params(loss="quantile", quantiles=[0.9, 0.05, 0.25])
+    forecast = model.fit(_wide()).predict(horizon=3 * estimator.horizon, quantiles=levels)
+    for name in "abc":
+        columns = forecast[[f"{name}_q{level:g}" for level in levels]].to_numpy()
+        assert (np.diff(columns, axis=1) >= 0).all(), "quantiles cross"
+        np.testing.assert_array_equal(forecast[f"{name}_q0.5"], forecast[name])
+    _raises(ParameterError, "0.3", lambda: model.predict(quantiles=[0.3]))
+    point = clone(estimator).fit(_wide())
+    _raises(ParameterError, "loss='quantile'", lambda: point.predict(quantiles=[0.5]))
+
+
+def check_learning(estimator: Forecaster) -> None:
+    """The training loss falls."""
+    longer = clone(estimator).set_params(max_epochs=8, early_stopping=False)
+    losses = longer.fit(_wide(300)).history_["train_loss"]
+    assert losses[-1] < 0.9 * losses[0], f"the loss went from {losses[0]:.3g} to {losses[-1]:.3g}"
+
+
+GENERAL_CHECKS: tuple[Check, ...] = (
+    check_parameters_are_stored,
+    check_clone,
+    check_refit_equals_fresh_fit,
+    check_seed,
+    check_pickle,
+    check_pipeline,
+    check_grid_search,
+    check_forms,
+    check_time_zone,
+    check_horizon,
+    check_scale,
+    check_constant_series,
+    check_missing_values,
+    check_short_series,
+    check_no_look_ahead,
+    check_batches,
+    check_variates,
+    check_save_load,
+    check_silence,
+    check_bad_input,
+)
+NETWORK_CHECKS: tuple[Check, ...] = (
+    check_early_stopping,
+    check_continued_training,
+    check_quantiles,
+    check_learning,
+)

@@ -1,0 +1,78 @@
+"""Parameters and labels as JSON, with what plain JSON would lose."""
+
+import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsar.data.frequency import describe_offset, rebuild_offset
+from tsar.exceptions import PersistenceError
+
+__all__ = ["decode", "decode_index", "encode", "encode_index"]
+
+
+def encode(value: Any) -> Any:
+    """Return a parameter or label in a form that JSON keeps apart from all others."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return encode(value.item())
+    if isinstance(value, tuple):
+        return {"tuple": [encode(item) for item in value]}
+    if isinstance(value, list):
+        return [encode(item) for item in value]
+    if isinstance(value, pd.offsets.BaseOffset):
+        return {"offset": describe_offset(value)}
+    if isinstance(value, datetime.timedelta):
+        return {"seconds": value.total_seconds()}
+    if isinstance(value, pd.Timestamp):
+        return {"timestamp": value.isoformat()}
+    raise PersistenceError(
+        f"save: {value!r} of type {type(value).__name__} cannot be stored; "
+        f"use numbers, strings or timestamps as labels and parameters"
+    )
+
+
+def decode(value: Any) -> Any:
+    """Undo :func:`encode`."""
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "tuple":
+        return tuple(decode(item) for item in content)
+    if kind == "offset":
+        return rebuild_offset(content)
+    if kind == "seconds":
+        return datetime.timedelta(seconds=content)
+    if kind == "timestamp":
+        return pd.Timestamp(content)
+    raise PersistenceError(f"load: unknown kind of value {kind!r}")
+
+
+def encode_index(index: pd.Index) -> dict[str, Any]:
+    """Return an index of ids or variate names as JSON, its dtype included."""
+    categories = None
+    if isinstance(index, pd.CategoricalIndex):
+        categories = encode_index(index.categories)
+    return {
+        "dtype": str(index.dtype),
+        "name": encode(index.name),
+        "labels": [encode(label) for label in index],
+        "categories": categories,
+        "ordered": bool(getattr(index, "ordered", False)),
+    }
+
+
+def decode_index(stored: dict[str, Any]) -> pd.Index:
+    """Undo :func:`encode_index`."""
+    labels = [decode(label) for label in stored["labels"]]
+    name = decode(stored["name"])
+    if stored["categories"] is not None:
+        categories = decode_index(stored["categories"])
+        return pd.CategoricalIndex(
+            labels, categories=categories, ordered=stored["ordered"], name=name
+        )
+    return pd.Index(labels, dtype=stored["dtype"], name=name)

@@ -1,0 +1,153 @@
+"""Saving and loading fitted forecasters as safetensors and JSON, nothing that can execute.
+
+A model is a folder of two files: ``model.json`` (format, class, parameters, what was
+learned besides numbers) and ``arrays.safetensors`` (weights, scaling, the end of the
+series, the state of the optimiser).
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from tsar import forecasting
+from tsar.base import Forecaster
+from tsar.data.codec import decode, encode
+from tsar.exceptions import NotFittedError, PersistenceError
+from tsar.params import did_you_mean
+
+__all__ = ["load", "save"]
+
+FORMAT_VERSION = 1
+MANIFEST, ARRAYS = "model.json", "arrays.safetensors"
+# Old class names of saved models, kept here when a class is renamed.
+RENAMED: dict[str, str] = {}
+
+
+def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
+    """Write a fitted model into a folder.
+
+    Parameters
+    ----------
+    model : Forecaster
+        Fitted.
+    folder : path
+        Created, or replaced if it holds a saved model. It appears when everything is
+        written and not before.
+
+    Raises
+    ------
+    NotFittedError
+        The model is not fitted.
+    PersistenceError
+        The folder holds something else, cannot be written, or a label of the frame has
+        no JSON form.
+    """
+    if not model.__sklearn_is_fitted__():
+        raise NotFittedError(f"{type(model).__name__} is not fitted yet; call fit(df) before save")
+    target = Path(folder)
+    if target.exists() and not (target / MANIFEST).is_file():
+        occupied = not target.is_dir() or any(target.iterdir())
+        if occupied:
+            raise PersistenceError(
+                f"save: {str(folder)!r} exists and is no saved model; choose another folder"
+            )
+    record, tensors = model._learned_state()
+    manifest = {
+        "format": FORMAT_VERSION,
+        "class": type(model).__name__,
+        "parameters": {name: encode(value) for name, value in model._fitted_parameters.items()},
+        "learned": record,
+    }
+    try:
+        text = json.dumps(manifest, indent=1)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        written = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except (TypeError, OSError) as error:
+        raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
+    try:
+        (written / MANIFEST).write_text(text, encoding="utf-8")
+        save_file({name: t.contiguous() for name, t in tensors.items()}, written / ARRAYS)
+        written.chmod(0o755)
+        if target.exists():
+            # The old model is moved aside first: at no time is there half of one.
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+            os.replace(target, old / "old")
+            os.replace(written, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(written, target)
+    except BaseException as error:
+        shutil.rmtree(written, ignore_errors=True)
+        if isinstance(error, OSError | SafetensorError):
+            raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
+        raise
+
+
+def load(folder: str | os.PathLike[str]) -> Any:
+    """Read a model that :func:`save` wrote; it forecasts on any machine.
+
+    Parameters
+    ----------
+    folder : path
+        The folder given to ``save``.
+
+    Returns
+    -------
+    Forecaster
+        Fitted. One that was trained on a device that is not here forecasts on the CPU.
+
+    Raises
+    ------
+    PersistenceError
+        The folder is no saved model, is damaged, was written by a later version, or
+        names a class that is not a forecaster of tsar.
+    """
+    source = Path(folder)
+    try:
+        manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PersistenceError(
+            f"load: {str(folder)!r} is no saved model: it has no {MANIFEST}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise PersistenceError(f"load: {MANIFEST} in {str(folder)!r} is damaged: {error}") from None
+    cls = _class_of(manifest, str(folder))
+    try:
+        with safe_open(source / ARRAYS, framework="pt") as stored:
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        names = set(cls().get_params(deep=False))
+        parameters = {
+            name: decode(value) for name, value in manifest["parameters"].items() if name in names
+        }
+        model = cls(**parameters)
+        model._restore_learned_state(manifest["learned"], tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise PersistenceError(
+            f"load: {str(folder)!r} is damaged or incomplete: {type(error).__name__}: {error}"
+        ) from error
+    return model
+
+
+def _class_of(manifest: Any, folder: str) -> type[Forecaster]:
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise PersistenceError(f"load: {MANIFEST} in {folder!r} does not describe a tsar model")
+    if manifest["format"] > FORMAT_VERSION:
+        raise PersistenceError(
+            f"load: {folder!r} has format {manifest['format']}, this version of tsar reads up to "
+            f"{FORMAT_VERSION}; upgrade tsar"
+        )
+    name = str(manifest.get("class"))
+    name = RENAMED.get(name, name)
+    if name not in forecasting.__all__:
+        raise PersistenceError(
+            f"load: {folder!r} holds a {name!r}, which is no forecaster of tsar"
+            f"{did_you_mean(name, forecasting.__all__)}"
+        )
+    found: type[Forecaster] = getattr(forecasting, name)
+    return found
