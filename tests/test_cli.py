@@ -59,14 +59,18 @@ def test_forecast_has_real_future_stamps_and_named_columns(csv, wide, run):
     assert code == 0 and rows[0] == ["when", *wide.columns]
     assert len(rows) == 26
     stamps = pd.DatetimeIndex([row[0] for row in rows[1:]])
-    assert stamps.equals(pd.date_range(wide.index[-1], periods=26, freq="h")[1:].as_unit(stamps.unit))
+    assert stamps.equals(
+        pd.date_range(wide.index[-1], periods=26, freq="h")[1:].as_unit(stamps.unit)
+    )
     assert float(rows[1][1]) == wide["load"].iloc[-24]
 
 
 def test_forecast_of_several_series(tmp_path, run):
     days = pd.date_range("2024-01-01", periods=20).astype(str)
-    parts = [pd.DataFrame({"shop": shop, "day": days, "sold": level}) for shop, level in
-             (("b", 3.0), ("a", 8.0))]
+    parts = [
+        pd.DataFrame({"shop": shop, "day": days, "sold": level})
+        for shop, level in (("b", 3.0), ("a", 8.0))
+    ]
     path = tmp_path / "shops.csv"
     pd.concat(parts).to_csv(path, index=False)
     code, printed, _ = run(

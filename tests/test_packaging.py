@@ -46,7 +46,9 @@ def test_base_dependencies_are_the_seven_of_the_design():
 
 def test_extra_all_is_every_extra_but_dev():
     extras = PROJECT["optional-dependencies"]
-    assert extras["all"] == [f"tsar[{','.join(name for name in extras if name not in ('all', 'dev'))}]"]
+    assert extras["all"] == [
+        f"tsar[{','.join(name for name in extras if name not in ('all', 'dev'))}]"
+    ]
 
 
 def test_version_is_stated_once():

@@ -210,17 +210,18 @@ class Forecaster(BaseEstimator, ABC):
         self._check_fitted()
         horizon = self._check_horizon(horizon)
         levels = self._check_quantiles(quantiles)
-        panel = self._end if df is None else self._read_new(df, allow_new_variates)
-        given = panel.variates
-        if df is not None and len(given) == len(self.variates_):
-            # The network sees the variates in the fitted order, matched by name.
-            place = given.get_indexer(pd.Index(self.variates_))
-            if (place >= 0).all():
-                panel = panel.with_values(panel.values[:, place], given[place])
-        scaling = self._scaling_of(panel)
-        forecast, short = self._forecast(panel, scaling, horizon)
-        order = panel.variates.get_indexer(given)
-        return self._write(panel, given, forecast[:, :, order], horizon, levels, short)
+        if df is None:
+            panel, scaling = self._end, self._scaling.filled(self._pooled)
+            given = panel.variates
+        else:
+            panel = self._read_new(df, allow_new_variates)
+            given = panel.variates
+            panel = self._in_fitted_order(panel)
+            scaling = self._scaling_of(panel)
+            panel = panel.tail(self._context_rows)
+        forecast = self._forecast(panel, scaling, horizon)
+        forecast = forecast[:, :, panel.variates.get_indexer(given)]
+        return self._write(panel, given, forecast, horizon, levels)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "horizon_"):
@@ -324,23 +325,22 @@ class Forecaster(BaseEstimator, ABC):
     def _forecast_device(self) -> torch.device:
         return torch.device("cpu")
 
-    def _forecast(
-        self, panel: Panel, scaling: Scaling, horizon: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Forecast the rows after each series.
+    def _in_fitted_order(self, panel: Panel) -> Panel:
+        """Return the panel with its variates in the fitted order, where it has them all."""
+        if list(panel.variates) == self.variates_:
+            return panel
+        place = panel.variates.get_indexer(pd.Index(self.variates_))
+        if (place < 0).any() or len(place) < panel.n_variates:
+            return panel
+        return panel.with_values(panel.values[:, place], panel.variates[place])
 
-        Returns
-        -------
-        forecast : float64 array of shape (S, horizon, C) or (S, horizon, C, Q)
-        short : bool array of shape (S,)
-            Series whose history does not fill the context.
-        """
-        panel = panel.tail(self._context_rows)
-        tensors = self._tensors(panel, scaling)
+    def _forecast(self, tail: Panel, scaling: Scaling, horizon: int) -> np.ndarray:
+        """Forecast the rows after each series: (S, horizon, C) or (S, horizon, C, Q)."""
+        tensors = self._tensors(tail, scaling)
         forecast = self._forecast_windows(
-            tensors, np.arange(panel.n_series), panel.offsets[1:], horizon
+            tensors, np.arange(tail.n_series), tail.offsets[1:], horizon
         )
-        return scaling.restore(forecast), panel.lengths < self._context_rows
+        return scaling.restore(forecast)
 
     def _forecast_windows(
         self, tensors: SeriesTensors, series: np.ndarray, cutoffs: np.ndarray, horizon: int
@@ -408,7 +408,6 @@ class Forecaster(BaseEstimator, ABC):
         forecast: np.ndarray,
         horizon: int,
         levels: list[float],
-        short: np.ndarray,
     ) -> Any:
         """Write a forecast of shape (S, horizon, C[, Q]) in the form of the frame."""
         point = self._point(forecast)
@@ -425,7 +424,7 @@ class Forecaster(BaseEstimator, ABC):
             marks["extrapolated"] = np.tile(beyond, panel.n_series)
         written = panel.write(horizon, columns, marks)
         written.attrs["extrapolated_after"] = self.horizon_ if marks else None
-        written.attrs["short_history"] = list(panel.ids[short])
+        written.attrs["short_history"] = list(panel.ids[panel.lengths < self._context_rows])
         return written
 
     # ------------------------------------------------------ windows and score
@@ -467,13 +466,12 @@ class Forecaster(BaseEstimator, ABC):
                 f"{self._name}: cutoffs must lie in [1, {len(panel.values)}], "
                 f"got {rows.min()} to {rows.max()}"
             )
-        place = panel.variates.get_indexer(pd.Index(self.variates_))
-        fitted = panel.with_values(panel.values[:, place], panel.variates[place])
+        fitted = self._in_fitted_order(panel)
         scaling = self._scaling_of(fitted)
         tensors = self._tensors(fitted, scaling)
         forecast = self._forecast_windows(tensors, np.zeros_like(rows), rows, horizon)
         restored = scaling.restore(self._point(forecast))
-        return restored[:, :, np.argsort(place)]
+        return restored[:, :, fitted.variates.get_indexer(panel.variates)]
 
     def score(self, df: Any, y: None = None) -> float:
         """Return the negative mean absolute error over a frame, in original units.
@@ -495,9 +493,7 @@ class Forecaster(BaseEstimator, ABC):
             Never positive; larger is better, as scikit-learn's searches expect.
         """
         self._check_fitted()
-        panel = self._read_new(df, allow_new_variates=False)
-        place = panel.variates.get_indexer(pd.Index(self.variates_))
-        panel = panel.with_values(panel.values[:, place], panel.variates[place])
+        panel = self._in_fitted_order(self._read_new(df, allow_new_variates=False))
         joined = panel.after(self._end)
         known = joined.lengths - panel.lengths
         # Without a history of its own a series gives up to half of its rows as context.

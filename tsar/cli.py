@@ -25,8 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        print("tsar: the command line needs typer and rich: pip install 'tsar[cli]'",
-              file=sys.stderr)
+        print(
+            "tsar: the command line needs typer and rich: pip install 'tsar[cli]'", file=sys.stderr
+        )
         raise SystemExit(2) from None
     try:
         app(arguments, prog_name="tsar")

@@ -68,9 +68,7 @@ def forecast(
     series_id: Annotated[
         str | None, typer.Option("--id", help="Column of the series id, if there are several.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="File to write; printed if left out.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; printed if left out.")] = None,
     settings: Settings = None,
 ) -> None:
     """Fit a model on a file and forecast what comes after it."""
@@ -145,7 +143,9 @@ def models(
         rows = [[key, repr(value)] for key, value in cls().get_params(deep=False).items()]
         console.print(_table(["parameter", "default"], rows))
         return
-    console.print(_table(["model", "what"], [[name, _summary(name)] for name in forecaster_names()]))
+    console.print(
+        _table(["model", "what"], [[name, _summary(name)] for name in forecaster_names()])
+    )
 
 
 def _summary(model: str) -> str:
@@ -157,8 +157,15 @@ def datasets() -> None:
     """List the data sets that have a card."""
     cards = [load_card(name) for name in dataset_names()]
     rows = [
-        [card.name, str(card.rows), str(len(card.columns)), card.frequency,
-         "bundled" if card.bundled else "file", card.licence, card.title]
+        [
+            card.name,
+            str(card.rows),
+            str(len(card.columns)),
+            card.frequency,
+            "bundled" if card.bundled else "file",
+            card.licence,
+            card.title,
+        ]
         for card in cards
     ]
     heads = ["name", "rows", "variates", "step", "from", "licence", "what"]

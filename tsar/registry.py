@@ -83,8 +83,8 @@ def _parse(text: str, hint: Any) -> Any:
     if origin is Annotated:
         return _parse(text, members[0])
     if origin in (typing.Union, types.UnionType):
-        # Text admits everything, so it is tried last.
-        ordered = sorted(members, key=lambda member: member is str)
+        # A list of strings and a string admit every text, so they are tried last.
+        ordered = sorted(members, key=lambda member: 2 * (member is str) + bool(get_args(member)))
         readings = (_parse(text, member) for member in ordered)
         return next((value for value in readings if value is not _UNFIT), _UNFIT)
     if origin is Literal:

@@ -32,7 +32,7 @@ def test_absent_device_is_one_error(monkeypatch, n_cuda, name):
         resolve_device(name)
 
 
-@pytest.mark.parametrize("name", ["gpu", "", "xpu", 3.5, "cuda:x"])
+@pytest.mark.parametrize("name", ["graphics", "", "xpu", 3.5, "cuda:x"])
 def test_unknown_device_is_one_error(name):
     with pytest.raises(ParameterError, match="device must be one of 'auto', 'cpu'"):
         resolve_device(name)

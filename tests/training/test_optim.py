@@ -10,9 +10,7 @@ from tsar.training.optim import make_optimizer, make_schedule, set_learning_rate
 
 def _rates(name, n_epochs=6, steps_per_epoch=3, **options):
     n_steps = n_epochs * steps_per_epoch
-    rate = make_schedule(
-        name, 0.8, steps_per_epoch=steps_per_epoch, n_steps=n_steps, **options
-    )
+    rate = make_schedule(name, 0.8, steps_per_epoch=steps_per_epoch, n_steps=n_steps, **options)
     return [rate(step) for step in range(n_steps)]
 
 
@@ -122,4 +120,4 @@ def test_set_learning_rate():
 
 def test_unknown_optimizer_gets_a_suggestion():
     with pytest.raises(ParameterError, match="did you mean 'adamw'"):
-        make_optimizer("adamv", [], 0.1)
+        make_optimizer("adamww", [], 0.1)

@@ -301,7 +301,7 @@ def _fetch(card: DatasetCard, file: _File) -> Path:
         raise DataError(
             f"{absent}, and {file.url} could not be fetched ({type(error).__name__}); "
             f"run this where there is a network: tsar fetch {card.name}"
-        ) from error
+        ) from None
     finally:
         logger.setLevel(level)
     return Path(found)

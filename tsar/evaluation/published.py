@@ -17,9 +17,7 @@ class WindowForecaster(Protocol):
 
     horizon: Any
 
-    def forecast_windows(
-        self, df: pd.DataFrame, cutoffs: np.ndarray, horizon: int
-    ) -> np.ndarray:
+    def forecast_windows(self, df: pd.DataFrame, cutoffs: np.ndarray, horizon: int) -> np.ndarray:
         """Forecast the rows ``[cutoff, cutoff + horizon)`` of each window.
 
         Parameters

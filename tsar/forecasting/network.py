@@ -256,7 +256,15 @@ class NetworkForecaster(Forecaster):
         if go_on:
             network, state = self._continued(network, panel), self._state
         result = self._train(network, training, validation, loss, device, seed, state)
-        self._scaling, self._pooled = scaling, pooled
+        # What did not move in its training part is measured over all of its rows, as it
+        # would be if it were a new series.
+        whole = self._measure(panel, panel.offsets[1:])
+        constant = measured.scale == 0
+        self._scaling = Scaling(
+            np.where(constant, whole.mean, scaling.mean),
+            np.where(constant, whole.scale, scaling.scale),
+        )
+        self._pooled = pooled
         self._context_rows = spec.context_length
         self._fitted_levels = tuple(getattr(loss, "levels", ()))
         self._state = result.state
