@@ -32,36 +32,41 @@ numpydoc_show_inherited_class_members = False
 numpydoc_class_members_toctree = False
 numpydoc_xref_param_type = False
 
-# The public packages in the order of the page, with what a reader looks for in each.
-PACKAGES = {
-    "tsar": "The names for daily use",
+# The sections of the API page. A name is listed in the first section that has it, by the
+# shortest path that a user can import it from.
+SECTIONS = {
     "tsar.forecasting": "Forecasters",
     "tsar.base": "What all forecasters share",
-    "tsar.evaluation": "Metrics, published protocols and recipes",
+    "tsar.forecasting.network": "What all trained forecasters share",
     "tsar.data.datasets": "Data sets",
+    "tsar.evaluation": "Metrics, published protocols and recipes",
     "tsar.checks": "Checks for estimators",
+    "tsar": "Models on disk and panels",
     "tsar.exceptions": "Errors and warnings",
     "tsar.core.mixers": "Token mixers",
 }
 
 
-def write_api_page(app: object) -> None:
-    """Write one list of names per public package; autosummary makes a page of each name."""
+def write_api_page() -> None:
+    """Write one list of names per section; autosummary makes a page of each name."""
     lines = ["API", "===", ""]
-    for name, title in PACKAGES.items():
-        public = importlib.import_module(name).__all__
-        names = [entry for entry in public if not entry.startswith("__")]
-        lines += [title, "-" * len(title), "", f".. currentmodule:: {name}", ""]
+    seen: set[str] = set()
+    for module, title in SECTIONS.items():
+        names = [name for name in importlib.import_module(module).__all__ if name not in seen]
+        seen.update(names)
+        lines += [title, "-" * len(title), "", ".. currentmodule:: tsar", ""]
         lines += [".. autosummary::", "   :toctree: .", "   :nosignatures:", ""]
-        lines += [f"   {entry}" for entry in sorted(names)] + [""]
-    folder = Path(__file__).parent / "api" / "generated"
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / "index.rst"
+        for name in sorted(names):
+            path = name if name in tsar.__all__ else f"{module}.{name}".removeprefix("tsar.")
+            lines.append(f"   {path}")
+        lines.append("")
+    page = Path(__file__).parent / "api" / "generated" / "index.rst"
     text = "\n".join(lines)
+    page.parent.mkdir(parents=True, exist_ok=True)
     if not page.is_file() or page.read_text(encoding="utf-8") != text:
         page.write_text(text, encoding="utf-8")
 
 
 def setup(app: object) -> None:
-    """Write the API page before autosummary looks for names."""
-    app.connect("builder-inited", write_api_page, priority=100)  # type: ignore[attr-defined]
+    """Write the API page before Sphinx looks for pages, and so before autosummary does."""
+    write_api_page()

@@ -20,27 +20,33 @@ CODE = [
 BASE = {"exceptions", "params"}
 TENSORS = BASE | {"core"}
 ESTIMATOR = TENSORS | {"training", "data"}
-FAMILY = ESTIMATOR | {"base", "persistence"}
+FAMILY = ESTIMATOR | {"base"}
 ALLOWED = {
     "exceptions": set(),
     "params": {"exceptions"},
     "core": BASE,
-    "training": TENSORS | {"data"},
+    "training": TENSORS,
     "data": TENSORS,
-    "persistence": ESTIMATOR,
-    "base": ESTIMATOR | {"persistence"},
+    "base": ESTIMATOR,
+    "persistence": FAMILY | {"forecasting"},
     "forecasting": FAMILY,
     "language": FAMILY,
     "image": FAMILY,
     "registry": FAMILY | {"forecasting"},
-    "checks": FAMILY | {"forecasting", "registry"},
+    "checks": FAMILY | {"forecasting", "registry", "persistence"},
     "evaluation": FAMILY | {"forecasting", "registry"},
     "tuning": FAMILY | {"forecasting", "registry", "evaluation"},
     "tables": BASE,
     "demo": FAMILY | {"forecasting", "registry", "evaluation", "tables"},
-    "cli": BASE | {"commands"},
-    "commands": FAMILY | {"forecasting", "registry", "evaluation", "tables", "demo", "tsar"},
-    "tsar": FAMILY | {"forecasting", "evaluation", "registry"},
+    "cli": BASE,
+    "commands": FAMILY | {"forecasting", "registry", "evaluation", "tables", "demo"},
+    "tsar": FAMILY | {"forecasting", "evaluation", "registry", "persistence"},
+}
+# Imports inside of functions that go against the table, each for its reason.
+LATE = {
+    ("base", "persistence"): "the method save is the function save of a module that reads models",
+    ("cli", "commands"): "typer may be missing, and the message then comes from cli",
+    ("commands", "tsar"): "the version is stated in tsar/__init__.py",
 }
 # Modules of the base installation that core may use, besides the standard library.
 CORE_MAY_USE = {"torch"}
@@ -85,28 +91,24 @@ def _imports(path: Path) -> list[str]:
 def test_imports_go_one_way(path):
     layer = _layer(_name(path))
     assert layer in ALLOWED, f"{layer} is a new layer: say in ALLOWED what it may import"
-    ours = {_layer(name) for name in _imports(path) if name.split(".")[0] == "tsar"}
-    assert ours - {layer} <= ALLOWED[layer]
+    for name in _imports(path):
+        if name.split(".")[0] == "tsar":
+            below = _layer(name)
+            assert below in ALLOWED[layer] | {layer} or (layer, below) in LATE, name
 
 
 def test_layers_have_no_cycle():
-    """The table above must itself be one-way, data and training being one step of it."""
-    merged = {"data": "training"}
-    edges = {
-        merged.get(layer, layer): {merged.get(name, name) for name in names}
-        for layer, names in ALLOWED.items()
-    }
+    """The table above must itself be one-way."""
     done: set[str] = set()
 
     def visit(layer: str, above: tuple[str, ...]) -> None:
         assert layer not in above, " -> ".join((*above, layer))
         if layer not in done:
-            for below in edges.get(layer, set()) - {layer}:
-                if (layer, below) != ("commands", "tsar"):
-                    visit(below, (*above, layer))
+            for below in ALLOWED[layer]:
+                visit(below, (*above, layer))
             done.add(layer)
 
-    for layer in edges:
+    for layer in ALLOWED:
         visit(layer, ())
 
 

@@ -36,7 +36,8 @@ def test_unknown_model_gets_a_suggestion():
         ("freq=h", "h"),
         ("device = cpu", "cpu"),
         ("scaler=none", None),
-        ("target=a=b", ("a=b",)),
+        ("target=a=b", "a=b"),
+        ("target=a,b", ("a", "b")),
     ],
 )
 def test_settings_are_read_with_the_types_of_the_parameters(setting, value):

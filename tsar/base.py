@@ -360,7 +360,7 @@ class Forecaster(BaseEstimator, ABC):
                 history, seen = tensors.gather(owner[part], cutoff[part], context, 0)
                 inputs = Inputs(history, None if whole else seen)
                 with torch.inference_mode():
-                    batch = self._roll(inputs, horizon).to("cpu", torch.float64).numpy()
+                    batch = self._roll(inputs, horizon).cpu().double().numpy()
                 if forecast is None:
                     forecast = np.empty((len(owner), *batch.shape[1:]))
                 forecast[part.cpu().numpy()] = batch

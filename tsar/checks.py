@@ -31,10 +31,10 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.pipeline import Pipeline
 
-from tsar import forecasting
 from tsar.base import Forecaster
 from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.persistence import load
+from tsar.registry import forecaster_class, forecaster_names
 
 __all__ = [
     "all_forecasters",
@@ -56,7 +56,7 @@ SMALL = {
 
 def all_forecasters() -> list[type[Forecaster]]:
     """Return the class of every forecaster of tsar."""
-    return [getattr(forecasting, name) for name in forecasting.__all__]
+    return [forecaster_class(name) for name in forecaster_names()]
 
 
 def small_forecaster(cls: type[Forecaster], **parameters: Any) -> Forecaster:

@@ -107,7 +107,7 @@ def reproduce(
     console.print(f"{chosen.title}: {chosen.model}, tsar {tsar.__version__}", highlight=False)
     if overrides:
         console.print(f"instead of the recipe's: {overrides}", highlight=False)
-    results = []
+    results: list[Result] = []
     for pair in run_recipe(chosen, overrides):
         results.extend(pair)
         for result in pair:

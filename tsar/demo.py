@@ -24,8 +24,8 @@ DATASET = "elnino"
 HORIZON = SEASON = 12
 HELD_OUT = 120
 # Eight years of context, a year per patch.
-CONTEXT = {"context_length": 96}
-PATCHES = {"patch_length": 12, "stride": 6}
+CONTEXT: dict[str, Any] = {"context_length": 96}
+PATCHES: dict[str, Any] = {"patch_length": 12, "stride": 6}
 TRAINING: dict[str, Any] = {"random_state": 0, "device": "cpu"}
 
 

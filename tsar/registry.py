@@ -6,7 +6,8 @@ the command line and in a recipe without another entry anywhere.
 
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from tsar import forecasting
@@ -73,6 +74,15 @@ def parse_parameters(cls: type[Any], settings: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+def _rank(text: str, member: Any) -> int:
+    """Order the members of a union: what admits every text comes after what does not."""
+    if member is str:
+        return 2
+    if isinstance(get_origin(member), type) and issubclass(get_origin(member), Sequence):
+        return 1 if "," in text else 3
+    return 0
+
+
 _UNFIT = object()
 _WORDS = {"true": True, "false": False}
 
@@ -83,9 +93,7 @@ def _parse(text: str, hint: Any) -> Any:
     if origin is Annotated:
         return _parse(text, members[0])
     if origin in (typing.Union, types.UnionType):
-        # A list of strings and a string admit every text, so they are tried last.
-        ordered = sorted(members, key=lambda member: 2 * (member is str) + bool(get_args(member)))
-        readings = (_parse(text, member) for member in ordered)
+        readings = (_parse(text, member) for member in sorted(members, key=partial(_rank, text)))
         return next((value for value in readings if value is not _UNFIT), _UNFIT)
     if origin is Literal:
         return next((member for member in members if str(member) == text), _UNFIT)

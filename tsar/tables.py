@@ -97,14 +97,22 @@ def find_time_column(frame: pd.DataFrame) -> str:
     for name in frame.columns:
         if pd.api.types.is_numeric_dtype(frame[name].dtype):
             continue
-        try:
-            pd.to_datetime(frame[name].dropna().head(100))
-        except (ValueError, TypeError):
-            continue
-        return str(name)
+        if _holds_times(frame[name].dropna().head(100)):
+            return str(name)
     raise DataError(
         f"no column holds the time; name it with --time. The columns are "
         f"{', '.join(map(repr, frame.columns[:20]))}"
+    )
+
+
+def _holds_times(values: pd.Series) -> bool:
+    if pd.api.types.is_datetime64_any_dtype(values.dtype):
+        return True
+    first = next(iter(values), None)
+    # Without a format pandas guesses value by value, and warns.
+    style = pd.tseries.api.guess_datetime_format(first) if isinstance(first, str) else None
+    return (
+        style is not None and not pd.to_datetime(values, format=style, errors="coerce").isna().any()
     )
 
 

@@ -455,7 +455,9 @@ def describe_offset(offset: Any) -> dict[str, Any]:
     calendar = getattr(offset, "calendar", None)
     if calendar is None:
         return {"freq": offset.freqstr}
-    mask = "".join(str(int(open_day)) for open_day in calendar.weekmask)
+    mask = offset.weekmask
+    if not isinstance(mask, str):
+        mask = "".join(str(int(open_day)) for open_day in calendar.weekmask)
     return {"n": offset.n, "weekmask": mask, "holidays": [str(day) for day in calendar.holidays]}
 
 

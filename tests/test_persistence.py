@@ -1,0 +1,170 @@
+"""Saved models: what is in them, what is refused, and what a failed save leaves."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tsar
+from tsar import persistence
+from tsar.exceptions import NotFittedError, PersistenceError
+
+SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 1, "random_state": 0, "device": "cpu"}
+
+
+@pytest.fixture
+def saved(wide, tmp_path):
+    model = tsar.NLinear(**SMALL).fit(wide)
+    model.save(tmp_path / "model")
+    return model, tmp_path / "model"
+
+
+def test_no_pickle_is_read(saved, monkeypatch):
+    model, folder = saved
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a pickle was read")
+
+    for module, name in ((pickle, "load"), (pickle, "loads"), (torch, "load")):
+        monkeypatch.setattr(module, name, refuse)
+    pd.testing.assert_frame_equal(tsar.load(folder).predict(), model.predict(), check_exact=True)
+
+
+def test_a_loaded_model_scores_and_continues_the_same(saved, wide):
+    model, folder = saved
+    twin = tsar.load(folder)
+    assert twin.score(wide) == model.score(wide)
+    assert twin.history_ == model.history_
+    assert (twin.best_epoch_, twin.n_epochs_, twin.seed_) == (1, 1, 0)
+    model.partial_fit(wide)
+    twin.partial_fit(wide)
+    pd.testing.assert_frame_equal(twin.predict(), model.predict(), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    "freq",
+    [
+        pd.offsets.CustomBusinessDay(holidays=["2024-05-01"], weekmask="Mon Tue Wed Thu"),
+        pd.DateOffset(months=1),
+        pd.Timedelta("36h"),
+        "W-WED",
+    ],
+    ids=str,
+)
+def test_any_frequency_comes_back(freq, tmp_path):
+    index = pd.date_range("2024-01-17", periods=30, freq=freq)
+    series = pd.Series(np.arange(30.0), index=index, name="sales")
+    model = tsar.SeasonalNaive(horizon=9, freq=freq, season_length=4).fit(series)
+    model.save(tmp_path / "model")
+    twin = tsar.load(tmp_path / "model")
+    assert twin.freq == freq
+    pd.testing.assert_series_equal(twin.predict(), model.predict())
+    # Refitting depends on the parameter, forecasting on what was learned.
+    pd.testing.assert_series_equal(twin.fit(series).predict(), model.predict())
+
+
+@pytest.mark.parametrize("kind", ["object", "category", "int64", "timestamp"])
+def test_ids_come_back_with_their_dtype(kind, tmp_path):
+    ids = {"int64": [3, 1], "timestamp": pd.to_datetime(["2020-01-01", "2021-01-01"])}
+    labels = pd.Index(ids.get(kind, ["b", "a"]))
+    if kind in ("object", "category"):
+        labels = labels.astype(kind)
+    stamps = pd.date_range("2024-01-01", periods=4, tz="Europe/Berlin")
+    frame = pd.DataFrame({"unique_id": labels.repeat(4), "ds": stamps.append(stamps), "y": 1.5})
+    model = tsar.Naive(horizon=2).fit(frame)
+    model.save(tmp_path / "model")
+    forecast = tsar.load(tmp_path / "model").predict()
+    pd.testing.assert_frame_equal(forecast, model.predict())
+    assert forecast["unique_id"].dtype == frame["unique_id"].dtype
+
+
+def test_a_missing_device_is_no_obstacle(saved):
+    model, folder = saved
+    manifest = json.loads((folder / "model.json").read_text())
+    manifest["parameters"]["device"] = "mps"
+    (folder / "model.json").write_text(json.dumps(manifest))
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has the device that is meant to be missing")
+    twin = tsar.load(folder)
+    assert twin.device_ == "cpu"
+    pd.testing.assert_frame_equal(twin.predict(), model.predict(), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"class": "os.system"}, "no forecaster"),
+        ({"class": "../../NLinear"}, "no forecaster"),
+        ({"class": "NLinera"}, "did you mean 'NLinear'"),
+        ({"format": 99}, "upgrade tsar"),
+        ({"format": "1"}, "does not describe"),
+        ({"learned": {}}, "damaged or incomplete"),
+        ({"parameters": {"horizon": {"code": "1"}}}, "unknown kind"),
+    ],
+)
+def test_a_changed_manifest_is_refused(saved, change, message):
+    _, folder = saved
+    manifest = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(PersistenceError, match=message):
+        tsar.load(folder)
+
+
+def test_damage_is_one_clear_error(saved):
+    _, folder = saved
+    arrays = folder / "arrays.safetensors"
+    arrays.write_bytes(arrays.read_bytes()[:100])
+    with pytest.raises(PersistenceError, match="damaged"):
+        tsar.load(folder)
+    arrays.unlink()
+    with pytest.raises(PersistenceError, match="damaged or incomplete"):
+        tsar.load(folder)
+    (folder / "model.json").write_text("{")
+    with pytest.raises(PersistenceError, match="damaged"):
+        tsar.load(folder)
+    with pytest.raises(PersistenceError, match="no saved model"):
+        tsar.load(folder.parent / "nowhere")
+
+
+def test_a_save_never_destroys_something_else(saved, tmp_path):
+    model, folder = saved
+    other = tmp_path / "thesis"
+    other.mkdir()
+    (other / "chapter1.txt").write_text("years of work")
+    with pytest.raises(PersistenceError, match="no saved model; choose another"):
+        model.save(other)
+    with pytest.raises(PersistenceError, match="choose another"):
+        model.save(other / "chapter1.txt")
+    assert (other / "chapter1.txt").read_text() == "years of work"
+    with pytest.raises(NotFittedError):
+        tsar.NLinear().save(tmp_path / "unfitted")
+    assert not (tmp_path / "unfitted").exists()
+
+
+def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
+    model, folder = saved
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*args, **kwargs):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(persistence, "save_file", fail)
+    with pytest.raises(PersistenceError, match="no space left"):
+        model.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert os.listdir(folder.parent) == ["model"], "something half-written was left"
+
+
+def test_labels_without_json_form_are_refused_before_writing(tmp_path):
+    frame = pd.DataFrame(
+        {("a", 1): np.arange(9.0)}, index=pd.date_range("2024-01-01", periods=9)
+    )
+    frame.columns = pd.Index([frozenset({1})], dtype=object)
+    model = tsar.Naive(horizon=2).fit(frame)
+    with pytest.raises(PersistenceError, match="cannot be stored"):
+        model.save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []

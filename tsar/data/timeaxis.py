@@ -1,0 +1,356 @@
+"""Time columns: read into integer stamps, and written again as they were.
+
+Stamps are int64 counts of the column's own unit (pandas 2 uses nanoseconds, pandas 3
+microseconds), UTC where the column has a time zone.
+"""
+
+import datetime
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+from pandas.api import types as dtypes
+
+from tsar.exceptions import DataError, PersistenceError
+
+__all__ = ["DAY", "UNIT", "TimeAxis", "Times", "read_times"]
+
+DAY = 86_400_000_000_000
+UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+# The format of text is taken from the first text that has one, looking at this many.
+LOOKED_AT = 100
+NUMERIC_DATE = re.compile(r"\s*(\d{1,2})[/.-](\d{1,2})[/.-]\d{4}")
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """What the time column of a frame looks like, so that a forecast can look the same.
+
+    Parameters
+    ----------
+    kind : {"timestamp", "period", "integer"}
+        What a stamp is.
+    unit : {"s", "ms", "us", "ns"}
+        Unit of a timestamp.
+    tz : tzinfo or None
+        Time zone of an aware axis.
+    style : str or None
+        How timestamps are written where the column is not of a datetime dtype: a
+        ``strftime`` format for text, or "date" or "datetime" for Python objects.
+    dtype : str
+        The dtype to give back, where it is not a datetime dtype.
+    """
+
+    kind: Literal["timestamp", "period", "integer"] = "timestamp"
+    unit: str = "ns"
+    tz: Any = None
+    style: str | None = None
+    dtype: str = ""
+
+    def times(self, stamps: np.ndarray) -> pd.Index:
+        """Return stamps of shape (n,) as a DatetimeIndex, a PeriodIndex or integers."""
+        if self.kind == "integer":
+            return pd.Index(stamps)
+        if self.kind == "period":
+            return pd.PeriodIndex.from_ordinals(stamps, freq=self.period_alias)
+        index = pd.DatetimeIndex(stamps.view(f"M8[{self.unit}]"))
+        return index if self.tz is None else index.tz_localize("UTC").tz_convert(self.tz)
+
+    def index(self, stamps: np.ndarray) -> pd.Index:
+        """Return stamps of shape (n,) as an index in the form the frame had."""
+        if self.kind == "integer":
+            limits = np.iinfo(self.dtype.lower())
+            inside = not len(stamps) or limits.min <= stamps.min() <= stamps.max() <= limits.max
+            return pd.Index(stamps, dtype=self.dtype if inside else "int64")
+        if self.kind == "period" or (self.style is None and not self.dtype):
+            return self.times(stamps)
+        # Series usually end together: each distinct time is written once.
+        distinct, place = np.unique(stamps, return_inverse=True)
+        times = cast(pd.DatetimeIndex, self.times(distinct))
+        if self.style is None or self.style == "datetime":
+            written = times.astype(object)
+        elif self.style == "date":
+            written = pd.Index(times.date, dtype=object)
+        else:
+            written = pd.Index(_write_text(times, self.style), dtype=object)
+        return written.take(place).astype(self.dtype)
+
+    def show(self, stamp: int) -> str:
+        """Return one stamp as text, for messages."""
+        return str(self.index(np.array([stamp], dtype=np.int64))[0])
+
+    @property
+    def period_alias(self) -> str:
+        """The alias of a period dtype: "M" of ``period[M]``."""
+        return self.dtype[len("period[") : -1]
+
+    @property
+    def period_offset(self) -> Any:
+        """The pandas offset from one period to the next."""
+        return cast(pd.PeriodIndex, self.times(np.zeros(1, dtype=np.int64))).freq
+
+    @property
+    def per_day(self) -> int:
+        """Stamps in a day."""
+        return DAY // UNIT[self.unit]
+
+    def local(self, stamps: np.ndarray) -> np.ndarray:
+        """Return what a wall clock shows at the UTC stamps."""
+        if self.tz is None or self.kind != "timestamp":
+            return stamps
+        times = cast(pd.DatetimeIndex, self.times(stamps))
+        return np.asarray(times.tz_localize(None).asi8)
+
+    def universal(self, local: np.ndarray) -> np.ndarray:
+        """Return the UTC stamps at which a wall clock shows ``local``.
+
+        A time that a clock change skips moves forward to the first one that exists; of
+        a time that occurs twice, the first is taken.
+        """
+        if self.tz is None or self.kind != "timestamp":
+            return local
+        index = pd.DatetimeIndex(local.reshape(-1).view(f"M8[{self.unit}]"))
+        aware = index.tz_localize(
+            self.tz, ambiguous=np.ones(len(index), dtype=bool), nonexistent="shift_forward"
+        )
+        return np.asarray(aware.tz_convert("UTC").as_unit(self.unit).asi8).reshape(local.shape)
+
+    def moved(self, stamps: np.ndarray, offsets: np.ndarray) -> np.ndarray | None:
+        """Return how far a clock change moved each stamp from the hour its series keeps.
+
+        Where midnight does not exist, a series of local midnights has one stamp at 01:00;
+        where it occurs twice, the stamp may be the second one.
+
+        Parameters
+        ----------
+        stamps : int64 array of shape (rows,)
+            UTC, sorted within each series.
+        offsets : int64 array of shape (S + 1,)
+            Row ranges of the series.
+
+        Returns
+        -------
+        int64 array of shape (rows,) or None
+            Wall-clock time minus the time that was meant; None where nothing moved.
+        """
+        if self.tz is None or self.kind != "timestamp" or len(stamps) < 2:
+            return None
+        local = self.local(stamps)
+        clock = local % self.per_day
+        odd = np.flatnonzero(clock[1:] != clock[:-1])
+        odd = np.union1d(odd, odd + 1)
+        # Nothing but the end of a skipped hour is moved: the instant before it on the
+        # clock does not exist, and leads to the same time.
+        odd = odd[self.universal(local[odd] - 1) == stamps[odd]]
+        if not len(odd):
+            return None
+        series = np.searchsorted(offsets, odd, side="right") - 1
+        before = odd > offsets[series]
+        alone = offsets[series + 1] - offsets[series] < 2
+        reference = clock[np.minimum(np.where(before, odd - 1, odd + 1), len(clock) - 1)]
+        gap = np.where(alone, 0, clock[odd] - reference)
+        gap[self.universal(local[odd] - gap) != stamps[odd]] = 0
+        if not gap.any():
+            return None
+        moved = np.zeros(len(stamps), dtype=np.int64)
+        moved[odd] = gap
+        return moved
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able description."""
+        described = {**self.__dict__, "tz": None if self.tz is None else str(self.tz)}
+        try:
+            self.from_dict(described)
+        except (KeyError, ValueError):
+            raise PersistenceError(
+                f"save: the time zone {self.tz!r} cannot be stored; convert the data to a zone "
+                f"with a name, for example tz_convert('Europe/Berlin')"
+            ) from None
+        return described
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "TimeAxis":
+        """Rebuild an axis from :meth:`to_dict`."""
+        tz = fields["tz"]
+        # A DatetimeIndex reads every spelling of a zone, fixed offsets included.
+        parsed = None if tz is None else pd.DatetimeIndex([], tz=tz).tz
+        return cls(**{**fields, "tz": parsed})
+
+
+@dataclass(frozen=True)
+class Times:
+    """A time column, read.
+
+    Parameters
+    ----------
+    stamps : int64 array of shape (rows,)
+        In the unit of the axis.
+    axis : TimeAxis
+        How to write such times again.
+    faults : dict of kind to bool array of shape (rows,)
+        "timestamp" where there is no time, "time zone" where it is not that of the
+        other rows.
+    """
+
+    stamps: np.ndarray
+    axis: TimeAxis
+    faults: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def read_times(times: pd.Index) -> Times:
+    """Read a time column.
+
+    Parameters
+    ----------
+    times : Index of shape (rows,)
+        Timestamps of any resolution and zone, periods, integers, text, or Python objects.
+
+    Returns
+    -------
+    Times
+
+    Raises
+    ------
+    DataError
+        The column holds something else.
+    """
+    dtype = times.dtype
+    if isinstance(times, pd.CategoricalIndex):
+        return _read_categories(times)
+    if isinstance(times, pd.PeriodIndex):
+        axis = TimeAxis("period", dtype=f"period[{times.freqstr}]")
+        return Times(np.asarray(times.asi8), axis, _faults(timestamp=times.isna()))
+    if isinstance(times, pd.DatetimeIndex):
+        axis = TimeAxis("timestamp", times.unit, times.tz)
+        return Times(np.asarray(times.asi8), axis, _faults(timestamp=times.isna()))
+    if dtypes.is_integer_dtype(dtype):
+        missing = np.asarray(times.isna())
+        plain = times if isinstance(dtype, np.dtype) else times.array.to_numpy(object)
+        stamps = np.where(missing, 0, plain).astype(np.int64) if missing.any() else plain
+        stamps = np.asarray(stamps).astype(np.int64, copy=False)
+        # Arrow integers come back as the plain ones.
+        kept = str(dtype) if not isinstance(dtype, pd.ArrowDtype) else "int64"
+        return Times(stamps, TimeAxis("integer", dtype=kept), _faults(timestamp=missing))
+    if dtypes.is_datetime64_any_dtype(dtype):
+        # A pyarrow column of timestamps.
+        read = read_times(pd.DatetimeIndex(times.astype(object)))
+        return Times(read.stamps, _with(read.axis, dtype=str(dtype)), read.faults)
+    if dtypes.is_object_dtype(dtype) or dtypes.is_string_dtype(dtype):
+        return _read_objects(times)
+    raise DataError(
+        f"the time column must hold timestamps, periods, integers or text, got dtype {dtype}; "
+        f"convert it with pd.to_datetime"
+    )
+
+
+def _with(axis: TimeAxis, **changes: Any) -> TimeAxis:
+    return TimeAxis(**{**axis.__dict__, **changes})
+
+
+def _faults(**masks: Any) -> dict[str, np.ndarray]:
+    named = {kind.replace("_", " "): np.asarray(mask) for kind, mask in masks.items()}
+    return {kind: mask for kind, mask in named.items() if mask.any()}
+
+
+def _read_categories(times: pd.CategoricalIndex) -> Times:
+    """Read each category once."""
+    read = read_times(times.categories)
+    codes = np.asarray(times.codes)
+    faults = {kind: mask[codes] & (codes >= 0) for kind, mask in read.faults.items()}
+    unparsable = faults.pop("timestamp", False) | (codes < 0)
+    return Times(read.stamps[codes], read.axis, _faults(timestamp=unparsable) | faults)
+
+
+def _read_objects(times: pd.Index) -> Times:
+    """Read text, or Python objects of one kind or several."""
+    held = dtypes.infer_dtype(times, skipna=True)
+    if held == "string":
+        return _read_text(times)
+    if held == "period":
+        return read_times(pd.PeriodIndex(times))
+    if held == "integer":
+        return read_times(pd.Index(times.to_series().astype("Int64")))
+    values = times.to_numpy(dtype=object)
+    kinds = datetime.date | np.datetime64
+    known = np.array([isinstance(v, kinds) and v == v for v in values], dtype=bool)
+    if not known.any():
+        example = next((v for v in values if not pd.isna(v)), None)
+        raise DataError(
+            f"the time column must hold timestamps, periods, integers or text, got for example "
+            f"{example!r} of type {type(example).__name__}; convert it with pd.to_datetime"
+        )
+    zones = np.array([str(getattr(v, "tzinfo", None)) for v in values], dtype=object)
+    wanted = _most_common(zones[known])
+    alike = known & (zones == wanted)
+    first = values[int(alike.argmax())]
+    parsed = pd.DatetimeIndex(pd.to_datetime(values[alike], utc=True))
+    date = not isinstance(first, datetime.datetime | np.datetime64)
+    tz = getattr(first, "tzinfo", None)
+    axis = TimeAxis("timestamp", parsed.unit, tz, "date" if date else "datetime", "object")
+    stamps = np.zeros(len(values), dtype=np.int64)
+    stamps[alike] = parsed.asi8
+    return Times(stamps, axis, _faults(timestamp=~known, time_zone=known & ~alike))
+
+
+def _most_common(labels: Sequence[Any] | np.ndarray) -> Any:
+    codes, found = pd.factorize(np.asarray(labels, dtype=object))
+    return found[int(np.bincount(codes).argmax())]
+
+
+def _read_text(times: pd.Index) -> Times:
+    given = times[:LOOKED_AT].dropna().astype(object)
+    if not len(given):
+        given = times.dropna()[:1].astype(object)
+    example, style = next(
+        ((text, found) for text in given if (found := _guess(text)) is not None), (given[0], None)
+    )
+    if style is None:
+        raise DataError(
+            f"the time column holds text that is no time, for example {str(example)!r}; convert it "
+            f"with pd.to_datetime(..., format=...), or name another column by time_column="
+        )
+    parsed = _parse(times, style)
+    if parsed.isna().any() and style.startswith("%m/%d"):
+        # 03/04/2024 may be April: the order that reads more of the column is meant.
+        other = style.replace("%m/%d", "%d/%m", 1)
+        again = _parse(times, other)
+        if again.isna().sum() < parsed.isna().sum():
+            style, parsed = other, again
+    unparsable = np.asarray(parsed.isna())
+    stamps, dtype = np.asarray(parsed.asi8), str(times.dtype)
+    if not style.endswith("%z"):
+        axis = TimeAxis("timestamp", parsed.unit, None, style, dtype)
+        return Times(stamps, axis, _faults(timestamp=unparsable))
+    # The offset from UTC is all that such text says of its zone.
+    zones = np.array([text[-6:] for text in times.astype(object).fillna("")], dtype=object)
+    zones[np.array([zone.endswith(("Z", "z")) for zone in zones], dtype=bool)] = "Z"
+    wanted = _most_common(zones[~unparsable]) if not unparsable.all() else ""
+    first = example if wanted == "" else times[int((zones == wanted).argmax())]
+    ending = "Z" if wanted == "Z" else ("%:z" if wanted[-3:-2] == ":" else "%z")
+    tz = pd.DatetimeIndex([pd.Timestamp(first)]).tz
+    axis = TimeAxis("timestamp", parsed.unit, tz, style.removesuffix("%z") + ending, dtype)
+    elsewhere = (zones != wanted) & ~unparsable
+    return Times(stamps, axis, _faults(timestamp=unparsable, time_zone=elsewhere))
+
+
+def _guess(text: str) -> str | None:
+    """Return the format of a text, or None."""
+    match = NUMERIC_DATE.match(text)
+    day_first = match is not None and int(match.group(1)) > 12
+    return pd.tseries.api.guess_datetime_format(text, dayfirst=day_first)
+
+
+def _parse(times: pd.Index, style: str) -> pd.DatetimeIndex:
+    aware = style.endswith("%z")
+    parsed = pd.to_datetime(times, errors="coerce", format=style, utc=aware)
+    return pd.DatetimeIndex(parsed)
+
+
+def _write_text(times: pd.DatetimeIndex, style: str) -> list[str]:
+    texts = list(times.strftime(style.replace("%:z", "%z")))
+    if style.endswith("%:z"):
+        return [f"{text[:-2]}:{text[-2:]}" for text in texts]
+    return texts
