@@ -67,9 +67,7 @@ def test_a_known_series_keeps_its_statistics_a_new_one_brings_its_own(wide):
     moved = long[long["unique_id"] == "load"].assign(unique_id="new")
     moved["y"] = 1e5 + 1e3 * moved["y"]
     forecast = model.predict(df=pd.concat([long, moved])).set_index("unique_id")["y"]
-    np.testing.assert_allclose(
-        (forecast["new"] - 1e5) / 1e3, forecast["load"], rtol=0.05, atol=0.3
-    )
+    np.testing.assert_allclose((forecast["new"] - 1e5) / 1e3, forecast["load"], rtol=0.05, atol=0.3)
 
 
 def test_a_series_without_history_is_forecast_at_the_level_of_the_others():
@@ -106,7 +104,9 @@ def test_short_series_train_beside_long_ones(wide):
 def test_history_is_in_original_units_where_it_says_so(wide):
     model = tsar.NLinear(**SMALL).fit(wide)
     scaled = tsar.NLinear(**SMALL).fit(wide * 1000)
-    np.testing.assert_allclose(scaled.history_["val_mae"], np.multiply(1000, model.history_["val_mae"]), rtol=1e-4)
+    np.testing.assert_allclose(
+        scaled.history_["val_mae"], np.multiply(1000, model.history_["val_mae"]), rtol=1e-4
+    )
     np.testing.assert_allclose(scaled.history_["val_loss"], model.history_["val_loss"], rtol=1e-4)
 
 
@@ -116,7 +116,9 @@ def test_validation_is_the_error_over_the_tail(wide):
     cutoffs = np.arange(len(wide) - 40, len(wide) - 6 + 1)
     forecast = model.forecast_windows(wide, cutoffs)
     truth = wide.to_numpy()[cutoffs[:, None] + np.arange(6)]
-    assert min(model.history_["val_mae"]) == pytest.approx(np.abs(forecast - truth).mean(), rel=1e-5)
+    assert min(model.history_["val_mae"]) == pytest.approx(
+        np.abs(forecast - truth).mean(), rel=1e-5
+    )
     scale = wide[: len(wide) - 40].std(ddof=0).to_numpy()
     loss = np.square((forecast - truth) / scale).mean()
     assert min(model.history_["val_loss"]) == pytest.approx(loss, rel=1e-5)

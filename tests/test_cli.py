@@ -102,6 +102,14 @@ def test_refused_forecast_is_one_line_and_writes_nothing(arguments, message, csv
     assert list(tmp_path.iterdir()) == [csv]
 
 
+def test_folder_that_cannot_be_written_is_one_line(csv, tmp_path, run):
+    (tmp_path / "file").touch()
+    code, _, errors = run(
+        *("forecast", csv, "--model", "Naive", "--horizon", 3, "--out", tmp_path / "file" / "f.csv")
+    )
+    assert code == 1 and errors.startswith("Error: ") and errors.count("\n") == 1
+
+
 def test_refused_file_names_the_fault(csv, tmp_path, run):
     lines = csv.read_text().splitlines(keepends=True)
     csv.write_text("".join(lines[:50] + lines[51:]))
@@ -121,6 +129,7 @@ def test_lists_name_everything(run, monkeypatch):
         (["datasets"], dataset_names()),
         (["reproduce", "--list"], recipe_names()),
         (["models", "PatchTST"], tsar.PatchTST().get_params()),
+        (["datasets", "ETTh1"], ["licence", "borders", "file"]),
     ):
         code, printed, errors = run(*command)
         assert (code, errors) == (0, "")

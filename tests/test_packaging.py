@@ -1,5 +1,6 @@
 """What is installed, what an import costs, and what travels in the wheel."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -10,6 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import tsar
 
@@ -42,6 +45,24 @@ def _run(code: str) -> str:
 def test_base_dependencies_are_the_seven_of_the_design():
     names = {line.split(">")[0].split("=")[0] for line in PROJECT["dependencies"]}
     assert names == BASE
+
+
+def test_base_installation_is_small():
+    """Walk the requirements of what is installed here, CUDA libraries left out."""
+    found: set[str] = set()
+    queue = list(PROJECT["dependencies"])
+    while queue:
+        requirement = Requirement(queue.pop())
+        name = canonicalize_name(requirement.name)
+        wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if not wanted or name in found or name.startswith(("nvidia-", "cuda-", "triton")):
+            continue
+        found.add(name)
+        # A package for another build of torch, setuptools say, need not be here to count.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            queue += importlib.metadata.requires(name) or []
+    assert found > BASE
+    assert len(found) <= 30, sorted(found)
 
 
 def test_extra_all_is_every_extra_but_dev():

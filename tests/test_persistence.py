@@ -160,9 +160,7 @@ def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
 
 
 def test_labels_without_json_form_are_refused_before_writing(tmp_path):
-    frame = pd.DataFrame(
-        {("a", 1): np.arange(9.0)}, index=pd.date_range("2024-01-01", periods=9)
-    )
+    frame = pd.DataFrame({("a", 1): np.arange(9.0)}, index=pd.date_range("2024-01-01", periods=9))
     frame.columns = pd.Index([frozenset({1})], dtype=object)
     model = tsar.Naive(horizon=2).fit(frame)
     with pytest.raises(PersistenceError, match="cannot be stored"):

@@ -23,12 +23,28 @@ from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.params import Interval, check_parameters
+from tsar.rolling import roll_windows
 
-__all__ = ["Forecaster"]
+__all__ = ["Forecaster", "Learned"]
 
-# Values in one batch of contexts when forecasting: large enough to keep two cores busy,
-# small enough that the memory does not depend on how many series there are.
-FORECAST_VALUES = 400_000
+
+@dataclass(frozen=True)
+class Learned:
+    """What every forecaster learns from a panel.
+
+    Parameters
+    ----------
+    scaling : Scaling
+        Of every fitted series, NaN where nothing was observed.
+    pooled : Scaling
+        One row for a series without any history.
+    context_rows : int
+        How many rows of history a forecast reads.
+    """
+
+    scaling: Scaling
+    pooled: Scaling
+    context_rows: int
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -52,6 +68,17 @@ class Forecaster(BaseEstimator, ABC):
     target : str, int, sequence of them or None, default None
         Columns to forecast; None takes ``y`` of a long frame and every column of a wide
         or MultiIndex frame. Further columns of a long frame are left alone.
+
+    Attributes
+    ----------
+    freq_ : str
+        The frequency of the data.
+    n_series_, n_variates_ : int
+        How many series and variates were fitted.
+    variates_ : list
+        Their names.
+    horizon_ : int
+        The horizon that was learned.
     """
 
     horizon: Annotated[int, Interval(1)] = 24
@@ -64,12 +91,6 @@ class Forecaster(BaseEstimator, ABC):
     # Whether variates are forecast one by one, so that others may come at predict.
     _channel_independent: ClassVar[bool] = True
     _dtype: ClassVar[torch.dtype] = torch.float32
-
-    # Set by _learn: how many rows of history a forecast reads, and the scaling.
-    _context_rows: ClassVar[int]
-    _scaling: ClassVar[Scaling]
-    _pooled: ClassVar[Scaling]
-    _end: ClassVar[Panel]
 
     # ------------------------------------------------------------------ fit
 
@@ -101,19 +122,20 @@ class Forecaster(BaseEstimator, ABC):
         self._check_consistency()
         if y is not None:
             raise ParameterError(
-                f"{self._name}: y must be None, got {type(y).__name__}; the target is a column of df"
+                f"{self._name}: y must be None, got {type(y).__name__}; "
+                f"the target is a column of df"
             )
         panel = self._read(df, freq=self.freq)
         if np.isnan(panel.values).all():
             raise DataError(f"{self._name}: no value is observed; pass series with some history")
-        self._learn(panel, go_on)
-        self._fitted_parameters = self.get_params(deep=False)
-        self._remember(panel.tail(self._context_rows), int(self.horizon))
+        learned = self._learn(panel, go_on)
+        self._remember(learned, panel.tail(learned.context_rows), int(self.horizon))
         return self
 
-    def _remember(self, end: Panel, horizon: int) -> None:
-        """Keep the end of the fitted series, and what they were like."""
-        self._end = end
+    def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
+        """Keep what was learned, the end of the fitted series, and what they were like."""
+        self._learned, self._end = learned, end
+        self._fitted_parameters = self.get_params(deep=False)
         self.freq_ = end.frequency.name
         self.n_series_, self.n_variates_ = end.n_series, end.n_variates
         self.variates_ = list(end.variates)
@@ -127,12 +149,12 @@ class Forecaster(BaseEstimator, ABC):
         """Check what involves several parameters; raise a ParameterError."""
 
     @abstractmethod
-    def _learn(self, panel: Panel, go_on: bool) -> None:
-        """Learn from a checked panel.
+    def _learn(self, panel: Panel, go_on: bool) -> Learned:
+        """Learn from a checked panel; attributes are set at the end, when nothing can fail."""
 
-        Sets, at its end and not before, ``_scaling`` (of every series), ``_pooled`` (of a
-        series without any history), ``_context_rows`` and what else is learned.
-        """
+    @property
+    def _context_rows(self) -> int:
+        return self._learned.context_rows
 
     @property
     @abstractmethod
@@ -211,7 +233,7 @@ class Forecaster(BaseEstimator, ABC):
         horizon = self._check_horizon(horizon)
         levels = self._check_quantiles(quantiles)
         if df is None:
-            panel, scaling = self._end, self._scaling.filled(self._pooled)
+            panel, scaling = self._end, self._learned.scaling.filled(self._learned.pooled)
             given = panel.variates
         else:
             panel = self._read_new(df, allow_new_variates)
@@ -262,7 +284,9 @@ class Forecaster(BaseEstimator, ABC):
 
     def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
         """Read a frame to forecast, against what was fitted."""
-        panel = self._read(df, freq=None if self._end.axis.kind == "period" else self._end.frequency)
+        panel = self._read(
+            df, freq=None if self._end.axis.kind == "period" else self._end.frequency
+        )
         axis = self._end.axis
         if panel.axis.kind != axis.kind or str(panel.axis.tz) != str(axis.tz):
             raise DataError(
@@ -302,13 +326,14 @@ class Forecaster(BaseEstimator, ABC):
         variates = pd.Index(self.variates_).get_indexer(panel.variates)
         known = (series >= 0)[:, None] & (variates >= 0)[None, :]
         place = np.ix_(np.maximum(series, 0), np.maximum(variates, 0))
-        mean, scale = self._scaling.mean[place], self._scaling.scale[place]
+        learned = self._learned.scaling
+        mean, scale = learned.mean[place], learned.scale[place]
         settled = known & (scale > 0)
         scaling = Scaling(np.where(settled, mean, np.nan), np.where(settled, scale, np.nan))
         if settled.all():
             return scaling
         scaling = scaling.filled(self._measure(panel, panel.offsets[1:]))
-        overall = self._pooled
+        overall = self._learned.pooled
         place = np.maximum(variates, 0)
         pooled = Scaling(
             np.where(variates >= 0, overall.mean[0, place], overall.mean.mean()),
@@ -345,56 +370,16 @@ class Forecaster(BaseEstimator, ABC):
     def _forecast_windows(
         self, tensors: SeriesTensors, series: np.ndarray, cutoffs: np.ndarray, horizon: int
     ) -> np.ndarray:
-        """Forecast the steps after each cutoff, in scaled units, batch by batch."""
-        context, device = self._context_rows, tensors.values.device
-        owner = torch.from_numpy(np.asarray(series, dtype=np.int64)).to(device)
-        cutoff = torch.from_numpy(np.asarray(cutoffs, dtype=np.int64)).to(device)
-        # Windows with missing steps are forecast apart, so that a complete one has the same
-        # forecast whatever else is in the frame.
-        complete = self._complete(tensors, owner, cutoff)
-        size = max(FORECAST_VALUES // (context * tensors.values.shape[1]), 1)
-        forecast: np.ndarray | None = None
-        for whole in (True, False):
-            group = (complete == whole).nonzero()[:, 0]
-            for part in group.split(size) if len(group) else ():
-                history, seen = tensors.gather(owner[part], cutoff[part], context, 0)
-                inputs = Inputs(history, None if whole else seen)
-                with torch.inference_mode():
-                    batch = self._roll(inputs, horizon).cpu().double().numpy()
-                if forecast is None:
-                    forecast = np.empty((len(owner), *batch.shape[1:]))
-                forecast[part.cpu().numpy()] = batch
-        assert forecast is not None
-        return forecast
-
-    def _complete(self, tensors: SeriesTensors, owner: Tensor, cutoff: Tensor) -> Tensor:
-        """Return which windows have an observation at every step, shape (B,)."""
-        begin = cutoff - self._context_rows
-        complete = begin >= tensors.offsets[owner]
-        if tensors.observed is None:
-            return complete
-        # Counting missing rows cumulatively answers every window with two look-ups.
-        missing = (~tensors.observed).any(dim=1).cumsum(0)
-        missing = torch.cat([missing.new_zeros(1), missing])
-        return complete & (missing[cutoff] == missing[begin.clamp(min=0)])
-
-    def _roll(self, inputs: Inputs, horizon: int) -> Tensor:
-        """Forecast any number of steps, feeding the point forecast back where it is longer."""
-        steps = self._forecast_batch(inputs)
-        if horizon <= steps.shape[1]:
-            return steps[:, :horizon]
-        parts, done, context = [steps], steps.shape[1], inputs.target.shape[1]
-        while done < horizon:
-            point = self._point(parts[-1]).to(inputs.target.dtype)
-            target = torch.cat([inputs.target, point], dim=1)[:, -context:]
-            observed = inputs.observed
-            if observed is not None:
-                seen = torch.ones_like(point, dtype=torch.bool)
-                observed = torch.cat([observed, seen], dim=1)[:, -context:]
-            inputs = Inputs(target, observed)
-            parts.append(self._forecast_batch(inputs))
-            done += steps.shape[1]
-        return torch.cat(parts, dim=1)[:, :horizon]
+        """Forecast the steps after each cutoff, in scaled units."""
+        return roll_windows(
+            self._forecast_batch,
+            self._point,
+            tensors,
+            series,
+            cutoffs,
+            context_length=self._context_rows,
+            horizon=horizon,
+        )
 
     def _point(self, forecast: Any) -> Any:
         """Return the point forecast (..., C) within a forecast (..., C) or (..., C, Q)."""
@@ -411,7 +396,7 @@ class Forecaster(BaseEstimator, ABC):
     ) -> Any:
         """Write a forecast of shape (S, horizon, C[, Q]) in the form of the frame."""
         point = self._point(forecast)
-        columns = {}
+        columns: dict[Any, Any] = {}
         for place, name in enumerate(variates):
             dtype = _float_dtype(panel.form.dtypes[place])
             columns[name] = pd.array(point[:, :, place].reshape(-1), dtype=dtype, copy=False)
@@ -506,7 +491,9 @@ class Forecaster(BaseEstimator, ABC):
             series.append(np.full(len(origins), owner))
         rows, owners = np.concatenate(cutoffs), np.concatenate(series)
         if not len(rows):
-            raise DataError(f"{self._name}: score needs at least 2 rows of a series, or its history")
+            raise DataError(
+                f"{self._name}: score needs at least 2 rows of a series, or its history"
+            )
         scaling = self._scaling_of(joined)
         forecast = self._forecast_windows(
             self._tensors(joined, scaling), owners, rows, self.horizon_
@@ -545,7 +532,8 @@ class Forecaster(BaseEstimator, ABC):
     def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return what ``fit`` learned: a record for JSON, and tensors by name."""
         record, arrays = self._end.to_state()
-        for name, scaling in (("scaling", self._scaling), ("pooled", self._pooled)):
+        for name in ("scaling", "pooled"):
+            scaling = getattr(self._learned, name)
             arrays |= {f"{name}.mean": scaling.mean, f"{name}.scale": scaling.scale}
         tensors = {
             f"data.{name}": torch.from_numpy(np.ascontiguousarray(array))
@@ -562,11 +550,13 @@ class Forecaster(BaseEstimator, ABC):
             for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
-        self._scaling = Scaling(arrays["scaling.mean"], arrays["scaling.scale"])
-        self._pooled = Scaling(arrays["pooled.mean"], arrays["pooled.scale"])
-        self._context_rows = record["fitted"]["context_rows"]
-        self._fitted_parameters = self.get_params(deep=False)
-        self._remember(Panel.from_state(record["data"], arrays), record["fitted"]["horizon"])
+        learned = Learned(
+            Scaling(arrays["scaling.mean"], arrays["scaling.scale"]),
+            Scaling(arrays["pooled.mean"], arrays["pooled.scale"]),
+            record["fitted"]["context_rows"],
+        )
+        end = Panel.from_state(record["data"], arrays)
+        self._remember(learned, end, record["fitted"]["horizon"])
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "horizon_")

@@ -13,6 +13,7 @@ that :func:`small_forecaster` builds.
 """
 
 import contextlib
+import functools
 import io
 import os
 import pickle
@@ -87,12 +88,23 @@ def checks_for(estimator: Forecaster) -> list[tuple[Forecaster, Check]]:
 
 
 def check_id(value: Any) -> str:
-    """Return a readable test id for a parameter of :func:`checks_for`."""
+    """Return a readable test id for what :func:`checks_for` returns.
+
+    Parameters
+    ----------
+    value : Forecaster or function
+        One member of a pair.
+    """
     return value.__name__ if callable(value) else type(value).__name__
 
 
 def check_forecaster(estimator: Forecaster) -> None:
     """Run every check that applies to an estimator.
+
+    Parameters
+    ----------
+    estimator : Forecaster
+        Unfitted, with small settings.
 
     Raises
     ------
@@ -126,6 +138,12 @@ def _long(rows: int = 150, n_series: int = 3) -> pd.DataFrame:
     wide = _wide(rows, n_series)
     long = wide.reset_index().melt("time", var_name="unique_id", value_name="y")
     return long.rename(columns={"time": "ds"})[["unique_id", "ds", "y"]]
+
+
+def _global_generators() -> tuple[Any, ...]:
+    """Return the states of the generators that belong to the caller."""
+    numpy_state = np.random.get_state(legacy=False)
+    return random.getstate(), str(numpy_state), torch.get_rng_state().tolist()
 
 
 def _raises(error: type[Exception], words: str, call: Callable[[], Any]) -> None:
@@ -174,10 +192,9 @@ def check_refit_equals_fresh_fit(estimator: Forecaster) -> None:
 
 def check_seed(estimator: Forecaster) -> None:
     """One seed gives one forecast, and no global generator moves."""
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    before = _global_generators()
     first = clone(estimator).fit(_wide()).predict()
-    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    assert before == after, "fit or predict moved a global generator"
+    assert _global_generators() == before, "fit or predict moved a global generator"
     second = clone(estimator).fit(_wide()).predict()
     pd.testing.assert_frame_equal(first, second, check_exact=True)
 
@@ -260,7 +277,7 @@ def check_horizon(estimator: Forecaster) -> None:
     assert longer["extrapolated"].tolist() == [step >= horizon for step in range(10 * horizon)]
     np.testing.assert_array_equal(longer[full.columns][:horizon], full)
     for wrong in (0, -1, 2.5, "6", True):
-        _raises(ParameterError, "horizon", lambda wrong=wrong: fitted.predict(horizon=wrong))
+        _raises(ParameterError, "horizon", functools.partial(fitted.predict, wrong))
 
 
 def check_scale(estimator: Forecaster) -> None:
@@ -396,7 +413,7 @@ def check_bad_input(estimator: Forecaster) -> None:
     _raises(ParameterError, "y must be None", lambda: fitted.fit(wide, wide["a"]))
     _raises(DataError, "DataFrame", lambda: fitted.fit([1.0, 2.0]))
     _raises(DataError, "no rows", lambda: fitted.fit(wide[:0]))
-    _raises(DataError, "infinite", lambda: fitted.fit(wide.replace(wide.iloc[7, 1], np.inf)))
+    _raises(DataError, "infinite", lambda: fitted.fit(wide.mask(wide == wide.iloc[7, 1], np.inf)))
     _raises(DataError, "duplicate", lambda: fitted.fit(pd.concat([wide, wide.tail(1)])))
     _raises(DataError, "gap", lambda: fitted.fit(wide.drop(index=wide.index[20])))
     _raises(DataError, "observed", lambda: fitted.fit(wide * np.nan))

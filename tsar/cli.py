@@ -31,6 +31,6 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(2) from None
     try:
         app(arguments, prog_name="tsar")
-    except TsarError as error:
+    except (TsarError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -1,5 +1,6 @@
 """The commands behind ``tsar``: each a few lines over the Python API."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +63,7 @@ def forecast(
     model: Annotated[str, typer.Option(help="See `tsar models`.")] = "PatchTST",
     target: Annotated[
         list[str] | None,
-        typer.Option(help="Column to forecast; repeatable. Default: every column of numbers."),
+        typer.Option(help="Column to forecast; repeatable. Default: every other column."),
     ] = None,
     time: Annotated[str | None, typer.Option(help="Column of the time; found if left out.")] = None,
     series_id: Annotated[
@@ -153,23 +154,25 @@ def _summary(model: str) -> str:
 
 
 @app.command()
-def datasets() -> None:
-    """List the data sets that have a card."""
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="Show the card of one data set.")] = None,
+) -> None:
+    """List the data sets, or show the card of one."""
+    console = Console()
+    if name is not None:
+        card = load_card(name)
+        facts = {field.name: getattr(card, field.name) for field in fields(card)}
+        facts["columns"] = ", ".join(card.columns)
+        facts["published"] = f"{len(card.published)} results"
+        facts["file"] = "bundled" if card.file is None else f"{card.file.path} from {card.file.url}"
+        console.print(_table(["field", "value"], [[key, str(facts[key])] for key in facts]))
+        return
     cards = [load_card(name) for name in dataset_names()]
     rows = [
-        [
-            card.name,
-            str(card.rows),
-            str(len(card.columns)),
-            card.frequency,
-            "bundled" if card.bundled else "file",
-            card.licence,
-            card.title,
-        ]
+        [card.name, str(card.rows), str(len(card.columns)), card.frequency, card.title]
         for card in cards
     ]
-    heads = ["name", "rows", "variates", "step", "from", "licence", "what"]
-    Console().print(_table(heads, rows))
+    console.print(_table(["name", "rows", "variates", "step", "what"], rows))
 
 
 @app.command()
@@ -181,7 +184,10 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names from `tsar data
 
 
 def _table(heads: list[str], rows: list[list[Any]]) -> Table:
-    table = Table(*heads, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for place, head in enumerate(heads):
+        # The first column is a name to type again: it is never cut.
+        table.add_column(head, no_wrap=place == 0, overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

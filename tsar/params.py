@@ -45,8 +45,9 @@ class Interval:
     def __contains__(self, value: object) -> bool:
         if not isinstance(value, numbers.Real) or not math.isfinite(value):
             return False
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
+        number = float(value)
+        above = number > self.low if self.open_low else number >= self.low
+        below = number < self.high if self.open_high else number <= self.high
         return above and below
 
     def __str__(self) -> str:
@@ -72,7 +73,7 @@ def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -87,7 +88,10 @@ def _matches(value: object, hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_matches(value, member) for member in get_args(hint))
     if origin is Literal:
-        return any(value is member or (type(value) is type(member) and value == member) for member in get_args(hint))
+        return any(
+            value is member or (type(value) is type(member) and value == member)
+            for member in get_args(hint)
+        )
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:
@@ -96,7 +100,11 @@ def _matches(value: object, hint: Any) -> bool:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if hint is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if origin in (tuple, list, Iterable, typing.Sequence) or origin is not None and issubclass(origin, Iterable):
+    if (
+        origin in (tuple, list, Iterable, typing.Sequence)
+        or origin is not None
+        and issubclass(origin, Iterable)
+    ):
         if isinstance(value, str) or not isinstance(value, Iterable):
             return False
         members = [member for member in get_args(hint) if member is not Ellipsis]
@@ -114,9 +122,8 @@ def _describe(hint: Any) -> str:
         words = [_describe(member) for member in get_args(hint)]
         return " or ".join(words)
     if origin is Literal:
-        members = get_args(hint)
-        listed = ", ".join(repr(member) for member in members)
-        return f"one of {listed}" if len(members) > 1 else listed
+        listed = ", ".join(repr(member) for member in get_args(hint))
+        return f"one of {listed}" if len(get_args(hint)) > 1 else listed
     if hint is None or hint is type(None):
         return "None"
     names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
@@ -149,8 +156,9 @@ def check_parameters(estimator: Any) -> None:
         if _matches(value, hint):
             continue
         suggestion = did_you_mean(value, _choices(hint)) if isinstance(value, str) else ""
+        owner = type(estimator).__name__
         raise ParameterError(
-            f"{type(estimator).__name__}: {name} must be {_describe(hint)}, got {value!r}{suggestion}"
+            f"{owner}: {name} must be {_describe(hint)}, got {value!r}{suggestion}"
         )
 
 

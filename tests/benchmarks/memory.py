@@ -57,7 +57,7 @@ def main() -> None:
     raw = options.rows * 8
     growth = added[options.rows] - added[SHORT]
     print(f"raw array                      {raw / 1e6:8.1f} MB  ({options.rows} float64 values)")
-    print(f"added by a fit on {SHORT} rows   {added[SHORT] / 1e6:8.1f} MB  (training steps, libraries)")
+    print(f"added by a fit on {SHORT} rows   {added[SHORT] / 1e6:8.1f} MB  (steps, libraries)")
     print(f"added by a fit on all rows     {added[options.rows] / 1e6:8.1f} MB")
     print(f"growth with the length         {growth / 1e6:8.1f} MB  = {growth / raw:.2f} x raw")
 

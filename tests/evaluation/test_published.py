@@ -6,6 +6,7 @@ from sklearn.preprocessing import StandardScaler
 from tsar.data.datasets import Borders, load_card
 from tsar.evaluation import evaluate
 from tsar.exceptions import DataError
+from tsar.registry import forecaster_class
 
 BORDERS = Borders(120, 150, 211)
 
@@ -94,3 +95,15 @@ def test_constant_column_does_not_divide_by_zero():
     frame = pd.DataFrame({"a": np.arange(20.0), "b": 5.0})
     found = evaluate(LastValue(2), frame, (10, 12, 20))
     assert np.isfinite(found["mse"])
+
+
+@pytest.mark.parametrize("name", ["NLinear", "PatchTST", "SeasonalNaive"])
+def test_figures_of_a_fitted_model_do_not_depend_on_the_batch_size(name, wide):
+    cls = forecaster_class(name)
+    trained = {"context_length": 24, "max_epochs": 1, "random_state": 0, "device": "cpu"}
+    params = {key: value for key, value in trained.items() if key in cls().get_params()}
+    model = cls(horizon=5, **params).fit(wide.iloc[:150])
+    found = [evaluate(model, wide, BORDERS, batch_size=size) for size in (1, 7, 32, 4096)]
+    for figures in found[1:]:
+        assert figures["mse"] == pytest.approx(found[0]["mse"], rel=1e-6)
+        assert figures["mae"] == pytest.approx(found[0]["mae"], rel=1e-6)

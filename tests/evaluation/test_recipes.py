@@ -25,7 +25,7 @@ def test_recipe_is_complete(name):
     assert recipe.cells and recipe.title
     for cell in recipe.cells:
         assert cell.published in load_card(cell.dataset).published
-        assert 0 < cell.band <= 0.01
+        assert 0 < cell.band <= 0.08 * cell.published.mse
 
 
 @pytest.mark.parametrize(("name", "bounds"), GATES.items())

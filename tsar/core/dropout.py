@@ -30,14 +30,14 @@ class KeepMask:
     bound: int
     factor: float
 
-    def ones(self, like: Tensor, part: slice | None = None) -> Tensor:
-        """Return 1 for entries that stay and 0 for the others, in the type of ``like``.
+    def ones(self, out: Tensor, part: slice | None = None) -> Tensor:
+        """Write 1 for entries that stay and 0 for the others into ``out``, and return it.
 
         ``part`` takes a stretch of the first axis only.
         """
         lanes = self.lanes if part is None else self.lanes[part]
         # Compared straight into floats: a boolean step costs more than the comparison.
-        return torch.lt(lanes, self.bound, out=torch.empty_like(lanes, dtype=like.dtype))
+        return torch.lt(lanes, self.bound, out=out)
 
 
 def draw_mask(
@@ -78,7 +78,7 @@ class _Drop(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, lanes: Tensor, bound: int, factor: float) -> Tensor:
         ctx.save_for_backward(lanes)
         ctx.bound, ctx.factor = bound, factor
-        kept = KeepMask(lanes, bound, factor).ones(x)
+        kept = KeepMask(lanes, bound, factor).ones(torch.empty_like(x))
         return kept.mul_(factor).mul_(x)
 
     @staticmethod

@@ -4,8 +4,8 @@ The features are those of Informer's time encoding (Zhou et al., 2021, arXiv:201
 appendix B), which Autoformer and iTransformer share.
 """
 
-import pandas as pd
 import numpy as np
+import pandas as pd
 
 __all__ = ["CALENDAR_FEATURES", "calendar_features"]
 

@@ -1,12 +1,12 @@
 """Parameters and labels as JSON, with what plain JSON would lose."""
 
 import datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from tsar.data.frequency import describe_offset, rebuild_offset
+from tsar.data.offsets import describe_offset, rebuild_offset
 from tsar.exceptions import PersistenceError
 
 __all__ = ["decode", "decode_index", "encode", "encode_index"]
@@ -16,6 +16,8 @@ def encode(value: Any) -> Any:
     """Return a parameter or label in a form that JSON keeps apart from all others."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, np.datetime64):
+        return encode(pd.Timestamp(value))
     if isinstance(value, np.generic):
         return encode(value.item())
     if isinstance(value, tuple):
@@ -24,10 +26,17 @@ def encode(value: Any) -> Any:
         return [encode(item) for item in value]
     if isinstance(value, pd.offsets.BaseOffset):
         return {"offset": describe_offset(value)}
+    if isinstance(value, pd.Timedelta):
+        return {"timedelta": value.isoformat()}
     if isinstance(value, datetime.timedelta):
         return {"seconds": value.total_seconds()}
     if isinstance(value, pd.Timestamp):
-        return {"timestamp": value.isoformat()}
+        zone = None if value.tz is None else str(value.tz)
+        return {"timestamp": [value.isoformat(), zone]}
+    if type(value) is datetime.date:
+        return {"date": value.isoformat()}
+    if isinstance(value, pd.Period):
+        return {"period": [value.ordinal, value.freqstr]}
     raise PersistenceError(
         f"save: {value!r} of type {type(value).__name__} cannot be stored; "
         f"use numbers, strings or timestamps as labels and parameters"
@@ -40,16 +49,25 @@ def decode(value: Any) -> Any:
         return [decode(item) for item in value]
     if not isinstance(value, dict):
         return value
-    ((kind, content),) = value.items()
+    kind, content = next(iter(value.items())) if len(value) == 1 else (sorted(value), None)
     if kind == "tuple":
         return tuple(decode(item) for item in content)
     if kind == "offset":
         return rebuild_offset(content)
     if kind == "seconds":
         return datetime.timedelta(seconds=content)
+    if kind == "timedelta":
+        return pd.Timedelta(content)
     if kind == "timestamp":
-        return pd.Timestamp(content)
-    raise PersistenceError(f"load: unknown kind of value {kind!r}")
+        text, zone = content
+        stamp = pd.Timestamp(text)
+        return stamp if zone is None else stamp.tz_convert(zone)
+    if kind == "date":
+        return datetime.date.fromisoformat(content)
+    if kind == "period":
+        ordinal, alias = content
+        return cast(Any, pd.PeriodIndex).from_ordinals([ordinal], freq=alias)[0]
+    raise PersistenceError(f"load: unknown kind of value {kind!r}; was it written by this program?")
 
 
 def encode_index(index: pd.Index) -> dict[str, Any]:

@@ -11,15 +11,21 @@ __all__ = ["Faults"]
 
 # Messages longer than this are unreadable; the full list is on the error.
 SHOWN = 100
+# What depends on the frequency.
+CALENDAR = {"gap", "off-grid", "frequency"}
 REPAIRS = {
     "timestamp": "an unparsable timestamp: repair or drop the row",
     "id": "a missing id: fill it in or drop the row",
-    "duplicate": "a duplicate: df.drop_duplicates([id, time]) or aggregate first",
+    "time zone": "another time zone: read all rows with pd.to_datetime(..., utc=True), then "
+    "tz_convert to one zone",
+    "duplicate": "a duplicate: df.drop_duplicates([id, time]) or aggregate first; name the id "
+    "column by id_column= if the rows are several series",
     "gap": "a gap: pass gaps='mask' to treat missing rows as missing values, or reindex",
     "off-grid": "an off-grid timestamp: round it to the grid, or pass the right freq",
     "frequency": "another frequency: resample the series, or model it on its own",
     "infinite": "an infinite value: replace it, for example by NaN, which is masked",
-    "non-numeric": "a value that is no number: convert the column with pd.to_numeric",
+    "non-numeric": "a value that is no number: pd.to_numeric(df[column], errors='coerce') makes "
+    "it NaN, df[column].astype(float) converts booleans",
 }
 
 
@@ -27,42 +33,44 @@ class Faults:
     """Collects the faults of a panel."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[Any, str, int, str]] = []
+        self._rows: list[tuple[Any, str, int, str, Any]] = []
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, series: Any, kind: str, count: int, first: str) -> None:
-        """Record ``count`` faults of one kind in one series."""
-        self._rows.append((series, kind, count, first))
+    def add(self, series: Any, kind: str, count: int, first: str, column: Any = None) -> None:
+        """Record ``count`` faults of one kind in one series (and column, for values)."""
+        self._rows.append((_plain(series), kind, count, first, _plain(column)))
 
-    def raise_if_any(self, single: bool) -> None:
+    def raise_if_any(self, single: bool, frequency: str | None = None) -> None:
         """Raise one :class:`DataError` for everything recorded.
 
         Parameters
         ----------
         single : bool
             Whether the frame holds one series that has no id.
+        frequency : str or None
+            What the rows were checked against, in words.
         """
         if not self._rows:
             return
-        table = pd.DataFrame(self._rows, columns=["id", "kind", "count", "first"])
-        lines = [
-            f"  {'the frame' if single else f'id {series!r}'}: {kind}, count {count}, first at {first}"
-            for series, kind, count, first in self._rows[:SHOWN]
-        ]
+        table = pd.DataFrame(self._rows, columns=["id", "kind", "count", "first", "column"])
+        lines = []
+        for series, kind, count, first, column in self._rows[:SHOWN]:
+            where = "the frame" if single else f"id {series!r}"
+            where += "" if column is None else f", column {column!r}"
+            lines.append(f"  {where}: {kind}, count {count}, first at {first}")
         if len(self._rows) > SHOWN:
             lines.append(f"  and {len(self._rows) - SHOWN} more, all in the error's `faults` frame")
-        repairs = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in set(table["kind"])]
-        raise DataError(
-            "\n".join(
-                [
-                    f"the data have {len(table)} fault{'s' if len(table) > 1 else ''} "
-                    f"in {table['id'].nunique(dropna=False)} series:",
-                    *lines,
-                    "how to repair:",
-                    *repairs,
-                ]
-            ),
-            faults=table,
-        )
+        n_series = table["id"].nunique(dropna=False)
+        amount = f"{len(table)} fault{'s' if len(table) > 1 else ''} in {n_series} series"
+        kinds = set(table["kind"])
+        against = frequency is not None and not kinds.isdisjoint(CALENDAR)
+        checked = f" (expected {frequency})" if against else ""
+        repairs = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in kinds]
+        message = [f"the data have {amount}{checked}:", *lines, "how to repair:", *repairs]
+        raise DataError("\n".join(message), faults=table)
+
+
+def _plain(label: Any) -> Any:
+    return label.item() if isinstance(label, np.generic) else label

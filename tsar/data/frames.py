@@ -12,7 +12,9 @@ series
     A ``Series`` with a time index (or an (id, time) index).
 """
 
-from collections.abc import Sequence
+import decimal
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,12 +22,13 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as dtypes
 
-from tsar.data.frequency import TimeAxis
+from tsar.data.timeaxis import read_times
 from tsar.exceptions import DataError
 
-__all__ = ["FrameForm", "Rows", "read_rows", "read_times", "write_frame"]
+__all__ = ["FrameForm", "Rows", "read_rows", "write_frame"]
 
 ID, TIME, TARGET = "unique_id", "ds", "y"
+NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class FrameForm:
         frame holds one series and does not name it.
     columns_name : label or None
         Name of the column index.
+    columns_dtype : str
+        Its dtype.
     dtypes : tuple of str
         The dtype of each variate.
     """
@@ -52,6 +57,7 @@ class FrameForm:
     id_name: Any = None
     time_name: Any = None
     columns_name: Any = None
+    columns_dtype: str = "object"
     dtypes: tuple[str, ...] = ()
 
     @property
@@ -78,8 +84,8 @@ class Rows:
         Names of the targets.
     values : float array of shape (rows, C)
         NaN where missing; a view of the frame where that is possible.
-    not_numeric : bool array of shape (rows,) or None
-        Rows whose target is not a number.
+    not_numeric : dict of name to bool array of shape (rows,)
+        Where a target holds something that is not a number.
     covariates : dict of role to dict of name to array of shape (rows,)
         The columns declared as past, future and static covariates.
     """
@@ -90,17 +96,17 @@ class Rows:
     times: pd.Index
     variates: pd.Index
     values: np.ndarray
-    not_numeric: np.ndarray | None = None
+    not_numeric: dict[Any, np.ndarray] = field(default_factory=dict)
     covariates: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 def read_rows(
     df: Any,
     *,
-    id_column: str | None,
-    time_column: str | None,
-    target: str | Sequence[str] | None,
-    covariates: dict[str, Sequence[str]],
+    id_column: Any = None,
+    time_column: Any = None,
+    target: Any = None,
+    covariates: Mapping[str, Sequence[Any]] | None = None,
 ) -> Rows:
     """Find the form of a frame and take it apart.
 
@@ -108,9 +114,9 @@ def read_rows(
     ----------
     df : DataFrame or Series
         In one of the four forms.
-    id_column, time_column : str or None
+    id_column, time_column : label or None
         Names in a long frame; None looks for ``unique_id`` and ``ds``.
-    target : str, sequence of str or None
+    target : label, sequence of labels or None
         Columns to forecast; None takes ``y`` of a long frame and every column of a wide
         or MultiIndex frame that has no other role.
     covariates : dict of role to column names
@@ -121,6 +127,7 @@ def read_rows(
     DataError
         The frame is in none of the forms, or a named column is missing.
     """
+    roles = {} if covariates is None else dict(covariates)
     if isinstance(df, pd.Series):
         return _read_series(df)
     if not isinstance(df, pd.DataFrame):
@@ -128,14 +135,29 @@ def read_rows(
             f"the data must be a pandas DataFrame or Series, got {type(df).__name__}; "
             f"wrap it in one with a time index"
         )
+    _check_columns(df, roles)
+    if isinstance(df.index, pd.MultiIndex):
+        return _read_multiindex(df, target, roles)
+    named = time_column is not None and time_column not in df.columns
+    if named and id_column is None and time_column == df.index.name:
+        return _read_wide(df, target, roles)
+    asked = time_column is not None or id_column is not None
+    if asked or TIME in df.columns or ID in df.columns:
+        return _read_long(df, id_column, time_column, target, roles)
+    return _read_wide(df, target, roles)
+
+
+def _check_columns(df: pd.DataFrame, roles: dict[str, Sequence[Any]]) -> None:
+    if isinstance(df.columns, pd.MultiIndex):
+        raise DataError(
+            f"the columns must have one level, got a MultiIndex of {df.columns.nlevels} levels; "
+            f"join the levels into one name, or use df.stack() for a long frame"
+        )
     if df.columns.has_duplicates:
         doubled = df.columns[df.columns.duplicated()][0]
         raise DataError(f"column {doubled!r} occurs more than once; rename or drop one of them")
-    if isinstance(df.index, pd.MultiIndex):
-        return _read_multiindex(df, target, covariates)
-    if time_column is not None or id_column is not None or TIME in df.columns:
-        return _read_long(df, id_column, time_column, target, covariates)
-    return _read_wide(df, target, covariates)
+    for role, names in roles.items():
+        _require(df, names, f"{role}_covariates")
 
 
 def _read_series(series: pd.Series) -> Rows:
@@ -149,243 +171,221 @@ def _read_series(series: pd.Series) -> Rows:
     return replace(rows, form=form, ids=ids)
 
 
-def _read_wide(
-    df: pd.DataFrame, target: Any, covariates: dict[str, Sequence[str]]
-) -> Rows:
+def _read_wide(df: pd.DataFrame, target: Any, roles: dict[str, Sequence[Any]]) -> Rows:
     index = df.index
-    if isinstance(index, pd.RangeIndex) or not dtypes.is_numeric_dtype(index.dtype):
-        looks_like_time = [
-            name for name in df.columns if isinstance(name, str) and not _is_number(df[name].dtype)
-        ]
-        if isinstance(index, pd.RangeIndex) and looks_like_time:
-            name = looks_like_time[0]
-            raise DataError(
-                f"the frame has no time index and its column {name!r} is not numeric; if that "
-                f"column holds the time, use df.set_index({name!r}) or pass time_column={name!r}"
-            )
-    elif dtypes.is_float_dtype(index.dtype) or dtypes.is_bool_dtype(index.dtype):
+    if dtypes.is_float_dtype(index.dtype) or dtypes.is_bool_dtype(index.dtype):
         raise DataError(
-            f"a wide frame needs a time index (DatetimeIndex, PeriodIndex, integers or "
-            f"parsable strings), got an index of dtype {index.dtype}"
+            f"a wide frame needs a time index (DatetimeIndex, PeriodIndex, integers or text), "
+            f"got an index of dtype {index.dtype}; use df.set_index(...) or convert it"
         )
-    names, values, bad = _targets(df, target, covariates, taken=[])
-    form = FrameForm(
-        "wide",
-        time_name=index.name,
-        columns_name=df.columns.name,
-        dtypes=tuple(str(df[name].dtype) for name in names),
-    )
+    if isinstance(index, pd.RangeIndex):
+        name = next((name for name in df.columns if _holds_times(df[name])), None)
+        if name is not None:
+            raise DataError(
+                f"the frame has no time index, but its column {name!r} holds times; use "
+                f"df.set_index({name!r}), or pass time_column={name!r} (and id_column= for "
+                f"several series)"
+            )
+    names, values, bad = _targets(df, target, roles, taken=[])
     return Rows(
-        form,
-        pd.Index([None], dtype=object),
-        np.zeros(len(df), dtype=np.int64),
+        _form(df, "wide", names, None, index.name),
+        *_one_series(df),
         index,
         names,
         values,
         bad,
-        _covariates(df, covariates),
+        _covariates(df, roles),
     )
+
+
+def _holds_times(column: pd.Series) -> bool:
+    """Return whether a column looks like the time of a frame that has no time index."""
+    if isinstance(column.dtype, pd.PeriodDtype) or dtypes.is_datetime64_any_dtype(column.dtype):
+        return True
+    if _is_number(column.dtype) or dtypes.is_bool_dtype(column.dtype):
+        return False
+    some = column.iloc[:100].dropna()
+    if not len(some) or isinstance(some.iloc[0], numbers.Number):
+        return False
+    try:
+        read_times(pd.Index(some))
+    except DataError:
+        return False
+    return True
 
 
 def _read_long(
     df: pd.DataFrame,
-    id_column: str | None,
-    time_column: str | None,
+    id_column: Any,
+    time_column: Any,
     target: Any,
-    covariates: dict[str, Sequence[str]],
+    roles: dict[str, Sequence[Any]],
 ) -> Rows:
     time_name = TIME if time_column is None else time_column
-    _require(df, [time_name], "time_column")
     id_name = id_column if id_column is not None else (ID if ID in df.columns else None)
+    for parameter, name in (("time_column", time_name), ("id_column", id_name)):
+        if name is not None:
+            _require(df, [name], parameter)
+    if id_name is None and df.index.name == ID:
+        raise DataError(
+            f"the ids {ID!r} are the index of the frame and the times a column; use "
+            f"df.reset_index(), or df.set_index({time_name!r}, append=True)"
+        )
     taken = [time_name] if id_name is None else [id_name, time_name]
-    if id_name is None:
-        ids, codes = pd.Index([None], dtype=object), np.zeros(len(df), dtype=np.int64)
-        wide = target is None and TARGET not in df.columns
-    else:
-        _require(df, [id_name], "id_column")
-        codes, ids = _factorize(df[id_name])
-        wide = False
-        if target is None:
-            others = [name for name in df.columns if name not in taken]
-            target = TARGET if TARGET in df.columns or len(others) != 1 else others[0]
-    if target is None and not wide:
-        target = TARGET
-    names, values, bad = _targets(df, target, covariates, taken)
-    form = FrameForm(
-        "long",
-        id_name=id_name,
-        time_name=time_name,
-        columns_name=df.columns.name,
-        dtypes=tuple(str(df[name].dtype) for name in names),
+    ids, codes = _one_series(df) if id_name is None else _factorize(df[id_name])
+    if target is None:
+        declared = [name for names in roles.values() for name in names]
+        others = [name for name in df.columns if name not in taken and name not in declared]
+        # Without ids and without "y" it is a wide frame whose time is a column.
+        wide = id_name is None or len(others) == 1
+        target = TARGET if TARGET in others or not wide else None
+    names, values, bad = _targets(df, target, roles, taken)
+    return Rows(
+        _form(df, "long", names, id_name, time_name),
+        ids,
+        codes,
+        pd.Index(df[time_name]),
+        names,
+        values,
+        bad,
+        _covariates(df, roles),
     )
-    times = pd.Index(df[time_name])
-    return Rows(form, ids, codes, times, names, values, bad, _covariates(df, covariates))
 
 
-def _read_multiindex(
-    df: pd.DataFrame, target: Any, covariates: dict[str, Sequence[str]]
-) -> Rows:
+def _read_multiindex(df: pd.DataFrame, target: Any, roles: dict[str, Sequence[Any]]) -> Rows:
     if df.index.nlevels != 2:
         raise DataError(
             f"a MultiIndex frame needs the two levels (id, time), got {df.index.nlevels} levels; "
             f"use df.reset_index() and pass id_column= and time_column="
         )
-    codes, ids = _factorize(df.index.get_level_values(0))
-    names, values, bad = _targets(df, target, covariates, taken=[])
-    form = FrameForm(
-        "multiindex",
-        id_name=df.index.names[0],
-        time_name=df.index.names[1],
+    first, times = df.index.get_level_values(0), df.index.get_level_values(1)
+    clocks = pd.DatetimeIndex | pd.PeriodIndex
+    if isinstance(first, clocks) and not isinstance(times, clocks):
+        raise DataError(
+            f"a MultiIndex frame needs the levels (id, time), got the time in the first one, "
+            f"{df.index.names[0]!r}; use df.swaplevel()"
+        )
+    ids, codes = _factorize(first)
+    names, values, bad = _targets(df, target, roles, taken=[])
+    form = _form(df, "multiindex", names, df.index.names[0], df.index.names[1])
+    return Rows(form, ids, codes, times, names, values, bad, _covariates(df, roles))
+
+
+def _form(
+    df: pd.DataFrame,
+    kind: Literal["wide", "long", "multiindex"],
+    names: pd.Index,
+    id_name: Any,
+    time_name: Any,
+) -> FrameForm:
+    return FrameForm(
+        kind,
+        id_name=id_name,
+        time_name=time_name,
         columns_name=df.columns.name,
+        columns_dtype=str(df.columns.dtype),
         dtypes=tuple(str(df[name].dtype) for name in names),
     )
-    times = df.index.get_level_values(1)
-    return Rows(form, ids, codes, times, names, values, bad, _covariates(df, covariates))
 
 
-def _factorize(ids: Any) -> tuple[np.ndarray, pd.Index]:
+def _factorize(ids: Any) -> tuple[pd.Index, np.ndarray]:
     codes, uniques = pd.factorize(ids)
-    return codes.astype(np.int64, copy=False), pd.Index(uniques)
+    return pd.Index(uniques), codes.astype(np.int64, copy=False)
 
 
-def _require(df: pd.DataFrame, names: Sequence[Any], parameter: str) -> None:
+def _one_series(df: pd.DataFrame) -> tuple[pd.Index, np.ndarray]:
+    # A million equal codes need the memory of one.
+    return pd.Index([None], dtype=object), np.broadcast_to(np.int64(0), len(df))
+
+
+def _require(df: pd.DataFrame, names: Iterable[Any], parameter: str) -> None:
     missing = [name for name in names if name not in df.columns]
-    if missing:
-        raise DataError(
-            f"{parameter}: the frame has no column {missing[0]!r}; its columns are "
-            f"{', '.join(map(repr, df.columns[:20]))}"
-        )
+    if not missing:
+        return
+    more = ", ..." if len(df.columns) > NAMES_SHOWN else ""
+    listed = ", ".join(map(repr, df.columns[:NAMES_SHOWN])) + more
+    levels = [name for name in df.index.names if name is not None]
+    repair = (
+        "use df.reset_index()"
+        if missing[0] in levels or isinstance(df.index, pd.DatetimeIndex)
+        else "name one of them"
+    )
+    raise DataError(
+        f"{parameter}: the frame has no column {missing[0]!r}, its columns are "
+        f"{listed or 'none'}; {repair}"
+    )
 
 
 def _is_number(dtype: Any) -> bool:
-    return dtypes.is_numeric_dtype(dtype) and not dtypes.is_bool_dtype(dtype)
+    return (
+        dtypes.is_numeric_dtype(dtype)
+        and not dtypes.is_bool_dtype(dtype)
+        and not dtypes.is_complex_dtype(dtype)
+    )
 
 
 def _targets(
-    df: pd.DataFrame, target: Any, covariates: dict[str, Sequence[str]], taken: list[Any]
-) -> tuple[pd.Index, np.ndarray, np.ndarray | None]:
-    """Return the names of the target columns, their values and the rows without a number."""
-    declared = [name for names in covariates.values() for name in names]
+    df: pd.DataFrame, target: Any, roles: dict[str, Sequence[Any]], taken: list[Any]
+) -> tuple[pd.Index, np.ndarray, dict[Any, np.ndarray]]:
+    """Return the names of the target columns, their values and what is not a number."""
+    declared = [name for names in roles.values() for name in names]
     if target is None:
         names = [name for name in df.columns if name not in declared and name not in taken]
-        if not names:
-            raise DataError("the frame has no column to forecast; add one, or name it by target=")
     else:
-        names = list(target) if isinstance(target, list | tuple) else [target]
+        names = list(target) if isinstance(target, list | tuple | pd.Index) else [target]
         _require(df, names, "target")
-        both = [name for name in names if name in declared]
+        both = [name for name in names if name in declared or name in taken]
         if both:
-            raise DataError(f"column {both[0]!r} is declared both as target and as covariate")
-    frame = df if len(names) == len(df.columns) else df[names]
+            raise DataError(
+                f"column {both[0]!r} is the target and has another role as well; name it once"
+            )
+    if not names:
+        raise DataError("the frame has no column to forecast; add one, or name it by target=")
+    whole = len(names) == len(df.columns)
+    columns = df.columns if whole else df.columns[df.columns.get_indexer(pd.Index(names))]
+    frame = df if whole else df[names]
     if all(isinstance(dtype, np.dtype) and dtype.kind == "f" for dtype in frame.dtypes):
-        return frame.columns, frame.to_numpy(), None
-    values = np.empty((len(df), len(names)))
-    bad = np.zeros(len(df), dtype=bool)
+        values = frame.to_numpy()
+        return columns, values if values.itemsize > 2 else values.astype(np.float32), {}
+    values, bad = np.empty((len(df), len(names))), {}
     for column, name in enumerate(names):
         values[:, column], wrong = _numbers(df[name])
-        bad |= wrong
-    return pd.Index(names, name=df.columns.name), values, bad if bad.any() else None
+        if wrong.any():
+            bad[name] = wrong
+    return columns, values, bad
 
 
 def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return a column as float64 and which rows hold something that is not a number."""
-    if _is_number(column.dtype) and not dtypes.is_complex_dtype(column.dtype):
+    if _is_number(column.dtype):
         return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
     given = column.notna().to_numpy()
-    if dtypes.is_object_dtype(column.dtype):
-        plain = [isinstance(v, int | float) and not isinstance(v, bool) for v in column]
-        wrong = given & ~np.array(plain, dtype=bool)
-        return pd.to_numeric(column.where(~wrong), errors="coerce").to_numpy(np.float64), wrong
-    return np.full(len(column), np.nan), given
+    values = np.full(len(column), np.nan)
+    if not dtypes.is_object_dtype(column.dtype):
+        return values, given
+    held = column.to_numpy(dtype=object)
+    kinds = numbers.Real | decimal.Decimal
+    plain = [isinstance(v, kinds) and not isinstance(v, bool | np.bool_) for v in held]
+    right = given & np.array(plain, dtype=bool)
+    values[right] = held[right].astype(np.float64)
+    return values, given & ~right
 
 
 def _covariates(
-    df: pd.DataFrame, covariates: dict[str, Sequence[str]]
+    df: pd.DataFrame, roles: dict[str, Sequence[Any]]
 ) -> dict[str, dict[str, np.ndarray]]:
-    for role, names in covariates.items():
-        _require(df, names, f"{role}_covariates")
     return {
         role: {name: df[name].to_numpy() for name in names}
-        for role, names in covariates.items()
+        for role, names in roles.items()
         if names
     }
-
-
-def read_times(times: pd.Index) -> tuple[np.ndarray, np.ndarray | None, TimeAxis]:
-    """Read a time column.
-
-    Parameters
-    ----------
-    times : Index of shape (rows,)
-        Timestamps of any resolution and zone, periods, integers, or strings.
-
-    Returns
-    -------
-    stamps : int64 array of shape (rows,)
-        In the unit of the axis.
-    unparsable : bool array of shape (rows,) or None
-        True where there is no time.
-    axis : TimeAxis
-        How to write such times again.
-
-    Raises
-    ------
-    DataError
-        The column holds something else, or several time zones.
-    """
-    if isinstance(times, pd.PeriodIndex):
-        axis = TimeAxis("period", dtype=f"period[{times.freqstr}]")
-        return np.asarray(times.asi8), _any(times.isna()), axis
-    if isinstance(times, pd.DatetimeIndex):
-        axis = TimeAxis("timestamp", times.unit, times.tz)
-        return np.asarray(times.asi8), _any(times.isna()), axis
-    if dtypes.is_integer_dtype(times.dtype) and isinstance(times.dtype, np.dtype):
-        axis = TimeAxis("integer", dtype=str(times.dtype))
-        return times.to_numpy().astype(np.int64, copy=False), None, axis
-    text = dtypes.is_string_dtype(times.dtype) or dtypes.is_object_dtype(times.dtype)
-    if isinstance(times, pd.CategoricalIndex) or not text:
-        if isinstance(times, pd.CategoricalIndex):
-            return read_times(times.astype(times.categories.dtype))
-        raise DataError(
-            f"the time column must hold timestamps, periods, integers or strings, got dtype "
-            f"{times.dtype}; convert it with pd.to_datetime"
-        )
-    return _read_text(times)
-
-
-def _read_text(times: pd.Index) -> tuple[np.ndarray, np.ndarray | None, TimeAxis]:
-    given = times[times.notna()]
-    first = given[0] if len(given) else None
-    if isinstance(first, pd.Period):
-        return read_times(pd.PeriodIndex(times))
-    style = None
-    if isinstance(first, str):
-        style = pd.tseries.api.guess_datetime_format(first)
-    try:
-        parsed = pd.DatetimeIndex(pd.to_datetime(times, errors="coerce", format=style))
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"the time column cannot be read: {error}. Strings or objects of several time zones "
-            f"are read with df[time] = pd.to_datetime(df[time], utc=True)"
-        ) from None
-    if isinstance(first, str) and style is None and parsed.isna().all():
-        raise DataError(
-            f"the time column holds text that is no time, for example {first!r}; convert it with "
-            f"pd.to_datetime(..., format=...)"
-        )
-    axis = TimeAxis("timestamp", parsed.unit, parsed.tz, text=style)
-    return np.asarray(parsed.asi8), _any(parsed.isna()), axis
-
-
-def _any(mask: np.ndarray) -> np.ndarray | None:
-    return np.asarray(mask) if mask.any() else None
 
 
 def write_frame(
     form: FrameForm,
     ids: pd.Index,
     times: pd.Index,
-    columns: dict[Any, np.ndarray],
+    columns: dict[Any, Any],
     marks: dict[str, np.ndarray],
 ) -> Any:
     """Write forecasts in the form the data had.
@@ -401,7 +401,8 @@ def write_frame(
     columns : dict of name to array of shape (S * H,)
         Forecast columns in the order to write.
     marks : dict of name to array of shape (S * H,)
-        Further columns; a Series, which has none, leaves them out.
+        Further columns; a Series, which has none, leaves them out. A mark whose name is
+        taken by a column of the data gets an underscore at its end.
 
     Returns
     -------
@@ -409,23 +410,39 @@ def write_frame(
     """
     horizon = len(times) // max(len(ids), 1)
     if form.squeeze and len(columns) == 1:
-        (values,) = columns.values()
+        ((name, values),) = columns.items()
         if form.kind == "wide":
-            index = times.rename(form.time_name)
-            return pd.Series(values, index=index, name=ids[0])
-        (name,) = columns
+            return pd.Series(values, index=times.rename(form.time_name), name=ids[0])
         return pd.Series(values, index=_pairs(form, ids, times, horizon), name=name)
-    content = {**columns, **marks}
+    content = dict(columns)
+    if form.squeeze and form.kind == "wide" and isinstance(ids[0], str):
+        # The only variate of a Series is called "y" within; its name is the id.
+        content = {ids[0] + str(name)[len(TARGET) :]: column for name, column in columns.items()}
+    keys: dict[Any, Any] = {}
     if form.kind == "long":
-        keys = {} if form.id_name is None else {form.id_name: ids.repeat(horizon)}
-        frame = pd.DataFrame({**keys, form.time_name: times, **content})
+        if form.id_name is not None:
+            keys[form.id_name] = ids.repeat(horizon)
+        keys[form.time_name] = times
+    for name, mark in marks.items():
+        while name in content or name in keys:
+            name = f"{name}_"
+        content[name] = mark
+    if form.kind == "long":
+        frame = pd.DataFrame({**keys, **content})
     else:
         index = times if form.kind == "wide" else _pairs(form, ids, times, horizon)
         frame = pd.DataFrame(content, index=index)
         if form.kind == "wide":
             frame.index.name = form.time_name
+    if form.columns_dtype == "object" or list(content) == list(columns):
+        # Labels of one type only are guessed to be of a dtype that the data may not have had.
+        frame.columns = frame.columns.astype(_writable(form.columns_dtype))
     frame.columns.name = form.columns_name
     return frame
+
+
+def _writable(dtype: str) -> str:
+    return "object" if dtype == "category" else dtype
 
 
 def _pairs(form: FrameForm, ids: pd.Index, times: pd.Index, horizon: int) -> pd.MultiIndex:

@@ -12,8 +12,11 @@ import pandas as pd
 
 from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.faults import Faults
-from tsar.data.frames import FrameForm, Rows, read_rows, read_times, write_frame
-from tsar.data.frequency import Frequency, TimeAxis
+from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
+from tsar.data.frequency import Frequency
+from tsar.data.inference import infer_frequency
+from tsar.data.regularity import irregularities, is_regular
+from tsar.data.timeaxis import UNIT, TimeAxis, read_times
 from tsar.exceptions import DataError
 
 __all__ = ["Panel"]
@@ -38,6 +41,8 @@ class Panel:
         Names of the targets.
     first, last : int64 arrays of shape (S,)
         First and last stamp of each series, in the unit of ``axis``.
+    moved : int64 array of shape (S,) or None
+        How far a clock change moved the last stamps, see :meth:`TimeAxis.moved`.
     axis : TimeAxis
         What the time column looked like.
     frequency : Frequency
@@ -59,6 +64,7 @@ class Panel:
     axis: TimeAxis
     frequency: Frequency
     form: FrameForm
+    moved: np.ndarray | None = None
     past: dict[str, np.ndarray] = field(default_factory=dict)
     future: dict[str, np.ndarray] = field(default_factory=dict)
     static: dict[str, np.ndarray] = field(default_factory=dict)
@@ -85,9 +91,9 @@ class Panel:
         *,
         freq: Any = None,
         gaps: Literal["raise", "mask"] = "raise",
-        id_column: str | None = None,
-        time_column: str | None = None,
-        target: str | Sequence[str] | None = None,
+        id_column: Any = None,
+        time_column: Any = None,
+        target: Any = None,
         past_covariates: Sequence[str] = (),
         future_covariates: Sequence[str] = (),
         static_covariates: Sequence[str] = (),
@@ -145,8 +151,8 @@ class Panel:
             "ids": encode_index(self.ids),
             "variates": encode_index(self.variates),
         }
-        names = ("values", "offsets", "last")
-        return record, {name: getattr(self, name) for name in names}
+        arrays = {name: getattr(self, name) for name in ("values", "offsets", "last")}
+        return record, arrays if self.moved is None else arrays | {"moved": self.moved}
 
     @classmethod
     def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Panel":
@@ -164,6 +170,7 @@ class Panel:
             TimeAxis.from_dict(record["axis"]),
             Frequency.from_dict(record["frequency"]),
             FrameForm(**form),
+            arrays.get("moved"),
         )
 
     def tail(self, rows: int) -> "Panel":
@@ -210,7 +217,10 @@ class Panel:
             the left; the others are as they were.
         """
         place = history.ids.get_indexer(self.ids)
-        following = history.frequency.future(history.last, 1, history.axis)[:, 0]
+        following = history.future_stamps(1)[:, 0]
+        if self.axis.kind == "timestamp":
+            # Frames of different resolution: compare what both can say.
+            following = following * UNIT[history.axis.unit] // UNIT[self.axis.unit]
         pieces, lengths = [], []
         for series, owner in enumerate(place):
             rows = self.values[self.offsets[series] : self.offsets[series + 1]]
@@ -222,10 +232,13 @@ class Panel:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         return replace(self, values=np.concatenate(pieces), offsets=offsets)
 
+    def future_stamps(self, horizon: int) -> np.ndarray:
+        """Return the stamps that follow each series, shape (S, horizon)."""
+        return self.frequency.future(self.last, horizon, self.axis, self.moved)
+
     def future_index(self, horizon: int) -> pd.Index:
-        """Return the stamps that follow each series, shape (S * horizon,), series by series."""
-        stamps = self.frequency.future(self.last, horizon, self.axis)
-        return self.axis.index(np.ascontiguousarray(stamps).reshape(-1))
+        """Return the same in the form of the frame, shape (S * horizon,), series by series."""
+        return self.axis.index(np.ascontiguousarray(self.future_stamps(horizon)).reshape(-1))
 
     def write(
         self,
@@ -244,7 +257,8 @@ class _Reader:
         self.rows = rows
         self.faults = Faults()
         self.codes, self.values = rows.codes, rows.values
-        self.stamps, unparsable, self.axis = read_times(rows.times)
+        read = read_times(rows.times)
+        self.stamps, self.axis = read.stamps, read.axis
         self.not_numeric = rows.not_numeric
         # Which row of the frame each sorted row is; None while the order is the frame's.
         self.order: np.ndarray | None = None
@@ -252,11 +266,14 @@ class _Reader:
         if unusable.any():
             first = int(unusable.argmax())
             self.faults.add(None, "id", int(unusable.sum()), str(rows.times[first]))
-        if unparsable is not None:
-            self._note_rows("timestamp", unparsable & ~unusable, raw=True)
-            unusable = unusable | unparsable
-        if unusable.any():
-            self._select(np.flatnonzero(~unusable))
+        timeless = np.zeros(len(self.codes), dtype=bool)
+        for kind, mask in read.faults.items():
+            self._note_rows(kind, mask & ~unusable, raw=True)
+            timeless |= mask & ~unusable
+        # A row without a time leaves a hole behind, which is no fault of its own.
+        self.lost = np.bincount(self.codes[timeless], minlength=len(rows.ids))
+        if unusable.any() or timeless.any():
+            self._select(np.flatnonzero(~(unusable | timeless)))
         self._sort()
         counts = np.bincount(self.codes, minlength=len(rows.ids))
         self.offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -266,8 +283,7 @@ class _Reader:
         self.order = order if self.order is None else self.order[order]
         self.codes, self.stamps = self.codes[order], self.stamps[order]
         self.values = self.values[order]
-        if self.not_numeric is not None:
-            self.not_numeric = self.not_numeric[order]
+        self.not_numeric = {name: mask[order] for name, mask in self.not_numeric.items()}
 
     def _sort(self) -> None:
         if len(self.rows.ids) == 1:
@@ -275,50 +291,47 @@ class _Reader:
                 self._select(np.argsort(self.stamps, kind="stable"))
             return
         same = self.codes[1:] == self.codes[:-1]
-        ordered = (self.codes[1:] > self.codes[:-1]) | (same & (self.stamps[1:] >= self.stamps[:-1]))
+        ordered = (self.codes[1:] > self.codes[:-1]) | (
+            same & (self.stamps[1:] >= self.stamps[:-1])
+        )
         if not ordered.all():
             self._select(np.lexsort((self.stamps, self.codes)))
 
-    def _note_rows(self, kind: str, mask: np.ndarray, raw: bool = False) -> None:
+    def _note_rows(
+        self, kind: str, mask: np.ndarray, column: Any = None, raw: bool = False
+    ) -> None:
         """Record rows with a fault of their own; ``raw`` shows what the frame held."""
         bad = np.flatnonzero(mask)
         owners, where, counts = np.unique(self.codes[bad], return_index=True, return_counts=True)
         for owner, row, count in zip(owners, bad[where], counts, strict=True):
             held = repr(self.rows.times[row]) if raw else self.axis.show(self.stamps[row])
-            self.faults.add(self.rows.ids[owner], kind, int(count), held)
+            self.faults.add(self.rows.ids[owner], kind, int(count), held, column)
 
     def _check_values(self) -> None:
-        if self.not_numeric is not None:
-            self._note_rows("non-numeric", self.not_numeric)
+        for name, mask in self.not_numeric.items():
+            self._note_rows("non-numeric", mask, name)
         # One pass without a large temporary: a sum is finite unless some value is not.
         with np.errstate(over="ignore", invalid="ignore"):
             total = self.values.sum()
-        if not np.isfinite(total) and np.isinf(self.values).any():
-            self._note_rows("infinite", np.isinf(self.values).any(axis=1))
+        if np.isfinite(total):
+            return
+        for place, name in enumerate(self.rows.variates):
+            infinite = np.isinf(self.values[:, place])
+            if infinite.any():
+                self._note_rows("infinite", infinite, name)
 
     def _frequency(self, freq: Any) -> Frequency:
         if isinstance(freq, Frequency):
             return freq
         if freq is not None:
             return Frequency.parse(freq, self.axis).settle(self.stamps, self.axis)
-        return Frequency.infer(self.stamps, self.offsets, self.axis)
-
-    def _is_regular(self, frequency: Frequency) -> bool:
-        """Whether every step is exactly one step of a fixed length: the common case, fast."""
-        if frequency.rule == "steps":
-            step, phase = frequency.step, None
-        elif frequency.rule == "fixed" and (self.axis.tz is None or not frequency.local):
-            step, phase = frequency.length(self.axis), frequency.phase
-        else:
-            return False
-        steps = self.stamps[1:] - self.stamps[:-1]
-        steps[self.offsets[1:-1] - 1] = step
-        if phase is not None:
-            starts = self.stamps[self.offsets[:-1]]
-            _, phases = frequency.positions(starts, self.axis)
-            if not frequency.on_grid(phases, self.axis).all():
-                return False
-        return bool((steps == step).all())
+        inferred = infer_frequency(self.stamps, self.offsets, self.axis)
+        # A wide frame may say what its rows alone leave open: Monday to Friday, every day
+        # or every business day?
+        stated = getattr(self.rows.times, "freq", None)
+        if self.axis.kind != "timestamp" or stated is None or stated.n < 1:
+            return inferred
+        return Frequency.parse(stated, self.axis).settle(self.stamps, self.axis)
 
     def panel(self, freq: Any, gaps: str) -> Panel:
         """Check the calendar and return the panel."""
@@ -332,93 +345,38 @@ class _Reader:
             self.faults.raise_if_any(single)
             raise
         positions = None
-        if not self._is_regular(frequency):
-            positions = self._check_calendar(frequency, gaps, explicit=freq is not None)
-        self.faults.raise_if_any(single)
-        full = self.offsets[1:] > self.offsets[:-1]
-        first = self.stamps[self.offsets[:-1][full]]
-        last = self.stamps[self.offsets[1:][full] - 1]
+        if not is_regular(frequency, self.stamps, self.offsets, self.axis):
+            found, positions = irregularities(
+                frequency,
+                self.stamps,
+                self.offsets,
+                self.axis,
+                accept_gaps=gaps == "mask",
+                lost=self.lost,
+            )
+            for owner, kind, count, first in found:
+                self.faults.add(self.rows.ids[owner], kind, count, self.axis.show(first))
+        inferred = freq is None and len(self.rows.ids) > 1
+        most = ", as most series have" if inferred else ""
+        self.faults.raise_if_any(single, f"freq={frequency.name!r}{most}")
+        ends = self.offsets[1:] - 1
+        moved = frequency.moved(self.stamps, self.offsets, self.axis)
         panel = Panel(
             self.values,
             self.offsets,
             self.rows.ids,
             self.rows.variates,
-            first,
-            last,
+            self.stamps[self.offsets[:-1]],
+            self.stamps[ends],
             self.axis,
             frequency,
             self.rows.form,
+            None if moved is None else moved[ends],
             past=self._columns("past"),
             future=self._columns("future"),
             static=self._static(),
         )
         return panel if positions is None else _on_grid(panel, positions)
-
-    def _check_calendar(
-        self, frequency: Frequency, gaps: str, explicit: bool
-    ) -> np.ndarray | None:
-        """Record the faults of every series; return the positions if rows are missing."""
-        positions, phases = frequency.positions(self.stamps, self.axis)
-        steps = positions[1:] - positions[:-1]
-        off_grid = ~frequency.on_grid(phases, self.axis)
-        suspect = (steps != 1) | (phases[1:] != phases[:-1])
-        suspect[self.offsets[1:-1] - 1] = False
-        marked = np.flatnonzero(suspect)
-        rows = np.concatenate([marked, np.flatnonzero(off_grid)])
-        series = np.unique(np.searchsorted(self.offsets, rows, side="right") - 1)
-        for owner in series:
-            begin, end = self.offsets[owner], self.offsets[owner + 1]
-            part = slice(int(begin), int(end))
-            self._check_series(
-                int(owner),
-                frequency,
-                self.stamps[part],
-                positions[part],
-                phases[part],
-                off_grid[part],
-                accept_gaps=gaps == "mask",
-                explicit=explicit,
-            )
-        return positions if gaps == "mask" and bool((steps[marked] > 1).any()) else None
-
-    def _check_series(
-        self,
-        owner: int,
-        frequency: Frequency,
-        stamps: np.ndarray,
-        positions: np.ndarray,
-        phases: np.ndarray,
-        off_grid: np.ndarray,
-        *,
-        accept_gaps: bool,
-        explicit: bool,
-    ) -> None:
-        name = self.rows.ids[owner]
-        found, counts = np.unique(phases[~off_grid], return_counts=True)
-        stray = off_grid | (phases != found[counts.argmax()] if len(found) else True)
-        kept = positions[~stray]
-        steps = kept[1:] - kept[:-1]
-        forward = steps[steps > 0]
-        values, times = np.unique(forward, return_counts=True)
-        usual = int(values[times.argmax()]) if len(values) else 1
-        # A series that is mostly off the grid, or whose usual step is another one, has no
-        # single bad row: it has another frequency.
-        sparse = usual != 1 and len(stamps) >= 3 and not (accept_gaps and explicit)
-        if sparse or stray.sum() > len(stamps) / 3:
-            self.faults.add(name, "frequency", len(stamps), self.axis.show(stamps[0]))
-            return
-        if stray.any():
-            where = stamps[int(stray.argmax())]
-            self.faults.add(name, "off-grid", int(stray.sum()), self.axis.show(where))
-        regular = stamps[~stray]
-        if (steps == 0).any():
-            where = regular[int((steps == 0).argmax()) + 1]
-            self.faults.add(name, "duplicate", int((steps == 0).sum()), self.axis.show(where))
-        if (steps > 1).any() and not accept_gaps and not stray.any():
-            missing = int((steps[steps > 1] - 1).sum())
-            before = regular[int((steps > 1).argmax())]
-            absent = frequency.future(np.array([before]), 1, self.axis)[0, 0]
-            self.faults.add(name, "gap", missing, self.axis.show(absent))
 
     def _columns(self, role: str) -> dict[str, np.ndarray]:
         columns = self.rows.covariates.get(role, {})

@@ -9,6 +9,7 @@ Dimension letters: S series, C variates.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ from tsar.data.windows import SeriesTensors
 
 __all__ = ["Scaling", "series_tensors"]
 
-# Rows handled at a time: large enough for numpy, small beside the series themselves.
-BLOCK_ROWS = 65_536
+# Values handled at a time: large enough for numpy, small beside the series themselves.
+BLOCK_VALUES = 131_072
+# What rounding alone leaves of a constant is no movement.
+ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
@@ -54,22 +57,25 @@ class Scaling:
             With the biased standard deviation, as scikit-learn's StandardScaler.
         """
         shape = (len(offsets) - 1, values.shape[1])
-        count, total, deviation = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        count, total, rest, squares = (np.zeros(shape) for _ in range(4))
         for block, owner, starts in _blocks(values, offsets, stop):
             seen = ~np.isnan(block)
-            count[owner] += np.add.reduceat(seen, starts, axis=0, dtype=np.float64)
-            total[owner] += np.add.reduceat(np.where(seen, block, 0.0), starts, axis=0)
-        with np.errstate(invalid="ignore"):
-            mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+            np.add.at(count, owner, np.add.reduceat(seen, starts, axis=0, dtype=np.float64))
+            np.add.at(total, owner, np.add.reduceat(np.where(seen, block, 0.0), starts, axis=0))
+        number = np.maximum(count, 1)
+        mean = total / number
         for block, owner, starts in _blocks(values, offsets, stop):
-            lengths = np.diff(np.append(starts, len(block)))
-            gap = block - np.repeat(mean[owner], lengths, axis=0)
-            squares = np.where(np.isnan(gap), 0.0, gap) ** 2
-            deviation[owner] += np.add.reduceat(squares, starts, axis=0)
-        scale = np.sqrt(deviation / np.maximum(count, 1))
-        # What rounding alone leaves of a constant is no movement.
-        scale[scale <= 1e-13 * np.abs(mean)] = 0.0
-        return cls(mean, np.where(count > 0, scale, np.nan))
+            gap = block - np.repeat(mean[owner], np.diff(np.append(starts, len(block))), axis=0)
+            gap[np.isnan(gap)] = 0.0
+            np.add.at(rest, owner, np.add.reduceat(gap, starts, axis=0))
+            np.add.at(squares, owner, np.add.reduceat(np.square(gap, out=gap), starts, axis=0))
+        # What rounding left in the first mean is taken out of both results.
+        rest /= number
+        mean += rest
+        scale = np.sqrt(np.maximum(squares / number - rest**2, 0.0))
+        scale[scale <= ROUNDING * np.abs(mean)] = 0.0
+        unknown = np.where(count > 0, 0.0, np.nan)
+        return cls(mean + unknown, scale + unknown)
 
     def without_change(self) -> "Scaling":
         """Return the scaling that changes nothing, unknown where this one is."""
@@ -104,24 +110,37 @@ class Scaling:
 def _blocks(
     values: np.ndarray, offsets: np.ndarray, stop: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield (rows, their series, where each series begins in them), a few rows at a time."""
-    for begin in range(0, len(values), BLOCK_ROWS):
-        end = min(begin + BLOCK_ROWS, len(values))
-        first = int(np.searchsorted(offsets, begin, side="right")) - 1
-        last = int(np.searchsorted(offsets, end, side="left"))
-        owner = np.arange(first, last)
-        left = np.maximum(offsets[first:last], begin)
-        right = np.minimum(stop[first:last], end)
-        owner, left, right = (array[left < right] for array in (owner, left, right))
-        if not len(owner):
+    """Yield (rows as float64, their series, where each begins in them), some at a time.
+
+    Long series are cut at their own rows and blocks have one layout in memory, so that the
+    sums of a series, to the last bit, depend on nothing but its values.
+    """
+    size = _block_rows(values)
+    begins = np.minimum(offsets[:-1], stop)
+    pieces = -(-(stop - begins) // size)
+    owner = np.repeat(np.arange(len(begins)), pieces)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    left = begins[owner] + number * size
+    right = np.minimum(left + size, stop[owner])
+    # Pieces that end in the same stretch of rows make a block.
+    stretch = (np.cumsum(right - left) - 1) // size
+    cuts = np.flatnonzero(np.diff(stretch)) + 1
+    for first, last in pairwise([0, *cuts.tolist(), len(owner)]):
+        if first == last:
             continue
-        lengths = right - left
+        lengths = right[first:last] - left[first:last]
         starts = np.cumsum(lengths) - lengths
+        begin, end = left[first], right[last - 1]
         if lengths.sum() == end - begin:
-            yield values[begin:end], owner, starts
+            block = values[begin:end]
         else:
-            rows = np.repeat(left - starts, lengths) + np.arange(lengths.sum())
-            yield values[rows], owner, starts
+            rows = np.repeat(left[first:last] - starts, lengths) + np.arange(lengths.sum())
+            block = values[rows]
+        yield np.ascontiguousarray(block, dtype=np.float64), owner[first:last], starts
+
+
+def _block_rows(values: np.ndarray) -> int:
+    return max(BLOCK_VALUES // values.shape[1], 1)
 
 
 def series_tensors(
@@ -153,12 +172,10 @@ def series_tensors(
     """
     scaled = np.empty(values.shape, dtype=np.float32 if dtype == torch.float32 else np.float64)
     divisor = np.where(scaling.scale > 0, scaling.scale, 1.0)
-    lengths = np.diff(offsets)
-    for begin in range(0, len(values), BLOCK_ROWS):
-        end = min(begin + BLOCK_ROWS, len(values))
-        owner = np.searchsorted(offsets, np.arange(begin, end), side="right") - 1
-        if len(lengths) == 1:
-            owner = np.zeros(1, dtype=np.int64)
+    size = _block_rows(values)
+    for begin in range(0, len(values), size):
+        end = min(begin + size, len(values))
+        owner = _owners(offsets, begin, end)
         block = values[begin:end] - scaling.mean[owner]
         block /= divisor[owner]
         scaled[begin:end] = block
@@ -175,12 +192,25 @@ def series_tensors(
     )
 
 
+def _owners(offsets: np.ndarray, begin: int, end: int) -> np.ndarray:
+    """Return the series of the rows ``begin:end``; one entry where it is the same for all."""
+    first = int(np.searchsorted(offsets, begin, side="right")) - 1
+    if offsets[first + 1] >= end:
+        return np.array([first])
+    return np.searchsorted(offsets, np.arange(begin, end), side="right") - 1
+
+
 def _carry_forward(values: np.ndarray, seen: np.ndarray, offsets: np.ndarray) -> None:
     """Overwrite missing values by the last observed one of the series, or by 0."""
-    begins = np.repeat(offsets[:-1], np.diff(offsets))
-    rows = np.arange(len(values))
-    for variate in range(values.shape[1]):
-        source = np.maximum.accumulate(np.where(seen[:, variate], rows, -1))
-        known = source >= begins
-        column = values[:, variate]
-        column[:] = np.where(known, column[np.maximum(source, 0)], 0.0)
+    size = _block_rows(values)
+    # The row of the last observation so far, by variate.
+    latest = np.full((1, values.shape[1]), -1)
+    for begin in range(0, len(values), size):
+        end = min(begin + size, len(values))
+        source = np.where(seen[begin:end], np.arange(begin, end)[:, None], -1)
+        source[:1] = np.maximum(source[:1], latest)
+        np.maximum.accumulate(source, axis=0, out=source)
+        latest = source[-1:].copy()
+        known = source >= offsets[_owners(offsets, begin, end)][:, None]
+        carried = np.take_along_axis(values, np.maximum(source, 0), axis=0)
+        values[begin:end] = np.where(known, carried, 0.0)

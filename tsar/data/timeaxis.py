@@ -16,13 +16,16 @@ from pandas.api import types as dtypes
 
 from tsar.exceptions import DataError, PersistenceError
 
-__all__ = ["DAY", "UNIT", "TimeAxis", "Times", "read_times"]
+__all__ = ["DAY", "UNIT", "TimeAxis", "Times", "Unit", "read_times"]
+
+Unit = Literal["s", "ms", "us", "ns"]
 
 DAY = 86_400_000_000_000
-UNIT = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+UNIT: dict[Unit, int] = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 # The format of text is taken from the first text that has one, looking at this many.
 LOOKED_AT = 100
-NUMERIC_DATE = re.compile(r"\s*(\d{1,2})[/.-](\d{1,2})[/.-]\d{4}")
+MONTH_FIRST = re.compile(r"%m([/.-])%d")
+NUMERIC_DATE = re.compile(r"\s*(\d{1,2})[/.-](\d{1,2})[/.-]\d{2,4}")
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,13 @@ class TimeAxis:
         Time zone of an aware axis.
     style : str or None
         How timestamps are written where the column is not of a datetime dtype: a
-        ``strftime`` format for text, or "date" or "datetime" for Python objects.
+        ``strftime`` format for text, or "date", "datetime" or "Timestamp" for objects.
     dtype : str
         The dtype to give back, where it is not a datetime dtype.
     """
 
     kind: Literal["timestamp", "period", "integer"] = "timestamp"
-    unit: str = "ns"
+    unit: Unit = "ns"
     tz: Any = None
     style: str | None = None
     dtype: str = ""
@@ -55,7 +58,8 @@ class TimeAxis:
         if self.kind == "integer":
             return pd.Index(stamps)
         if self.kind == "period":
-            return pd.PeriodIndex.from_ordinals(stamps, freq=self.period_alias)
+            # The stubs of pandas do not know this constructor.
+            return cast(Any, pd.PeriodIndex).from_ordinals(stamps, freq=self.period_alias)
         index = pd.DatetimeIndex(stamps.view(f"M8[{self.unit}]"))
         return index if self.tz is None else index.tz_localize("UTC").tz_convert(self.tz)
 
@@ -70,8 +74,10 @@ class TimeAxis:
         # Series usually end together: each distinct time is written once.
         distinct, place = np.unique(stamps, return_inverse=True)
         times = cast(pd.DatetimeIndex, self.times(distinct))
-        if self.style is None or self.style == "datetime":
+        if self.style is None or self.style == "Timestamp":
             written = times.astype(object)
+        elif self.style == "datetime":
+            written = pd.Index(times.to_pydatetime(), dtype=object)
         elif self.style == "date":
             written = pd.Index(times.date, dtype=object)
         else:
@@ -121,8 +127,7 @@ class TimeAxis:
     def moved(self, stamps: np.ndarray, offsets: np.ndarray) -> np.ndarray | None:
         """Return how far a clock change moved each stamp from the hour its series keeps.
 
-        Where midnight does not exist, a series of local midnights has one stamp at 01:00;
-        where it occurs twice, the stamp may be the second one.
+        Where midnight does not exist, a series of local midnights has one stamp at 01:00.
 
         Parameters
         ----------
@@ -286,13 +291,16 @@ def _read_objects(times: pd.Index) -> Times:
     wanted = _most_common(zones[known])
     alike = known & (zones == wanted)
     first = values[int(alike.argmax())]
-    parsed = pd.DatetimeIndex(pd.to_datetime(values[alike], utc=True))
-    date = not isinstance(first, datetime.datetime | np.datetime64)
+    parsed = pd.DatetimeIndex(pd.to_datetime(values[alike], utc=True, errors="coerce"))
+    style = type(first).__name__ if type(first) in (datetime.date, datetime.datetime) else ""
     tz = getattr(first, "tzinfo", None)
-    axis = TimeAxis("timestamp", parsed.unit, tz, "date" if date else "datetime", "object")
+    axis = TimeAxis("timestamp", parsed.unit, tz, style or "Timestamp", "object")
     stamps = np.zeros(len(values), dtype=np.int64)
     stamps[alike] = parsed.asi8
-    return Times(stamps, axis, _faults(timestamp=~known, time_zone=known & ~alike))
+    # pandas 2 has no time before 1677.
+    unparsable = ~known
+    unparsable[alike] = parsed.isna()
+    return Times(stamps, axis, _faults(timestamp=unparsable, time_zone=known & ~alike))
 
 
 def _most_common(labels: Sequence[Any] | np.ndarray) -> Any:
@@ -312,17 +320,11 @@ def _read_text(times: pd.Index) -> Times:
             f"the time column holds text that is no time, for example {str(example)!r}; convert it "
             f"with pd.to_datetime(..., format=...), or name another column by time_column="
         )
-    parsed = _parse(times, style)
-    if parsed.isna().any() and style.startswith("%m/%d"):
-        # 03/04/2024 may be April: the order that reads more of the column is meant.
-        other = style.replace("%m/%d", "%d/%m", 1)
-        again = _parse(times, other)
-        if again.isna().sum() < parsed.isna().sum():
-            style, parsed = other, again
+    style, parsed = _parse(times, style, str(example))
     unparsable = np.asarray(parsed.isna())
     stamps, dtype = np.asarray(parsed.asi8), str(times.dtype)
     if not style.endswith("%z"):
-        axis = TimeAxis("timestamp", parsed.unit, None, style, dtype)
+        axis = TimeAxis("timestamp", parsed.unit, parsed.tz, style, dtype)
         return Times(stamps, axis, _faults(timestamp=unparsable))
     # The offset from UTC is all that such text says of its zone.
     zones = np.array([text[-6:] for text in times.astype(object).fillna("")], dtype=object)
@@ -343,9 +345,38 @@ def _guess(text: str) -> str | None:
     return pd.tseries.api.guess_datetime_format(text, dayfirst=day_first)
 
 
-def _parse(times: pd.Index, style: str) -> pd.DatetimeIndex:
+def _parse(times: pd.Index, style: str, example: str) -> tuple[str, pd.DatetimeIndex]:
+    """Return the times, and the format with the day and the month in the right order."""
+    match = MONTH_FIRST.match(style)
+    if match is None:
+        return style, _parse_as(times, style)
+    separator, rest = match.group(1), style[match.end() :]
+    month_first, day_first = style, f"%d{separator}%m{rest}"
+    # 03/04/2024 may be April: the order that reads more of the column is meant.
+    parsed = {order: _parse_as(times, order) for order in (day_first, month_first)}
+    lost = {order: int(np.sum(found.isna())) for order, found in parsed.items()}
+    if lost[month_first] != lost[day_first]:
+        style = min(lost, key=lambda order: lost[order])
+    elif separator == ".":
+        style = day_first
+    elif not parsed[day_first].equals(parsed[month_first]):
+        raise DataError(
+            f"the time column holds text such as {example!r} of which every row can be read with "
+            f"the day or with the month first; use pd.to_datetime(..., dayfirst=True) or "
+            f"dayfirst=False"
+        )
+    return style, parsed[style]
+
+
+def _parse_as(times: pd.Index, style: str) -> pd.DatetimeIndex:
     aware = style.endswith("%z")
-    parsed = pd.to_datetime(times, errors="coerce", format=style, utc=aware)
+    try:
+        parsed = pd.to_datetime(times, errors="coerce", format=style, utc=aware)
+    except ValueError as error:
+        raise DataError(
+            f"the time column holds text that cannot be read as {style!r}: {error}; convert it "
+            f"with pd.to_datetime(..., utc=True)"
+        ) from None
     return pd.DatetimeIndex(parsed)
 
 

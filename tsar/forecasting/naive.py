@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsar.base import Forecaster
+from tsar.base import Forecaster, Learned
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs
@@ -30,15 +30,13 @@ class _Baseline(Forecaster):
         """Return how many of the last values are repeated."""
         raise NotImplementedError
 
-    def _learn(self, panel: Panel, go_on: bool) -> None:
-        season = self._season(panel)
+    def _learn(self, panel: Panel, go_on: bool) -> Learned:
         measured = Scaling.measure(panel.values, panel.offsets, panel.offsets[1:])
-        self._scaling = measured.without_change()
         # A series without any observation is forecast at the level of the others.
         pooled = measured.pooled()
-        self._pooled = replace(pooled, scale=np.ones_like(pooled.scale))
-        self._context_rows = season
-        self.season_length_ = season
+        pooled = replace(pooled, scale=np.ones_like(pooled.scale))
+        self.season_length_ = self._season(panel)
+        return Learned(measured.without_change(), pooled, self.season_length_)
 
     def _forecast_batch(self, inputs: Inputs) -> Tensor:
         history = inputs.target

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsar.base import Forecaster
+from tsar.base import Forecaster, Learned
+from tsar.core.output import Output
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Inputs, Windows, training_cutoffs
@@ -42,14 +43,14 @@ class NetworkSpec:
         Steps in and out.
     n_variates : int
         Variates of the data.
-    output : nn.Module
+    output : Output
         Last module, which follows from the loss; see :mod:`tsar.core.output`.
     """
 
     context_length: int
     horizon: int
     n_variates: int
-    output: nn.Module
+    output: Output
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -235,7 +236,7 @@ class NetworkForecaster(Forecaster):
     def _levels(self) -> list[float]:
         return list(self._fitted_levels)
 
-    def _learn(self, panel: Panel, go_on: bool) -> None:
+    def _learn(self, panel: Panel, go_on: bool) -> Learned:
         go_on = go_on and hasattr(self, "module_")
         device = resolve_device(self.device)
         held_out = self._validation_rows(panel)
@@ -254,25 +255,24 @@ class NetworkForecaster(Forecaster):
         network = self._seeded_network(spec, seed)
         state: TrainingState | None = None
         if go_on:
-            network, state = self._continued(network, panel), self._state
+            network, state = self._continued(network, panel), self._training_state
         result = self._train(network, training, validation, loss, device, seed, state)
-        # What did not move in its training part is measured over all of its rows, as it
-        # would be if it were a new series.
-        whole = self._measure(panel, panel.offsets[1:])
-        constant = measured.scale == 0
-        self._scaling = Scaling(
-            np.where(constant, whole.mean, scaling.mean),
-            np.where(constant, whole.scale, scaling.scale),
-        )
-        self._pooled = pooled
-        self._context_rows = spec.context_length
         self._fitted_levels = tuple(getattr(loss, "levels", ()))
-        self._state = result.state
+        self._training_state: TrainingState = result.state
         self.module_ = network
         self.history_ = result.history
         self.best_epoch_, self.n_epochs_ = result.best_epoch, result.n_epochs
         self.device_, self.seed_ = str(device), seed
         self.interrupted_ = result.interrupted
+        # What did not move in its training part is measured over all of its rows, as it
+        # would be if it were a new series.
+        whole = self._measure(panel, panel.offsets[1:])
+        constant = measured.scale == 0
+        scaling = Scaling(
+            np.where(constant, whole.mean, scaling.mean),
+            np.where(constant, whole.scale, scaling.scale),
+        )
+        return Learned(scaling, pooled, spec.context_length)
 
     def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
         with seeded(seed):
@@ -291,9 +291,10 @@ class NetworkForecaster(Forecaster):
         if not self.early_stopping:
             return np.zeros_like(lengths)
         rows = self.validation_size
+        tail = np.full_like(lengths, rows)
         if not isinstance(rows, int | np.integer):
-            rows = np.maximum((lengths * rows).astype(np.int64), self.horizon)
-        held_out = np.where(lengths - rows >= window, rows, 0)
+            tail = np.maximum((lengths * rows).astype(np.int64), self.horizon)
+        held_out = np.where(lengths - tail >= window, tail, 0)
         if not held_out.any():
             warnings.warn(
                 f"{self._name}: no series has {window} rows beside a validation tail, so training "
@@ -373,7 +374,7 @@ class NetworkForecaster(Forecaster):
         record, tensors = super()._learned_state()
         weights = self.module_.state_dict()
         tensors |= {f"network.{name}": tensor.cpu() for name, tensor in weights.items()}
-        training, progress = self._state.to_tensors()
+        training, progress = self._training_state.to_tensors()
         tensors |= {f"training.{name}": tensor.cpu() for name, tensor in training.items()}
         record["training"] = progress
         record["fitted"] |= {
@@ -392,10 +393,14 @@ class NetworkForecaster(Forecaster):
         )
         network = self._seeded_network(spec, seed=0)
         network.load_state_dict(_under("network.", tensors))
-        self._state = TrainingState.from_tensors(_under("training.", tensors), record["training"])
+        self._training_state = TrainingState.from_tensors(
+            _under("training.", tensors), record["training"]
+        )
         self._fitted_levels = tuple(fitted["levels"])
-        self.history_ = {name: list(values) for name, values in self._state.history.items()}
-        self.best_epoch_, self.n_epochs_ = fitted["best_epoch"], self._state.epoch
+        self.history_ = {
+            name: list(values) for name, values in self._training_state.history.items()
+        }
+        self.best_epoch_, self.n_epochs_ = fitted["best_epoch"], self._training_state.epoch
         self.seed_, self.interrupted_ = fitted["seed"], fitted["interrupted"]
         try:
             device = resolve_device(self.device)

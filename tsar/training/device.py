@@ -7,7 +7,7 @@ import torch
 from tsar.exceptions import ParameterError
 from tsar.params import check_choice
 
-__all__ = ["PRECISIONS", "autocast", "has_fast_bfloat16", "resolve_device"]
+__all__ = ["PRECISIONS", "autocast", "has_fast_bfloat16", "has_fused_optimizers", "resolve_device"]
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 
@@ -70,6 +70,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         flags = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, flag, lambda: False)() for flag in flags)
     return False
+
+
+def has_fused_optimizers(device: torch.device) -> bool:
+    """Whether torch updates all parameters on a device in one pass, its older versions included."""
+    return device.type in ("cpu", "cuda")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

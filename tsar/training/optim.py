@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tsar.params import check_choice
+from tsar.training.device import has_fused_optimizers
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "make_optimizer", "make_schedule", "set_learning_rate"]
 
@@ -41,8 +42,8 @@ def make_optimizer(
     """
     check_choice("make_optimizer", "optimizer", name, OPTIMIZERS)
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    # One fused pass instead of a dozen small ones per parameter; mps has none on older torch.
-    fused = bool(parameters) and parameters[0].device.type in ("cpu", "cuda")
+    # One fused pass instead of a dozen small ones per parameter.
+    fused = bool(parameters) and has_fused_optimizers(parameters[0].device)
     return OPTIMIZERS[name](
         parameters,
         lr=learning_rate,

@@ -14,7 +14,7 @@ __all__ = ["AttentionState", "SoftmaxAttention"]
 
 
 class AttentionState(NamedTuple):
-    """Keys and values of the tokens so far, each (B, N, E, L)."""
+    """Keys and values of the tokens so far, each (B, N, L, E)."""
 
     keys: Tensor
     values: Tensor
@@ -80,56 +80,50 @@ class SoftmaxAttention(Mixer):
         x: Tensor,
         *,
         mask: Tensor | None = None,
-        carry: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        carry: tuple[list[Tensor], list[Tensor]] | None = None,
+    ) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]] | None]:
         """Attend; the carry is the queries and keys of the layers so far."""
         query, key, value = self._project(x)
-        if carry is not None:
-            query = torch.cat([carry[0], query], dim=2)
-            key = torch.cat([carry[1], key], dim=2)
-        mixed = self._attend(query, key, value, mask=mask, causal=self.causal)
-        return mixed, (query, key) if self.residual_scores else None
+        queries, keys = ([], []) if carry is None else carry
+        queries, keys = [*queries, query], [*keys, key]
+        mixed = self._attend(queries, keys, value, mask=mask, causal=self.causal)
+        return mixed, (queries, keys) if self.residual_scores else None
 
     def init_state(self, batch: int) -> AttentionState:
         """Return an empty cache of keys and values."""
         if not self.causal:
             raise NotImplementedError("SoftmaxAttention works step by step only if causal=True")
         weight = self.output.weight
-        empty = weight.new_empty(batch, self.n_heads, len(weight) // self.n_heads, 0)
+        empty = weight.new_empty(batch, self.n_heads, 0, len(weight) // self.n_heads)
         return AttentionState(empty, empty)
 
     def step(self, x_t: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """Attend from one more token to itself and those before it."""
         query, key, value = self._project(x_t[:, None])
         state = AttentionState(
-            torch.cat([state.keys, key], dim=3), torch.cat([state.values, value], dim=3)
+            torch.cat([state.keys, key], dim=2), torch.cat([state.values, value], dim=2)
         )
-        return self._attend(query, state.keys, state.values)[:, 0], state
+        return self._attend([query], [state.keys], state.values)[:, 0], state
 
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values, each (B, N, E, L).
-
-        Small matrices multiply fastest with the token axis last; see
-        :mod:`tsar.core.ops.attention`.
-        """
-        batch, length, _ = x.shape
-        heads = self.query_key_value(x).view(batch, length, 3, -1)
-        columns = heads.permute(2, 0, 3, 1).contiguous()  # (3, B, D, L)
-        return columns.view(3, batch, self.n_heads, -1, length).unbind(0)
+        """Queries, keys and values, each (B, N, L, E)."""
+        heads = self.query_key_value(x).view(*x.shape[:2], 3, self.n_heads, -1)
+        # Tokens last in memory, as small heads multiply fastest, once for all layers to come.
+        return heads.permute(2, 0, 3, 4, 1).contiguous().mT.unbind(0)
 
     def _attend(
         self,
-        query: Tensor,
-        key: Tensor,
+        queries: list[Tensor],
+        keys: list[Tensor],
         value: Tensor,
         *,
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
         mixed = attention(
-            query.transpose(-1, -2),
-            key.transpose(-1, -2),
-            value.transpose(-1, -2),
+            queries,
+            keys,
+            value,
             mask=mask,
             causal=causal,
             scale=self.scale,

@@ -61,7 +61,8 @@ def feedforward(
         return _ChunkedFeedForward.apply(x, *weights, mask)
     hidden = F.gelu(F.linear(x, weight_in, bias_in))
     if mask is not None:
-        hidden = hidden * mask.ones(hidden).view_as(hidden) * mask.factor
+        ones = mask.ones(torch.empty_like(hidden).view(mask.lanes.shape))
+        hidden = hidden * ones.view_as(hidden) * mask.factor
     return F.linear(hidden, weight_out, bias_out)
 
 
@@ -97,11 +98,14 @@ class _ChunkedFeedForward(torch.autograd.Function):
         tokens = x.flatten(0, -2)
         y = tokens.new_empty(len(tokens), len(weight_out))
         scaled_out = weight_out if mask is None else weight_out * mask.factor
-        for part in _chunks(len(tokens), len(weight_in) * x.element_size()):
-            hidden = torch.addmm(bias_in, tokens[part], weight_in.t())
+        chunks = _chunks(len(tokens), len(weight_in) * x.element_size())
+        buffers = _buffers(tokens, len(weight_in), chunks, 2)
+        for part in chunks:
+            hidden, ones = (buffer[: part.stop - part.start] for buffer in buffers)
+            torch.addmm(bias_in, tokens[part], weight_in.t(), out=hidden)
             torch.ops.aten.gelu.out(hidden, out=hidden)
             if mask is not None:
-                hidden *= mask.ones(hidden, part)
+                hidden *= mask.ones(ones, part)
             torch.addmm(bias_out, hidden, scaled_out.t(), out=y[part])
         lanes = None if mask is None else mask.lanes
         ctx.save_for_backward(x, weight_in, bias_in, weight_out, lanes)
@@ -118,12 +122,15 @@ class _ChunkedFeedForward(torch.autograd.Function):
         grad_x = torch.empty_like(tokens)
         grad_in, grad_out = torch.zeros_like(weight_in), torch.zeros_like(weight_out)
         grad_bias = torch.zeros_like(bias_in)
-        for part in _chunks(len(tokens), len(weight_in) * x.element_size()):
-            before = torch.addmm(bias_in, tokens[part], weight_in.t())
-            hidden = F.gelu(before)
-            grad_hidden = grad_y[part] @ scaled_out
+        chunks = _chunks(len(tokens), len(weight_in) * x.element_size())
+        buffers = _buffers(tokens, len(weight_in), chunks, 4)
+        for part in chunks:
+            before, hidden, grad_hidden, ones = (b[: part.stop - part.start] for b in buffers)
+            torch.addmm(bias_in, tokens[part], weight_in.t(), out=before)
+            torch.ops.aten.gelu.out(before, out=hidden)
+            torch.mm(grad_y[part], scaled_out, out=grad_hidden)
             if mask is not None:
-                ones = mask.ones(hidden, part)
+                mask.ones(ones, part)
                 hidden *= ones
                 grad_hidden *= ones
             grad_out.addmm_(grad_y[part].t(), hidden)
@@ -138,4 +145,10 @@ class _ChunkedFeedForward(torch.autograd.Function):
 
 def _chunks(n_tokens: int, bytes_per_token: int) -> list[slice]:
     step = max(_CHUNK_BYTES // bytes_per_token, 1)
-    return [slice(start, start + step) for start in range(0, n_tokens, step)]
+    return [slice(start, min(start + step, n_tokens)) for start in range(0, n_tokens, step)]
+
+
+def _buffers(tokens: Tensor, d_ff: int, chunks: list[slice], n: int) -> list[Tensor]:
+    """Room for the hidden activations of one chunk, ``n`` times, used by all chunks in turn."""
+    longest = chunks[0].stop if chunks else 0
+    return [tokens.new_empty(longest, d_ff) for _ in range(n)]

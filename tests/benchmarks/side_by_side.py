@@ -1,0 +1,99 @@
+"""Two environments taking turns at the same job, so that a drifting machine hits both."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+__all__ = ["ROOT", "answer", "take_turns"]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def answer(job: Callable[[], object]) -> None:
+    """Run the job once for every line of the input; answer with its seconds."""
+    for _ in sys.stdin:
+        started, busy = time.perf_counter(), time.process_time()
+        job()
+        print(time.perf_counter() - started, time.process_time() - busy, flush=True)
+
+
+class _Worker:
+    """A process of one environment that does its job when asked to."""
+
+    def __init__(self, command: list[str], own: bool) -> None:
+        # The last lines of an error are shown; what toolkits print on the way is not.
+        self.process = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": str(ROOT) if own else ""},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if own else subprocess.DEVNULL,
+        )
+
+    def run(self) -> tuple[float, float]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        while line and not _is_timing(line):
+            line = self.process.stdout.readline()
+        if not line:
+            errors = self.process.stderr.read() if self.process.stderr else ""
+            raise SystemExit(f"the worker {self.process.args} ended early\n{errors}")
+        seconds, busy = line.split()
+        return float(seconds), float(busy)
+
+
+def _is_timing(line: str) -> bool:
+    """Whether a line is an answer, and not something a toolkit prints."""
+    try:
+        return len([float(word) for word in line.split()]) == 2
+    except ValueError:
+        return False
+
+
+def take_turns(
+    theirs: list[str], ours: list[str], *, warmup: int, repeats: int, what: str
+) -> float:
+    """Let two workers take turns and print their medians and the ratio.
+
+    Parameters
+    ----------
+    theirs, ours : list of str
+        Commands that call :func:`answer`: of the other toolkit, and of this one.
+    warmup, repeats : int
+        Turns not counted, and counted.
+    what : str
+        What a turn is, for the report.
+
+    Returns
+    -------
+    float
+        Median over the turns of their time divided by ours.
+    """
+    workers = {"neuralforecast": _Worker(theirs, own=False), "tsar": _Worker(ours, own=True)}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in workers}
+    for turn in range(warmup + repeats):
+        for name, worker in workers.items():
+            timing = worker.run()
+            if turn >= warmup:
+                times[name].append(timing)
+    for worker in workers.values():
+        worker.process.communicate()
+    print(what)
+    for name, timings in times.items():
+        seconds, busy = (statistics.median(column) for column in zip(*timings, strict=True))
+        fastest = min(s for s, _ in timings)
+        print(
+            f"  {name:>14}: {seconds * 1e3:9.2f} ms "
+            f"(fastest {fastest * 1e3:.2f} ms, processor {busy * 1e3:.2f} ms)"
+        )
+    pairs = zip(times["neuralforecast"], times["tsar"], strict=True)
+    ratio = statistics.median(a / b for (a, _), (b, _) in pairs)
+    print(f"  {'ratio':>14}: {ratio:9.2f} (median of {repeats} turns)", flush=True)
+    return ratio

@@ -1,0 +1,107 @@
+"""Forecasting many windows with a function that forecasts one batch of one length.
+
+Dimension letters: B windows in a batch, L context steps, H horizon, C variates, Q quantiles.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsar.data.windows import Inputs, SeriesTensors
+
+__all__ = ["roll_windows"]
+
+# Values in one batch of contexts: large enough to keep the processor busy, small enough that
+# the memory does not depend on how many series there are.
+BATCH_VALUES = 400_000
+
+
+def roll_windows(
+    forecast_batch: Callable[[Inputs], Tensor],
+    point: Callable[[Tensor], Tensor],
+    tensors: SeriesTensors,
+    series: np.ndarray,
+    cutoffs: np.ndarray,
+    *,
+    context_length: int,
+    horizon: int,
+) -> np.ndarray:
+    """Forecast any number of steps after each cutoff.
+
+    Parameters
+    ----------
+    forecast_batch : function
+        Maps a batch of contexts to a forecast (B, H, C) or (B, H, C, Q) of its own length.
+    point : function
+        Takes the point forecast (B, H, C) out of such a forecast.
+    tensors : SeriesTensors
+        The series.
+    series, cutoffs : int64 arrays of shape (n_windows,)
+        Which series each window is cut from, and the row at which its forecast begins.
+    context_length : int
+        Steps before the cutoff that are read.
+    horizon : int
+        Steps to forecast; beyond H, the point forecast is appended to the context.
+
+    Returns
+    -------
+    float64 array of shape (n_windows, horizon, C) or (n_windows, horizon, C, Q)
+    """
+    device = tensors.values.device
+    owner = torch.from_numpy(np.asarray(series, dtype=np.int64)).to(device)
+    cutoff = torch.from_numpy(np.asarray(cutoffs, dtype=np.int64)).to(device)
+    # Windows with missing steps are forecast apart, so that a complete one has the same
+    # forecast whatever else is in the frame.
+    complete = _complete(tensors, owner, cutoff, context_length)
+    size = max(BATCH_VALUES // (context_length * tensors.values.shape[1]), 1)
+    forecast: np.ndarray | None = None
+    for whole in (True, False):
+        group = (complete == whole).nonzero()[:, 0]
+        for part in group.split(size) if len(group) else ():
+            history, seen = tensors.gather(owner[part], cutoff[part], context_length, 0)
+            inputs = Inputs(history, None if whole else seen)
+            with torch.inference_mode():
+                steps = _roll(forecast_batch, point, inputs, horizon).cpu().double().numpy()
+            if forecast is None:
+                forecast = np.empty((len(owner), *steps.shape[1:]))
+            forecast[part.cpu().numpy()] = steps
+    assert forecast is not None, "there is at least one window"
+    return forecast
+
+
+def _complete(tensors: SeriesTensors, owner: Tensor, cutoff: Tensor, context_length: int) -> Tensor:
+    """Return which windows have an observation at every step, shape (n_windows,)."""
+    begin = cutoff - context_length
+    complete = begin >= tensors.offsets[owner]
+    if tensors.observed is None:
+        return complete
+    # Counting missing rows cumulatively answers every window with two look-ups.
+    missing = (~tensors.observed).any(dim=1).cumsum(0)
+    missing = torch.cat([missing.new_zeros(1), missing])
+    return complete & (missing[cutoff] == missing[begin.clamp(min=0)])
+
+
+def _roll(
+    forecast_batch: Callable[[Inputs], Tensor],
+    point: Callable[[Tensor], Tensor],
+    inputs: Inputs,
+    horizon: int,
+) -> Tensor:
+    """Forecast one batch, feeding the point forecast back where the horizon is longer."""
+    steps = forecast_batch(inputs)
+    if horizon <= steps.shape[1]:
+        return steps[:, :horizon]
+    parts, done, context = [steps], steps.shape[1], inputs.target.shape[1]
+    while done < horizon:
+        known = point(parts[-1]).to(inputs.target.dtype)
+        target = torch.cat([inputs.target, known], dim=1)[:, -context:]
+        observed = inputs.observed
+        if observed is not None:
+            seen = torch.ones_like(known, dtype=torch.bool)
+            observed = torch.cat([observed, seen], dim=1)[:, -context:]
+        inputs = Inputs(target, observed)
+        parts.append(forecast_batch(inputs))
+        done += steps.shape[1]
+    return torch.cat(parts, dim=1)[:, :horizon]
