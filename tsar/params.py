@@ -150,7 +150,7 @@ def check_parameters(estimator: Any) -> None:
         Names the class, the parameter, what is admitted and what was received;
         an unknown string gets the nearest admitted one as a suggestion.
     """
-    hints = _hints(type(estimator))
+    hints = _hints(estimator.__class__)
     for name, value in estimator.get_params(deep=False).items():
         hint = hints[name]
         if _matches(value, hint):

@@ -1,15 +1,19 @@
-"""Time one training step of PatchTST here and in neuralforecast, side by side.
+"""Time the training steps of PatchTST here and in neuralforecast, side by side.
 
     python tests/benchmarks/train_step.py --neuralforecast FOLDER/bin/python
 
 FOLDER is what setup_neuralforecast.sh made. Both sides run the published ETTh1 setting: 128
 windows of 7 variates (896 sequences), context 336, horizon 96, patches of 16 every 8, width 16,
-4 heads, feed-forward 128, 3 layers, dropout 0.3, batch norm, residual attention. A step is the
-forward pass, the squared error, the backward pass and Adam, on windows already in memory; what
-either toolkit does around it is left out. The two processes take turns, step by step.
+4 heads, feed-forward 128, 3 layers, dropout 0.3, batch norm, residual attention.
+
+Two things are timed. "fit" is the step a user waits for: the time from one step to the next
+inside each toolkit's own training loop, on 7 series of 8640 hours. "network" leaves the loops
+out: forward pass, squared error, backward pass and Adam, on windows already in memory. The two
+processes take turns, and the ratio is the median over turns.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -18,18 +22,17 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 N_WINDOWS, N_VARIATES, CONTEXT, HORIZON = 128, 7, 336, 96
+N_ROWS, N_FIT_STEPS = 8640, 10
 
 
-def tsar_step(precision: str) -> Callable[[], None]:
-    """Build the step of this project."""
-    import torch
-
-    from tsar.data.windows import Batch, Inputs
+def tsar_network() -> tuple[Any, Any]:
+    """Build the loss and the network of this project."""
     from tsar.forecasting.patchtst import PatchTSTNetwork
-    from tsar.training import autocast, make_loss, make_optimizer
+    from tsar.training import make_loss
 
     loss = make_loss("mse")
     network = PatchTSTNetwork(
@@ -41,30 +44,79 @@ def tsar_step(precision: str) -> Callable[[], None]:
         d_ff=128,
         dropout=0.3,
     )
+    return loss, network
+
+
+def tsar_step(precision: str) -> Callable[[], list[float]]:
+    """Build a turn of one bare step of this project."""
+    import torch
+
+    from tsar.data.windows import Inputs
+    from tsar.training import autocast, make_optimizer
+
+    loss, network = tsar_network()
     optimizer = make_optimizer("adam", network.parameters(), 1e-4)
     inputs = Inputs(torch.randn(N_WINDOWS, CONTEXT, N_VARIATES))
-    batch = Batch(inputs, torch.randn(N_WINDOWS, HORIZON, N_VARIATES), None, None)
+    target = torch.randn(N_WINDOWS, HORIZON, N_VARIATES)
 
-    def step() -> None:
+    def turn() -> list[float]:
+        started = time.perf_counter()
         with autocast(torch.device("cpu"), precision):
-            forecast = network(batch.inputs)
+            forecast = network(inputs)
         optimizer.zero_grad()
-        loss(forecast, batch.target).backward()
+        loss(forecast, target).backward()
         optimizer.step()
+        return [time.perf_counter() - started]
 
-    return step
+    return turn
 
 
-def neuralforecast_step(precision: str) -> Callable[[], None]:
-    """Build the step of neuralforecast; it takes every sequence as a window of one series."""
+def tsar_fit(precision: str) -> Callable[[], list[float]]:
+    """Build a turn of some steps in the training loop of this project."""
+    import numpy as np
+    import torch
+
+    from tsar.data.windows import Batch, SeriesTensors, Windows
+    from tsar.training import TrainingOptions, train
+
+    class TimedWindows(Windows):
+        """Windows that note when each batch is asked for: once a step."""
+
+        asked: list[float]
+
+        def batch(self, index: torch.Tensor) -> Batch:
+            self.asked.append(time.perf_counter())
+            return super().batch(index)
+
+    loss, network = tsar_network()
+    series = SeriesTensors(torch.randn(N_ROWS, N_VARIATES), None, torch.tensor([0, N_ROWS]))
+    cutoffs = np.array([CONTEXT]), np.array([N_ROWS - HORIZON])
+    windows = TimedWindows(series, *cutoffs, CONTEXT, HORIZON)
+    options = TrainingOptions(
+        max_epochs=None,
+        max_steps=N_FIT_STEPS,
+        batch_size=N_WINDOWS,
+        learning_rate=1e-4,
+        precision=precision,
+    )
+
+    def turn() -> list[float]:
+        windows.asked = []
+        train(network, windows, None, loss, options, device=torch.device("cpu"), seed=0)
+        return intervals(windows.asked)
+
+    return turn
+
+
+def neuralforecast_model(**options: Any) -> Any:
+    """Build the model of neuralforecast with the same sizes and parts."""
     import logging
 
     logging.disable(logging.INFO)
-    import torch
     from neuralforecast.losses.pytorch import MSE
     from neuralforecast.models import PatchTST
 
-    network = PatchTST(
+    return PatchTST(
         h=HORIZON,
         input_size=CONTEXT,
         encoder_layers=3,
@@ -77,90 +129,146 @@ def neuralforecast_step(precision: str) -> Callable[[], None]:
         stride=8,
         revin_subtract_last=False,
         batch_normalization=True,
+        learning_rate=1e-4,
         loss=MSE(),
-    ).train()
+        **options,
+    )
+
+
+def neuralforecast_step(precision: str) -> Callable[[], list[float]]:
+    """Build a turn of one bare step; every sequence is a window of one series there."""
+    import torch
+
+    network = neuralforecast_model().train()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     inputs = {"insample_y": torch.randn(N_WINDOWS * N_VARIATES, CONTEXT, 1)}
     target = torch.randn(N_WINDOWS * N_VARIATES, HORIZON, 1)
 
-    def step() -> None:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = network.loss(y=target, y_hat=network(inputs))
+    def turn() -> list[float]:
+        started = time.perf_counter()
+        loss = network.loss(y=target, y_hat=network(inputs))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return [time.perf_counter() - started]
 
-    return step
+    return turn
 
 
-def work(kind: str, precision: str, threads: int) -> None:
-    """Answer each line of the input with the seconds and processor seconds of a step."""
+def neuralforecast_fit(precision: str) -> Callable[[], list[float]]:
+    """Build a turn of some steps of its training loop."""
+    import numpy as np
+    import pandas as pd
+    from neuralforecast import NeuralForecast
+    from pytorch_lightning.callbacks import Callback
+
+    class Clock(Callback):
+        """Notes when each step ends; shared, because the model is copied with its callbacks."""
+
+        ended: list[float] = []
+
+        def on_train_batch_end(self, *args: Any, **options: Any) -> None:
+            self.ended.append(time.perf_counter())
+
+    dates = pd.date_range("2020-01-01", periods=N_ROWS, freq="h")
+    values = np.random.default_rng(0).normal(size=(N_VARIATES, N_ROWS)).astype("float32")
+    frame = pd.concat(
+        pd.DataFrame({"unique_id": f"s{i}", "ds": dates, "y": y}) for i, y in enumerate(values)
+    )
+    model = neuralforecast_model(
+        max_steps=N_FIT_STEPS,
+        windows_batch_size=N_WINDOWS * N_VARIATES,
+        batch_size=N_VARIATES,
+        callbacks=[Clock()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    forecaster = NeuralForecast([model], freq="h")
+
+    def turn() -> list[float]:
+        Clock.ended.clear()
+        forecaster.fit(frame)
+        return intervals(Clock.ended)
+
+    return turn
+
+
+def intervals(times: list[float]) -> list[float]:
+    """Return the seconds between one step and the next, the first ones being warm-up."""
+    return [after - before for before, after in itertools.pairwise(times)][1:]
+
+
+TURNS = {
+    ("tsar", "network"): tsar_step,
+    ("tsar", "fit"): tsar_fit,
+    ("neuralforecast", "network"): neuralforecast_step,
+    ("neuralforecast", "fit"): neuralforecast_fit,
+}
+
+
+def work(toolkit: str, part: str, precision: str, threads: int) -> None:
+    """Answer each line of the input with the median seconds of a step in one turn."""
     import torch
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")
-    step = {"tsar": tsar_step, "neuralforecast": neuralforecast_step}[kind](precision)
+    turn = TURNS[toolkit, part](precision)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a toolkit prints must not come between the answers
     for _ in sys.stdin:
-        started, busy = time.perf_counter(), time.process_time()
-        step()
-        print(time.perf_counter() - started, time.process_time() - busy, flush=True)
+        print(statistics.median(turn()), file=answers, flush=True)
 
 
 class Worker:
-    """A process of one of the two environments that makes a step when asked to."""
+    """A process of one of the two environments that takes a turn when asked to."""
 
-    def __init__(self, python: str, kind: str, options: argparse.Namespace) -> None:
-        command = [python, __file__, "--worker", kind, "--threads", str(options.threads)]
-        command += ["--precision", options.precision if kind == "tsar" else "float32"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT) if kind == "tsar" else ""}
+    def __init__(self, toolkit: str, part: str, options: argparse.Namespace) -> None:
+        ours = toolkit == "tsar"
+        python = sys.executable if ours else options.neuralforecast
+        command = [python, __file__, "--worker", f"{toolkit}/{part}"]
+        command += ["--threads", str(options.threads), "--precision", options.precision]
         self.process = subprocess.Popen(
             command,
-            env=environment,
+            env={**os.environ, "PYTHONPATH": str(ROOT) if ours else ""},
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
 
-    def step(self) -> tuple[float, float]:
+    def turn(self) -> float:
+        """Return the seconds of a step."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        seconds, busy = self.process.stdout.readline().split()
-        return float(seconds), float(busy)
+        return float(self.process.stdout.readline())
 
     def close(self) -> None:
         self.process.communicate()
 
 
-def compare(options: argparse.Namespace) -> None:
-    """Let the two take turns and print the medians and their ratio."""
-    workers = {
-        "neuralforecast": Worker(options.neuralforecast, "neuralforecast", options),
-        f"tsar {options.precision}": Worker(sys.executable, "tsar", options),
-    }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in workers}
-    for _ in range(options.warmup):
-        for worker in workers.values():
-            worker.step()
-    for _ in range(options.repeats):
+def compare(part: str, options: argparse.Namespace) -> None:
+    """Let the two take turns and print their medians and the ratio."""
+    workers = {name: Worker(name, part, options) for name in ("neuralforecast", "tsar")}
+    times: dict[str, list[float]] = {name: [] for name in workers}
+    for repeat in range(options.warmup + options.repeats):
         for name, worker in workers.items():
-            times[name].append(worker.step())
+            seconds = worker.turn()
+            if repeat >= options.warmup:
+                times[name].append(seconds)
     for worker in workers.values():
         worker.close()
-    theirs, ours = ([s for s, _ in pairs] for pairs in times.values())
-    for name, pairs in times.items():
-        seconds, busy = (statistics.median(column) for column in zip(*pairs, strict=True))
-        fastest = min(s for s, _ in pairs)
-        print(
-            f"{name:>16}: {seconds * 1e3:6.0f} ms a step "
-            f"(fastest {fastest * 1e3:.0f} ms, processor {busy * 1e3:.0f} ms)"
-        )
-    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    theirs, ours = times["neuralforecast"], times["tsar"]
+    ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
     print(
-        f"           ratio: {statistics.median(ratios):.2f} (median of {len(ratios)} pairs; "
-        f"of the fastest {min(theirs) / min(ours):.2f}; {options.threads} threads)"
+        f"{part:8s}  neuralforecast {statistics.median(theirs) * 1e3:5.0f} ms"
+        f"  tsar {options.precision} {statistics.median(ours) * 1e3:5.0f} ms  ratio {ratio:.2f}"
+        f"  (fastest {min(theirs) * 1e3:.0f} and {min(ours) * 1e3:.0f} ms,"
+        f" {len(ours)} turns, {options.threads} threads)",
+        flush=True,
     )
 
 
@@ -169,16 +277,18 @@ def main() -> None:
     parser.add_argument("--neuralforecast", help="python of an environment with neuralforecast")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "auto"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--warmup", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--worker", choices=["tsar", "neuralforecast"], help=argparse.SUPPRESS)
+    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.precision, options.threads)
+        toolkit, part = options.worker.split("/")
+        work(toolkit, part, options.precision, options.threads)
     elif not options.neuralforecast:
         parser.error("--neuralforecast is needed; setup_neuralforecast.sh makes the environment")
     else:
-        compare(options)
+        for part in ("fit", "network"):
+            compare(part, options)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def test_periods_are_read_at_their_start_or_day(freq):
     periods = pd.period_range("2024-01-01", periods=20, freq=freq)
     found = calendar_features(periods)
     expected = [
-        [p.hour / 23, p.dayofweek / 6, (p.day - 1) / 30, (p.dayofyear - 1) / 365] for p in periods
+        [p.hour / 23, p.day_of_week / 6, (p.day - 1) / 30, (p.day_of_year - 1) / 365]
+        for p in periods
     ]
     np.testing.assert_allclose(found, np.array(expected) - 0.5, atol=1e-6)
 

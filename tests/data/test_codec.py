@@ -82,7 +82,7 @@ def test_unknown_kinds_are_refused(stored):
     [
         pd.Index(["a", "b"]),
         pd.Index(["a", "b"], dtype=object),
-        pd.Index(["a", None], dtype="string"),
+        pd.Index(["a", "b"], dtype="string"),
         pd.Index([None], dtype=object),
         pd.Index([1, "b", 2.5], dtype=object, name="mixed"),
         pd.Index([3, 1, 2], dtype="int16", name="shop"),

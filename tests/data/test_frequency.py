@@ -351,6 +351,16 @@ def test_series_at_another_hour_is_not_moved_by_its_neighbours():
     assert (np.diff(positions[:30]) == 1).all() and (np.diff(positions[30:]) == 1).all()
 
 
+def test_stray_stamp_before_a_skipped_midnight_moves_nothing_else():
+    days = pd.date_range("2018-10-25", periods=30, freq="D")
+    index = days.tz_localize("America/Sao_Paulo", nonexistent="shift_forward")
+    stray = list(index)
+    stray[9] += pd.Timedelta(seconds=37)
+    stamps, offsets, axis = _stamps_of(pd.DatetimeIndex(stray))
+    _, phases = Frequency.parse("D", axis).positions(stamps, offsets, axis)
+    assert np.flatnonzero(phases != phases[0]).tolist() == [9]
+
+
 def test_midnights_of_another_zone_are_lengths_of_time():
     index = pd.date_range("2024-03-01", periods=90, freq="D", tz="UTC").tz_convert("Europe/Berlin")
     found, frequency = _next(index[:60], None, horizon=30)
@@ -462,3 +472,13 @@ def test_day_of_the_month_and_its_share():
     assert month_day(days.to_numpy().astype("M8[D]")) == (0, 0.75)
     days = pd.DatetimeIndex(["2024-01-30", "2024-02-29", "2024-03-30", "2024-04-30"])
     assert month_day(days.to_numpy().astype("M8[D]")) == (30, 1.0)
+
+
+@pytest.mark.parametrize("freq", ["h", "D", "MS"])
+def test_end_of_nanoseconds_is_no_earlier_time(freq):
+    index = pd.date_range("2262-01-01", periods=3, freq=freq).as_unit("ns")
+    read = read_times(index)
+    frequency = Frequency.parse(freq, read.axis)
+    assert frequency.future(read.stamps[-1:], 1, read.axis)[0, 0] > read.stamps[-1]
+    with pytest.raises(DataError, match=r"do not fit into the time column \(unit 'ns'\)"):
+        frequency.future(read.stamps[-1:], 100_000 if freq == "h" else 2000, read.axis)

@@ -130,11 +130,23 @@ def test_bad_values_name_series_column_and_stamp(kind):
     assert "expected freq" not in str(error.value)
 
 
-def test_huge_values_are_not_infinite():
-    values = np.full(60, 1.7e308)
-    assert Panel.from_frame(pd.Series(values, index=HOURS)).values.max() == 1.7e308
-    values = np.full(60, 3e38, dtype=np.float32)
-    assert Panel.from_frame(pd.Series(values, index=HOURS)).values.dtype == np.float32
+def test_values_of_a_series_are_in_no_column():
+    series = pd.Series(np.arange(60.0), index=HOURS, name="load")
+    series.iloc[7] = np.inf
+    with pytest.raises(DataError, match=f"  the Series: infinite, count 1, first at {HOURS[7]}"):
+        Panel.from_frame(series)
+
+
+def test_values_too_large_to_be_squared_are_refused():
+    values = np.full((60, 2), 1e149)
+    values[::2] *= -1
+    assert Panel.from_frame(pd.DataFrame(values, index=HOURS)).values.max() == 1e149
+    values[[5, 8], 1] = -1e160, 1.7e308
+    values[6, 1] = np.nan
+    with pytest.raises(DataError, match="column 1: infinite, count 2, .*\n.*\n.* beyond 1e150"):
+        Panel.from_frame(pd.DataFrame(values, index=HOURS))
+    single = np.full(60, 3e38, dtype=np.float32)
+    assert Panel.from_frame(pd.Series(single, index=HOURS)).values.dtype == np.float32
 
 
 def test_mixed_zones_name_the_series():
@@ -309,6 +321,51 @@ def test_empty_frames_are_refused():
     timeless = _panel(2, 5).assign(ds=pd.NaT)
     with pytest.raises(DataError, match="timestamp, count 5"):
         Panel.from_frame(timeless)
+
+
+@pytest.mark.parametrize("freq", [None, "W-WED", "D"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_series_without_any_time_is_named(freq, place):
+    stamps = pd.date_range("2024-01-03", periods=5, freq=freq or "D")
+    frame = pd.DataFrame({"unique_id": np.repeat([4, 5, 6], 5), "ds": np.tile(stamps, 3), "y": 1.0})
+    frame.loc[place * 5 : place * 5 + 4, "ds"] = pd.NaT
+    other = 4 if place else 6
+    frame.loc[frame.index[frame["unique_id"] == other][3], "y"] = np.inf
+    with pytest.raises(DataError) as error:
+        Panel.from_frame(frame, freq=freq)
+    assert _faults(error) == {
+        (4 + place, "timestamp", 5, "NaT", None),
+        (other, "infinite", 1, str(stamps[3]), "y"),
+    }
+
+
+def test_missing_times_in_the_index_are_faults():
+    frame = pd.DataFrame({"a": np.arange(60.0), "b": 1.0}, index=HOURS)
+    frame.index = frame.index.where(np.arange(60) != 7)
+    with pytest.raises(DataError) as error:
+        Panel.from_frame(frame)
+    assert _faults(error) == {(None, "timestamp", 1, "NaT", None)}
+
+
+def test_mask_of_a_wrong_date_is_refused():
+    """One stamp in another century, and a mask of billions of rows."""
+    frame = _panel(2, 60, "s")
+    frame.loc[119, "ds"] = pd.Timestamp("2205-01-01")
+    with pytest.raises(
+        DataError, match="gaps='mask' would add 5[0-9]{9} rows .* id 's0001', which"
+    ):
+        Panel.from_frame(frame, gaps="mask")
+
+
+def test_frequency_of_another_kind_of_time_is_refused():
+    fitted = Panel.from_frame(pd.Series(np.arange(60.0), index=HOURS)).frequency
+    with pytest.raises(DataError, match="holds integers, which do not go with the fitted freq='h'"):
+        Panel.from_frame(pd.Series(np.arange(60.0)), freq=fitted)
+    fitted = Panel.from_frame(pd.Series(np.arange(60.0))).frequency
+    with pytest.raises(
+        DataError, match="holds timestamps, which do not go with the fitted freq='1'"
+    ):
+        Panel.from_frame(pd.Series(np.arange(60.0), index=HOURS), freq=fitted)
 
 
 def test_frequency_is_asked_for_when_it_cannot_be_known():

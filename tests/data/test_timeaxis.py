@@ -67,11 +67,11 @@ def test_what_is_read_is_written(name):
     assert list(read.axis.index(read.stamps[order])) == list(expected[order])
 
 
-@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize(
+    "name", [n for n in COLUMNS if "period" not in n and "int" not in n.lower()]
+)
 def test_stamps_are_instants(name):
     column, read = COLUMNS[name], read_times(COLUMNS[name])
-    if read.axis.kind != "timestamp":
-        pytest.skip("not timestamps")
     aware = read.axis.tz is not None
     days_first = name == "german text"
     parsed = column if aware else pd.to_datetime(column, dayfirst=days_first)

@@ -30,8 +30,8 @@ def calendar_features(times: pd.Index) -> np.ndarray:
         return np.zeros((len(times), len(CALENDAR_FEATURES)), dtype=np.float32)
     features = (
         times.hour / 23 - 0.5,
-        times.dayofweek / 6 - 0.5,
+        times.day_of_week / 6 - 0.5,
         (times.day - 1) / 30 - 0.5,
-        (times.dayofyear - 1) / 365 - 0.5,
+        (times.day_of_year - 1) / 365 - 0.5,
     )
     return np.stack([np.asarray(feature, dtype=np.float32) for feature in features], axis=1)

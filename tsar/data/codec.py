@@ -49,7 +49,8 @@ def decode(value: Any) -> Any:
         return [decode(item) for item in value]
     if not isinstance(value, dict):
         return value
-    kind, content = next(iter(value.items())) if len(value) == 1 else (sorted(value), None)
+    content: Any
+    kind, content = next(iter(value.items())) if len(value) == 1 else (", ".join(value), None)
     if kind == "tuple":
         return tuple(decode(item) for item in content)
     if kind == "offset":

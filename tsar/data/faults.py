@@ -23,7 +23,8 @@ REPAIRS = {
     "gap": "a gap: pass gaps='mask' to treat missing rows as missing values, or reindex",
     "off-grid": "an off-grid timestamp: round it to the grid, or pass the right freq",
     "frequency": "another frequency: resample the series, or model it on its own",
-    "infinite": "an infinite value: replace it, for example by NaN, which is masked",
+    "infinite": "an infinite value, or one beyond 1e150: replace it, for example by NaN, which "
+    "is masked",
     "non-numeric": "a value that is no number: pd.to_numeric(df[column], errors='coerce') makes "
     "it NaN, df[column].astype(float) converts booleans",
 }
@@ -42,13 +43,13 @@ class Faults:
         """Record ``count`` faults of one kind in one series (and column, for values)."""
         self._rows.append((_plain(series), kind, count, first, _plain(column)))
 
-    def raise_if_any(self, single: bool, frequency: str | None = None) -> None:
+    def raise_if_any(self, whole: str | None = None, frequency: str | None = None) -> None:
         """Raise one :class:`DataError` for everything recorded.
 
         Parameters
         ----------
-        single : bool
-            Whether the frame holds one series that has no id.
+        whole : str or None
+            What to call the data where they are one series without an id.
         frequency : str or None
             What the rows were checked against, in words.
         """
@@ -57,7 +58,7 @@ class Faults:
         table = pd.DataFrame(self._rows, columns=["id", "kind", "count", "first", "column"])
         lines = []
         for series, kind, count, first, column in self._rows[:SHOWN]:
-            where = "the frame" if single else f"id {series!r}"
+            where = f"id {series!r}" if whole is None else whole
             where += "" if column is None else f", column {column!r}"
             lines.append(f"  {where}: {kind}, count {count}, first at {first}")
         if len(self._rows) > SHOWN:

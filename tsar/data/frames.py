@@ -65,6 +65,11 @@ class FrameForm:
         """Whether several series can be told apart by their id."""
         return self.kind == "multiindex" or (self.kind == "long" and self.id_name is not None)
 
+    @property
+    def word(self) -> str:
+        """What a user calls such data."""
+        return "the Series" if self.squeeze else "the frame"
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -208,7 +213,7 @@ def _holds_times(column: pd.Series) -> bool:
     if not len(some) or isinstance(some.iloc[0], numbers.Number):
         return False
     try:
-        read_times(pd.Index(some))
+        read_times(_as_index(some))
     except DataError:
         return False
     return True
@@ -244,7 +249,7 @@ def _read_long(
         _form(df, "long", names, id_name, time_name),
         ids,
         codes,
-        pd.Index(df[time_name]),
+        _as_index(df[time_name]),
         names,
         values,
         bad,
@@ -290,7 +295,12 @@ def _form(
 
 def _factorize(ids: Any) -> tuple[pd.Index, np.ndarray]:
     codes, uniques = pd.factorize(ids)
-    return pd.Index(uniques), codes.astype(np.int64, copy=False)
+    return _as_index(uniques), codes.astype(np.int64, copy=False)
+
+
+def _as_index(column: Any) -> pd.Index:
+    # Without its dtype, pandas 2 looks for another one.
+    return pd.Index(column, dtype=column.dtype)
 
 
 def _one_series(df: pd.DataFrame) -> tuple[pd.Index, np.ndarray]:

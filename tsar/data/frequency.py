@@ -327,7 +327,23 @@ class Frequency:
         Returns
         -------
         int64 array of shape (S, horizon)
+
+        Raises
+        ------
+        DataError
+            They lie beyond what 64 bits hold: nanoseconds end in the year 2262.
         """
+        stamps = self._following(last, horizon, axis, moved)
+        if len(stamps) and (stamps.min(axis=1) <= last).any():
+            raise DataError(
+                f"the stamps that follow {axis.show(int(last.max()))} do not fit into the time "
+                f"column (unit {axis.unit!r}); convert it to a coarser unit, or shorten the horizon"
+            )
+        return stamps
+
+    def _following(
+        self, last: np.ndarray, horizon: int, axis: TimeAxis, moved: np.ndarray | None
+    ) -> np.ndarray:
         ahead = np.arange(1, horizon + 1, dtype=np.int64)
         if self.rule == "steps":
             return last[:, None] + ahead * self.step

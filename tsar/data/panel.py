@@ -21,6 +21,12 @@ from tsar.exceptions import DataError
 
 __all__ = ["Panel"]
 
+# The square of a larger value is no finite number.
+LARGEST = 1e150
+# A wrong date may open a hole of any size: masks are made up to this many rows, or up to
+# this many times the rows of the data.
+MASKED_ROWS, MASKED_GROWTH = 10_000_000, 1000
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -255,6 +261,9 @@ class _Reader:
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
+        self.ids = rows.ids
+        # What to call a single series that has no id.
+        self.whole = None if rows.form.has_ids else rows.form.word
         self.faults = Faults()
         self.codes, self.values = rows.codes, rows.values
         read = read_times(rows.times)
@@ -275,9 +284,14 @@ class _Reader:
         if unusable.any() or timeless.any():
             self._select(np.flatnonzero(~(unusable | timeless)))
         self._sort()
-        counts = np.bincount(self.codes, minlength=len(rows.ids))
-        self.offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._check_values()
+        counts = np.bincount(self.codes, minlength=len(rows.ids))
+        if not counts.all():
+            # Series of which nothing is left.
+            full = counts > 0
+            self.ids, self.lost, counts = self.ids[full], self.lost[full], counts[full]
+            self.codes = (np.cumsum(full) - 1)[self.codes]
+        self.offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     def _select(self, order: np.ndarray) -> None:
         self.order = order if self.order is None else self.order[order]
@@ -294,7 +308,14 @@ class _Reader:
         ordered = (self.codes[1:] > self.codes[:-1]) | (
             same & (self.stamps[1:] >= self.stamps[:-1])
         )
-        if not ordered.all():
+        if ordered.all():
+            return
+        low = self.stamps.min()
+        span = int(self.stamps.max()) - int(low) + 1
+        if span * len(self.rows.ids) < 2**63:
+            # One key sorts several times faster than two.
+            self._select(np.argsort(self.codes * span + (self.stamps - low)))
+        else:
             self._select(np.lexsort((self.stamps, self.codes)))
 
     def _note_rows(
@@ -305,23 +326,35 @@ class _Reader:
         owners, where, counts = np.unique(self.codes[bad], return_index=True, return_counts=True)
         for owner, row, count in zip(owners, bad[where], counts, strict=True):
             held = repr(self.rows.times[row]) if raw else self.axis.show(self.stamps[row])
-            self.faults.add(self.rows.ids[owner], kind, int(count), held, column)
+            self.faults.add(self.ids[owner], kind, int(count), held, column)
 
     def _check_values(self) -> None:
         for name, mask in self.not_numeric.items():
-            self._note_rows("non-numeric", mask, name)
-        # One pass without a large temporary: a sum is finite unless some value is not.
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = self.values.sum()
-        if np.isfinite(total):
+            self._note_rows("non-numeric", mask, self._column(name))
+        if not len(self.values):
+            return
+        limit = min(LARGEST, float(np.finfo(self.values.dtype).max))
+        # Two passes without a large temporary.
+        low, high = np.fmin.reduce(self.values, axis=None), np.fmax.reduce(self.values, axis=None)
+        if not (low < -limit or high > limit):
             return
         for place, name in enumerate(self.rows.variates):
-            infinite = np.isinf(self.values[:, place])
-            if infinite.any():
-                self._note_rows("infinite", infinite, name)
+            values = self.values[:, place]
+            too_large = (values < -limit) | (values > limit)
+            if too_large.any():
+                self._note_rows("infinite", too_large, self._column(name))
+
+    def _column(self, name: Any) -> Any:
+        # The values of a Series are in no column.
+        return None if self.whole is not None and self.rows.form.squeeze else name
 
     def _frequency(self, freq: Any) -> Frequency:
         if isinstance(freq, Frequency):
+            if (freq.rule == "steps") != (self.axis.kind != "timestamp"):
+                raise DataError(
+                    f"the time column holds {self.axis.kind}s, which do not go with the fitted "
+                    f"freq={freq.name!r}; pass times of the kind that was fitted"
+                )
             return freq
         if freq is not None:
             return Frequency.parse(freq, self.axis).settle(self.stamps, self.axis)
@@ -335,14 +368,13 @@ class _Reader:
 
     def panel(self, freq: Any, gaps: str) -> Panel:
         """Check the calendar and return the panel."""
-        single = not self.rows.form.has_ids
         if not len(self.stamps):
-            self.faults.raise_if_any(single)
+            self.faults.raise_if_any(self.whole)
         try:
             frequency = self._frequency(freq)
         except DataError:
             # What is already known to be wrong explains more than a missing frequency.
-            self.faults.raise_if_any(single)
+            self.faults.raise_if_any(self.whole)
             raise
         positions = None
         if not is_regular(frequency, self.stamps, self.offsets, self.axis):
@@ -355,16 +387,16 @@ class _Reader:
                 lost=self.lost,
             )
             for owner, kind, count, first in found:
-                self.faults.add(self.rows.ids[owner], kind, count, self.axis.show(first))
-        inferred = freq is None and len(self.rows.ids) > 1
+                self.faults.add(self.ids[owner], kind, count, self.axis.show(first))
+        inferred = freq is None and len(self.ids) > 1
         most = ", as most series have" if inferred else ""
-        self.faults.raise_if_any(single, f"freq={frequency.name!r}{most}")
+        self.faults.raise_if_any(self.whole, f"freq={frequency.name!r}{most}")
         ends = self.offsets[1:] - 1
         moved = frequency.moved(self.stamps, self.offsets, self.axis)
         panel = Panel(
             self.values,
             self.offsets,
-            self.rows.ids,
+            self.ids,
             self.rows.variates,
             self.stamps[self.offsets[:-1]],
             self.stamps[ends],
@@ -390,7 +422,7 @@ class _Reader:
             same = column == np.repeat(first, np.diff(self.offsets))
             wrong = np.flatnonzero(~(same | (pd.isna(column))))
             if len(wrong):
-                series = self.rows.ids[self.codes[wrong[0]]]
+                series = self.ids[self.codes[wrong[0]]]
                 raise DataError(
                     f"static covariate {name!r} changes within id {series!r} at "
                     f"{self.axis.show(self.stamps[wrong[0]])}; declare it as a past or future "
@@ -405,6 +437,14 @@ def _on_grid(panel: Panel, positions: np.ndarray) -> Panel:
     starts = positions[panel.offsets[:-1]]
     lengths = positions[panel.offsets[1:] - 1] - starts + 1
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    if offsets[-1] > max(MASKED_ROWS, MASKED_GROWTH * len(panel.values)):
+        worst = int((lengths - panel.lengths).argmax())
+        raise DataError(
+            f"gaps='mask' would add {offsets[-1] - len(panel.values)} rows at "
+            f"freq={panel.frequency.name!r}, {lengths[worst] - panel.lengths[worst]} of them to "
+            f"id {panel.ids[worst]!r}, which runs from {panel.axis.show(panel.first[worst])} to "
+            f"{panel.axis.show(panel.last[worst])}; check its dates, or pass a coarser freq"
+        )
     rows = positions + np.repeat(offsets[:-1] - starts, panel.lengths)
 
     def spread(column: np.ndarray) -> np.ndarray:

@@ -152,11 +152,7 @@ class TimeAxis:
         odd = odd[self.universal(local[odd] - 1) == stamps[odd]]
         if not len(odd):
             return None
-        series = np.searchsorted(offsets, odd, side="right") - 1
-        before = odd > offsets[series]
-        alone = offsets[series + 1] - offsets[series] < 2
-        reference = clock[np.minimum(np.where(before, odd - 1, odd + 1), len(clock) - 1)]
-        gap = np.where(alone, 0, clock[odd] - reference)
+        gap = clock[odd] - _usual_nearby(clock, odd, offsets)
         gap[self.universal(local[odd] - gap) != stamps[odd]] = 0
         if not gap.any():
             return None
@@ -183,6 +179,19 @@ class TimeAxis:
         # A DatetimeIndex reads every spelling of a zone, fixed offsets included.
         parsed = None if tz is None else pd.DatetimeIndex([], tz=tz).tz
         return cls(**{**fields, "tz": parsed})
+
+
+def _usual_nearby(clock: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the median clock of the rows around each row, or its own where it is alone."""
+    series = np.searchsorted(offsets, rows, side="right") - 1
+    around = rows[:, None] + np.array([-3, -2, -1, 1, 2, 3])
+    inside = (around >= offsets[series][:, None]) & (around < offsets[series + 1][:, None])
+    # What lies outside of the series is sorted to the end.
+    clocks = np.where(inside, clock[np.clip(around, 0, len(clock) - 1)], np.iinfo(np.int64).max)
+    clocks.sort(axis=1)
+    count = inside.sum(axis=1)
+    median = np.take_along_axis(clocks, np.maximum(count - 1, 0)[:, None] // 2, axis=1)[:, 0]
+    return np.where(count > 0, median, clock[rows])
 
 
 @dataclass(frozen=True)
@@ -247,7 +256,7 @@ def read_times(times: pd.Index) -> Times:
         return _read_objects(times)
     raise DataError(
         f"the time column must hold timestamps, periods, integers or text, got dtype {dtype}; "
-        f"convert it with pd.to_datetime"
+        f"convert it with pd.to_datetime, or to integers with .astype(int)"
     )
 
 

@@ -10,10 +10,16 @@ from tsar.core.ops.attention import attention, pick_backend
 from tsar.exceptions import ParameterError
 
 FAST = ("matmul", "sdpa")
+# Queries, keys, width, width of the values; 30 keys are padded to whole registers.
+SIZES = [(7, 11, 3, 5), (1, 1, 1, 1), (13, 13, 4, 4), (1, 9, 2, 6), (5, 30, 3, 2)]
+
+
+def _seeded(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def _tensors(n_queries=7, n_keys=11, head=3, value=5, batch=4, heads=2, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(0)
+    generator = _seeded(0)
     shapes = [(n_queries, head), (n_keys, head), (n_keys, value)]
     return [
         torch.randn(batch, heads, *shape, dtype=dtype, generator=generator).requires_grad_()
@@ -24,9 +30,7 @@ def _tensors(n_queries=7, n_keys=11, head=3, value=5, batch=4, heads=2, dtype=to
 def _outputs_and_gradients(tensors, **options):
     fresh = [tensor.detach().clone().requires_grad_() for tensor in tensors]
     output = attention(*fresh, **options)
-    weight = torch.randn(
-        output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(1)
-    )
+    weight = torch.randn(output.shape, dtype=output.dtype, generator=_seeded(1))
     return [output, *torch.autograd.grad((output * weight).sum(), fresh)]
 
 
@@ -38,7 +42,7 @@ def _assert_same(results, expected, dtype):
 
 def test_reference_equals_a_loop_over_queries():
     query, key, value = _tensors()
-    mask = torch.rand(4, 7, 11, generator=torch.Generator().manual_seed(2)) > 0.3
+    mask = torch.rand(4, 7, 11, generator=_seeded(2)) > 0.3
     output = attention(query, key, value, mask=mask, backend="reference")
     for b in range(4):
         for n in range(2):
@@ -51,12 +55,14 @@ def test_reference_equals_a_loop_over_queries():
 
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("sizes", [(7, 11, 3, 5), (1, 1, 1, 1), (13, 13, 4, 4), (1, 9, 2, 6)])
+@pytest.mark.parametrize(
+    "sizes", [(7, 11, 3, 5), (1, 1, 1, 1), (13, 13, 4, 4), (1, 9, 2, 6), (5, 30, 3, 2)]
+)
 @pytest.mark.parametrize("masking", ["none", "keys", "pairs", "causal", "causal keys"])
 def test_backends_agree_in_values_and_gradients(backend, dtype, sizes, masking):
     tensors = _tensors(*sizes, dtype=dtype)
     n_queries, n_keys = sizes[:2]
-    generator = torch.Generator().manual_seed(3)
+    generator = _seeded(3)
     mask = None
     if "keys" in masking:
         mask = torch.rand(4, n_keys, generator=generator) > 0.3
@@ -80,7 +86,7 @@ def test_matmul_chunks_cover_every_sequence(monkeypatch, masked):
     tensors = _tensors(batch=5)
     mask = None
     if masked:
-        mask = torch.rand(5, 11, generator=torch.Generator().manual_seed(4)) > 0.3
+        mask = torch.rand(5, 11, generator=_seeded(4)) > 0.3
     expected = _outputs_and_gradients(tensors, mask=mask, backend="reference")
     for n_sequences in (1, 2, 3):
         monkeypatch.setattr(module, "_CHUNK_BYTES", n_sequences * 2 * 7 * 11 * 8)
@@ -98,9 +104,10 @@ def test_matmul_gradient_against_differences():
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
-def test_nothing_to_attend_to_is_finite(backend):
-    tensors = _tensors()
-    mask = torch.ones(4, 11).bool()
+@pytest.mark.parametrize("n_keys", [11, 30])
+def test_nothing_to_attend_to_is_finite(backend, n_keys):
+    tensors = _tensors(n_keys=n_keys)
+    mask = torch.ones(4, n_keys).bool()
     mask[1] = False
     results = _outputs_and_gradients(tensors, mask=mask, backend=backend)
     assert all(result.isfinite().all() for result in results)
@@ -119,13 +126,46 @@ def test_strided_views_give_the_same():
 def test_weights_are_dropped_by_the_reference_only():
     tensors = _tensors()
     dropout = Dropout(0.5)
-    dropout.generator = torch.Generator().manual_seed(1)
-    assert pick_backend(*tensors[:2], drops=True) == "reference"
+    dropout.generator = _seeded(1)
+    assert pick_backend((500, 4, 42, 42), torch.device("cpu"), drops=True) == "reference"
     dropped = attention(*tensors, dropout=dropout)
     assert not torch.allclose(dropped, attention(*tensors))
     torch.testing.assert_close(attention(*tensors, dropout=dropout.eval()), attention(*tensors))
     with pytest.raises(ParameterError, match="backend='sdpa' cannot drop weights"):
         attention(*tensors, dropout=dropout.train(), backend="sdpa")
+
+
+@pytest.mark.parametrize(
+    ("shape", "even", "expected"),
+    [
+        ((896, 4, 42, 42), True, "matmul"),
+        ((1, 4, 42, 42), True, "reference"),
+        ((1000, 16, 6, 6), True, "sdpa"),
+        ((1000, 16, 6, 6), False, "matmul"),
+        ((8, 4, 700, 700), True, "sdpa"),
+    ],
+)
+def test_kernel_follows_the_shape(shape, even, expected):
+    assert pick_backend(shape, torch.device("cpu"), even=even) == expected
+    assert pick_backend(shape, torch.device("meta"), even=even) == "sdpa"
+
+
+def test_parts_side_by_side_add_their_scores():
+    tensors, others = _tensors(), _tensors(head=2)
+    whole = [torch.cat([a, b], -1) for a, b in zip(tensors[:2], others[:2], strict=True)]
+    expected = _outputs_and_gradients([*whole, tensors[2]], scale=0.3, backend="reference")
+    parts = [t.detach().clone().requires_grad_() for t in (*tensors[:2], *others[:2], tensors[2])]
+    for backend in ("reference", *FAST):
+        query, key, other_query, other_key, value = parts
+        output = attention(
+            [query, other_query], [key, other_key], value, scale=0.3, backend=backend
+        )
+        torch.testing.assert_close(output, expected[0])
+        weight = torch.randn(output.shape, dtype=output.dtype, generator=_seeded(1))
+        grads = torch.autograd.grad((output * weight).sum(), parts)
+        for i, (one, two) in enumerate([(0, 2), (1, 3)]):
+            torch.testing.assert_close(torch.cat([grads[one], grads[two]], -1), expected[1 + i])
+        torch.testing.assert_close(grads[4], expected[3])
 
 
 def test_unknown_backend_gets_a_suggestion():

@@ -108,8 +108,7 @@ class SoftmaxAttention(Mixer):
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, each (B, N, L, E)."""
         heads = self.query_key_value(x).view(*x.shape[:2], 3, self.n_heads, -1)
-        # Tokens last in memory, as small heads multiply fastest, once for all layers to come.
-        return heads.permute(2, 0, 3, 4, 1).contiguous().mT.unbind(0)
+        return tuple(part.transpose(1, 2) for part in heads.unbind(2))
 
     def _attend(
         self,

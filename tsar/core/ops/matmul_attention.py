@@ -9,7 +9,7 @@ memory and back between steps. Hence:
 - keys are padded to whole vector registers, and one more feature, 1 in every query, carries
   the penalty that hides the padding and the masked keys;
 - a few sequences at a time are taken through all steps, so their scores stay in the cache;
-- of what is as large as the scores, only the weights are kept for the gradient.
+- nothing as large as the scores is kept: computing them twice is cheaper than memory.
 
 Letters: B batch, N heads, L queries, S keys, R keys with padding, E width of a query or key,
 V width of a value.
@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 __all__ = ["matmul_attention"]
 
 # Scores of so many sequences at a time: small enough for the cache of a core or two.
-_CHUNK_BYTES = 2**22
+_CHUNK_BYTES = 2**21
 # Bytes in a vector register, and how much longer padding may make the keys.
 _REGISTER_BYTES = 64
 _LARGEST_PADDING = 0.25
@@ -90,39 +90,30 @@ class _MatmulAttention(torch.autograd.Function):
             query[:, :, -1] = 1.0
             key[:, :, -1, :n_keys] = 0.0 if for_keys is None else for_keys[:, :, 0]
             key[:, :, -1, n_keys:] = -math.inf
-        keep = any(ctx.needs_input_grad)
-        shape = (*value.shape[:2], n_queries, length)
-        chunks = _chunks(shape, value.element_size())
-        kept = value.new_empty(shape if keep else (chunks[0].stop, *shape[1:]))
         mixed = value.new_empty(*value.shape[:2], value.shape[3], n_queries)  # (B, N, V, L)
+        chunks, buffer = _chunks(query, key)
         for part in chunks:
-            weights = kept[part] if keep else kept[: part.stop - part.start]
-            scores = weights.flatten(0, 1)
-            torch.bmm(query[part].flatten(0, 1).mT, key[part].flatten(0, 1), out=scores)
-            if for_pairs is not None:
-                weights[..., :n_keys] += for_pairs[part]
-            torch.softmax(scores, dim=-1, out=scores)
-            torch.bmm(values[part].flatten(0, 1), scores.mT, out=mixed[part].flatten(0, 1))
-        if keep:
-            ctx.save_for_backward(query, key, values, kept)
-            ctx.scale, ctx.n_keys = scale, n_keys
-            ctx.widths = [part.shape[-1] for part in queries]
+            weights = _weights(query[part], key[part], for_pairs, part, buffer)
+            torch.bmm(values[part].flatten(0, 1), weights.mT, out=mixed[part].flatten(0, 1))
+        ctx.save_for_backward(query, key, values, for_pairs)
+        ctx.scale, ctx.n_keys = scale, n_keys
+        ctx.widths = [part.shape[-1] for part in queries]
         return mixed.mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, values, kept = ctx.saved_tensors
+        query, key, values, for_pairs = ctx.saved_tensors
         width = sum(ctx.widths)
         grad = grad.mT.contiguous()  # (B, N, V, L)
         grad_query, grad_key = (torch.empty_like(t[:, :, :width]) for t in (query, key))
         grad_value = torch.empty_like(values)
-        chunks = _chunks(kept.shape, kept.element_size())
-        buffer = kept.new_empty(chunks[0].stop, *kept.shape[1:])
+        chunks, buffer = _chunks(query, key)
+        grad_buffer = torch.empty_like(buffer)
         for part in chunks:
-            weights, grad_mixed = kept[part].flatten(0, 1), grad[part].flatten(0, 1)
-            grad_scores = buffer[: part.stop - part.start].flatten(0, 1)
-            q, k, v = (t[part].flatten(0, 1) for t in (query, key, values))
+            weights = _weights(query[part], key[part], for_pairs, part, buffer)
+            grad_scores = grad_buffer[: len(weights)]
+            q, k, v, grad_mixed = (t[part].flatten(0, 1) for t in (query, key, values, grad))
             torch.bmm(grad_mixed, weights, out=grad_value[part].flatten(0, 1))
             torch.bmm(grad_mixed.mT, v, out=grad_scores)
             torch.ops.aten._softmax_backward_data.out(
@@ -164,8 +155,22 @@ def _pack(parts: Sequence[Tensor], length: int, extra: bool, scale: float = 1.0)
     return packed
 
 
-def _chunks(shape: Sequence[int], itemsize: int) -> list[slice]:
-    """Cut the first axis so that each part of a tensor of that shape fits into the cache."""
-    per_sequence = math.prod(shape[1:]) * itemsize
-    step = max(_CHUNK_BYTES // max(per_sequence, 1), 1)
-    return [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+def _chunks(query: Tensor, key: Tensor) -> tuple[list[slice], Tensor]:
+    """Cut the sequences so that the scores of a part fit into the cache; give room for them."""
+    batch, heads, _, n_queries = query.shape
+    per_sequence = heads * n_queries * key.shape[3]
+    step = max(_CHUNK_BYTES // (per_sequence * query.element_size()), 1)
+    chunks = [slice(start, min(start + step, batch)) for start in range(0, batch, step)]
+    return chunks, query.new_empty(min(step, batch) * heads, n_queries, key.shape[3])
+
+
+def _weights(
+    query: Tensor, key: Tensor, for_pairs: Tensor | None, part: slice, buffer: Tensor
+) -> Tensor:
+    """Compute the weights of a chunk into the buffer: (chunk * N, L, R)."""
+    scores = buffer[: len(query) * query.shape[1]]
+    torch.bmm(query.flatten(0, 1).mT, key.flatten(0, 1), out=scores)
+    if for_pairs is not None:
+        by_sequence = scores.unflatten(0, query.shape[:2])
+        by_sequence[..., : for_pairs.shape[-1]] += for_pairs[part]
+    return torch.softmax(scores, dim=-1, out=scores)
