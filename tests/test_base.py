@@ -221,3 +221,25 @@ def test_missing_values_cost_little(published_data):
         forecast = model.forecast_windows(data, cutoffs)
         errors.append(np.abs((forecast - truth) / scale).mean())
     assert errors[1] <= 1.15 * errors[0], errors
+
+
+def test_a_quantile_never_overwrites_a_variate(wide):
+    clash = wide.rename(columns={"trend": "load_q0.1"})
+    model = tsar.NLinear(**SMALL, loss="quantile").fit(clash)
+    with pytest.raises(ParameterError, match="'load_q0.1' would hold a quantile of 'load'"):
+        model.predict(quantiles=[0.1])
+
+
+@pytest.mark.parametrize("model", [tsar.NLinear, tsar.PatchTST])
+def test_neighbours_change_no_bit(wide, model):
+    long = wide.reset_index(names="ds").melt("ds", var_name="unique_id", value_name="y")
+    fitted = model(**SMALL).fit(long)
+    together = fitted.predict(df=long)
+    for name, rows in long.groupby("unique_id"):
+        expected = together[together["unique_id"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(fitted.predict(df=rows), expected, check_exact=True)
+
+
+def test_values_beyond_float32_name_the_model(wide):
+    with pytest.raises(DataError, match="NLinear: the values reach"):
+        tsar.NLinear(**SMALL, scaler=None).fit(wide * 1e40)

@@ -40,6 +40,7 @@ ALLOWED = {
     "tables": BASE,
     "demo": FAMILY | {"forecasting", "registry", "evaluation", "tables"},
     "cli": BASE,
+    "__main__": {"cli"},
     "commands": FAMILY | {"forecasting", "registry", "evaluation", "tables", "demo"},
     "tsar": FAMILY | {"forecasting", "evaluation", "registry", "persistence"},
 }

@@ -4,10 +4,11 @@ Dimension letters: S series, B windows in a batch, L context steps, H horizon, C
 Q quantiles.
 """
 
+import contextlib
 import datetime
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -171,7 +172,7 @@ class Forecaster(BaseEstimator, ABC):
         """Forecast ``horizon_`` steps: (B, H, C), or (B, H, C, Q) with quantiles."""
 
     def _read(self, df: Any, freq: Any) -> Panel:
-        try:
+        with self._named_errors():
             return Panel.from_frame(
                 df,
                 freq=freq,
@@ -180,8 +181,21 @@ class Forecaster(BaseEstimator, ABC):
                 time_column=self.time_column,
                 target=self.target,
             )
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Let errors of the data layer begin with the name of the estimator."""
+        try:
+            yield
         except DataError as error:
             raise DataError(f"{self._name}: {error}", error.faults) from None
+
+    def _tensors(
+        self, panel: Panel, scaling: Scaling, device: torch.device | None = None
+    ) -> SeriesTensors:
+        device = self._forecast_device if device is None else device
+        with self._named_errors():
+            return series_tensors(panel.values, panel.offsets, scaling, device, self._dtype)
 
     # -------------------------------------------------------------- predict
 
@@ -341,11 +355,6 @@ class Forecaster(BaseEstimator, ABC):
         )
         return scaling.filled(pooled)
 
-    def _tensors(self, panel: Panel, scaling: Scaling) -> SeriesTensors:
-        return series_tensors(
-            panel.values, panel.offsets, scaling, self._forecast_device, self._dtype
-        )
-
     @property
     def _forecast_device(self) -> torch.device:
         return torch.device("cpu")
@@ -401,8 +410,14 @@ class Forecaster(BaseEstimator, ABC):
             dtype = _float_dtype(panel.form.dtypes[place])
             columns[name] = pd.array(point[:, :, place].reshape(-1), dtype=dtype, copy=False)
             for level in levels:
+                label = f"{name}_q{level:g}"
+                if label in variates:
+                    raise ParameterError(
+                        f"{self._name}: the column {label!r} would hold a quantile of {name!r}, "
+                        f"but is the name of a variate; rename the variate"
+                    )
                 column = forecast[:, :, place, self._levels.index(level)].reshape(-1)
-                columns[f"{name}_q{level:g}"] = pd.array(column, dtype=dtype, copy=False)
+                columns[label] = pd.array(column, dtype=dtype, copy=False)
         marks = {}
         if horizon > self.horizon_:
             beyond = np.arange(horizon) >= self.horizon_

@@ -32,8 +32,8 @@ class DataError(TsarError, ValueError):
     Attributes
     ----------
     faults : pandas.DataFrame or None
-        One row per fault with the columns ``id``, ``kind``, ``count`` and
-        ``first``, where the fault belongs to series; None otherwise.
+        One row per fault with the columns ``id``, ``kind``, ``column``, ``count``
+        and ``first``, where the fault belongs to series; None otherwise.
     """
 
     def __init__(self, message, faults=None):

@@ -16,6 +16,9 @@ __all__ = ["roll_windows"]
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
 BATCH_VALUES = 400_000
+# Matrix products of fewer rows run through other kernels, which round otherwise; with this
+# many, a window has the same forecast bit for bit whatever else is forecast beside it.
+SMALLEST_BATCH = 4
 
 
 def roll_windows(
@@ -60,13 +63,14 @@ def roll_windows(
     for whole in (True, False):
         group = (complete == whole).nonzero()[:, 0]
         for part in group.split(size) if len(group) else ():
-            history, seen = tensors.gather(owner[part], cutoff[part], context_length, 0)
+            filled = torch.cat([part, part[-1:].expand(max(SMALLEST_BATCH - len(part), 0))])
+            history, seen = tensors.gather(owner[filled], cutoff[filled], context_length, 0)
             inputs = Inputs(history, None if whole else seen)
             with torch.inference_mode():
-                steps = _roll(forecast_batch, point, inputs, horizon).cpu().double().numpy()
+                steps = _roll(forecast_batch, point, inputs, horizon)[: len(part)]
             if forecast is None:
                 forecast = np.empty((len(owner), *steps.shape[1:]))
-            forecast[part.cpu().numpy()] = steps
+            forecast[part.cpu().numpy()] = steps.cpu().double().numpy()
     assert forecast is not None, "there is at least one window"
     return forecast
 

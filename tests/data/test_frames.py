@@ -123,6 +123,12 @@ def test_numeric_dtypes(dtype, expected):
     assert not rows.not_numeric
 
 
+def test_tuples_may_be_labels():
+    frame = _wide().set_axis([("a", 1), ("b", 2), "c"], axis=1).set_axis(HOURS, axis=0)
+    assert list(read_rows(frame, target=("a", 1)).variates) == [("a", 1)]
+    assert list(read_rows(frame, target=("c", ("b", 2))).variates) == ["c", ("b", 2)]
+
+
 def test_missing_values_of_every_kind_are_nan():
     frame = pd.DataFrame(
         {

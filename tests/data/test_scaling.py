@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from tsar.data import scaling as module
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling, series_tensors
+from tsar.exceptions import DataError
 
 CPU = torch.device("cpu")
 
@@ -202,3 +203,24 @@ def test_a_million_rows_add_at_most_twice_their_size(missing):
         tracemalloc.stop()
     # tracemalloc counts what numpy allocates; torch shares these arrays.
     assert tensors.values.shape == (1_000_000, 1) and peak <= 2 * values.nbytes
+
+
+def test_values_that_do_not_fit_are_refused():
+    values = np.random.default_rng(0).normal(size=(50, 2)) * 1e60
+    values[7] = np.nan
+    offsets = np.array([0, 50])
+    plain = Scaling(np.zeros((1, 2)), np.ones((1, 2)))
+    with pytest.raises(DataError, match="more than float32 holds without scaling; set scaler="):
+        series_tensors(values, offsets, plain, CPU)
+    assert series_tensors(values, offsets, plain, CPU, torch.float64).values.isfinite().all()
+    scaling = Scaling.measure(values, offsets, offsets[1:])
+    tensors = series_tensors(values, offsets, scaling, CPU)
+    assert tensors.values.isfinite().all() and tensors.scale.isfinite().all()
+
+
+def test_large_sums_are_no_missing_values():
+    values = np.full((1000, 1), 3e38)
+    tensors = series_tensors(
+        values, np.array([0, 1000]), Scaling(np.zeros((1, 1)), np.ones((1, 1))), CPU
+    )
+    assert tensors.observed is None and (tensors.values == 3e38).all()

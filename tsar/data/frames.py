@@ -314,12 +314,9 @@ def _require(df: pd.DataFrame, names: Iterable[Any], parameter: str) -> None:
         return
     more = ", ..." if len(df.columns) > NAMES_SHOWN else ""
     listed = ", ".join(map(repr, df.columns[:NAMES_SHOWN])) + more
+    in_index = parameter == "time_column" and isinstance(df.index, pd.DatetimeIndex)
     levels = [name for name in df.index.names if name is not None]
-    repair = (
-        "use df.reset_index()"
-        if missing[0] in levels or isinstance(df.index, pd.DatetimeIndex)
-        else "name one of them"
-    )
+    repair = "use df.reset_index()" if in_index or missing[0] in levels else "name one of them"
     raise DataError(
         f"{parameter}: the frame has no column {missing[0]!r}, its columns are "
         f"{listed or 'none'}; {repair}"
@@ -342,7 +339,9 @@ def _targets(
     if target is None:
         names = [name for name in df.columns if name not in declared and name not in taken]
     else:
-        names = list(target) if isinstance(target, list | tuple | pd.Index) else [target]
+        label = isinstance(target, tuple) and target in df.columns
+        several = isinstance(target, list | tuple | pd.Index) and not label
+        names = list(target) if several else [target]
         _require(df, names, "target")
         both = [name for name in names if name in declared or name in taken]
         if both:

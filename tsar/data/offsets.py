@@ -95,17 +95,20 @@ def describe_offset(offset: Any) -> dict[str, Any]:
         for name in ("start", "end"):
             if hasattr(offset, name):
                 described[name] = [f"{time:%H:%M}" for time in getattr(offset, name)]
-    try:
-        same = rebuild_offset(described) == offset
-    except ValueError:
-        same = False
-    # A calendar object is not part of the stored form, and pandas compares it by identity.
-    if not same and "weekmask" not in described:
+    # Offsets with a calendar of their own can be compared only if it is written as text.
+    if "weekmask" not in described and not _is_rebuilt(described, offset):
         raise PersistenceError(
             f"save: freq={offset!r} cannot be stored; use an offset that its alias "
             f"{offset.freqstr!r} describes"
         )
     return described
+
+
+def _is_rebuilt(described: dict[str, Any], offset: Any) -> bool:
+    try:
+        return bool(rebuild_offset(described) == offset)
+    except ValueError:
+        return False
 
 
 def rebuild_offset(described: dict[str, Any]) -> Any:

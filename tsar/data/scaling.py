@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from tsar.data.windows import SeriesTensors
+from tsar.exceptions import DataError
 
 __all__ = ["Scaling", "series_tensors"]
 
@@ -169,27 +170,45 @@ def series_tensors(
     -------
     SeriesTensors
         A missing step carries the last observation of its series forward.
+
+    Raises
+    ------
+    DataError
+        Values that are not standardised are too large for the precision.
     """
     scaled = np.empty(values.shape, dtype=np.float32 if dtype == torch.float32 else np.float64)
     divisor = np.where(scaling.scale > 0, scaling.scale, 1.0)
     size = _block_rows(values)
-    for begin in range(0, len(values), size):
-        end = min(begin + size, len(values))
-        owner = _owners(offsets, begin, end)
-        block = values[begin:end] - scaling.mean[owner]
-        block /= divisor[owner]
-        scaled[begin:end] = block
+    # What does not fit is looked for once, below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for begin in range(0, len(values), size):
+            end = min(begin + size, len(values))
+            owner = _owners(offsets, begin, end)
+            block = values[begin:end] - scaling.mean[owner]
+            block /= divisor[owner]
+            scaled[begin:end] = block
+        complete = np.isfinite(scaled.sum())
+        scale = np.minimum(scaling.scale, np.finfo(scaled.dtype).max).astype(scaled.dtype)
     observed = None
-    if np.isnan(scaled.sum()):
+    if not complete:
+        _check_finite(values, scaled)
         seen = ~np.isnan(scaled)
         _carry_forward(scaled, seen, offsets)
-        observed = torch.from_numpy(seen).to(device)
+        observed = None if seen.all() else torch.from_numpy(seen).to(device)
     return SeriesTensors(
         torch.from_numpy(scaled).to(device),
         observed,
         torch.from_numpy(offsets).to(device),
-        torch.from_numpy(scaling.scale.astype(scaled.dtype)).to(device),
+        torch.from_numpy(scale).to(device),
     )
+
+
+def _check_finite(values: np.ndarray, scaled: np.ndarray) -> None:
+    if np.isinf(scaled).any():
+        raise DataError(
+            f"the values reach {np.nanmax(np.abs(values)):.3g}, more than {scaled.dtype} holds "
+            f"without scaling; set scaler='standard', or pass the data in larger units"
+        )
 
 
 def _owners(offsets: np.ndarray, begin: int, end: int) -> np.ndarray:

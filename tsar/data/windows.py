@@ -121,7 +121,7 @@ class SeriesTensors:
         rows = rows.clamp(min=0, max=max(len(self.values) - 1, 0))
         if len(self.values) == 0:
             shape = (*rows.shape, self.values.shape[1])
-            return self.values.new_zeros(shape), torch.zeros(shape, dtype=torch.bool)
+            return self.values.new_zeros(shape), inside.expand(shape)
         values = self.values[rows] * inside
         observed = inside if self.observed is None else self.observed[rows] & inside
         return values, observed.expand(values.shape)
@@ -200,7 +200,8 @@ def training_cutoffs(
     The last ``validation_rows`` rows of a series are its validation tail: validation
     windows forecast inside the tail (their contexts reach back over its border),
     training windows end before it. A series shorter than ``context_length + horizon``
-    gives one training window whose context is incomplete, so that it still trains.
+    gives one training window whose context is incomplete, so that it still trains; as its
+    horizon may reach past its end, it must have no validation tail.
 
     Parameters
     ----------

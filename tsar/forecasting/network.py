@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tsar.base import Forecaster, Learned
 from tsar.core.output import Output
 from tsar.data.panel import Panel
-from tsar.data.scaling import Scaling, series_tensors
+from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs, Windows, training_cutoffs
 from tsar.exceptions import DataError, DataWarning, ParameterError
 from tsar.params import Interval
@@ -309,7 +309,7 @@ class NetworkForecaster(Forecaster):
         self, panel: Panel, scaling: Scaling, held_out: np.ndarray, device: torch.device
     ) -> tuple[Windows, Windows | None]:
         context, horizon = int(self.context_length), int(self.horizon)
-        tensors = series_tensors(panel.values, panel.offsets, scaling, device, self._dtype)
+        tensors = self._tensors(panel, scaling, device)
         training, validation = training_cutoffs(panel.offsets, context, horizon, held_out)
         windows = Windows(tensors, *training, context, horizon)
         if not held_out.any():

@@ -181,8 +181,8 @@ def evaluate(
     network.eval()
     sums = []
     with torch.inference_mode():
-        for index in torch.arange(len(windows), dtype=torch.int32).split(batch_size):
-            batch = windows.batch(index.long())
+        for begin in range(0, len(windows), batch_size):
+            batch = windows.batch(torch.arange(begin, min(begin + batch_size, len(windows))))
             with autocast(device, precision):
                 forecast = network(batch.inputs)
             total, count = loss.total(forecast, batch.target, batch.observed)
@@ -332,9 +332,10 @@ class _Run:
         order = torch.randperm(
             len(self.windows), dtype=torch.int32, generator=self.generators["shuffle"]
         )
-        batches = order.split(self.options.batch_size)
-        for index in batches[: self.steps_per_epoch]:
-            yield index.long()
+        # One slice at a time: a million windows would be thirty thousand tensors at once.
+        size = self.options.batch_size
+        for begin in range(0, self.steps_per_epoch * size, size):
+            yield order[begin : begin + size].long()
 
     def _step(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Make one step; return the sum of the errors and the number of entries."""

@@ -1,5 +1,7 @@
 """Two linear maps with a GELU and dropout between them: the plain form and the fast one."""
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -14,8 +16,10 @@ __all__ = ["BACKENDS", "feedforward", "pick_backend"]
 
 BACKENDS = ("reference", "chunked")
 
-# Hidden activations of so many tokens at a time: small enough to stay in the cache.
+# Hidden activations of a chunk: small enough to stay in the cache.
 _CHUNK_BYTES = 2**21
+# Tokens in a group, one product of a batched product.
+_GROUP = 256
 
 
 def feedforward(
@@ -83,6 +87,8 @@ class _ChunkedFeedForward(torch.autograd.Function):
 
     The hidden activations are the largest tensors of a block. Here they never
     leave the cache: what is remembered is the input and a byte per activation.
+    Products are batched over groups of tokens, because a batch is divided
+    among cores as an elementwise step is: what a core reads, it wrote itself.
     """
 
     @staticmethod
@@ -95,60 +101,73 @@ class _ChunkedFeedForward(torch.autograd.Function):
         bias_out: Tensor,
         mask: KeepMask | None,
     ) -> Tensor:
+        factor, bound, lanes = (
+            (1.0, 0, None) if mask is None else (mask.factor, mask.bound, mask.lanes)
+        )
         tokens = x.flatten(0, -2)
         y = tokens.new_empty(len(tokens), len(weight_out))
-        scaled_out = weight_out if mask is None else weight_out * mask.factor
-        chunks = _chunks(len(tokens), len(weight_in) * x.element_size())
-        buffers = _buffers(tokens, len(weight_in), chunks, 2)
-        for part in chunks:
-            hidden, ones = (buffer[: part.stop - part.start] for buffer in buffers)
-            torch.addmm(bias_in, tokens[part], weight_in.t(), out=hidden)
+        matrix_in, matrix_out = weight_in.t(), (weight_out * factor).t()
+        chunks = _Chunks(tokens, len(weight_in), 2)
+        for token, out, lane in chunks.split(tokens, y, lanes):
+            hidden, ones = chunks.buffers(token)
+            torch.baddbmm(bias_in, token, matrix_in.expand(len(token), -1, -1), out=hidden)
             torch.ops.aten.gelu.out(hidden, out=hidden)
-            if mask is not None:
-                hidden *= mask.ones(ones, part)
-            torch.addmm(bias_out, hidden, scaled_out.t(), out=y[part])
-        lanes = None if mask is None else mask.lanes
+            if lane is not None:
+                hidden *= torch.lt(lane, bound, out=ones)
+            torch.baddbmm(bias_out, hidden, matrix_out.expand(len(token), -1, -1), out=out)
         ctx.save_for_backward(x, weight_in, bias_in, weight_out, lanes)
-        ctx.mask = None if mask is None else (mask.bound, mask.factor)
+        ctx.factor, ctx.bound = factor, bound
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_in, bias_in, weight_out, lanes = ctx.saved_tensors
-        mask = None if lanes is None else KeepMask(lanes, *ctx.mask)
-        scaled_out = weight_out if mask is None else weight_out * mask.factor
         tokens, grad_y = x.flatten(0, -2), grad.reshape(-1, grad.shape[-1])
         grad_x = torch.empty_like(tokens)
-        grad_in, grad_out = torch.zeros_like(weight_in), torch.zeros_like(weight_out)
-        grad_bias = torch.zeros_like(bias_in)
-        chunks = _chunks(len(tokens), len(weight_in) * x.element_size())
-        buffers = _buffers(tokens, len(weight_in), chunks, 4)
-        for part in chunks:
-            before, hidden, grad_hidden, ones = (b[: part.stop - part.start] for b in buffers)
-            torch.addmm(bias_in, tokens[part], weight_in.t(), out=before)
+        matrix_in, scaled_out = weight_in.t(), weight_out * ctx.factor
+        chunks = _Chunks(tokens, len(weight_in), 4)
+        # One sum per place in a chunk, added up at the end.
+        grad_in = tokens.new_zeros(chunks.n_groups, *weight_in.shape)
+        grad_bias = tokens.new_zeros(chunks.n_groups, len(weight_in))
+        grad_out = tokens.new_zeros(chunks.n_groups, *weight_out.shape)
+        for token, grad_token, out, lane in chunks.split(tokens, grad_y, grad_x, lanes):
+            n = len(token)
+            before, hidden, grad_hidden, ones = chunks.buffers(token)
+            torch.baddbmm(bias_in, token, matrix_in.expand(n, -1, -1), out=before)
             torch.ops.aten.gelu.out(before, out=hidden)
-            torch.mm(grad_y[part], scaled_out, out=grad_hidden)
-            if mask is not None:
-                mask.ones(ones, part)
+            torch.bmm(grad_token, scaled_out.expand(n, -1, -1), out=grad_hidden)
+            if lane is not None:
+                torch.lt(lane, ctx.bound, out=ones)
                 hidden *= ones
                 grad_hidden *= ones
-            grad_out.addmm_(grad_y[part].t(), hidden)
+            grad_out[:n].baddbmm_(grad_token.mT, hidden)
             torch.ops.aten.gelu_backward.grad_input(grad_hidden, before, grad_input=grad_hidden)
-            grad_in.addmm_(grad_hidden.t(), tokens[part])
-            grad_bias += grad_hidden.sum(dim=0)
-            torch.mm(grad_hidden, weight_in, out=grad_x[part])
-        if mask is not None:
-            grad_out *= mask.factor
-        return grad_x.view_as(x), grad_in, grad_bias, grad_out, grad_y.sum(dim=0), None
+            grad_in[:n].baddbmm_(grad_hidden.mT, token)
+            grad_bias[:n] += grad_hidden.sum(dim=1)
+            torch.bmm(grad_hidden, weight_in.expand(n, -1, -1), out=out)
+        grads = grad_in.sum(0), grad_bias.sum(0), grad_out.sum(0).mul_(ctx.factor)
+        return grad_x.view_as(x), *grads, grad_y.sum(dim=0), None
 
 
-def _chunks(n_tokens: int, bytes_per_token: int) -> list[slice]:
-    step = max(_CHUNK_BYTES // bytes_per_token, 1)
-    return [slice(start, min(start + step, n_tokens)) for start in range(0, n_tokens, step)]
+class _Chunks:
+    """Cuts tokens into chunks of groups, (groups, tokens, any), with room for activations."""
 
+    def __init__(self, tokens: Tensor, d_ff: int, n_buffers: int) -> None:
+        per_chunk = max(_CHUNK_BYTES // (d_ff * tokens.element_size()), 1)
+        self.n_groups = max(per_chunk // _GROUP, 1)
+        self.rows = self.n_groups * min(per_chunk, _GROUP)
+        self.room = tokens.new_empty(n_buffers, min(self.rows, len(tokens)), d_ff)
 
-def _buffers(tokens: Tensor, d_ff: int, chunks: list[slice], n: int) -> list[Tensor]:
-    """Room for the hidden activations of one chunk, ``n`` times, used by all chunks in turn."""
-    longest = chunks[0].stop if chunks else 0
-    return [tokens.new_empty(longest, d_ff) for _ in range(n)]
+    def split(self, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
+        """Cut tensors of one row per token side by side; None stays None."""
+        cut = [repeat(None) if t is None else t.split(self.rows) for t in tensors]
+        for parts in zip(*cut, strict=False):
+            # What is left over at the end need not divide into groups.
+            n = self.n_groups if len(parts[0]) == self.rows else 1
+            yield tuple(None if p is None else p.unflatten(0, (n, -1)) for p in parts)
+
+    def buffers(self, token: Tensor) -> Iterator[Tensor]:
+        """Give the room for the activations of a chunk, once per buffer."""
+        n, group, _ = token.shape
+        return iter(self.room[:, : n * group].unflatten(1, (n, group)))

@@ -16,7 +16,7 @@ V width of a value.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -63,7 +63,7 @@ def matmul_attention(
     if penalty is not None and penalty.shape[1:3] == (1, 1):
         for_keys = penalty.to(value.dtype)
     elif penalty is not None:
-        for_pairs = penalty.to(value.dtype).expand(len(value), *penalty.shape[1:])
+        for_pairs = penalty.to(value.dtype).expand(*value.shape[:2], *penalty.shape[2:])
     return _MatmulAttention.apply(scale, for_keys, for_pairs, value, *queries, *keys)
 
 
@@ -75,7 +75,7 @@ class _MatmulAttention(torch.autograd.Function):
         ctx: Any,
         scale: float,
         for_keys: Tensor | None,  # (B or 1, 1, 1, S)
-        for_pairs: Tensor | None,  # (B, 1 or N, 1 or L, S)
+        for_pairs: Tensor | None,  # (B, N, 1 or L, S)
         value: Tensor,  # (B, N, S, V)
         *parts: Tensor,  # as many queries (B, N, L, any) as keys (B, N, S, any)
     ) -> Tensor:
@@ -91,10 +91,12 @@ class _MatmulAttention(torch.autograd.Function):
             key[:, :, -1, :n_keys] = 0.0 if for_keys is None else for_keys[:, :, 0]
             key[:, :, -1, n_keys:] = -math.inf
         mixed = value.new_empty(*value.shape[:2], value.shape[3], n_queries)  # (B, N, V, L)
-        chunks, buffer = _chunks(query, key)
-        for part in chunks:
-            weights = _weights(query[part], key[part], for_pairs, part, buffer)
-            torch.bmm(values[part].flatten(0, 1), weights.mT, out=mixed[part].flatten(0, 1))
+        rows = _rows_per_chunk(query, key)
+        buffer = query.new_empty(rows, n_queries, length)
+        chunks = zip(*_split(rows, query.mT, key, values, mixed), strict=True)
+        for part, (q, k, v, out) in enumerate(chunks):
+            weights = _weights(q, k, for_pairs, part * rows, buffer)
+            torch.bmm(v, weights.mT, out=out)
         ctx.save_for_backward(query, key, values, for_pairs)
         ctx.scale, ctx.n_keys = scale, n_keys
         ctx.widths = [part.shape[-1] for part in queries]
@@ -108,19 +110,20 @@ class _MatmulAttention(torch.autograd.Function):
         grad = grad.mT.contiguous()  # (B, N, V, L)
         grad_query, grad_key = (torch.empty_like(t[:, :, :width]) for t in (query, key))
         grad_value = torch.empty_like(values)
-        chunks, buffer = _chunks(query, key)
-        grad_buffer = torch.empty_like(buffer)
-        for part in chunks:
-            weights = _weights(query[part], key[part], for_pairs, part, buffer)
-            grad_scores = grad_buffer[: len(weights)]
-            q, k, v, grad_mixed = (t[part].flatten(0, 1) for t in (query, key, values, grad))
-            torch.bmm(grad_mixed, weights, out=grad_value[part].flatten(0, 1))
-            torch.bmm(grad_mixed.mT, v, out=grad_scores)
+        rows = _rows_per_chunk(query, key)
+        buffer = query.new_empty(2, rows, query.shape[3], key.shape[3])
+        tensors = (query, key, values, grad, grad_query, grad_key, grad_value)
+        chunks = zip(*_split(rows, *tensors), strict=True)
+        for part, (q, k, v, grad_out, grad_q, grad_k, grad_v) in enumerate(chunks):
+            weights = _weights(q.mT, k, for_pairs, part * rows, buffer[0])
+            grad_scores = buffer[1, : len(weights)]
+            torch.bmm(grad_out, weights, out=grad_v)
+            torch.bmm(grad_out.mT, v, out=grad_scores)
             torch.ops.aten._softmax_backward_data.out(
                 grad_scores, weights, -1, weights.dtype, grad_input=grad_scores
             )
-            torch.bmm(k[:, :width], grad_scores.mT, out=grad_query[part].flatten(0, 1))
-            torch.bmm(q[:, :width], grad_scores, out=grad_key[part].flatten(0, 1))
+            torch.bmm(k[:, :width], grad_scores.mT, out=grad_q)
+            torch.bmm(q[:, :width], grad_scores, out=grad_k)
         # The queries were packed with their scale, so only their own gradient still lacks it.
         grad_query *= ctx.scale
         grads = [
@@ -155,22 +158,29 @@ def _pack(parts: Sequence[Tensor], length: int, extra: bool, scale: float = 1.0)
     return packed
 
 
-def _chunks(query: Tensor, key: Tensor) -> tuple[list[slice], Tensor]:
-    """Cut the sequences so that the scores of a part fit into the cache; give room for them."""
-    batch, heads, _, n_queries = query.shape
-    per_sequence = heads * n_queries * key.shape[3]
-    step = max(_CHUNK_BYTES // (per_sequence * query.element_size()), 1)
-    chunks = [slice(start, min(start + step, batch)) for start in range(0, batch, step)]
-    return chunks, query.new_empty(min(step, batch) * heads, n_queries, key.shape[3])
+def _rows_per_chunk(query: Tensor, key: Tensor) -> int:
+    """Say how many heads of sequences have scores that fit into the cache together."""
+    per_row = query.shape[3] * key.shape[3] * query.element_size()
+    # Whole sequences, because that is how penalties of pairs are shared.
+    return max(_CHUNK_BYTES // (per_row * query.shape[1]), 1) * query.shape[1]
+
+
+def _split(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut tensors (B, N, any, any) into chunks of so many heads."""
+    for tensor in tensors:
+        yield tensor.flatten(0, 1).split(rows)
 
 
 def _weights(
-    query: Tensor, key: Tensor, for_pairs: Tensor | None, part: slice, buffer: Tensor
+    query: Tensor, key: Tensor, for_pairs: Tensor | None, start: int, buffer: Tensor
 ) -> Tensor:
-    """Compute the weights of a chunk into the buffer: (chunk * N, L, R)."""
-    scores = buffer[: len(query) * query.shape[1]]
-    torch.bmm(query.flatten(0, 1).mT, key.flatten(0, 1), out=scores)
+    """Compute the weights of a chunk, from (rows, L, E) and (rows, E, R), into the buffer."""
+    scores = buffer[: len(query)]
+    torch.bmm(query, key, out=scores)
     if for_pairs is not None:
-        by_sequence = scores.unflatten(0, query.shape[:2])
-        by_sequence[..., : for_pairs.shape[-1]] += for_pairs[part]
+        n_heads = for_pairs.shape[1]
+        by_sequence = scores.unflatten(0, (-1, n_heads))
+        first = start // n_heads
+        penalty = for_pairs[first : first + len(by_sequence)]
+        by_sequence[..., : penalty.shape[-1]] += penalty
     return torch.softmax(scores, dim=-1, out=scores)

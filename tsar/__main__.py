@@ -1,0 +1,5 @@
+"""``python -m tsar`` is the command ``tsar``."""
+
+from tsar.cli import main
+
+main()
