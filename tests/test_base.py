@@ -9,9 +9,16 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import tsar
-from tsar.exceptions import DataError, DataWarning, ParameterError, TrainingError
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    InterruptedWarning,
+    ParameterError,
+    TrainingError,
+)
 
 SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 2, "random_state": 0, "device": "cpu"}
 
@@ -77,7 +84,7 @@ def test_a_series_without_history_is_forecast_at_the_level_of_the_others():
     model = tsar.Naive(horizon=2).fit(pd.concat([frame, other]))
     silent = frame.assign(unique_id="c", y=np.nan)
     assert model.predict(df=silent)["y"].tolist() == [20.0, 20.0]
-    assert model.predict(df=silent).attrs["short_history"] == []
+    assert model.predict(df=silent).attrs["short_history"] == ["c"]
 
 
 def test_too_long_a_context_names_both_lengths(wide):
@@ -156,7 +163,7 @@ def test_an_interrupt_leaves_a_usable_model(wide, monkeypatch):
 
     def interrupt(self, inputs):
         steps.append(1)
-        if len(steps) == 9:
+        if len(steps) == 30:
             raise KeyboardInterrupt
         return forward(self, inputs)
 
@@ -164,7 +171,9 @@ def test_an_interrupt_leaves_a_usable_model(wide, monkeypatch):
 
     forward = NLinearNetwork.forward
     monkeypatch.setattr(NLinearNetwork, "forward", interrupt)
-    model = tsar.NLinear(**(SMALL | {"max_epochs": 50})).fit(wide)
+    model = tsar.NLinear(**(SMALL | {"max_epochs": 50}))
+    with pytest.warns(InterruptedWarning, match="training was interrupted after"):
+        model.fit(wide)
     assert model.interrupted_ and model.n_epochs_ < 50
     assert np.isfinite(model.predict().to_numpy()).all()
 
@@ -243,3 +252,50 @@ def test_neighbours_change_no_bit(wide, model):
 def test_values_beyond_float32_name_the_model(wide):
     with pytest.raises(DataError, match="NLinear: the values reach"):
         tsar.NLinear(**SMALL, scaler=None).fit(wide * 1e40)
+
+
+@pytest.mark.parametrize("model", [tsar.NLinear, tsar.DLinear, tsar.PatchTST])
+def test_a_variate_observed_only_in_the_validation_tail(wide, model):
+    level = 500 + 10 * np.sin(np.arange(len(wide)))
+    wide["new"] = np.where(np.arange(len(wide)) >= 180, level, np.nan)
+    fitted = model(**SMALL).fit(wide)
+    assert fitted.predict()["new"].between(450, 550).all()
+    pd.testing.assert_frame_equal(fitted.predict(), fitted.predict(df=wide), check_exact=True)
+    assert fitted.predict().attrs["short_history"] == []
+
+
+def test_an_unobserved_tail_is_no_validation(wide):
+    holes = wide.copy()
+    holes.iloc[150:] = np.nan
+    with pytest.warns(DataWarning, match="observed validation tail"):
+        model = tsar.NLinear(**SMALL).fit(holes)
+    assert "val_loss" not in model.history_ and model.n_epochs_ == 2
+
+
+def test_a_failed_continuation_leaves_the_fitted_model(wide):
+    model = tsar.NLinear(**SMALL).fit(wide)
+    before = model.predict()
+    model.set_params(learning_rate=1e30, max_epochs=5)
+    with pytest.raises(TrainingError, match="NLinear"):
+        model.partial_fit(wide)
+    pd.testing.assert_frame_equal(model.predict(), before, check_exact=True)
+
+
+def test_fit_does_not_depend_on_global_torch_settings(wide):
+    expected = tsar.NLinear(**SMALL).fit(wide).predict()
+    with torch.inference_mode():
+        frozen = tsar.NLinear(**SMALL).fit(wide).predict()
+    pd.testing.assert_frame_equal(frozen, expected, check_exact=True)
+
+
+@pytest.mark.parametrize("cutoffs", [50, [[50]], [50.7], ["a"]])
+def test_cutoffs_are_integers(wide, cutoffs):
+    model = tsar.Naive(horizon=2).fit(wide)
+    with pytest.raises(ParameterError, match="cutoffs must be a list or 1-D array of integers"):
+        model.forecast_windows(wide, cutoffs)
+    assert model.forecast_windows(wide, []).shape == (0, 2, 3)
+
+
+def test_a_target_named_twice_stops_before_training(wide):
+    with pytest.raises(DataError, match="NLinear: target: column 'load' is named twice"):
+        tsar.NLinear(**SMALL, target=["load", "load"]).fit(wide)

@@ -34,7 +34,7 @@ class Model(Base):
         {"share": 0},
         {"limit": 7},
         {"levels": [0.1, 0.9]},
-        {"levels": np.array([0.1, 0.9])},
+        {"levels": (0.1, 0.9)},
         {"norm": "layer", "flag": True},
     ],
 )
@@ -58,6 +58,10 @@ def test_admitted(parameters):
         (
             {"levels": [0.5, 1.0]},
             "Model: levels must be a list or tuple, each a number in (0, 1), got [0.5, 1.0]",
+        ),
+        (
+            {"levels": {0.5}},
+            "Model: levels must be a list or tuple, each a number in (0, 1), got {0.5}",
         ),
         ({"flag": 1}, "Model: flag must be a boolean, got 1"),
     ],

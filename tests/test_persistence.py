@@ -135,11 +135,17 @@ def test_a_save_never_destroys_something_else(saved, tmp_path):
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "chapter1.txt").write_text("years of work")
-    with pytest.raises(PersistenceError, match="no saved model; choose another"):
+    with pytest.raises(PersistenceError, match="more than a saved model; choose another"):
         model.save(other)
     with pytest.raises(PersistenceError, match="choose another"):
         model.save(other / "chapter1.txt")
     assert (other / "chapter1.txt").read_text() == "years of work"
+    (folder / "notes.txt").write_text("mine")
+    (other / "model.json").write_text("{}")
+    for occupied in (folder, other):
+        with pytest.raises(PersistenceError, match="choose another"):
+            model.save(occupied)
+    assert (folder / "notes.txt").read_text() == "mine"
     with pytest.raises(NotFittedError):
         tsar.NLinear().save(tmp_path / "unfitted")
     assert not (tmp_path / "unfitted").exists()

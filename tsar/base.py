@@ -232,7 +232,7 @@ class Forecaster(BaseEstimator, ABC):
             In the form of the data. With a horizon beyond the fitted one, frames have a
             column ``extrapolated`` that marks the rolled steps. ``attrs`` holds
             ``extrapolated_after`` (the fitted horizon or None) and ``short_history``
-            (ids whose history is shorter than the context).
+            (ids observed for less than a context; for one wide frame, such variates).
 
         Raises
         ------
@@ -410,7 +410,7 @@ class Forecaster(BaseEstimator, ABC):
             dtype = _float_dtype(panel.form.dtypes[place])
             columns[name] = pd.array(point[:, :, place].reshape(-1), dtype=dtype, copy=False)
             for level in levels:
-                label = f"{name}_q{level:g}"
+                label = f"{name}_q{float(level)}"
                 if label in variates:
                     raise ParameterError(
                         f"{self._name}: the column {label!r} would hold a quantile of {name!r}, "
@@ -424,8 +424,15 @@ class Forecaster(BaseEstimator, ABC):
             marks["extrapolated"] = np.tile(beyond, panel.n_series)
         written = panel.write(horizon, columns, marks)
         written.attrs["extrapolated_after"] = self.horizon_ if marks else None
-        written.attrs["short_history"] = list(panel.ids[panel.lengths < self._context_rows])
+        written.attrs["short_history"] = self._short_history(panel, variates)
         return written
+
+    def _short_history(self, tail: Panel, variates: pd.Index) -> list[Any]:
+        """Return the ids (of one wide frame: the variates) observed for less than a context."""
+        short = tail.history_lengths() < self._context_rows
+        if tail.form.has_ids or tail.form.squeeze:
+            return list(tail.ids[short.any(axis=1)])
+        return [name for name in variates if short[0, tail.variates.get_loc(name)]]
 
     # ------------------------------------------------------ windows and score
 
@@ -460,12 +467,19 @@ class Forecaster(BaseEstimator, ABC):
             raise DataError(
                 f"{self._name}: forecast_windows takes one series, got {panel.n_series}"
             )
-        rows = np.asarray(cutoffs, dtype=np.int64)
+        rows = np.asarray(cutoffs)
+        if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+            raise ParameterError(
+                f"{self._name}: cutoffs must be a list or 1-D array of integers, got {cutoffs!r}"
+            )
+        rows = rows.astype(np.int64)
         if len(rows) and (rows.min() < 1 or rows.max() > len(panel.values)):
             raise DataError(
                 f"{self._name}: cutoffs must lie in [1, {len(panel.values)}], "
                 f"got {rows.min()} to {rows.max()}"
             )
+        if not len(rows):
+            return np.empty((0, horizon, panel.n_variates))
         fitted = self._in_fitted_order(panel)
         scaling = self._scaling_of(fitted)
         tensors = self._tensors(fitted, scaling)
@@ -579,4 +593,5 @@ class Forecaster(BaseEstimator, ABC):
 
 def _float_dtype(dtype: str) -> str:
     """Return the floating dtype in which a forecast of such a column is given."""
-    return dtype if dtype.lower().startswith("float") else "float64"
+    kept = dtype.lower().startswith("float") and dtype != "float16"
+    return dtype if kept else "float64"

@@ -1,5 +1,7 @@
 """The commands behind ``tsar``: each a few lines over the Python API."""
 
+import sys
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +14,9 @@ import tsar
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
 from tsar.demo import run_demo
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
+from tsar.exceptions import InterruptedWarning
 from tsar.registry import forecaster_class, forecaster_names, parse_parameters
-from tsar.tables import find_time_column, read_table, write_table
+from tsar.tables import check_writable, find_time_column, read_table, write_table
 
 __all__ = ["app"]
 
@@ -75,6 +78,8 @@ def forecast(
     """Fit a model on a file and forecast what comes after it."""
     cls = forecaster_class(model)
     params = parse_parameters(cls, settings or [])
+    if out is not None:
+        check_writable(out)
     frame = read_table(data)
     estimator = cls(
         horizon=horizon,
@@ -83,7 +88,15 @@ def forecast(
         target=target or None,
     )
     estimator.set_params(**params)
-    result = estimator.fit(frame).predict(horizon=horizon)
+    with warnings.catch_warnings():
+        # An unfinished model is no basis for a file that looks finished.
+        warnings.simplefilter("error", InterruptedWarning)
+        try:
+            estimator.fit(frame)
+        except (InterruptedWarning, KeyboardInterrupt):
+            print("Interrupted: nothing was forecast or written", file=sys.stderr)
+            raise typer.Exit(130) from None
+    result = estimator.predict(horizon=horizon)
     if out is None:
         print(result.to_csv(index=False), end="")
     else:

@@ -9,6 +9,7 @@ from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 __all__ = [
     "DataError",
     "DataWarning",
+    "InterruptedWarning",
     "MissingExtraError",
     "NotFittedError",
     "ParameterError",
@@ -59,3 +60,7 @@ class PersistenceError(TsarError, ValueError):
 
 class DataWarning(UserWarning):
     """The data allow less than what was asked for, and a stated fallback is used."""
+
+
+class InterruptedWarning(UserWarning):
+    """Training was interrupted by the keyboard; the model is usable, but not finished."""

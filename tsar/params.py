@@ -100,12 +100,9 @@ def _matches(value: object, hint: Any) -> bool:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if hint is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if (
-        origin in (tuple, list, Iterable, typing.Sequence)
-        or origin is not None
-        and issubclass(origin, Iterable)
-    ):
-        if isinstance(value, str) or not isinstance(value, Iterable):
+    if origin is not None and issubclass(origin, Iterable):
+        # Others, arrays among them, are used up by reading, or cannot be stored as JSON.
+        if not isinstance(value, list | tuple):
             return False
         members = [member for member in get_args(hint) if member is not Ellipsis]
         return not members or all(_matches(item, members[0]) for item in value)

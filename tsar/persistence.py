@@ -51,12 +51,10 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
     if not model.__sklearn_is_fitted__():
         raise NotFittedError(f"{type(model).__name__} is not fitted yet; call fit(df) before save")
     target = Path(folder)
-    if target.exists() and not (target / MANIFEST).is_file():
-        occupied = not target.is_dir() or any(target.iterdir())
-        if occupied:
-            raise PersistenceError(
-                f"save: {str(folder)!r} exists and is no saved model; choose another folder"
-            )
+    if target.exists() and not _replaceable(target):
+        raise PersistenceError(
+            f"save: {str(folder)!r} exists and holds more than a saved model; choose another folder"
+        )
     record, tensors = model._learned_state()
     manifest = {
         "format": FORMAT_VERSION,
@@ -87,6 +85,22 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
         if isinstance(error, OSError | SafetensorError):
             raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
         raise
+
+
+def _replaceable(target: Path) -> bool:
+    """Whether a folder is empty, or holds a saved model of tsar and nothing else."""
+    if not target.is_dir():
+        return False
+    held = {entry.name for entry in target.iterdir()}
+    if not held:
+        return True
+    if held != {MANIFEST, ARRAYS}:
+        return False
+    try:
+        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and "format" in manifest and "class" in manifest
 
 
 def load(folder: str | os.PathLike[str]) -> Any:

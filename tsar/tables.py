@@ -9,7 +9,7 @@ import pandas as pd
 from tsar.exceptions import DataError, MissingExtraError
 from tsar.params import did_you_mean
 
-__all__ = ["find_time_column", "read_table", "write_table"]
+__all__ = ["check_writable", "find_time_column", "read_table", "write_table"]
 
 # Looked for before the values are: a column of integers can hold the time, too.
 TIME_NAMES = ("ds", "date", "datetime", "timestamp", "time")
@@ -41,6 +41,26 @@ def read_table(path: Path) -> pd.DataFrame:
         raise MissingExtraError(_PARQUET) from None
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether a table can be written to a path.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Where :func:`write_table` is going to write.
+
+    Raises
+    ------
+    DataError
+        If it is a folder, or lies below a file or a folder that cannot be written to.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file in it, such as {path / 'forecast.csv'}")
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise DataError(f"{path} cannot be written because {existing} is no writable folder")
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:

@@ -149,7 +149,8 @@ def test_missing_values_of_every_kind_are_nan():
     ("column", "wrong"),
     [
         (pd.Series([1.0, "2", 3.0, "x"], dtype=object), [1, 3]),
-        (pd.Series(["1", "2", None, "x"]), [0, 1, 3]),
+        (pd.Series(["1", "2", None, "x"]), [3]),
+        (pd.Series(["1", "2", None, "3"]), [0, 1, 3]),
         (pd.Series([True, False, True, True]), [0, 1, 2, 3]),
         (pd.Series([True, None, 1, 1.5], dtype=object), [0]),
         (pd.Series(pd.array([True, None, False, True], dtype="boolean")), [0, 2, 3]),

@@ -343,6 +343,9 @@ def _targets(
         several = isinstance(target, list | tuple | pd.Index) and not label
         names = list(target) if several else [target]
         _require(df, names, "target")
+        twice = [name for place, name in enumerate(names) if name in names[:place]]
+        if twice:
+            raise DataError(f"target: column {twice[0]!r} is named twice; name it once")
         both = [name for name in names if name in declared or name in taken]
         if both:
             raise DataError(
@@ -370,6 +373,10 @@ def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
     given = column.notna().to_numpy()
     values = np.full(len(column), np.nan)
+    if dtypes.is_string_dtype(column.dtype) and not dtypes.is_object_dtype(column.dtype):
+        # Text that reads as numbers is not converted in silence, but what does not is named.
+        wrong = given & pd.to_numeric(column, errors="coerce").isna().to_numpy()
+        return values, wrong if wrong.any() else given
     if not dtypes.is_object_dtype(column.dtype):
         return values, given
     held = column.to_numpy(dtype=object)

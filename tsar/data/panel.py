@@ -145,6 +145,15 @@ class Panel:
         """Return the panel with other targets of shape (rows, n) under other names."""
         return replace(self, values=values, variates=variates)
 
+    def history_lengths(self) -> np.ndarray:
+        """Return the rows from the first observation on, shape (S, C); 0 where there is none."""
+        rows = np.arange(len(self.values))[:, None]
+        seen = np.where(np.isnan(self.values), len(rows), rows)
+        first = np.full((self.n_series, self.n_variates), len(rows))
+        full = self.lengths > 0
+        first[full] = np.minimum.reduceat(seen, self.offsets[:-1][full], axis=0)
+        return np.maximum(self.offsets[1:, None] - first, 0)
+
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold of a tail, and its arrays; covariates are not among them."""
         form = {**self.form.__dict__, "dtypes": list(self.form.dtypes)}

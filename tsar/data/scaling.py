@@ -95,12 +95,15 @@ class Scaling:
         """Return the rows of other series, in their order."""
         return Scaling(self.mean[rows], self.scale[rows])
 
+    def replaced(self, where: np.ndarray, other: "Scaling") -> "Scaling":
+        """Take the statistics of ``other`` where a mask of shape (S, C) is True."""
+        return Scaling(
+            np.where(where, other.mean, self.mean), np.where(where, other.scale, self.scale)
+        )
+
     def filled(self, other: "Scaling") -> "Scaling":
         """Replace what is unknown (NaN) by the statistics of ``other``."""
-        unknown = np.isnan(self.mean)
-        return Scaling(
-            np.where(unknown, other.mean, self.mean), np.where(unknown, other.scale, self.scale)
-        )
+        return self.replaced(np.isnan(self.mean), other)
 
     def restore(self, scaled: np.ndarray) -> np.ndarray:
         """Bring scaled values of shape (S, H, C) or (S, H, C, Q) back to original units."""

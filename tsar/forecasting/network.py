@@ -1,5 +1,6 @@
 """Forecasters that train a network: the parameters and the fit that all of them share."""
 
+import copy
 import secrets
 import warnings
 from abc import abstractmethod
@@ -16,7 +17,13 @@ from tsar.core.output import Output
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs, Windows, training_cutoffs
-from tsar.exceptions import DataError, DataWarning, ParameterError
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    InterruptedWarning,
+    ParameterError,
+    TrainingError,
+)
 from tsar.params import Interval
 from tsar.training.device import resolve_device
 from tsar.training.loop import TrainingOptions, TrainingResult, train
@@ -201,7 +208,10 @@ class NetworkForecaster(Forecaster):
         """Return the untrained network: ``Inputs`` to (B, H, C) or (B, H, C, Q)."""
 
     def _check_consistency(self) -> None:
-        resolve_device(self.device)
+        try:
+            resolve_device(self.device)
+        except ParameterError as error:
+            raise ParameterError(f"{self._name}: {error}") from None
         if len(self.adam_betas) != 2:
             raise ParameterError(
                 f"{self._name}: adam_betas must be two numbers, got {self.adam_betas!r}"
@@ -236,16 +246,26 @@ class NetworkForecaster(Forecaster):
     def _levels(self) -> list[float]:
         return list(self._fitted_levels)
 
+    # The caller may have turned gradients off around the fit.
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         go_on = go_on and hasattr(self, "module_")
         device = resolve_device(self.device)
         held_out = self._validation_rows(panel)
         stop = panel.offsets[1:] - held_out
         measured = Scaling.measure(panel.values, panel.offsets, stop)
+        # What was not observed in its training part, or did not move there, is measured over
+        # all of its rows, as it would be if it were a new series.
+        whole = Scaling.measure(panel.values, panel.offsets, panel.offsets[1:])
+        unknown, constant = np.isnan(measured.mean), measured.scale == 0
+        remembered = measured.replaced(unknown | constant, whole)
+        measured = measured.replaced(unknown, whole)
         pooled = measured.pooled()
-        scaling = measured if self._standardises else measured.without_change()
+        scaling = measured
         if not self._standardises:
             pooled = replace(pooled, scale=np.ones_like(pooled.scale))
+            scaling, remembered = measured.without_change(), remembered.without_change()
         training, validation = self._windows(panel, scaling.filled(pooled), held_out, device)
         loss = self._make_loss()
         seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
@@ -264,19 +284,11 @@ class NetworkForecaster(Forecaster):
         self.best_epoch_, self.n_epochs_ = result.best_epoch, result.n_epochs
         self.device_, self.seed_ = str(device), seed
         self.interrupted_ = result.interrupted
-        # What did not move in its training part is measured over all of its rows, as it
-        # would be if it were a new series.
-        whole = self._measure(panel, panel.offsets[1:])
-        constant = measured.scale == 0
-        scaling = Scaling(
-            np.where(constant, whole.mean, scaling.mean),
-            np.where(constant, whole.scale, scaling.scale),
-        )
-        return Learned(scaling, pooled, spec.context_length)
+        return Learned(remembered, pooled, spec.context_length)
 
     def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
         with seeded(seed):
-            return self._build_network(spec)
+            return self._build_network(spec).to(self._dtype)
 
     def _validation_rows(self, panel: Panel) -> np.ndarray:
         """Return how many rows at the end of each series are held out, shape (S,)."""
@@ -295,11 +307,12 @@ class NetworkForecaster(Forecaster):
         if not isinstance(rows, int | np.integer):
             tail = np.maximum((lengths * rows).astype(np.int64), self.horizon)
         held_out = np.where(lengths - tail >= window, tail, 0)
+        held_out[~_observed_on_both_sides(panel, held_out)] = 0
         if not held_out.any():
             warnings.warn(
-                f"{self._name}: no series has {window} rows beside a validation tail, so training "
-                f"runs without validation for all of max_epochs={self.max_epochs}; shorten "
-                f"context_length or set early_stopping=False",
+                f"{self._name}: no series has {window} rows beside an observed validation tail, so "
+                f"training runs without validation for all of max_epochs={self.max_epochs}; "
+                f"shorten context_length or set early_stopping=False",
                 DataWarning,
                 stacklevel=5,
             )
@@ -327,7 +340,8 @@ class NetworkForecaster(Forecaster):
                 f"{self._name}: training cannot continue because the network or the variates "
                 f"changed since the last fit; restore them, or fit with warm_start=False"
             )
-        return self.module_
+        # A copy: what fails on the way leaves the fitted network as it was.
+        return copy.deepcopy(self.module_)
 
     def _train(
         self,
@@ -354,9 +368,22 @@ class NetworkForecaster(Forecaster):
             precision=self.precision,
             verbose=self.verbose,
         )
-        return train(
-            network, training, validation, loss, options, device=device, seed=seed, state=state
-        )
+        try:
+            result = train(
+                network, training, validation, loss, options, device=device, seed=seed, state=state
+            )
+        except TrainingError as error:
+            raise TrainingError(f"{self._name}: {error}") from None
+        if result.interrupted:
+            if result.n_epochs == 0:
+                raise KeyboardInterrupt
+            warnings.warn(
+                f"{self._name}: training was interrupted after {result.n_epochs} epochs; the "
+                f"model holds the weights of epoch {result.best_epoch}",
+                InterruptedWarning,
+                stacklevel=6,
+            )
+        return result
 
     # -------------------------------------------------------------- predict
 
@@ -409,6 +436,17 @@ class NetworkForecaster(Forecaster):
             device = torch.device("cpu")
         self.device_ = str(device)
         self.module_ = network.to(device).eval()
+
+
+def _observed_on_both_sides(panel: Panel, tail: np.ndarray) -> np.ndarray:
+    """Return which series have observations both before and in their tail, shape (S,)."""
+    observed = ~np.isnan(panel.values).all(axis=1)
+    if observed.all():
+        return np.ones(panel.n_series, dtype=bool)
+    count = np.concatenate([[0], np.cumsum(observed)])
+    border = panel.offsets[1:] - tail
+    before = count[border] > count[panel.offsets[:-1]]
+    return np.asarray(before & (count[panel.offsets[1:]] > count[border]))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
