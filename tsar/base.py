@@ -431,7 +431,7 @@ class Forecaster(BaseEstimator, ABC):
         """Return the ids (of one wide frame: the variates) observed for less than a context."""
         short = tail.history_lengths() < self._context_rows
         if tail.form.has_ids or tail.form.squeeze:
-            return list(tail.ids[short.any(axis=1)])
+            return list(tail.ids[np.flatnonzero(short.any(axis=1))])
         return [name for name in variates if short[0, tail.variates.get_loc(name)]]
 
     # ------------------------------------------------------ windows and score

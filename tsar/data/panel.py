@@ -152,7 +152,7 @@ class Panel:
         first = np.full((self.n_series, self.n_variates), len(rows))
         full = self.lengths > 0
         first[full] = np.minimum.reduceat(seen, self.offsets[:-1][full], axis=0)
-        return np.maximum(self.offsets[1:, None] - first, 0)
+        return np.asarray(np.maximum(self.offsets[1:, None] - first, 0))
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold of a tail, and its arrays; covariates are not among them."""
