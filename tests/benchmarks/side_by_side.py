@@ -28,7 +28,12 @@ class _Worker:
         # The last lines of an error are shown; what toolkits print on the way is not.
         self.process = subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": str(ROOT) if own else ""},
+            # Idle threads of one side must not spin while the other one works.
+            env={
+                **os.environ,
+                "OMP_WAIT_POLICY": "PASSIVE",
+                "PYTHONPATH": str(ROOT) if own else "",
+            },
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
