@@ -62,11 +62,14 @@ def test_chunked_gradient_against_differences(monkeypatch, p):
     )
 
 
-def test_large_float_tensors_are_chunked():
-    weight = torch.zeros(128, 16)
-    assert pick_backend(torch.zeros(50_000, 16), weight) == "chunked"
-    assert pick_backend(torch.zeros(50, 16), weight) == "reference"
-    assert pick_backend(torch.zeros(50_000, 16, dtype=torch.bfloat16), weight) == "reference"
+def test_training_on_many_tokens_is_chunked():
+    weight, many = torch.zeros(128, 16), torch.zeros(50_000, 16)
+    assert pick_backend(many, weight) == "chunked"
+    assert pick_backend(many[:50], weight) == "reference"
+    assert pick_backend(many.bfloat16(), weight) == "reference"
+    assert pick_backend(many.to("meta"), weight) == "reference"
+    with torch.no_grad():
+        assert pick_backend(many, weight) == "reference"
 
 
 def test_unknown_backend_gets_a_suggestion():

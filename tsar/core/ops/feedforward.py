@@ -73,13 +73,19 @@ def feedforward(
 def pick_backend(x: Tensor, weight_in: Tensor) -> str:
     """Choose the form for these shapes, the only place where that is decided.
 
-    On a CPU the chunked form in full precision is faster than the plain one in
-    half precision, so autocast does not change the choice.
+    Chunks are for training: the form that forecasts does not depend on how many
+    tokens there are, so that a forecast is the same bit for bit whatever else
+    is forecast beside it. On a CPU the chunked form in full precision is faster
+    than the plain one in half precision, so autocast changes nothing.
     """
     n_hidden = x.numel() // max(x.shape[-1], 1) * len(weight_in)
-    full = x.dtype in (torch.float32, torch.float64)
-    large = n_hidden * x.element_size() > _CHUNK_BYTES
-    return "chunked" if x.device.type == "cpu" and full and large else "reference"
+    chunked = (
+        torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and n_hidden * x.element_size() > _CHUNK_BYTES
+    )
+    return "chunked" if chunked else "reference"
 
 
 class _ChunkedFeedForward(torch.autograd.Function):
