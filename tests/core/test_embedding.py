@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tsar.core.embedding import PatchEmbedding, cut_patches
+from tsar.core.embedding import PatchEmbedding, VariateEmbedding, cut_patches
 from tsar.exceptions import ParameterError
 
 
@@ -43,3 +43,19 @@ def test_mask_says_which_patches_hold_an_observation():
 def test_patch_longer_than_the_context():
     with pytest.raises(ParameterError, match="patch_length=9 is longer than context_length=8"):
         PatchEmbedding(8, 9, 1, 2)
+
+
+def test_a_variate_is_one_token():
+    torch.manual_seed(0)
+    embedding = VariateEmbedding(11, 4).double()
+    x = torch.randn(3, 11, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = torch.einsum("blc,dl->bcd", x, embedding.project.weight) + embedding.project.bias
+    torch.testing.assert_close(embedding(x), expected)
+
+
+def test_mask_says_which_variates_were_observed_at_all():
+    observed = torch.zeros(2, 9, 3).bool()
+    observed[0, 4, 1] = True
+    observed[1, :, 0] = True
+    mask = VariateEmbedding(9, 2).mask(observed)
+    assert mask.tolist() == [[False, True, False], [True, False, False]]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["PatchEmbedding", "cut_patches"]
+__all__ = ["PatchEmbedding", "VariateEmbedding", "cut_patches"]
 
 
 def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0) -> Tensor:
@@ -90,3 +90,32 @@ class PatchEmbedding(nn.Module):
         patches = cut_patches(observed, self.patch_length, self.stride, self.end_padding)
         seen = patches.any(dim=-1)
         return seen | ~seen.any(dim=-1, keepdim=True)
+
+
+class VariateEmbedding(nn.Module):
+    """One linear map from the whole history of a variate to a token.
+
+    All variates share the map, so any number of them is taken.
+
+    Parameters
+    ----------
+    n_steps, d_model : int
+
+    References
+    ----------
+    Liu et al., "iTransformer: inverted transformers are effective for time
+    series forecasting", ICLR 2024, section 3.1.
+    """
+
+    def __init__(self, n_steps: int, d_model: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(n_steps, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed variates (B, L, C) as tokens (B, C, D)."""
+        tokens: Tensor = self.project(x.transpose(1, 2))
+        return tokens
+
+    def mask(self, observed: Tensor) -> Tensor:
+        """Say which variates hold an observed step: (B, L, C) to (B, C)."""
+        return observed.any(dim=1)

@@ -5,8 +5,9 @@ it here.
 """
 
 from tsar.forecasting.dlinear import DLinear
+from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
 
-__all__ = ["DLinear", "NLinear", "Naive", "PatchTST", "SeasonalNaive"]
+__all__ = ["DLinear", "NLinear", "Naive", "PatchTST", "SeasonalNaive", "iTransformer"]

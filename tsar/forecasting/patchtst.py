@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tsar.core.block import Block, Encoder
 from tsar.core.dropout import Dropout
 from tsar.core.embedding import PatchEmbedding
-from tsar.core.mixers import MIXERS, make_mixer
+from tsar.core.mixers import MIXERS, accepted_options, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import RevIN, make_norm
 from tsar.core.output import Output
@@ -87,11 +87,7 @@ class PatchTSTNetwork(nn.Module):
         )
         self.position = LearnedPosition(self.embedding.n_patches, d_model)
         self.dropout = Dropout(dropout)
-        options = (
-            {"n_heads": n_heads, "residual_scores": residual_attention}
-            if mixer == "attention"
-            else {}
-        )
+        options = accepted_options(mixer, n_heads=n_heads, residual_scores=residual_attention)
         blocks = [
             Block(
                 make_mixer(mixer, d_model, **options),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tsar.core.mixers import SoftmaxAttention, make_mixer
+from tsar.core.mixers import SoftmaxAttention, accepted_options, make_mixer
 from tsar.exceptions import ParameterError
 
 
@@ -123,3 +123,10 @@ def test_mixers_by_name():
     assert isinstance(make_mixer("attention", 6, n_heads=2), SoftmaxAttention)
     with pytest.raises(ParameterError, match="did you mean 'attention'"):
         make_mixer("atention", 6, n_heads=2)
+
+
+def test_a_mixer_takes_of_what_is_offered_what_it_has():
+    offered = accepted_options("attention", n_heads=2, d_state=5, dropout=0.1)
+    assert offered == {"n_heads": 2, "dropout": 0.1}
+    with pytest.raises(ParameterError, match="did you mean 'attention'"):
+        accepted_options("atention")

@@ -1,12 +1,20 @@
 """Token mixers, one idea per file, found by name."""
 
+import inspect
 from typing import Any
 
 from tsar.core.mixers.attention import AttentionState, SoftmaxAttention
 from tsar.core.mixers.base import Mixer
 from tsar.params import check_choice
 
-__all__ = ["MIXERS", "AttentionState", "Mixer", "SoftmaxAttention", "make_mixer"]
+__all__ = [
+    "MIXERS",
+    "AttentionState",
+    "Mixer",
+    "SoftmaxAttention",
+    "accepted_options",
+    "make_mixer",
+]
 
 MIXERS: dict[str, type[Mixer]] = {"attention": SoftmaxAttention}
 
@@ -28,3 +36,25 @@ def make_mixer(name: str, d_model: int, **options: Any) -> Mixer:
     """
     check_choice("make_mixer", "mixer", name, MIXERS)
     return MIXERS[name](d_model, **options)
+
+
+def accepted_options(name: str, **offered: Any) -> dict[str, Any]:
+    """Return those of the offered options that the mixer of that name has.
+
+    A model offers what it knows, such as its number of heads, and any mixer fits it.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`MIXERS`.
+    **offered
+        Options as for :func:`make_mixer`.
+
+    Raises
+    ------
+    ParameterError
+        If there is none of that name; the nearest one is suggested.
+    """
+    check_choice("accepted_options", "mixer", name, MIXERS)
+    known = inspect.signature(MIXERS[name]).parameters
+    return {option: value for option, value in offered.items() if option in known}
