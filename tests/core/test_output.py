@@ -58,3 +58,13 @@ def test_quantiles_never_cross(size):
 def test_levels_that_give_no_quantiles(levels):
     with pytest.raises(ParameterError, match="levels must be increasing numbers"):
         QuantileOutput(levels)
+
+
+def test_point_forecast_is_the_median():
+    generator, location, scale = _sizes()
+    raw = torch.randn(3, 5, 2, 4, generator=generator)
+    quantiles = QuantileOutput([0.1, 0.5, 0.8, 0.9])
+    forecast = quantiles(raw, location, scale)
+    torch.testing.assert_close(quantiles.point(forecast), raw[..., 1] * scale + location)
+    point = PointOutput()(raw[..., :1], location, scale)
+    assert PointOutput().point(point) is point

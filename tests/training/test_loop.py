@@ -322,3 +322,27 @@ def test_verbose_is_one_bar_and_a_line_per_epoch(capsys, caplog):
 def test_bfloat16_trains():
     result = run(make_network(0.0), TensorWindows(200), precision="bfloat16", max_epochs=10)
     assert result.history["train_loss"][0] > 3 * result.history["train_loss"][-1]
+
+
+class Bilingual(LinearNetwork):
+    """Learns from the last step of the context, and forecasts the future."""
+
+    def compare(self, batch):
+        known = batch.inputs.target[:, -1:]
+        return self(batch.inputs)[:, :1], known, None
+
+
+def test_a_network_may_say_what_a_step_compares():
+    """Training follows its comparison, validation the forecast."""
+    windows = TensorWindows(16, observed=True)
+    with seeded(0):
+        network = Bilingual()
+    with torch.no_grad():
+        forecast = network(Inputs(windows.inputs))
+    known = windows.inputs[:, -1:]
+    result = run(network, windows, windows, max_epochs=1, batch_size=16, learning_rate=1e-9)
+    np.testing.assert_allclose(
+        result.history["train_loss"], [(forecast[:, :1] - known).square().mean()], rtol=1e-5
+    )
+    errors = (forecast - windows.target).square()[windows.observed]
+    np.testing.assert_allclose(result.history["val_loss"], [errors.mean()], rtol=1e-5)

@@ -37,6 +37,10 @@ class Output(nn.Module):
         """
         raise NotImplementedError
 
+    def point(self, forecast: Tensor) -> Tensor:
+        """Take the point forecast (B, H, C) out of what :meth:`forward` returned."""
+        return forecast
+
 
 class PointOutput(Output):
     """One number per step and variate."""
@@ -101,6 +105,10 @@ class QuantileOutput(Output):
         down = F.softplus(below).flip(-1).cumsum(-1).flip(-1)
         quantiles = torch.cat([median - down, median, median + up], dim=-1)
         return quantiles * _with_last_axis(scale) + _with_last_axis(location)
+
+    def point(self, forecast: Tensor) -> Tensor:
+        """Take the median (B, H, C) out of quantiles (B, H, C, Q)."""
+        return forecast[..., self.median]
 
 
 def _with_last_axis(value: Tensor | float) -> Tensor | float:

@@ -18,7 +18,7 @@ from tsar.training.optim import make_optimizer, make_schedule, set_learning_rate
 from tsar.training.seeding import make_generator
 from tsar.training.state import TrainingState, capture_optimizer, restore_optimizer
 
-__all__ = ["TrainingOptions", "TrainingResult", "evaluate", "train"]
+__all__ = ["TrainingOptions", "TrainingResult", "compare", "evaluate", "train"]
 
 logger = logging.getLogger("tsar")
 
@@ -125,7 +125,8 @@ def train(
     Parameters
     ----------
     network : nn.Module
-        Maps ``batch.inputs`` to a forecast.
+        Maps ``batch.inputs`` to a forecast. A training step compares it with the future,
+        unless the network has a method ``compare``, see :func:`compare`.
     windows, validation : Windows
         Their batches lie on ``device``.
     loss : Loss
@@ -157,6 +158,31 @@ def train(
     finally:
         set_generator(network, None)
         network.eval()
+
+
+def compare(network: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return what a training step compares: a forecast, the truth, and what is known of it.
+
+    That is the forecast of the future. A network that learns from steps of the context as
+    well, by forecasting each of them from those before it, says so with a method
+    ``compare(batch)`` of the same kind. Validation compares the forecast in any case.
+
+    Parameters
+    ----------
+    network : nn.Module
+    batch : Batch
+
+    Returns
+    -------
+    forecast : Tensor of shape (B, K, C), or (B, K, C, Q)
+    target : Tensor of shape (B, K, C)
+    observed : bool Tensor of shape (B, K, C) or None
+    """
+    own = getattr(network, "compare", None)
+    if own is not None:
+        compared: tuple[Tensor, Tensor, Tensor | None] = own(batch)
+        return compared
+    return network(batch.inputs), batch.target, batch.observed
 
 
 def evaluate(
@@ -341,8 +367,8 @@ class _Run:
         """Make one step; return the sum of the errors and the number of entries."""
         set_learning_rate(self.optimizer, self.rate(self.step))
         with autocast(self.device, self.options.precision):
-            forecast = self.network(batch.inputs)
-        total, count = self.loss.total(forecast, batch.target, batch.observed)
+            compared = compare(self.network, batch)
+        total, count = self.loss.total(*compared)
         self.optimizer.zero_grad(set_to_none=True)
         (total / count.clamp(min=1)).backward()
         if self.options.gradient_clip is not None:

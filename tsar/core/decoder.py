@@ -1,0 +1,99 @@
+"""A small decoder: causal blocks over tokens of any origin."""
+
+import torch
+from torch import Tensor, nn
+
+from tsar.core.block import Block, Encoder
+from tsar.core.mixers import Mixer
+from tsar.core.mlp import MLP
+from tsar.core.norm import make_norm
+from tsar.core.position import SinusoidalPosition
+from tsar.exceptions import ParameterError
+
+__all__ = ["Decoder"]
+
+
+class Decoder(nn.Module):
+    """Causal blocks between a sinusoidal position and a last normalisation.
+
+    Normalisation is that of layers, before each branch. A token depends on
+    itself and on the tokens before it.
+
+    Parameters
+    ----------
+    mixers : sequence of Mixer
+        One per block, each of them causal.
+    d_model, d_ff : int
+        Width of the tokens, and inside the feed-forward part.
+    dropout : float, default 0.0
+        Inside the feed-forward part and on both branches of a block.
+    max_tokens : int, default 1024
+        Longest sequence.
+
+    Raises
+    ------
+    ParameterError
+        If a mixer is not causal.
+    """
+
+    def __init__(
+        self,
+        mixers: list[Mixer],
+        *,
+        d_model: int,
+        d_ff: int,
+        dropout: float = 0.0,
+        max_tokens: int = 1024,
+    ) -> None:
+        super().__init__()
+        for mixer in mixers:
+            if not mixer.causal:
+                raise ParameterError(
+                    f"Decoder: {type(mixer).__name__} looks ahead; pass causal mixers"
+                )
+        self.d_model = d_model
+        self.max_tokens = max_tokens
+        self.position = SinusoidalPosition(max_tokens, d_model)
+        self.encoder = Encoder(
+            [
+                Block(
+                    mixer,
+                    MLP(d_model, d_ff, dropout=dropout),
+                    d_model=d_model,
+                    norm="layer",
+                    pre_norm=True,
+                    dropout=dropout,
+                )
+                for mixer in mixers
+            ],
+            make_norm("layer", d_model),
+        )
+
+    def forward(self, tokens: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Decode tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (B, P, D)
+        mask : bool Tensor of shape (B, P), optional
+            True where a token may be attended to.
+
+        Returns
+        -------
+        Tensor of shape (B, P, D)
+
+        Raises
+        ------
+        ParameterError
+            If there are more than ``max_tokens``.
+        """
+        n_tokens = tokens.shape[1]
+        if n_tokens > self.max_tokens:
+            raise ParameterError(
+                f"Decoder: {n_tokens} tokens are more than max_tokens={self.max_tokens}"
+            )
+        if mask is not None:
+            # A token without anything to attend to would look at all of them, later ones too.
+            itself = torch.eye(n_tokens, dtype=torch.bool, device=mask.device)
+            mask = mask[:, None] | itself  # (B, P, P)
+        return self.encoder(self.position(tokens), mask=mask)
