@@ -346,3 +346,35 @@ def test_a_network_may_say_what_a_step_compares():
     )
     errors = (forecast - windows.target).square()[windows.observed]
     np.testing.assert_allclose(result.history["val_loss"], [errors.mean()], rtol=1e-5)
+
+
+class Restrained(LinearNetwork):
+    """Wants small weights, the more so the larger the error is."""
+
+    def penalty(self, error):
+        assert not error.requires_grad
+        return error.sqrt() * self.linear.weight.abs().sum()
+
+
+def test_a_network_may_penalise_its_weights():
+    """Steps minimise the error and the penalty; the history holds errors alone."""
+    windows = TensorWindows(16)
+    with seeded(0):
+        network, plain = Restrained(), LinearNetwork()
+    plain.load_state_dict(network.state_dict())
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.02, fused=False)
+    errors = []
+    for _ in range(4):
+        error = nn.functional.mse_loss(plain(Inputs(windows.inputs)), windows.target)
+        strength = error.item() ** 0.5
+        optimizer.zero_grad()
+        (error + strength * plain.linear.weight.abs().sum()).backward()
+        optimizer.step()
+        errors.append(error.item())
+    with torch.no_grad():
+        last = nn.functional.mse_loss(plain(Inputs(windows.inputs)), windows.target)
+    result = run(network, windows, batch_size=16)
+    torch.testing.assert_close(network.linear.weight, plain.linear.weight)
+    np.testing.assert_allclose(result.history["train_loss"], errors, rtol=1e-5)
+    validated, _ = evaluate(network, windows, MSE, batch_size=16, device=CPU)
+    np.testing.assert_allclose(validated, last, rtol=1e-5)

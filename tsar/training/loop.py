@@ -18,7 +18,7 @@ from tsar.training.optim import make_optimizer, make_schedule, set_learning_rate
 from tsar.training.seeding import make_generator
 from tsar.training.state import TrainingState, capture_optimizer, restore_optimizer
 
-__all__ = ["TrainingOptions", "TrainingResult", "compare", "evaluate", "train"]
+__all__ = ["TrainingOptions", "TrainingResult", "compare", "evaluate", "penalise", "train"]
 
 logger = logging.getLogger("tsar")
 
@@ -126,7 +126,8 @@ def train(
     ----------
     network : nn.Module
         Maps ``batch.inputs`` to a forecast. A training step compares it with the future,
-        unless the network has a method ``compare``, see :func:`compare`.
+        unless the network has a method ``compare``, see :func:`compare`, and minimises the
+        mean error, plus what a method ``penalty`` returns, see :func:`penalise`.
     windows, validation : Windows
         Their batches lie on ``device``.
     loss : Loss
@@ -183,6 +184,30 @@ def compare(network: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Tensor | No
         compared: tuple[Tensor, Tensor, Tensor | None] = own(batch)
         return compared
     return network(batch.inputs), batch.target, batch.observed
+
+
+def penalise(network: nn.Module, error: Tensor) -> Tensor:
+    """Return what a training step minimises: the mean error, plus the network's penalty.
+
+    A network that wants its weights small, sparse or otherwise apart from what they forecast
+    says so with a method ``penalty(error)`` that returns a Tensor of shape (). It is given
+    the error, without gradient, as a measure of what a weight is worth. Neither
+    ``train_loss`` nor validation counts the penalty.
+
+    Parameters
+    ----------
+    network : nn.Module
+    error : Tensor of shape ()
+
+    Returns
+    -------
+    Tensor of shape ()
+    """
+    own = getattr(network, "penalty", None)
+    if own is None:
+        return error
+    penalised: Tensor = error + own(error.detach())
+    return penalised
 
 
 def evaluate(
@@ -370,7 +395,7 @@ class _Run:
             compared = compare(self.network, batch)
         total, count = self.loss.total(*compared)
         self.optimizer.zero_grad(set_to_none=True)
-        (total / count.clamp(min=1)).backward()
+        penalise(self.network, total / count.clamp(min=1)).backward()
         if self.options.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip)
         self.optimizer.step()
