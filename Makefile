@@ -4,12 +4,13 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VENV_OLDEST ?= .venv-oldest
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format typecheck docs build clean
+.PHONY: help demo test test-all test-oldest lint format typecheck docs build clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -34,6 +35,21 @@ test: $(VENV)/.dev  ## run the tests, the slow ones left out
 
 test-all: $(VENV)/.dev  ## run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# What depends on pandas and numpy most, with the models that are trained in no time; numpy 1.26
+# needs Python 3.11 or 3.12.
+OLDEST_TESTS := tests/data tests/test_base.py tests/test_checks.py tests/test_cli.py \
+	tests/test_forms.py tests/test_persistence.py tests/test_tables.py
+
+$(VENV_OLDEST)/.stamp: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(VENV_OLDEST)
+	$(VENV_OLDEST)/bin/python -m pip install --no-compile $(PIP_ARGS) \
+		-c constraints-oldest.txt -e ".[all]" pytest hypothesis
+	@touch $@
+
+test-oldest: $(VENV_OLDEST)/.stamp  ## run much of the tests with the oldest versions supported
+	$(VENV_OLDEST)/bin/python -m pytest -m "not slow" \
+		-k "not test_checks or Naive or NLinear" $(OLDEST_TESTS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ import tsar
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OLDEST = "constraints-oldest.txt"
 BASE = {"torch", "numpy", "pandas", "scikit-learn", "statsmodels", "safetensors", "tqdm"}
 # Whatever the base dependencies pull in themselves is theirs to answer for; these are ours.
 NOT_ON_IMPORT = {
@@ -79,12 +80,29 @@ def test_version_is_stated_once():
     assert f"## [{tsar.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_constraints_pin_every_base_dependency():
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+def _pins(file: str) -> dict[str, str]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", OLDEST])
+def test_constraints_pin_every_base_dependency(file):
+    pins = _pins(file)
     assert {name.lower() for name in pins} >= BASE
     assert pins["torch"] == "2.13.0"
     assert not any("+" in version for version in pins.values())
+
+
+def test_oldest_versions_are_the_lower_bounds():
+    """What pyproject.toml says to be enough is what the tests run with."""
+    pins = {canonicalize_name(name): version for name, version in _pins(OLDEST).items()}
+    extras = PROJECT["optional-dependencies"]
+    named = [line for name, lines in extras.items() if name not in ("all", "dev") for line in lines]
+    for line in PROJECT["dependencies"] + named:
+        name, bound = line.split(">=")
+        if name != "torch":
+            version = pins.get(canonicalize_name(name), "no pin")
+            assert f"{version}.".startswith(f"{bound}."), line
 
 
 def test_import_loads_no_optional_stack():

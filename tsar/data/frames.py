@@ -373,7 +373,7 @@ def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
     given = column.notna().to_numpy()
     values = np.full(len(column), np.nan)
-    if dtypes.is_string_dtype(column.dtype) and not dtypes.is_object_dtype(column.dtype):
+    if _is_text(column):
         # Text that reads as numbers is not converted in silence, but what does not is named.
         wrong = given & pd.to_numeric(column, errors="coerce").isna().to_numpy()
         return values, wrong if wrong.any() else given
@@ -385,6 +385,13 @@ def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     right = given & np.array(plain, dtype=bool)
     values[right] = held[right].astype(np.float64)
     return values, given & ~right
+
+
+def _is_text(column: pd.Series) -> bool:
+    """Return whether a column holds nothing but text; pandas 2 keeps that as objects."""
+    if dtypes.is_object_dtype(column.dtype):
+        return dtypes.infer_dtype(column, skipna=True) == "string"
+    return dtypes.is_string_dtype(column.dtype)
 
 
 def _covariates(
