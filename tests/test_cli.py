@@ -50,7 +50,8 @@ def test_forecast_equals_the_python_api_bit_for_bit(model, csv, tmp_path, run):
     # pandas 2 reads some numbers as a neighbour of what is written.
     written = pd.read_csv(out, dtype=str)
     assert list(written.columns) == ["when", "price"]
-    assert written["price"].map(float).to_numpy().tobytes() == expected["price"].to_numpy().tobytes()
+    prices = written["price"].map(float)
+    assert prices.to_numpy().tobytes() == expected["price"].to_numpy().tobytes()
     assert written["when"].tolist() == expected["when"].tolist()
 
 
