@@ -39,7 +39,7 @@ test-all: $(VENV)/.dev  ## run every test
 # What depends on pandas and numpy most, with the models that are trained in no time; numpy 1.26
 # needs Python 3.11 or 3.12.
 OLDEST_TESTS := tests/data tests/test_base.py tests/test_checks.py tests/test_cli.py \
-	tests/test_forms.py tests/test_persistence.py tests/test_tables.py
+	tests/test_forms.py tests/test_golden.py tests/test_persistence.py tests/test_tables.py
 
 $(VENV_OLDEST)/.stamp: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV_OLDEST)
