@@ -89,8 +89,10 @@ class Forecaster(BaseEstimator, ABC):
     time_column: str | int | None = None
     target: str | int | Sequence[str | int] | None = None
 
-    # Whether variates are forecast one by one, so that others may come at predict.
+    # Whether a variate is forecast from itself alone, and whether the variates share what is
+    # learned, so that others may come at predict.
     _channel_independent: ClassVar[bool] = True
+    _takes_any_variates: ClassVar[bool] = True
     _dtype: ClassVar[torch.dtype] = torch.float32
 
     # ------------------------------------------------------------------ fit
@@ -313,12 +315,12 @@ class Forecaster(BaseEstimator, ABC):
                 f"{self._name}: the periods must be {axis.dtype} as fitted, got {panel.axis.dtype}"
             )
         fitted, given = set(self.variates_), set(panel.variates)
-        if fitted != given and not (allow_new_variates and self._channel_independent):
+        if fitted != given and not (allow_new_variates and self._takes_any_variates):
             missing = sorted(map(str, fitted - given))
             new = sorted(map(str, given - fitted))
             repair = (
                 "rename them, or pass allow_new_variates=True"
-                if self._channel_independent
+                if self._takes_any_variates
                 else "pass the fitted ones"
             )
             raise DataError(

@@ -33,6 +33,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.pipeline import Pipeline
 
 from tsar.base import Forecaster
+from tsar.core.mixers import MIXERS
 from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.persistence import load
 from tsar.registry import forecaster_class, forecaster_names
@@ -83,8 +84,13 @@ def checks_for(estimator: Forecaster) -> list[tuple[Forecaster, Check]]:
     estimator : Forecaster
         Unfitted, with small settings.
     """
-    trains = "max_epochs" in estimator.get_params()
-    return [(estimator, check) for check in GENERAL_CHECKS + (NETWORK_CHECKS if trains else ())]
+    parameters = estimator.get_params()
+    checks = GENERAL_CHECKS
+    if "max_epochs" in parameters:
+        checks += NETWORK_CHECKS
+    if "mixer" in parameters:
+        checks += ENCODER_CHECKS
+    return [(estimator, check) for check in checks]
 
 
 def check_id(value: Any) -> str:
@@ -370,10 +376,13 @@ def check_variates(estimator: Forecaster) -> None:
     _raises(DataError, "missing ['c']", lambda: fitted.predict(df=wide[["a", "b"]]))
     more = wide.assign(new=wide["a"])
     _raises(DataError, "not fitted ['new']", lambda: fitted.predict(df=more))
+    if not type(fitted)._takes_any_variates:
+        _raises(DataError, "fitted", lambda: fitted.predict(df=more, allow_new_variates=True))
+        return
+    grown = fitted.predict(df=more, allow_new_variates=True)
+    assert list(grown.columns) == list(more.columns) and np.isfinite(grown.to_numpy()).all()
     if type(fitted)._channel_independent:
-        grown = fitted.predict(df=more, allow_new_variates=True)
         np.testing.assert_allclose(grown[["a", "b", "c"]], fitted.predict(), rtol=1e-5)
-        assert np.isfinite(grown["new"]).all()
 
 
 # --------------------------------------------------------------- good manners
@@ -461,6 +470,17 @@ def check_quantiles(estimator: Forecaster) -> None:
     _raises(ParameterError, "loss='quantile'", lambda: point.predict(quantiles=[0.5]))
 
 
+def check_mixers(estimator: Forecaster) -> None:
+    """Any mixer, by its name, fits the model; steps that are missing are no obstacle."""
+    holed = _wide()
+    holed.iloc[40:43, 0], holed.iloc[-5:, 1] = np.nan, np.nan
+    for name in MIXERS:
+        fitted = clone(estimator).set_params(mixer=name).fit(holed)
+        for frame in (holed, _wide()):
+            forecast = fitted.predict(df=frame)
+            assert np.isfinite(forecast.to_numpy()).all(), f"mixer {name}: a forecast is missing"
+
+
 def check_learning(estimator: Forecaster) -> None:
     """The training loss falls."""
     longer = clone(estimator).set_params(max_epochs=8, early_stopping=False)
@@ -496,3 +516,4 @@ NETWORK_CHECKS: tuple[Check, ...] = (
     check_quantiles,
     check_learning,
 )
+ENCODER_CHECKS: tuple[Check, ...] = (check_mixers,)

@@ -1,11 +1,13 @@
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 import tsar
+from tsar.core.dropout import set_generator
 from tsar.core.output import PointOutput, QuantileOutput
-from tsar.data.windows import Inputs
+from tsar.data.windows import Batch, Inputs
 from tsar.exceptions import ParameterError
 from tsar.forecasting.itransformer import iTransformerNetwork
 
@@ -166,11 +168,62 @@ def test_dropout_is_where_the_authors_have_it():
     assert all(p.grad.isfinite().all() for p in network.parameters())
 
 
+def test_a_training_step_sees_a_share_of_the_variates():
+    network, generator = _network(variate_share=0.4), torch.Generator().manual_seed(4)
+    set_generator(network, generator)
+    observed = _random(4, 23, 6, seed=2) > -1
+    known = _random(4, 5, 6, seed=3) > 0
+    batch = Batch(Inputs(_random(4, 23, 6), observed), _random(4, 5, 6), known, None)
+    drawn = []
+    for _ in range(30):
+        forecast, target, counted = network.compare(batch)
+        (places,) = (batch.target[0, 0, :, None] == target[0, 0]).any(dim=1).nonzero(as_tuple=True)
+        assert len(places) == 2
+        part = Inputs(batch.inputs.target[..., places], observed[..., places])
+        torch.testing.assert_close(forecast, network(part))
+        assert torch.equal(target, batch.target[..., places])
+        assert torch.equal(counted, known[..., places])
+        drawn.append(tuple(places.tolist()))
+    assert len(set(drawn)) > 8  # of the fifteen pairs
+    assert network(batch.inputs).shape == (4, 5, 6)
+
+
+def test_a_whole_share_compares_everything():
+    network, batch = _network(), Batch(Inputs(_random(4, 23, 3)), _random(4, 5, 3), None, None)
+    forecast, target, known = network.compare(batch)
+    torch.testing.assert_close(forecast, network(batch.inputs))
+    assert target is batch.target and known is None
+
+
+def test_training_on_shares_continues_where_it_was_left(wide):
+    parameters = {"variate_share": 0.5, "early_stopping": False, **SMALL}
+    whole = tsar.iTransformer(max_epochs=4, **parameters).fit(wide).predict()
+    half = tsar.iTransformer(max_epochs=2, **parameters).fit(wide).partial_fit(wide)
+    pd.testing.assert_frame_equal(half.predict(), whole)
+
+
+def test_variates_that_were_not_fitted_are_forecast():
+    """Trained on three of nine waves of one period, it forecasts the other six as well."""
+    steps, phases = np.arange(500)[:, None], np.linspace(0, 2 * np.pi, 9, endpoint=False)
+    values = (1 + np.arange(9)) * np.sin(2 * np.pi * steps / 24 + phases)
+    index = pd.date_range("2024-01-01", periods=500, freq="h")
+    waves = pd.DataFrame(values, index=index, columns=[f"w{i}" for i in range(9)])
+    model = tsar.iTransformer(
+        max_epochs=20, learning_rate=3e-3, dropout=0.0, variate_share=0.7, **SMALL
+    )
+    forecast = model.fit(waves[["w0", "w3", "w6"]]).predict(
+        df=waves.iloc[:450], allow_new_variates=True
+    )
+    errors = (forecast - waves.iloc[450:462]).abs().mean() / waves.std()
+    assert list(errors.index) == list(waves.columns) and errors.max() < 0.25
+
+
 @pytest.mark.parametrize(
     "parameters, message",
     [
         ({"d_model": 10, "n_heads": 4}, "d_model must be a multiple of n_heads=4, got 10"),
         ({"mixer": "atention"}, "iTransformer: .*did you mean 'attention'"),
+        ({"variate_share": 0.0}, r"variate_share must be a number in \(0, 1\], got 0.0"),
         ({"dropout": 1.0}, r"dropout must be a number in \[0, 1\), got 1.0"),
     ],
 )

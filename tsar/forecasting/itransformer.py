@@ -35,6 +35,8 @@ class iTransformerNetwork(VariateTokenNetwork):
         the branches.
     mixer : str, default "attention"
         One of :data:`tsar.core.mixers.MIXERS`.
+    variate_share : float, default 1.0
+        See :class:`~tsar.forecasting.variate_tokens.VariateTokenNetwork`.
 
     References
     ----------
@@ -54,6 +56,7 @@ class iTransformerNetwork(VariateTokenNetwork):
         n_layers: int = 2,
         dropout: float = 0.1,
         mixer: str = "attention",
+        variate_share: float = 1.0,
     ) -> None:
         options = accepted_options(mixer, n_heads=n_heads, dropout=dropout)
         blocks = [
@@ -74,6 +77,7 @@ class iTransformerNetwork(VariateTokenNetwork):
             encoder=Encoder(blocks, make_norm("layer", d_model)),
             d_model=d_model,
             dropout=dropout,
+            variate_share=variate_share,
         )
 
 
@@ -129,4 +133,5 @@ class iTransformer(VariateTokenForecaster):
             n_layers=self.n_layers,
             dropout=self.dropout,
             mixer=self.mixer,
+            variate_share=self.variate_share,
         )
