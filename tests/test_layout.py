@@ -20,7 +20,7 @@ CODE = [
 BASE = {"exceptions", "params"}
 TENSORS = BASE | {"core"}
 ESTIMATOR = TENSORS | {"training", "data"}
-FAMILY = ESTIMATOR | {"base"}
+FAMILY = ESTIMATOR | {"base", "learned"}
 ALLOWED = {
     "exceptions": set(),
     "params": {"exceptions"},
@@ -28,7 +28,8 @@ ALLOWED = {
     "training": TENSORS,
     "data": TENSORS,
     "rolling": BASE | {"data"},
-    "base": ESTIMATOR | {"rolling"},
+    "learned": BASE | {"data"},
+    "base": ESTIMATOR | {"rolling", "learned"},
     "persistence": FAMILY | {"forecasting"},
     "forecasting": FAMILY,
     "language": FAMILY,

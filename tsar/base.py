@@ -9,7 +9,7 @@ import datetime
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -19,33 +19,19 @@ from pandas.tseries.offsets import BaseOffset
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from tsar.data.covariates import CovariateCoding, covariate_tensors
+from tsar.data.forecasts import forecast_frame, short_histories
+from tsar.data.future import make_future_frame, read_future
+from tsar.data.matching import check_axis, check_variates
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.learned import Learned
 from tsar.params import Interval, check_parameters
 from tsar.rolling import roll_windows
 
-__all__ = ["Forecaster", "Learned"]
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What every forecaster learns from a panel.
-
-    Parameters
-    ----------
-    scaling : Scaling
-        Of every fitted series, NaN where nothing was observed.
-    pooled : Scaling
-        One row for a series without any history.
-    context_rows : int
-        How many rows of history a forecast reads.
-    """
-
-    scaling: Scaling
-    pooled: Scaling
-    context_rows: int
+__all__ = ["Forecaster"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -132,7 +118,10 @@ class Forecaster(BaseEstimator, ABC):
         if np.isnan(panel.values).all():
             raise DataError(f"{self._name}: no value is observed; pass series with some history")
         learned = self._learn(panel, go_on)
-        self._remember(learned, panel.tail(learned.context_rows), int(self.horizon))
+        end = panel.tail(learned.context_rows)
+        if learned.coding:
+            end = end.coded(learned.coding)
+        self._remember(learned, end, int(self.horizon))
         return self
 
     def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
@@ -182,7 +171,13 @@ class Forecaster(BaseEstimator, ABC):
                 id_column=self.id_column,
                 time_column=self.time_column,
                 target=self.target,
+                **self._roles,
             )
+
+    @property
+    def _roles(self) -> dict[str, Any]:
+        """The columns with a role of their own, as :meth:`Panel.from_frame` takes them."""
+        return {}
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:
@@ -191,13 +186,31 @@ class Forecaster(BaseEstimator, ABC):
             yield
         except DataError as error:
             raise DataError(f"{self._name}: {error}", error.faults) from None
+        except ParameterError as error:
+            raise ParameterError(f"{self._name}: {error}") from None
 
     def _tensors(
-        self, panel: Panel, scaling: Scaling, device: torch.device | None = None
+        self,
+        panel: Panel,
+        scaling: Scaling,
+        device: torch.device | None = None,
+        coding: CovariateCoding | None = None,
+        ahead: int = 0,
+        future: dict[Any, np.ndarray] | None = None,
     ) -> SeriesTensors:
+        """Put a panel on a device, its known covariates for ``ahead`` steps after its end."""
         device = self._forecast_device if device is None else device
+        coding = self._learned.coding if coding is None else coding
         with self._named_errors():
-            return series_tensors(panel.values, panel.offsets, scaling, device, self._dtype)
+            tensors = series_tensors(panel.values, panel.offsets, scaling, device, self._dtype)
+            if not coding:
+                return tensors
+            assert panel.covariates is not None, "panels with covariates are coded"
+            known = panel.known_ahead(coding, future or {}, ahead)
+            covariates = covariate_tensors(
+                panel.covariates, panel.offsets, known, device, self._dtype
+            )
+        return replace(tensors, covariates=covariates)
 
     # -------------------------------------------------------------- predict
 
@@ -205,6 +218,7 @@ class Forecaster(BaseEstimator, ABC):
         self,
         horizon: int | None = None,
         df: Any = None,
+        future: Any = None,
         *,
         quantiles: Sequence[float] | None = None,
         allow_new_variates: bool = False,
@@ -222,6 +236,10 @@ class Forecaster(BaseEstimator, ABC):
             Series to forecast without fitting again, new ones included; None continues
             the fitted ones. A frame in the first place is read as ``df``, which is how
             scikit-learn's Pipeline passes it.
+        future : DataFrame, optional
+            Future covariates of every step to forecast, in the form of the data; needed
+            where the model was fitted with some. :meth:`make_future_frame` gives the
+            frame to fill in.
         quantiles : sequence of float, optional
             Levels to return beside the point forecast, in columns ``<variate>_q<level>``;
             needs ``loss="quantile"``.
@@ -257,9 +275,54 @@ class Forecaster(BaseEstimator, ABC):
             panel = self._in_fitted_order(panel)
             scaling = self._scaling_of(panel)
             panel = panel.tail(self._context_rows)
-        forecast = self._forecast(panel, scaling, horizon)
+        forecast = self._forecast(panel, scaling, horizon, self._known(panel, future, horizon))
         forecast = forecast[:, :, panel.variates.get_indexer(given)]
-        return self._write(panel, given, forecast, horizon, levels)
+        fitted = self._levels
+        by_level = {level: forecast[..., fitted.index(level)] for level in levels}
+        with self._named_errors():
+            written = forecast_frame(panel, given, self._point(forecast), by_level, self.horizon_)
+        written.attrs["short_history"] = short_histories(panel, given, self._context_rows)
+        return written
+
+    def make_future_frame(self, horizon: int | None = None, df: Any = None) -> pd.DataFrame:
+        """Return the frame of future covariates to fill in for :meth:`predict`.
+
+        Parameters
+        ----------
+        horizon : int or None
+            Steps to forecast; None takes the fitted ``horizon``.
+        df : DataFrame, optional
+            Series to forecast; None continues the fitted ones.
+
+        Returns
+        -------
+        DataFrame
+            The ids and times of the steps after each series, in the form of the data,
+            and a column of NaN for every future covariate.
+        """
+        self._check_fitted()
+        horizon = self._check_horizon(horizon)
+        panel = self._end if df is None else self._read_new(df, allow_new_variates=True)
+        return make_future_frame(panel, self._future_names, horizon)
+
+    @property
+    def _future_names(self) -> list[Any]:
+        return [column.name for column in self._learned.coding.future]
+
+    def _known(self, panel: Panel, future: Any, horizon: int) -> dict[Any, np.ndarray]:
+        """Return the future covariates after each series, (S, horizon) by name."""
+        names = self._future_names
+        if not names:
+            if future is not None:
+                raise ParameterError(
+                    f"{self._name}: future must be None for a model without future covariates, "
+                    f"got {type(future).__name__}; name them by future_covariates= before fit"
+                )
+            return {}
+        if future is None:
+            future = make_future_frame(panel, names, horizon)
+        with self._named_errors():
+            return read_future(future, panel, names, horizon)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "horizon_"):
@@ -303,59 +366,28 @@ class Forecaster(BaseEstimator, ABC):
         panel = self._read(
             df, freq=None if self._end.axis.kind == "period" else self._end.frequency
         )
-        axis = self._end.axis
-        if panel.axis.kind != axis.kind or str(panel.axis.tz) != str(axis.tz):
-            raise DataError(
-                f"{self._name}: the time column must be like the fitted one "
-                f"({axis.kind}, time zone {axis.tz}), got {panel.axis.kind}, time zone "
-                f"{panel.axis.tz}; use tz_convert or tz_localize first"
-            )
-        if axis.kind == "period" and panel.axis.dtype != axis.dtype:
-            raise DataError(
-                f"{self._name}: the periods must be {axis.dtype} as fitted, got {panel.axis.dtype}"
-            )
-        fitted, given = set(self.variates_), set(panel.variates)
-        if fitted != given and not (allow_new_variates and self._takes_any_variates):
-            missing = sorted(map(str, fitted - given))
-            new = sorted(map(str, given - fitted))
-            repair = (
-                "rename them, or pass allow_new_variates=True"
-                if self._takes_any_variates
-                else "pass the fitted ones"
-            )
-            raise DataError(
-                f"{self._name}: the variates differ from the fitted ones: "
-                f"missing {missing}, not fitted {new}; {repair}"
-            )
-        return panel
+        # With covariates, a variate has effects of its own.
+        independent = self._takes_any_variates and not self._learned.coding
+        with self._named_errors():
+            check_axis("the time column", panel.axis, self._end.axis)
+            if not (allow_new_variates and independent):
+                check_variates(panel.variates, self._end.variates, others_allowed=independent)
+        coding = self._learned.coding
+        return panel.coded(coding) if coding else panel
 
     # ----------------------------------------------------- the forecast itself
 
     def _scaling_of(self, panel: Panel) -> Scaling:
         """Return the statistics of every series of a panel.
 
-        A fitted series keeps the statistics of its training part. A new one, and one that
-        was constant when fitted, brings its own; one without any observation takes those of
-        the fitted panel on the whole.
+        A fitted series keeps those of its training part, another one brings its own; one
+        without any observation takes those of the fitted panel on the whole.
         """
-        series = self._end.ids.get_indexer(panel.ids)
-        variates = pd.Index(self.variates_).get_indexer(panel.variates)
-        known = (series >= 0)[:, None] & (variates >= 0)[None, :]
-        place = np.ix_(np.maximum(series, 0), np.maximum(variates, 0))
-        learned = self._learned.scaling
-        mean, scale = learned.mean[place], learned.scale[place]
-        settled = known & (scale > 0)
-        scaling = Scaling(np.where(settled, mean, np.nan), np.where(settled, scale, np.nan))
-        if settled.all():
+        scaling = self._learned.scaling_of(panel, self._end)
+        if not np.isnan(scaling.mean).any():
             return scaling
         scaling = scaling.filled(self._measure(panel, panel.offsets[1:]))
-        overall = self._learned.pooled
-        place = np.maximum(variates, 0)
-        pooled = Scaling(
-            np.where(variates >= 0, overall.mean[0, place], overall.mean.mean()),
-            np.where(variates >= 0, overall.scale[0, place], overall.scale.mean()),
-        )
-        return scaling.filled(pooled)
+        return scaling.filled(self._learned.pooled_of(panel, self._end))
 
     @property
     def _forecast_device(self) -> torch.device:
@@ -370,13 +402,19 @@ class Forecaster(BaseEstimator, ABC):
             return panel
         return panel.with_values(panel.values[:, place], panel.variates[place])
 
-    def _forecast(self, tail: Panel, scaling: Scaling, horizon: int) -> np.ndarray:
+    def _forecast(
+        self, tail: Panel, scaling: Scaling, horizon: int, future: dict[Any, np.ndarray]
+    ) -> np.ndarray:
         """Forecast the rows after each series: (S, horizon, C) or (S, horizon, C, Q)."""
-        tensors = self._tensors(tail, scaling)
+        tensors = self._tensors(tail, scaling, ahead=self._reach(horizon), future=future)
         forecast = self._forecast_windows(
             tensors, np.arange(tail.n_series), tail.offsets[1:], horizon
         )
         return scaling.restore(forecast)
+
+    def _reach(self, horizon: int) -> int:
+        """Return the steps that forecasts of the fitted length need to cover a horizon."""
+        return -(-horizon // self.horizon_) * self.horizon_
 
     def _forecast_windows(
         self, tensors: SeriesTensors, series: np.ndarray, cutoffs: np.ndarray, horizon: int
@@ -389,6 +427,7 @@ class Forecaster(BaseEstimator, ABC):
             series,
             cutoffs,
             context_length=self._context_rows,
+            step=self.horizon_,
             horizon=horizon,
         )
 
@@ -396,45 +435,6 @@ class Forecaster(BaseEstimator, ABC):
         """Return the point forecast (..., C) within a forecast (..., C) or (..., C, Q)."""
         levels = self._levels
         return forecast[..., levels.index(0.5)] if levels else forecast
-
-    def _write(
-        self,
-        panel: Panel,
-        variates: pd.Index,
-        forecast: np.ndarray,
-        horizon: int,
-        levels: list[float],
-    ) -> Any:
-        """Write a forecast of shape (S, horizon, C[, Q]) in the form of the frame."""
-        point = self._point(forecast)
-        columns: dict[Any, Any] = {}
-        for place, name in enumerate(variates):
-            dtype = _float_dtype(panel.form.dtypes[place])
-            columns[name] = pd.array(point[:, :, place].reshape(-1), dtype=dtype, copy=False)
-            for level in levels:
-                label = f"{name}_q{float(level)}"
-                if label in variates:
-                    raise ParameterError(
-                        f"{self._name}: the column {label!r} would hold a quantile of {name!r}, "
-                        f"but is the name of a variate; rename the variate"
-                    )
-                column = forecast[:, :, place, self._levels.index(level)].reshape(-1)
-                columns[label] = pd.array(column, dtype=dtype, copy=False)
-        marks = {}
-        if horizon > self.horizon_:
-            beyond = np.arange(horizon) >= self.horizon_
-            marks["extrapolated"] = np.tile(beyond, panel.n_series)
-        written = panel.write(horizon, columns, marks)
-        written.attrs["extrapolated_after"] = self.horizon_ if marks else None
-        written.attrs["short_history"] = self._short_history(panel, variates)
-        return written
-
-    def _short_history(self, tail: Panel, variates: pd.Index) -> list[Any]:
-        """Return the ids (of one wide frame: the variates) observed for less than a context."""
-        short = tail.history_lengths() < self._context_rows
-        if tail.form.has_ids or tail.form.squeeze:
-            return list(tail.ids[np.flatnonzero(short.any(axis=1))])
-        return [name for name in variates if short[0, tail.variates.get_loc(name)]]
 
     # ------------------------------------------------------ windows and score
 
@@ -455,7 +455,8 @@ class Forecaster(BaseEstimator, ABC):
         Returns
         -------
         float64 array of shape (n_windows, horizon, n_variates)
-            Point forecasts in original units, variates in the order of ``df``.
+            Point forecasts in original units, variates in the order of ``df``. Future
+            covariates beyond the end of ``df`` keep their last value.
 
         Raises
         ------
@@ -484,7 +485,7 @@ class Forecaster(BaseEstimator, ABC):
             return np.empty((0, horizon, panel.n_variates))
         fitted = self._in_fitted_order(panel)
         scaling = self._scaling_of(fitted)
-        tensors = self._tensors(fitted, scaling)
+        tensors = self._tensors(fitted, scaling, ahead=self._reach(horizon))
         forecast = self._forecast_windows(tensors, np.zeros_like(rows), rows, horizon)
         restored = scaling.restore(self._point(forecast))
         return restored[:, :, fitted.variates.get_indexer(panel.variates)]
@@ -527,7 +528,7 @@ class Forecaster(BaseEstimator, ABC):
             )
         scaling = self._scaling_of(joined)
         forecast = self._forecast_windows(
-            self._tensors(joined, scaling), owners, rows, self.horizon_
+            self._tensors(joined, scaling, ahead=self.horizon_), owners, rows, self.horizon_
         )
         forecast = scaling.take(owners).restore(self._point(forecast))
         steps = rows[:, None] + np.arange(self.horizon_)
@@ -563,15 +564,12 @@ class Forecaster(BaseEstimator, ABC):
     def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return what ``fit`` learned: a record for JSON, and tensors by name."""
         record, arrays = self._end.to_state()
-        for name in ("scaling", "pooled"):
-            scaling = getattr(self._learned, name)
-            arrays |= {f"{name}.mean": scaling.mean, f"{name}.scale": scaling.scale}
+        learned, more = self._learned.to_state()
         tensors = {
             f"data.{name}": torch.from_numpy(np.ascontiguousarray(array))
-            for name, array in arrays.items()
+            for name, array in (arrays | more).items()
         }
-        fitted = {"horizon": self.horizon_, "context_rows": self._context_rows}
-        return {"data": record, "fitted": fitted}, tensors
+        return {"data": record, "fitted": {"horizon": self.horizon_, **learned}}, tensors
 
     def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Undo :meth:`_learned_state`."""
@@ -581,19 +579,9 @@ class Forecaster(BaseEstimator, ABC):
             for name, tensor in tensors.items()
             if name.startswith(prefix)
         }
-        learned = Learned(
-            Scaling(arrays["scaling.mean"], arrays["scaling.scale"]),
-            Scaling(arrays["pooled.mean"], arrays["pooled.scale"]),
-            record["fitted"]["context_rows"],
-        )
+        fitted = record["fitted"]
         end = Panel.from_state(record["data"], arrays)
-        self._remember(learned, end, record["fitted"]["horizon"])
+        self._remember(Learned.from_state(fitted, arrays), end, fitted["horizon"])
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "horizon_")
-
-
-def _float_dtype(dtype: str) -> str:
-    """Return the floating dtype in which a forecast of such a column is given."""
-    kept = dtype.lower().startswith("float") and dtype != "float16"
-    return dtype if kept else "float64"

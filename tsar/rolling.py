@@ -29,6 +29,7 @@ def roll_windows(
     cutoffs: np.ndarray,
     *,
     context_length: int,
+    step: int,
     horizon: int,
 ) -> np.ndarray:
     """Forecast any number of steps after each cutoff.
@@ -36,7 +37,7 @@ def roll_windows(
     Parameters
     ----------
     forecast_batch : function
-        Maps a batch of contexts to a forecast (B, H, C) or (B, H, C, Q) of its own length.
+        Maps a batch of contexts to a forecast (B, H, C) or (B, H, C, Q).
     point : function
         Takes the point forecast (B, H, C) out of such a forecast.
     tensors : SeriesTensors
@@ -45,8 +46,11 @@ def roll_windows(
         Which series each window is cut from, and the row at which its forecast begins.
     context_length : int
         Steps before the cutoff that are read.
+    step : int
+        H, the steps of one forecast.
     horizon : int
-        Steps to forecast; beyond H, the point forecast is appended to the context.
+        Steps to forecast; beyond H, the point forecast is appended to the context, and
+        past covariates keep their last value.
 
     Returns
     -------
@@ -65,9 +69,12 @@ def roll_windows(
         for part in group.split(size) if len(group) else ():
             filled = torch.cat([part, part[-1:].expand(max(SMALLEST_BATCH - len(part), 0))])
             history, seen = tensors.gather(owner[filled], cutoff[filled], context_length, 0)
-            inputs = Inputs(history, None if whole else seen)
+            covariates = tensors.gather_covariates(
+                owner[filled], cutoff[filled], context_length, -(-horizon // step) * step
+            )
+            inputs = Inputs(history, None if whole else seen, **covariates)
             with torch.inference_mode():
-                steps = _roll(forecast_batch, point, inputs, horizon)[: len(part)]
+                steps = _roll(forecast_batch, point, inputs, step, horizon)[: len(part)]
             if forecast is None:
                 forecast = np.empty((len(owner), *steps.shape[1:]))
             forecast[part.cpu().numpy()] = steps.cpu().double().numpy()
@@ -91,21 +98,37 @@ def _roll(
     forecast_batch: Callable[[Inputs], Tensor],
     point: Callable[[Tensor], Tensor],
     inputs: Inputs,
+    step: int,
     horizon: int,
 ) -> Tensor:
-    """Forecast one batch, feeding the point forecast back where the horizon is longer."""
-    steps = forecast_batch(inputs)
-    if horizon <= steps.shape[1]:
-        return steps[:, :horizon]
-    parts, done, context = [steps], steps.shape[1], inputs.target.shape[1]
-    while done < horizon:
-        known = point(parts[-1]).to(inputs.target.dtype)
-        target = torch.cat([inputs.target, known], dim=1)[:, -context:]
-        observed = inputs.observed
-        if observed is not None:
-            seen = torch.ones_like(known, dtype=torch.bool)
-            observed = torch.cat([observed, seen], dim=1)[:, -context:]
-        inputs = Inputs(target, observed)
-        parts.append(forecast_batch(inputs))
-        done += steps.shape[1]
+    """Forecast one batch, feeding the point forecast back where the horizon is longer.
+
+    Known covariates reach over the whole horizon; each pass reads its own part of them.
+    """
+    context = inputs.target.shape[1]
+    future, calendar = inputs.future, inputs.calendar
+    target, observed, past = inputs.target, inputs.observed, inputs.past
+    parts: list[Tensor] = []
+    for begin in range(0, horizon, step):
+        if parts:
+            known = point(parts[-1]).to(target.dtype)
+            target = torch.cat([target, known], dim=1)[:, -context:]
+            if observed is not None:
+                seen = torch.ones_like(known, dtype=torch.bool)
+                observed = torch.cat([observed, seen], dim=1)[:, -context:]
+            if past is not None:
+                past = torch.cat([past, past[:, -1:].expand(-1, step, -1)], dim=1)[:, -context:]
+        part = slice(begin, begin + context + step)
+        parts.append(
+            forecast_batch(
+                Inputs(
+                    target,
+                    observed,
+                    past,
+                    None if future is None else future[:, part],
+                    inputs.static,
+                    None if calendar is None else calendar[:, part],
+                )
+            )
+        )
     return torch.cat(parts, dim=1)[:, :horizon]

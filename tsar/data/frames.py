@@ -25,7 +25,7 @@ from pandas.api import types as dtypes
 from tsar.data.timeaxis import read_times
 from tsar.exceptions import DataError
 
-__all__ = ["FrameForm", "Rows", "read_rows", "write_frame"]
+__all__ = ["FrameForm", "Rows", "column_values", "read_rows", "write_frame"]
 
 ID, TIME, TARGET = "unique_id", "ds", "y"
 NAMES_SHOWN = 20
@@ -398,10 +398,18 @@ def _covariates(
     df: pd.DataFrame, roles: dict[str, Sequence[Any]]
 ) -> dict[str, dict[str, np.ndarray]]:
     return {
-        role: {name: df[name].to_numpy() for name in names}
+        role: {name: column_values(df[name]) for name in names}
         for role, names in roles.items()
         if names
     }
+
+
+def column_values(column: pd.Series) -> np.ndarray:
+    """Return a covariate as numbers where it holds some, else as it is; NaN where missing."""
+    number = _is_number(column.dtype) or dtypes.is_bool_dtype(column.dtype)
+    if number and not isinstance(column.dtype, np.dtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.asarray(column.to_numpy())
 
 
 def write_frame(

@@ -10,7 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from tsar.data.calendar import calendar_features
 from tsar.data.codec import decode, decode_index, encode, encode_index
+from tsar.data.covariates import CovariateCoding, CovariateRows
 from tsar.data.faults import Faults
 from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
 from tsar.data.frequency import Frequency
@@ -59,6 +61,10 @@ class Panel:
         Covariates known up to the origin, and over the horizon as well.
     static : dict of name to array of shape (S,)
         Covariates that do not change in time.
+    calendar : float32 array of shape (rows, n_calendar) or None
+        Features of the local clock.
+    covariates : CovariateRows or None
+        All of these as numbers, once they are coded; see :meth:`coded`.
     """
 
     values: np.ndarray
@@ -74,6 +80,8 @@ class Panel:
     past: dict[str, np.ndarray] = field(default_factory=dict)
     future: dict[str, np.ndarray] = field(default_factory=dict)
     static: dict[str, np.ndarray] = field(default_factory=dict)
+    calendar: np.ndarray | None = None
+    covariates: CovariateRows | None = None
 
     @property
     def n_series(self) -> int:
@@ -103,6 +111,7 @@ class Panel:
         past_covariates: Sequence[str] = (),
         future_covariates: Sequence[str] = (),
         static_covariates: Sequence[str] = (),
+        calendar: bool = False,
     ) -> "Panel":
         """Read a frame and check it.
 
@@ -118,6 +127,8 @@ class Panel:
             Names in a long frame, see the user guide.
         past_covariates, future_covariates, static_covariates : sequence of str
             Columns with these roles.
+        calendar : bool
+            Whether to compute calendar features.
 
         Returns
         -------
@@ -139,11 +150,61 @@ class Panel:
         )
         if not len(rows.codes):
             raise DataError("the frame has no rows; pass at least one observation")
-        return _Reader(rows).panel(freq, gaps)
+        panel = _Reader(rows).panel(freq, gaps)
+        return replace(panel, calendar=_calendar(panel)) if calendar else panel
 
     def with_values(self, values: np.ndarray, variates: pd.Index) -> "Panel":
         """Return the panel with other targets of shape (rows, n) under other names."""
         return replace(self, values=values, variates=variates)
+
+    def coding(self, stop: np.ndarray) -> CovariateCoding:
+        """Learn how to code the covariates from the rows ``offsets[s]:stop[s]``."""
+        return CovariateCoding.measure(
+            self.past,
+            self.future,
+            self.static,
+            calendar=self.calendar is not None,
+            offsets=self.offsets,
+            stop=stop,
+        )
+
+    def coded(self, coding: CovariateCoding) -> "Panel":
+        """Return the panel with its covariates as numbers, in place of the columns."""
+        rows = coding.encode(self.past, self.future, self.static, self.calendar, self.offsets)
+        return replace(self, covariates=rows, past={}, future={}, static={}, calendar=None)
+
+    def known_ahead(
+        self, coding: CovariateCoding, given: dict[Any, np.ndarray], steps: int
+    ) -> np.ndarray:
+        """Return what is known of the steps after each series, for a coded panel.
+
+        Parameters
+        ----------
+        coding : CovariateCoding
+        given : dict of name to array of shape (S, n)
+            Future covariates; beyond what is given, the last value stays.
+        steps : int
+
+        Returns
+        -------
+        float32 array of shape (S, steps, n_future + n_calendar)
+        """
+        assert self.covariates is not None, "the panel is coded first"
+        held = self.covariates.future
+        ahead = np.zeros((self.n_series, steps, held.shape[1] + coding.n_calendar), np.float32)
+        full = self.lengths > 0
+        ahead[full, :, : held.shape[1]] = held[self.offsets[1:][full] - 1][:, None]
+        for place, column in enumerate(coding.future):
+            if column.name in given:
+                values = given[column.name]
+                coded = column.encode(values.reshape(-1)).reshape(values.shape)
+                kept = np.minimum(np.arange(steps), values.shape[1] - 1)
+                ahead[:, :, place] = coded[:, kept]
+        if coding.calendar and steps:
+            stamps = np.ascontiguousarray(self.future_stamps(steps)).reshape(-1)
+            features = calendar_features(self.axis.times(stamps))
+            ahead[:, :, held.shape[1] :] = features.reshape(self.n_series, steps, -1)
+        return ahead
 
     def history_lengths(self) -> np.ndarray:
         """Return the rows from the first observation on, shape (S, C); 0 where there is none."""
@@ -155,7 +216,7 @@ class Panel:
         return np.asarray(np.maximum(self.offsets[1:, None] - first, 0))
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return what JSON can hold of a tail, and its arrays; covariates are not among them."""
+        """Return what JSON can hold of a tail, and its arrays."""
         form = {**self.form.__dict__, "dtypes": list(self.form.dtypes)}
         for name in ("id_name", "time_name", "columns_name"):
             form[name] = encode(form[name])
@@ -167,7 +228,12 @@ class Panel:
             "variates": encode_index(self.variates),
         }
         arrays = {name: getattr(self, name) for name in ("values", "offsets", "last")}
-        return record, arrays if self.moved is None else arrays | {"moved": self.moved}
+        if self.moved is not None:
+            arrays["moved"] = self.moved
+        if self.covariates is not None:
+            rows = self.covariates.__dict__.items()
+            arrays |= {f"covariates.{role}": columns for role, columns in rows}
+        return record, arrays
 
     @classmethod
     def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Panel":
@@ -175,6 +241,12 @@ class Panel:
         form = {**record["form"], "dtypes": tuple(record["form"]["dtypes"])}
         for name in ("id_name", "time_name", "columns_name"):
             form[name] = decode(form[name])
+        prefix = "covariates."
+        covariates = {
+            name.removeprefix(prefix): columns
+            for name, columns in arrays.items()
+            if name.startswith(prefix)
+        }
         return cls(
             arrays["values"],
             arrays["offsets"],
@@ -186,6 +258,7 @@ class Panel:
             Frequency.from_dict(record["frequency"]),
             FrameForm(**form),
             arrays.get("moved"),
+            covariates=CovariateRows(**covariates) if covariates else None,
         )
 
     def tail(self, rows: int) -> "Panel":
@@ -215,6 +288,8 @@ class Panel:
             first=self.last,
             past={name: column[keep] for name, column in self.past.items()},
             future={name: column[keep] for name, column in self.future.items()},
+            calendar=None if self.calendar is None else self.calendar[keep],
+            covariates=None if self.covariates is None else self.covariates.take(keep),
         )
 
     def after(self, history: "Panel") -> "Panel":
@@ -236,16 +311,26 @@ class Panel:
         if self.axis.kind == "timestamp":
             # Frames of different resolution: compare what both can say.
             following = following * UNIT[history.axis.unit] // UNIT[self.axis.unit]
+        # Row r of both together is row r of the history, or else row r - len(history) here.
         pieces, lengths = [], []
+        n_before = len(history.values)
         for series, owner in enumerate(place):
-            rows = self.values[self.offsets[series] : self.offsets[series + 1]]
+            rows = np.arange(self.offsets[series], self.offsets[series + 1]) + n_before
             if owner >= 0 and following[owner] == self.first[series]:
-                known = history.values[history.offsets[owner] : history.offsets[owner + 1]]
+                known = np.arange(history.offsets[owner], history.offsets[owner + 1])
                 rows = np.concatenate([known, rows])
             pieces.append(rows)
             lengths.append(len(rows))
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        return replace(self, values=np.concatenate(pieces), offsets=offsets)
+        taken = np.concatenate(pieces)
+        covariates = self.covariates
+        if covariates is not None and history.covariates is not None:
+            covariates = history.covariates.followed_by(covariates).take(taken)
+        return replace(
+            self,
+            values=np.concatenate([history.values, self.values])[taken],
+            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            covariates=covariates,
+        )
 
     def future_stamps(self, horizon: int) -> np.ndarray:
         """Return the stamps that follow each series, shape (S, horizon)."""
@@ -439,6 +524,22 @@ class _Reader:
                 )
             static[name] = first
         return static
+
+
+def _calendar(panel: Panel) -> np.ndarray:
+    """Return the calendar features of every row, shape (rows, n_calendar)."""
+    stamps = np.empty(len(panel.values), dtype=np.int64)
+    # Series that begin together share their stamps.
+    firsts, owner = np.unique(panel.first, return_inverse=True)
+    for begin, first in enumerate(firsts):
+        members = np.flatnonzero(owner == begin)
+        length = int(panel.lengths[members].max())
+        following = panel.frequency.future(np.array([first]), max(length - 1, 1), panel.axis)[0]
+        own = np.concatenate([[first], following])
+        for series in members:
+            start, end = panel.offsets[series], panel.offsets[series + 1]
+            stamps[start:end] = own[: end - start]
+    return calendar_features(panel.axis.times(stamps))
 
 
 def _on_grid(panel: Panel, positions: np.ndarray) -> Panel:

@@ -17,7 +17,7 @@ import torch
 from tsar.data.windows import SeriesTensors
 from tsar.exceptions import DataError
 
-__all__ = ["Scaling", "series_tensors"]
+__all__ = ["Scaling", "carry_forward", "series_tensors"]
 
 # Values handled at a time: large enough for numpy, small beside the series themselves.
 BLOCK_VALUES = 131_072
@@ -196,7 +196,7 @@ def series_tensors(
     if not complete:
         _check_finite(values, scaled)
         seen = ~np.isnan(scaled)
-        _carry_forward(scaled, seen, offsets)
+        carry_forward(scaled, seen, offsets)
         observed = None if seen.all() else torch.from_numpy(seen).to(device)
     return SeriesTensors(
         torch.from_numpy(scaled).to(device),
@@ -222,7 +222,7 @@ def _owners(offsets: np.ndarray, begin: int, end: int) -> np.ndarray:
     return np.searchsorted(offsets, np.arange(begin, end), side="right") - 1
 
 
-def _carry_forward(values: np.ndarray, seen: np.ndarray, offsets: np.ndarray) -> None:
+def carry_forward(values: np.ndarray, seen: np.ndarray, offsets: np.ndarray) -> None:
     """Overwrite missing values by the last observed one of the series, or by 0."""
     size = _block_rows(values)
     # The row of the last observation so far, by variate.

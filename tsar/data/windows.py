@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Inputs", "SeriesTensors", "Windows", "training_cutoffs"]
+__all__ = ["Batch", "CovariateTensors", "Inputs", "SeriesTensors", "Windows", "training_cutoffs"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,72 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class CovariateTensors:
+    """Coded covariates on a device; known ones reach beyond the end of their series.
+
+    Parameters
+    ----------
+    past : Tensor of shape (rows, n_past)
+    known : Tensor of shape (rows + S * ahead, n_future + n_calendar)
+    known_offsets : int64 Tensor of shape (S + 1,)
+        Series s owns the rows ``known_offsets[s]:known_offsets[s + 1]`` of ``known``.
+    static : Tensor of shape (S, n_static)
+    n_future : int
+        How many of the known columns are future covariates; the others are the calendar.
+    """
+
+    past: Tensor
+    known: Tensor
+    known_offsets: Tensor
+    static: Tensor
+    n_future: int
+
+    def gather(
+        self, offsets: Tensor, series: Tensor, cutoffs: Tensor, before: int, after: int
+    ) -> dict[str, Tensor | None]:
+        """Cut the covariates of each window.
+
+        Parameters
+        ----------
+        offsets : int64 Tensor of shape (S + 1,)
+            Row ranges of the series.
+        series, cutoffs : int64 Tensors of shape (B,)
+            Series of each window, and the row at which its forecast begins.
+        before, after : int
+            Steps on either side of the cutoff.
+
+        Returns
+        -------
+        dict
+            ``past`` (B, before, n_past), ``future`` and ``calendar`` (B, before + after,
+            any), ``static`` (B, n_static); None for what there is none of. Steps outside
+            of a series are 0.
+        """
+        shift = self.known_offsets[series] - offsets[series]
+        known = _cut(self.known, self.known_offsets, series, cutoffs + shift, before, after)
+        past = _cut(self.past, offsets, series, cutoffs, before, 0)
+        future, calendar = known.split([self.n_future, known.shape[2] - self.n_future], dim=2)
+        parts = {"past": past, "future": future, "calendar": calendar}
+        found: dict[str, Tensor | None] = {
+            name: part if part.shape[2] else None for name, part in parts.items()
+        }
+        found["static"] = self.static[series] if self.static.shape[1] else None
+        return found
+
+
+def _cut(
+    values: Tensor, offsets: Tensor, series: Tensor, cutoffs: Tensor, before: int, after: int
+) -> Tensor:
+    """Cut rows (B, before + after, n), 0 outside of each series."""
+    steps = torch.arange(-before, after, device=values.device)
+    if not values.shape[1] or not len(values):
+        return values.new_zeros(len(series), len(steps), values.shape[1])
+    rows = cutoffs[:, None] + steps
+    inside = (rows >= offsets[series][:, None]) & (rows < offsets[series + 1][:, None])
+    return values[rows.clamp(0, len(values) - 1)] * inside[..., None]
+
+
+@dataclass(frozen=True)
 class SeriesTensors:
     """Scaled series on a device, one after the other.
 
@@ -81,12 +147,15 @@ class SeriesTensors:
         Series s owns the rows ``offsets[s]:offsets[s + 1]``.
     scale : Tensor of shape (S, C) or None
         Original units per scaled unit, by series.
+    covariates : CovariateTensors or None
+        What goes with them.
     """
 
     values: Tensor
     observed: Tensor | None
     offsets: Tensor
     scale: Tensor | None = None
+    covariates: CovariateTensors | None = None
 
     def gather(
         self, series: Tensor, cutoffs: Tensor, before: int, after: int
@@ -125,6 +194,14 @@ class SeriesTensors:
         values = self.values[rows] * inside
         observed = inside if self.observed is None else self.observed[rows] & inside
         return values, observed.expand(values.shape)
+
+    def gather_covariates(
+        self, series: Tensor, cutoffs: Tensor, before: int, after: int
+    ) -> dict[str, Tensor | None]:
+        """Cut the covariates of each window, see :meth:`CovariateTensors.gather`."""
+        if self.covariates is None:
+            return {}
+        return self.covariates.gather(self.offsets, series, cutoffs, before, after)
 
 
 class Windows:
@@ -189,7 +266,10 @@ class Windows:
         if observed is not None:
             seen, truth = observed.split([self.context_length, self.horizon], dim=1)
         scale = None if self.series.scale is None else self.series.scale[owner]
-        return Batch(Inputs(history, seen), future, truth, scale)
+        covariates = self.series.gather_covariates(
+            owner, cutoffs, self.context_length, self.horizon
+        )
+        return Batch(Inputs(history, seen, **covariates), future, truth, scale)
 
 
 def training_cutoffs(

@@ -6,17 +6,18 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsar.base import Forecaster, Learned
+from tsar.base import Forecaster
 from tsar.core.output import Output
+from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
-from tsar.data.windows import Inputs, Windows, training_cutoffs
+from tsar.data.windows import Inputs, SeriesTensors, Windows, training_cutoffs
 from tsar.exceptions import (
     DataError,
     DataWarning,
@@ -24,6 +25,8 @@ from tsar.exceptions import (
     ParameterError,
     TrainingError,
 )
+from tsar.forecasting.covariates import CovariatePathway, CovariateSpec
+from tsar.learned import Learned
 from tsar.params import Interval
 from tsar.training.device import resolve_device
 from tsar.training.loop import TrainingOptions, TrainingResult, train
@@ -52,12 +55,15 @@ class NetworkSpec:
         Variates of the data.
     output : Output
         Last module, which follows from the loss; see :mod:`tsar.core.output`.
+    covariates : CovariateSpec
+        The covariates of the data.
     """
 
     context_length: int
     horizon: int
     n_variates: int
     output: Output
+    covariates: CovariateSpec = CovariateSpec()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -70,6 +76,13 @@ class NetworkForecaster(Forecaster):
         Steps of history that a forecast reads.
     scaler : {"standard"} or None, default "standard"
         Standardise each series and variate by its training part.
+    past_covariates, future_covariates, static_covariates : label, sequence or None
+        Columns that help to forecast the others: known up to the forecast origin, known
+        over the horizon as well (``predict`` takes them as ``future=``), or constant in
+        each series. Numbers are standardised, anything else is a category.
+    calendar_features : bool, default False
+        Whether the hour, weekday, day of month and day of year of the local clock are
+        known covariates as well.
     loss : {"mse", "mae", "huber", "quantile"}, default "mse"
         What training minimises, missing values left out.
     quantiles : sequence of float or None, default None
@@ -137,6 +150,10 @@ class NetworkForecaster(Forecaster):
 
     context_length: Positive = 96
     scaler: Literal["standard"] | None = "standard"
+    past_covariates: str | int | Sequence[str | int] | None = None
+    future_covariates: str | int | Sequence[str | int] | None = None
+    static_covariates: str | int | Sequence[str | int] | None = None
+    calendar_features: bool = False
     loss: Literal["mse", "mae", "huber", "quantile"] = "mse"
     quantiles: Sequence[Level] | None = None
     max_epochs: Positive = 50
@@ -159,6 +176,9 @@ class NetworkForecaster(Forecaster):
     random_state: Annotated[int, Interval(0, LARGEST_SEED)] | None = None
     warm_start: bool = False
     verbose: Annotated[int, Interval(0)] = 0
+
+    # Whether the network reads covariates itself, rather than behind the common pathway.
+    _own_covariates: ClassVar[bool] = False
 
     # ------------------------------------------------------------------ fit
 
@@ -205,7 +225,18 @@ class NetworkForecaster(Forecaster):
 
     @abstractmethod
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
-        """Return the untrained network: ``Inputs`` to (B, H, C) or (B, H, C, Q)."""
+        """Return the untrained network: ``Inputs`` to (B, H, C) or (B, H, C, Q).
+
+        It reads the covariates of ``spec`` if the class says ``_own_covariates``.
+        """
+
+    @property
+    def _roles(self) -> dict[str, Any]:
+        names = {
+            role: _labels(getattr(self, role))
+            for role in ("past_covariates", "future_covariates", "static_covariates")
+        }
+        return {**names, "calendar": self.calendar_features}
 
     def _check_consistency(self) -> None:
         try:
@@ -216,6 +247,15 @@ class NetworkForecaster(Forecaster):
             raise ParameterError(
                 f"{self._name}: adam_betas must be two numbers, got {self.adam_betas!r}"
             )
+        declared: dict[Any, str] = {}
+        for role, names in self._roles.items():
+            for name in names if role != "calendar" else ():
+                if name in declared:
+                    raise ParameterError(
+                        f"{self._name}: {role} must have names of their own, got {name!r}, which "
+                        f"is among {declared[name]}; name it once"
+                    )
+                declared[name] = role
         if self.quantiles is not None and self.loss != "quantile":
             raise ParameterError(
                 f"{self._name}: quantiles={self.quantiles!r} needs loss='quantile', "
@@ -254,6 +294,10 @@ class NetworkForecaster(Forecaster):
         device = resolve_device(self.device)
         held_out = self._validation_rows(panel)
         stop = panel.offsets[1:] - held_out
+        coding = self._learned.coding if go_on else panel.coding(stop)
+        if go_on:
+            self._check_same_covariates(coding)
+        panel = panel.coded(coding) if coding else panel
         measured = Scaling.measure(panel.values, panel.offsets, stop)
         # What was not observed in its training part, or did not move there, is measured over
         # all of its rows, as it would be if it were a new series.
@@ -266,13 +310,20 @@ class NetworkForecaster(Forecaster):
         if not self._standardises:
             pooled = replace(pooled, scale=np.ones_like(pooled.scale))
             scaling, remembered = measured.without_change(), remembered.without_change()
-        training, validation = self._windows(panel, scaling.filled(pooled), held_out, device)
+        tensors = self._tensors(panel, scaling.filled(pooled), device, coding)
+        training, validation = self._windows(tensors, panel, held_out)
         loss = self._make_loss()
         seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
         spec = NetworkSpec(
-            int(self.context_length), int(self.horizon), panel.n_variates, loss.make_output()
+            int(self.context_length),
+            int(self.horizon),
+            panel.n_variates,
+            loss.make_output(),
+            _spec_of(coding),
         )
-        network = self._seeded_network(spec, seed)
+        network = self._seeded_network(spec, seed).to(device)
+        if isinstance(network, CovariatePathway):
+            network.estimate_effects(tensors, torch.from_numpy(stop).to(device))
         state: TrainingState | None = None
         if go_on:
             network, state = self._continued(network, panel), self._training_state
@@ -284,11 +335,32 @@ class NetworkForecaster(Forecaster):
         self.best_epoch_, self.n_epochs_ = result.best_epoch, result.n_epochs
         self.device_, self.seed_ = str(device), seed
         self.interrupted_ = result.interrupted
-        return Learned(remembered, pooled, spec.context_length)
+        return Learned(remembered, pooled, spec.context_length, coding)
+
+    def _check_same_covariates(self, coding: CovariateCoding) -> None:
+        """Refuse to continue with other columns than those the network was trained on."""
+        fitted = {
+            f"{role}_covariates": [column.name for column in getattr(coding, role)]
+            for role in ("past", "future", "static")
+        }
+        if {**fitted, "calendar": coding.calendar} != self._roles:
+            raise ParameterError(
+                f"{self._name}: training cannot continue because the covariates changed since the "
+                f"last fit; restore them, or fit with warm_start=False"
+            )
 
     def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
         with seeded(seed):
-            return self._build_network(spec).to(self._dtype)
+            network = self._build_network(spec)
+            if spec.covariates and not self._own_covariates:
+                network = CovariatePathway(
+                    network,
+                    spec.covariates,
+                    context_length=spec.context_length,
+                    horizon=spec.horizon,
+                    n_variates=spec.n_variates,
+                )
+            return network.to(self._dtype)
 
     def _validation_rows(self, panel: Panel) -> np.ndarray:
         """Return how many rows at the end of each series are held out, shape (S,)."""
@@ -319,10 +391,9 @@ class NetworkForecaster(Forecaster):
         return held_out
 
     def _windows(
-        self, panel: Panel, scaling: Scaling, held_out: np.ndarray, device: torch.device
+        self, tensors: SeriesTensors, panel: Panel, held_out: np.ndarray
     ) -> tuple[Windows, Windows | None]:
         context, horizon = int(self.context_length), int(self.horizon)
-        tensors = self._tensors(panel, scaling, device)
         training, validation = training_cutoffs(panel.offsets, context, horizon, held_out)
         windows = Windows(tensors, *training, context, horizon)
         if not held_out.any():
@@ -416,7 +487,11 @@ class NetworkForecaster(Forecaster):
         super()._restore_learned_state(record, tensors)
         fitted = record["fitted"]
         spec = NetworkSpec(
-            self._context_rows, self.horizon_, self.n_variates_, self._make_loss().make_output()
+            self._context_rows,
+            self.horizon_,
+            self.n_variates_,
+            self._make_loss().make_output(),
+            _spec_of(self._learned.coding),
         )
         network = self._seeded_network(spec, seed=0)
         network.load_state_dict(_under("network.", tensors))
@@ -436,6 +511,21 @@ class NetworkForecaster(Forecaster):
             device = torch.device("cpu")
         self.device_ = str(device)
         self.module_ = network.to(device).eval()
+
+
+def _labels(given: Any) -> list[Any]:
+    """Return a label or a sequence of labels as a list."""
+    if given is None:
+        return []
+    return [given] if isinstance(given, str | int) else list(given)
+
+
+def _spec_of(coding: CovariateCoding) -> CovariateSpec:
+    past, future, static = (
+        tuple(column.n_categories for column in columns)
+        for columns in (coding.past, coding.future, coding.static)
+    )
+    return CovariateSpec(past, future, static, coding.n_calendar)
 
 
 def _observed_on_both_sides(panel: Panel, tail: np.ndarray) -> np.ndarray:

@@ -1,0 +1,315 @@
+"""Covariates: columns that help to forecast others, coded as numbers.
+
+Numeric columns are standardised by their training rows over all series, so that a price
+of 2 means the same in each of them; other columns become category codes, which networks
+embed. Dimension letter: S series.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tsar.data.calendar import CALENDAR_FEATURES
+from tsar.data.codec import decode, decode_index, encode, encode_index
+from tsar.data.scaling import carry_forward
+from tsar.data.windows import CovariateTensors
+from tsar.exceptions import DataError, DataWarning
+
+__all__ = ["ColumnCoding", "CovariateCoding", "CovariateRows", "covariate_tensors"]
+
+
+@dataclass(frozen=True)
+class CovariateRows:
+    """Coded covariates of a panel, one column after the other.
+
+    Parameters
+    ----------
+    past : float32 array of shape (rows, n_past)
+        Known up to the forecast origin.
+    future : float32 array of shape (rows, n_future)
+        Known over the horizon as well.
+    calendar : float32 array of shape (rows, n_calendar)
+        Features of the local clock; without any columns where they are not asked for.
+    static : float32 array of shape (S, n_static)
+        Constant in time.
+    """
+
+    past: np.ndarray
+    future: np.ndarray
+    calendar: np.ndarray
+    static: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "CovariateRows":
+        """Return some rows of the same series."""
+        return CovariateRows(self.past[rows], self.future[rows], self.calendar[rows], self.static)
+
+    def followed_by(self, later: "CovariateRows") -> "CovariateRows":
+        """Return the rows of both, with the static covariates of the later ones."""
+        past, future, calendar = (
+            np.concatenate([getattr(self, role), getattr(later, role)])
+            for role in ("past", "future", "calendar")
+        )
+        return CovariateRows(past, future, calendar, later.static)
+
+    @property
+    def known(self) -> np.ndarray:
+        """Future covariates and, after them, the calendar."""
+        return np.concatenate([self.future, self.calendar], axis=1)
+
+
+@dataclass(frozen=True)
+class ColumnCoding:
+    """How one column becomes numbers.
+
+    Parameters
+    ----------
+    name : label
+        Of the column.
+    mean, scale : float
+        Of its training rows, where it is numeric.
+    categories : Index or None
+        Its values, where it is not; code 0 stands for a missing or unknown one.
+    """
+
+    name: Any
+    mean: float = 0.0
+    scale: float = 1.0
+    categories: pd.Index | None = None
+
+    @property
+    def n_categories(self) -> int:
+        """How many codes there are, 0 for a numeric column."""
+        return 0 if self.categories is None else len(self.categories) + 1
+
+    @classmethod
+    def measure(cls, name: Any, column: np.ndarray, training: np.ndarray) -> "ColumnCoding":
+        """Learn the coding of a column from the rows where a mask is True."""
+        if column.dtype.kind in "mM":
+            raise DataError(
+                f"covariate {name!r} holds times (dtype {column.dtype}), which have no scale; "
+                f"convert it to a number, for example the days since an event"
+            )
+        if column.dtype.kind == "c":
+            raise DataError(f"covariate {name!r} holds complex numbers; pass two columns")
+        if column.dtype.kind not in "fiub":
+            return cls(name, categories=pd.Index(pd.unique(column[~pd.isna(column)])))
+        values = column.astype(np.float64)
+        if np.isinf(values).any():
+            raise DataError(
+                f"covariate {name!r} holds {int(np.isinf(values).sum())} infinite values; replace "
+                f"them, for example by NaN, which takes the last value before it"
+            )
+        values = values[training & ~np.isnan(values)]
+        if not len(values):
+            return cls(name)
+        deviation = float(values.std())
+        # What never moved in training tells nothing, and is not blown up when it does move.
+        return cls(name, float(values.mean()), deviation if deviation > 0 else 1.0)
+
+    def encode(self, column: np.ndarray) -> np.ndarray:
+        """Return a column as float32, NaN where a numeric one is missing."""
+        if self.categories is None:
+            return ((column.astype(np.float64) - self.mean) / self.scale).astype(np.float32)
+        codes = self.categories.get_indexer(pd.Index(column, dtype=object)) + 1
+        unknown = (codes == 0) & ~pd.isna(column)
+        if unknown.any():
+            warnings.warn(
+                f"covariate {self.name!r} has categories that were not fitted, for example "
+                f"{column[unknown.argmax()]!r}; they count as unknown",
+                DataWarning,
+                stacklevel=2,
+            )
+        return codes.astype(np.float32)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return a JSON-able description."""
+        held = None if self.categories is None else encode_index(self.categories)
+        return {
+            "name": encode(self.name),
+            "mean": self.mean,
+            "scale": self.scale,
+            "categories": held,
+        }
+
+    @classmethod
+    def from_state(cls, record: dict[str, Any]) -> "ColumnCoding":
+        """Undo :meth:`to_state`."""
+        held = record["categories"]
+        categories = None if held is None else decode_index(held)
+        return cls(decode(record["name"]), record["mean"], record["scale"], categories)
+
+
+@dataclass(frozen=True)
+class CovariateCoding:
+    """The codings of all covariates of an estimator.
+
+    Parameters
+    ----------
+    past, future, static : tuple of ColumnCoding
+        In the order of the declared names.
+    calendar : bool
+        Whether calendar features are among the covariates.
+    """
+
+    past: tuple[ColumnCoding, ...] = ()
+    future: tuple[ColumnCoding, ...] = ()
+    static: tuple[ColumnCoding, ...] = ()
+    calendar: bool = False
+
+    @classmethod
+    def measure(
+        cls,
+        past: dict[Any, np.ndarray],
+        future: dict[Any, np.ndarray],
+        static: dict[Any, np.ndarray],
+        *,
+        calendar: bool,
+        offsets: np.ndarray,
+        stop: np.ndarray,
+    ) -> "CovariateCoding":
+        """Learn from the rows ``offsets[s]:stop[s]`` of every series.
+
+        Parameters
+        ----------
+        past, future : dict of name to array of shape (rows,)
+        static : dict of name to array of shape (S,)
+        calendar : bool
+        offsets : int64 array of shape (S + 1,)
+        stop : int64 array of shape (S,)
+
+        Raises
+        ------
+        DataError
+            A column holds times or infinite values.
+        """
+        edges = np.zeros(offsets[-1] + 1, dtype=np.int64)
+        np.add.at(edges, offsets[:-1], 1)
+        np.add.at(edges, stop, -1)
+        training = np.cumsum(edges)[:-1] > 0
+        every = np.ones(len(offsets) - 1, dtype=bool)
+
+        def measured(columns: dict[Any, np.ndarray], rows: np.ndarray) -> tuple[ColumnCoding, ...]:
+            return tuple(ColumnCoding.measure(name, col, rows) for name, col in columns.items())
+
+        return cls(
+            measured(past, training), measured(future, training), measured(static, every), calendar
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.past or self.future or self.static or self.calendar)
+
+    def encode(
+        self,
+        past: dict[Any, np.ndarray],
+        future: dict[Any, np.ndarray],
+        static: dict[Any, np.ndarray],
+        calendar: np.ndarray | None,
+        offsets: np.ndarray,
+    ) -> CovariateRows:
+        """Code the columns of a panel; what is missing takes the value before it.
+
+        Parameters
+        ----------
+        past, future : dict of name to array of shape (rows,)
+        static : dict of name to array of shape (S,)
+        calendar : float32 array of shape (rows, n_calendar) or None
+        offsets : int64 array of shape (S + 1,)
+
+        Returns
+        -------
+        CovariateRows
+        """
+        n_rows = int(offsets[-1])
+        if calendar is None:
+            calendar = np.zeros((n_rows, 0), dtype=np.float32)
+        alone = np.arange(len(offsets))
+        return CovariateRows(
+            _coded(self.past, past, offsets),
+            _coded(self.future, future, offsets),
+            calendar,
+            _coded(self.static, static, alone),
+        )
+
+    def to_state(self) -> dict[str, Any]:
+        """Return a JSON-able description."""
+        roles = {
+            role: [column.to_state() for column in getattr(self, role)]
+            for role in ("past", "future", "static")
+        }
+        return {**roles, "calendar": self.calendar}
+
+    @classmethod
+    def from_state(cls, record: dict[str, Any]) -> "CovariateCoding":
+        """Undo :meth:`to_state`; models without covariates may have stored nothing."""
+        past, future, static = (
+            tuple(ColumnCoding.from_state(column) for column in record.get(role, []))
+            for role in ("past", "future", "static")
+        )
+        return cls(past, future, static, record.get("calendar", False))
+
+    @property
+    def n_calendar(self) -> int:
+        """How many calendar features there are."""
+        return len(CALENDAR_FEATURES) if self.calendar else 0
+
+
+def _coded(
+    codings: Sequence[ColumnCoding], columns: dict[Any, np.ndarray], offsets: np.ndarray
+) -> np.ndarray:
+    """Return columns side by side, shape (rows, n), without missing values."""
+    coded = np.empty((int(offsets[-1]), len(codings)), dtype=np.float32)
+    for place, coding in enumerate(codings):
+        coded[:, place] = coding.encode(columns[coding.name])
+    seen = ~np.isnan(coded)
+    if not seen.all():
+        carry_forward(coded, seen, offsets)
+    return coded
+
+
+def covariate_tensors(
+    rows: CovariateRows,
+    offsets: np.ndarray,
+    ahead: np.ndarray,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> CovariateTensors:
+    """Join the covariates of a panel with what is known of the steps after it.
+
+    Parameters
+    ----------
+    rows : CovariateRows
+    offsets : int64 array of shape (S + 1,)
+        Row ranges of the series.
+    ahead : float array of shape (S, steps, n_future + n_calendar)
+        Known covariates after the end of each series.
+    device : torch.device
+    dtype : torch.dtype
+
+    Returns
+    -------
+    CovariateTensors
+    """
+    n_series, steps = ahead.shape[:2]
+    shift = steps * np.arange(n_series + 1)
+    known_offsets = offsets + shift
+    known = np.empty((known_offsets[-1], ahead.shape[2]), dtype=np.float32)
+    known[np.arange(offsets[-1]) + np.repeat(shift[:-1], np.diff(offsets))] = rows.known
+    after = known_offsets[1:, None] - steps + np.arange(steps)
+    known[after.reshape(-1)] = ahead.reshape(n_series * steps, ahead.shape[2])
+
+    def moved(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype)
+
+    return CovariateTensors(
+        moved(rows.past),
+        moved(known),
+        torch.from_numpy(known_offsets).to(device),
+        moved(rows.static),
+        rows.future.shape[1],
+    )

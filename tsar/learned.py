@@ -1,0 +1,82 @@
+"""What every forecaster learns from a panel besides its own weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tsar.data.covariates import CovariateCoding
+from tsar.data.panel import Panel
+from tsar.data.scaling import Scaling
+
+__all__ = ["Learned"]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What every forecaster learns from a panel.
+
+    Parameters
+    ----------
+    scaling : Scaling
+        Of every fitted series, NaN where nothing was observed.
+    pooled : Scaling
+        One row for a series without any history.
+    context_rows : int
+        How many rows of history a forecast reads.
+    coding : CovariateCoding
+        How covariates become numbers.
+    """
+
+    scaling: Scaling
+    pooled: Scaling
+    context_rows: int
+    coding: CovariateCoding = CovariateCoding()
+
+    def scaling_of(self, panel: Panel, fitted: Panel) -> Scaling:
+        """Return the statistics of the series of a panel that were fitted, else NaN.
+
+        NaN stands also for a series that was constant when fitted.
+
+        Parameters
+        ----------
+        panel : Panel
+            The series to forecast.
+        fitted : Panel
+            The end of the fitted series.
+        """
+        series = fitted.ids.get_indexer(panel.ids)
+        variates = fitted.variates.get_indexer(panel.variates)
+        known = (series >= 0)[:, None] & (variates >= 0)[None, :]
+        place = np.ix_(np.maximum(series, 0), np.maximum(variates, 0))
+        mean, scale = self.scaling.mean[place], self.scaling.scale[place]
+        settled = known & (scale > 0)
+        return Scaling(np.where(settled, mean, np.nan), np.where(settled, scale, np.nan))
+
+    def pooled_of(self, panel: Panel, fitted: Panel) -> Scaling:
+        """Return statistics, shape (1, C), for series of a panel that have no history."""
+        variates = fitted.variates.get_indexer(panel.variates)
+        known, place = variates >= 0, np.maximum(variates, 0)
+        mean, scale = self.pooled.mean, self.pooled.scale
+        return Scaling(
+            np.where(known, mean[0, place], mean.mean())[None],
+            np.where(known, scale[0, place], scale.mean())[None],
+        )
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return what JSON can hold, and arrays by name."""
+        arrays: dict[str, np.ndarray] = {}
+        for name in ("scaling", "pooled"):
+            scaling = getattr(self, name)
+            arrays |= {f"{name}.mean": scaling.mean, f"{name}.scale": scaling.scale}
+        return {"context_rows": self.context_rows, "covariates": self.coding.to_state()}, arrays
+
+    @classmethod
+    def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Learned":
+        """Undo :meth:`to_state`; models without covariates may have stored none."""
+        return cls(
+            Scaling(arrays["scaling.mean"], arrays["scaling.scale"]),
+            Scaling(arrays["pooled.mean"], arrays["pooled.scale"]),
+            record["context_rows"],
+            CovariateCoding.from_state(record.get("covariates", {})),
+        )
