@@ -54,6 +54,8 @@ SMALL = {
     **{"patch_length": 8, "stride": 4, "d_model": 8, "n_heads": 2, "d_ff": 12, "n_layers": 2},
     **{"kernel": 5, "season_length": 12, "random_state": 0, "device": "cpu"},
 }
+# Enough to learn what a covariate does.
+ABLE = {"max_epochs": 20, "learning_rate": 5e-3, "d_model": 16, "d_ff": 32, "random_state": 0}
 
 
 def all_forecasters() -> list[type[Forecaster]]:
@@ -488,6 +490,31 @@ def check_learning(estimator: Forecaster) -> None:
     assert losses[-1] < 0.9 * losses[0], f"the loss went from {losses[0]:.3g} to {losses[-1]:.3g}"
 
 
+def check_future_covariate(estimator: Forecaster) -> None:
+    """A future covariate that explains 80 % of the variance halves the error at least."""
+    rng = np.random.default_rng(3)
+    steps, horizon = np.arange(300), estimator.horizon
+    planted = rng.normal(size=(len(steps), 1))
+    rest = np.sin(2 * np.pi * steps[:, None] / 12) + 0.3 * rng.normal(size=(len(steps), 2))
+    values = np.sqrt(0.8) * planted * [1, -1] + np.sqrt(0.2) * rest / rest.std(axis=0)
+    values = values * [3.0, 0.5] + [10.0, -2.0]
+    index = pd.date_range("2024-03-01", periods=len(steps), freq="h")
+    frame = pd.DataFrame(values, index=index, columns=["a", "b"]).assign(planted=planted * 5 + 1)
+    able = {name: value for name, value in ABLE.items() if name in estimator.get_params()}
+    without = clone(estimator).set_params(**able)
+    helped = clone(without).set_params(future_covariates="planted")
+    cutoffs = np.arange(230, len(steps) - horizon + 1)
+    truth = values[cutoffs[:, None] + np.arange(horizon)]
+    errors = []
+    for model, data in ((without, frame[["a", "b"]]), (helped, frame)):
+        forecast = model.fit(data[:230]).forecast_windows(data, cutoffs)
+        errors.append(float(np.mean(np.abs(forecast - truth) / [3.0, 0.5])))
+    assert errors[1] <= errors[0] / 2, f"the error went from {errors[0]:.3g} to {errors[1]:.3g}"
+    _raises(DataError, "'planted' is missing from", helped.predict)
+    future = helped.make_future_frame().assign(planted=0.3)
+    assert list(helped.predict(future=future).columns) == ["a", "b"]
+
+
 GENERAL_CHECKS: tuple[Check, ...] = (
     check_parameters_are_stored,
     check_clone,
@@ -515,5 +542,6 @@ NETWORK_CHECKS: tuple[Check, ...] = (
     check_continued_training,
     check_quantiles,
     check_learning,
+    check_future_covariate,
 )
 ENCODER_CHECKS: tuple[Check, ...] = (check_mixers,)
