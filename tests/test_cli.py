@@ -1,5 +1,7 @@
 """The command line says and does what the Python API does."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,6 +55,33 @@ def test_forecast_equals_the_python_api_bit_for_bit(model, csv, tmp_path, run):
     prices = written["price"].map(float)
     assert prices.to_numpy().tobytes() == expected["price"].to_numpy().tobytes()
     assert written["when"].tolist() == expected["when"].tolist()
+
+
+def test_future_covariates_come_from_a_file(csv, wide, tmp_path, run):
+    future = tmp_path / "future.csv"
+    options = ["--model", "NLinear", "--target", "load", "--set", "future_covariates=price"]
+    call = ["forecast", csv, "--horizon", 4, *options, *FAST]
+    known = tsar.NLinear(
+        horizon=4,
+        time_column="when",
+        target=["load"],
+        future_covariates="price",
+        context_length=24,
+        max_epochs=2,
+        random_state=5,
+    ).fit(pd.read_csv(csv))
+    rows = known.make_future_frame().assign(price=[99.0, 101.0, 100.0, 98.0])
+    rows.to_csv(future, index=False)
+    code, printed, errors = run(*call, "--future", future)
+    assert (code, errors) == (0, "")
+    found = pd.read_csv(io.StringIO(printed))
+    np.testing.assert_allclose(found["load"], known.predict(future=rows)["load"])
+    rows[:3].to_csv(future, index=False)
+    for arguments in (call, [*call, "--future", future]):
+        code, printed, errors = run(*arguments)
+        assert code == 1 and not printed and "the future covariate 'price' is missing" in errors
+    code, printed, errors = run("forecast", csv, "--horizon", 3, *FAST, "--future", future)
+    assert code == 1 and not printed and "future must be None for a model without" in errors
 
 
 def test_forecast_has_real_future_stamps_and_named_columns(csv, wide, run):

@@ -28,7 +28,7 @@ from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.learned import Learned
-from tsar.params import Interval, check_parameters
+from tsar.params import Interval, check_levels, check_parameters
 from tsar.rolling import roll_windows
 
 __all__ = ["Forecaster"]
@@ -265,7 +265,7 @@ class Forecaster(BaseEstimator, ABC):
             horizon, df = None, horizon
         self._check_fitted()
         horizon = self._check_horizon(horizon)
-        levels = self._check_quantiles(quantiles)
+        levels = check_levels(self._name, quantiles, self._levels)
         if df is None:
             panel, scaling = self._end, self._learned.scaling.filled(self._learned.pooled)
             given = panel.variates
@@ -275,7 +275,8 @@ class Forecaster(BaseEstimator, ABC):
             panel = self._in_fitted_order(panel)
             scaling = self._scaling_of(panel)
             panel = panel.tail(self._context_rows)
-        forecast = self._forecast(panel, scaling, horizon, self._known(panel, future, horizon))
+        known = self._known(panel, self._future_names, future, horizon)
+        forecast = self._forecast(panel, scaling, horizon, known)
         forecast = forecast[:, :, panel.variates.get_indexer(given)]
         fitted = self._levels
         by_level = {level: forecast[..., fitted.index(level)] for level in levels}
@@ -305,13 +306,37 @@ class Forecaster(BaseEstimator, ABC):
         panel = self._end if df is None else self._read_new(df, allow_new_variates=True)
         return make_future_frame(panel, self._future_names, horizon)
 
+    def check_future(self, df: Any, future: Any, horizon: int | None = None) -> None:
+        """Check, before a long ``fit``, that ``predict(future=)`` will have what it needs.
+
+        Parameters
+        ----------
+        df : DataFrame or Series
+            What will be fitted.
+        future : DataFrame or None
+            What will be known of the steps after it.
+        horizon : int or None
+            Steps that will be forecast; None takes ``horizon``.
+
+        Raises
+        ------
+        ParameterError, DataError
+            As ``predict`` would.
+        """
+        check_parameters(self)
+        names = self._roles.get("future_covariates", [])
+        if names or future is not None:
+            panel = self._read(df, freq=self.freq)
+            self._known(panel, names, future, int(horizon or self.horizon))
+
     @property
     def _future_names(self) -> list[Any]:
         return [column.name for column in self._learned.coding.future]
 
-    def _known(self, panel: Panel, future: Any, horizon: int) -> dict[Any, np.ndarray]:
+    def _known(
+        self, panel: Panel, names: list[Any], future: Any, horizon: int
+    ) -> dict[Any, np.ndarray]:
         """Return the future covariates after each series, (S, horizon) by name."""
-        names = self._future_names
         if not names:
             if future is not None:
                 raise ParameterError(
@@ -342,24 +367,6 @@ class Forecaster(BaseEstimator, ABC):
     def _levels(self) -> list[float]:
         """The fitted quantile levels; the point forecast is the one at 0.5."""
         return []
-
-    def _check_quantiles(self, quantiles: Any) -> list[float]:
-        if quantiles is None:
-            return []
-        fitted = self._levels
-        if not fitted:
-            raise ParameterError(
-                f"{self._name}: predict(quantiles=...) needs a model fitted for quantiles; "
-                f"set loss='quantile' and quantiles= before fit"
-            )
-        levels = list(quantiles) if isinstance(quantiles, Sequence | np.ndarray) else [quantiles]
-        unknown = [level for level in levels if level not in fitted]
-        if unknown or isinstance(quantiles, str):
-            raise ParameterError(
-                f"{self._name}: quantiles must be among the fitted levels "
-                f"{', '.join(map(str, fitted))}, got {quantiles!r}; name others before fit"
-            )
-        return levels
 
     def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
         """Read a frame to forecast, against what was fitted."""

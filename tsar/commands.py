@@ -72,6 +72,10 @@ def forecast(
     series_id: Annotated[
         str | None, typer.Option("--id", help="Column of the series id, if there are several.")
     ] = None,
+    future: Annotated[
+        Path | None,
+        typer.Option(help="File with the future covariates of the steps to forecast."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; printed if left out.")] = None,
     settings: Settings = None,
 ) -> None:
@@ -88,6 +92,8 @@ def forecast(
         target=target or None,
     )
     estimator.set_params(**params)
+    known = None if future is None else read_table(future)
+    estimator.check_future(frame, known, horizon)
     with warnings.catch_warnings():
         # An unfinished model is no basis for a file that looks finished.
         warnings.simplefilter("error", InterruptedWarning)
@@ -96,7 +102,7 @@ def forecast(
         except (InterruptedWarning, KeyboardInterrupt):
             print("Interrupted: nothing was forecast or written", file=sys.stderr)
             raise typer.Exit(130) from None
-    result = estimator.predict(horizon=horizon)
+    result = estimator.predict(horizon=horizon, future=known)
     if out is None:
         print(result.to_csv(index=False), end="")
     else:

@@ -15,14 +15,16 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+import numpy as np
+
 from tsar.exceptions import ParameterError
 
-__all__ = ["Interval", "check_choice", "check_parameters", "did_you_mean"]
+__all__ = ["Interval", "check_choice", "check_levels", "check_parameters", "did_you_mean"]
 
 
 @dataclass(frozen=True)
@@ -164,3 +166,39 @@ def _choices(hint: Any) -> list[str]:
     if get_origin(hint) is Literal:
         return [member for member in get_args(hint) if isinstance(member, str)]
     return [choice for member in get_args(hint) for choice in _choices(member)]
+
+
+def check_levels(owner: str, quantiles: Any, fitted: Sequence[float]) -> list[float]:
+    """Check the quantile levels that ``predict`` is asked for.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the estimator, for messages.
+    quantiles : sequence of float, float or None
+    fitted : sequence of float
+        The levels that were fitted.
+
+    Returns
+    -------
+    list of float
+
+    Raises
+    ------
+    ParameterError
+        A level was not fitted.
+    """
+    if quantiles is None:
+        return []
+    if not fitted:
+        raise ParameterError(
+            f"{owner}: predict(quantiles=...) needs a model fitted for quantiles; "
+            f"set loss='quantile' and quantiles= before fit"
+        )
+    levels = list(quantiles) if isinstance(quantiles, Sequence | np.ndarray) else [quantiles]
+    if isinstance(quantiles, str) or any(level not in fitted for level in levels):
+        raise ParameterError(
+            f"{owner}: quantiles must be among the fitted levels "
+            f"{', '.join(map(str, fitted))}, got {quantiles!r}; name others before fit"
+        )
+    return levels
