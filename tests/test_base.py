@@ -185,6 +185,25 @@ def test_verbose_is_a_line_per_epoch(wide, caplog, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_log_lines_begin_on_a_line_of_their_own(wide, capsys):
+    """As a terminal shows it: what follows a carriage return overwrites the line."""
+    logger = logging.getLogger("tsar")
+    handler = logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        tsar.NLinear(**SMALL, verbose=1).fit(wide)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    shown = [line.rpartition("\r")[2] for line in capsys.readouterr().err.split("\n")]
+    assert [line for line in shown if line.startswith("epoch ")] == [
+        line for line in shown if "epoch 1:" in line or "epoch 2:" in line
+    ]
+    assert len(shown) >= 3
+
+
 def test_concurrent_fits_agree_with_one_alone(wide, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     alone = tsar.PatchTST(**SMALL).fit(wide).predict()

@@ -47,6 +47,10 @@ def test_admitted(parameters):
     [
         ({"size": 0}, "Model: size must be an integer in [1, inf), got 0"),
         ({"size": 2.0}, "Model: size must be an integer in [1, inf), got 2.0"),
+        (
+            {"size": np.timedelta64(3)},
+            f"Model: size must be an integer in [1, inf), got {np.timedelta64(3)!r}",
+        ),
         ({"size": True}, "Model: size must be an integer in [1, inf), got True"),
         ({"share": 1}, "Model: share must be a number in [0, 1), got 1"),
         ({"share": float("nan")}, "Model: share must be a number in [0, 1), got nan"),
@@ -83,3 +87,6 @@ def test_choices_come_with_a_suggestion():
     with pytest.raises(ParameterError, match=r"did you mean 'PatchTST'\?"):
         check_choice("tsar", "model", "PatchTTS", ["PatchTST", "NLinear"])
     assert did_you_mean("zzz", ["PatchTST"]) == ""
+    # Upper and lower case are no difference worth a refusal without a hint.
+    assert did_you_mean("patchtst", ["NLinear", "PatchTST"]) == " (did you mean 'PatchTST'?)"
+    assert did_you_mean("NAIVE", ["Naive", "SeasonalNaive"]) == " (did you mean 'Naive'?)"

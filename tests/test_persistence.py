@@ -172,3 +172,36 @@ def test_labels_without_json_form_are_refused_before_writing(tmp_path):
     with pytest.raises(PersistenceError, match="cannot be stored"):
         model.save(tmp_path / "model")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", [None, 3, "", b"model"])
+def test_what_is_no_path_is_refused(saved, folder):
+    model, _ = saved
+    for action in (model.save, tsar.load):
+        with pytest.raises(PersistenceError, match="folder must be a path, got"):
+            action(folder)
+
+
+def test_the_current_folder_is_not_pulled_away(saved, tmp_path, monkeypatch):
+    model, _ = saved
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(PersistenceError, match="is the current folder"):
+        model.save(".")
+    model.save("inside")
+    assert tsar.load("./inside").predict().equals(model.predict())
+
+
+def test_a_file_of_the_model_is_not_its_folder(saved):
+    _, folder = saved
+    with pytest.raises(PersistenceError, match="is a file; pass the folder"):
+        tsar.load(folder / "model.json")
+
+
+def test_a_numpy_length_is_a_frequency_that_is_saved(tmp_path):
+    index = pd.date_range("2024-01-01", periods=9, freq="2h")
+    series = pd.Series(np.arange(9.0), index=index)
+    model = tsar.Naive(horizon=2, freq=np.timedelta64(2, "h")).fit(series)
+    assert (model.predict().index == index[-1] + index.freq * np.array([1, 2])).all()
+    model.save(tmp_path / "model")
+    assert tsar.load(tmp_path / "model").freq == pd.Timedelta("2h")

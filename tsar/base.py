@@ -46,7 +46,7 @@ class Forecaster(BaseEstimator, ABC):
     ----------
     horizon : int, default 24
         Steps the model learns to forecast. ``predict`` takes any other number as well.
-    freq : str, pandas offset, int or None, default None
+    freq : str, pandas offset, timedelta, int or None, default None
         The step between rows; None takes that of most of the data.
     gaps : {"raise", "mask"}, default "raise"
         Whether missing rows are an error, or are read as missing values.
@@ -69,7 +69,7 @@ class Forecaster(BaseEstimator, ABC):
     """
 
     horizon: Annotated[int, Interval(1)] = 24
-    freq: str | int | BaseOffset | datetime.timedelta | None = None
+    freq: str | int | BaseOffset | datetime.timedelta | np.timedelta64 | None = None
     gaps: Literal["raise", "mask"] = "raise"
     id_column: str | int | None = None
     time_column: str | int | None = None

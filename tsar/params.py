@@ -59,9 +59,13 @@ class Interval:
 
 
 def did_you_mean(value: object, choices: Iterable[str]) -> str:
-    """Return ``" (did you mean 'x'?)"`` for the nearest choice, or an empty string."""
-    near = difflib.get_close_matches(str(value), list(choices), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    """Return ``" (did you mean 'x'?)"`` for the nearest choice, or an empty string.
+
+    ``patchtst`` is as near to ``PatchTST`` as can be: upper and lower case are alike.
+    """
+    written = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(str(value).lower(), list(written), n=1, cutoff=0.5)
+    return f" (did you mean {written[near[0]]!r}?)" if near else ""
 
 
 def check_choice(owner: str, name: str, value: object, choices: Iterable[str]) -> None:
@@ -99,7 +103,8 @@ def _matches(value: object, hint: Any) -> bool:
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        # numpy counts its lengths of time among the integers.
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.timedelta64)
     if hint is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool)
     if origin is not None and issubclass(origin, Iterable):

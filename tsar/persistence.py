@@ -50,10 +50,14 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
     """
     if not model.__sklearn_is_fitted__():
         raise NotFittedError(f"{type(model).__name__} is not fitted yet; call fit(df) before save")
-    target = Path(folder)
+    target = _path("save", folder)
     if target.exists() and not _replaceable(target):
         raise PersistenceError(
             f"save: {str(folder)!r} exists and holds more than a saved model; choose another folder"
+        )
+    if target == Path.cwd():
+        raise PersistenceError(
+            f"save: {str(folder)!r} is the current folder, which cannot be replaced; name one in it"
         )
     record, tensors = model._learned_state()
     manifest = {
@@ -85,6 +89,15 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
         if isinstance(error, OSError | SafetensorError):
             raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
         raise
+
+
+def _path(function: str, folder: Any) -> Path:
+    text = os.fspath(folder) if isinstance(folder, str | os.PathLike) else None
+    if not isinstance(text, str) or not text:
+        raise PersistenceError(
+            f"{function}: folder must be a path, got {folder!r}; name the folder of the model"
+        )
+    return Path(text).absolute()
 
 
 def _replaceable(target: Path) -> bool:
@@ -122,9 +135,13 @@ def load(folder: str | os.PathLike[str]) -> Any:
         The folder is no saved model, is damaged, was written by a later version, or
         names a class that is not a forecaster of tsar.
     """
-    source = Path(folder)
+    source = _path("load", folder)
     try:
         manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
+    except NotADirectoryError:
+        raise PersistenceError(
+            f"load: {str(folder)!r} is a file; pass the folder that was given to save"
+        ) from None
     except FileNotFoundError:
         raise PersistenceError(
             f"load: {str(folder)!r} is no saved model: it has no {MANIFEST}"

@@ -2,12 +2,14 @@
 
 import datetime
 import json
+import zoneinfo
 
+import dateutil.tz
 import numpy as np
 import pandas as pd
 import pytest
 
-from tsar.data.timeaxis import UNIT, TimeAxis, read_times
+from tsar.data.timeaxis import UNIT, TimeAxis, read_times, same_zone
 from tsar.exceptions import DataError, PersistenceError
 
 DAYS = pd.date_range("2024-02-27", periods=5, freq="D")
@@ -226,3 +228,63 @@ def test_wall_clock_and_back():
     skipped = pd.DatetimeIndex(["2024-03-31 02:30"]).as_unit(read.axis.unit).asi8
     found = read.axis.index(read.axis.universal(np.asarray(skipped)))
     assert found[0] == pd.Timestamp("2024-03-31 03:00", tz="Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("UTC", "Etc/UTC", True),
+        ("UTC", datetime.UTC, True),
+        ("UTC", dateutil.tz.tzutc(), True),
+        ("America/New_York", "US/Eastern", True),
+        ("Europe/Berlin", dateutil.tz.gettz("Europe/Berlin"), True),
+        # The same winter, another summer.
+        ("Europe/London", "UTC", False),
+        ("Europe/Berlin", datetime.timezone(datetime.timedelta(hours=1)), False),
+        ("Europe/Berlin", "Europe/Moscow", False),
+        ("UTC", None, False),
+    ],
+)
+def test_zones_are_the_same_by_what_they_show(one, other, same):
+    zones = [zoneinfo.ZoneInfo(z) if isinstance(z, str) else z for z in (one, other)]
+    assert same_zone(*zones) is same and same_zone(*zones[::-1]) is same
+
+
+@pytest.mark.parametrize(
+    ("zone", "name"),
+    [
+        (zoneinfo.ZoneInfo("Asia/Kolkata"), "Asia/Kolkata"),
+        (dateutil.tz.gettz("Europe/Berlin"), "Europe/Berlin"),
+        (dateutil.tz.tzutc(), "UTC"),
+        (dateutil.tz.tzoffset(None, -5400), "UTC-01:30"),
+        (datetime.timezone(datetime.timedelta(hours=5.5)), "UTC+05:30"),
+    ],
+)
+def test_zones_are_stored_by_name(zone, name):
+    axis = TimeAxis("timestamp", "us", zone)
+    stored = axis.to_dict()
+    assert stored["tz"] == name
+    stamps = np.array([0, 1_720_000_000_000_000])
+    assert list(TimeAxis.from_dict(stored).index(stamps)) == list(axis.index(stamps))
+
+
+@pytest.mark.parametrize("zone", [dateutil.tz.tzlocal(), dateutil.tz.tzrange("X", -18000, "Y")])
+def test_zones_of_this_machine_are_not_stored(zone):
+    with pytest.raises(PersistenceError, match=r"cannot be stored; .* tz_convert\('Europe/Berlin'"):
+        TimeAxis("timestamp", "us", zone).to_dict()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.array([2**63 - 1, 2**63], dtype=np.uint64),
+        pd.array([2**63, None], dtype="UInt64"),
+        pd.Index([1, 2**70], dtype=object),
+    ],
+    ids=["uint64", "UInt64", "object"],
+)
+def test_integers_beyond_64_bits_with_a_sign(column):
+    with pytest.raises(DataError, match="holds the integer [0-9]{19,}, times are at most"):
+        read_times(pd.Index(column))
+    read = read_times(pd.Index(np.array([2**63 - 2, 2**63 - 1], dtype=np.uint64)))
+    assert read.stamps.tolist() == [2**63 - 2, 2**63 - 1]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.offsets import describe_offset, rebuild_offset
+from tsar.data.timeaxis import zone_name
 from tsar.exceptions import PersistenceError
 
 __all__ = ["decode", "decode_index", "encode", "encode_index"]
@@ -18,6 +19,8 @@ def encode(value: Any) -> Any:
         return value
     if isinstance(value, np.datetime64):
         return encode(pd.Timestamp(value))
+    if isinstance(value, np.timedelta64):
+        return encode(pd.Timedelta(value))
     if isinstance(value, np.generic):
         return encode(value.item())
     if isinstance(value, tuple):
@@ -31,7 +34,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, datetime.timedelta):
         return {"seconds": value.total_seconds()}
     if isinstance(value, pd.Timestamp):
-        zone = None if value.tz is None else str(value.tz)
+        zone = None if value.tz is None else zone_name(value.tz)
         return {"timestamp": [value.isoformat(), zone]}
     if type(value) is datetime.date:
         return {"date": value.isoformat()}

@@ -84,7 +84,7 @@ class Frequency:
         DataError
             The alias is unknown, or does not fit the kind of axis.
         """
-        number = isinstance(freq, int | np.integer) and not isinstance(freq, bool)
+        number = isinstance(freq, int | np.integer) and not isinstance(freq, bool | np.timedelta64)
         if (axis.kind == "integer") != number:
             held = f"{axis.kind}s"
             wanted = "an integer step" if axis.kind == "integer" else "a pandas alias such as 'h'"

@@ -16,12 +16,13 @@ from pandas.api import types as dtypes
 
 from tsar.exceptions import DataError, PersistenceError
 
-__all__ = ["DAY", "UNIT", "TimeAxis", "Times", "Unit", "read_times"]
+__all__ = ["DAY", "UNIT", "TimeAxis", "Times", "Unit", "read_times", "same_zone", "zone_name"]
 
 Unit = Literal["s", "ms", "us", "ns"]
 
 DAY = 86_400_000_000_000
 UNIT: dict[Unit, int] = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+LARGEST = 2**63 - 1
 # The format of text is taken from the first text that has one, looking at this many.
 LOOKED_AT = 100
 MONTH_FIRST = re.compile(r"%m([/.-])%d")
@@ -162,23 +163,60 @@ class TimeAxis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description."""
-        described = {**self.__dict__, "tz": None if self.tz is None else str(self.tz)}
-        try:
-            self.from_dict(described)
-        except (KeyError, ValueError):
-            raise PersistenceError(
-                f"save: the time zone {self.tz!r} cannot be stored; convert the data to a zone "
-                f"with a name, for example tz_convert('Europe/Berlin')"
-            ) from None
-        return described
+        return {**self.__dict__, "tz": None if self.tz is None else zone_name(self.tz)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "TimeAxis":
         """Rebuild an axis from :meth:`to_dict`."""
         tz = fields["tz"]
-        # A DatetimeIndex reads every spelling of a zone, fixed offsets included.
-        parsed = None if tz is None else pd.DatetimeIndex([], tz=tz).tz
-        return cls(**{**fields, "tz": parsed})
+        return cls(**{**fields, "tz": None if tz is None else _zone_called(tz)})
+
+
+def zone_name(zone: datetime.tzinfo) -> str:
+    """Return the name of a time zone: a key such as "Europe/Berlin", or an offset from UTC.
+
+    Raises
+    ------
+    PersistenceError
+        The zone has no name that means the same on another machine.
+    """
+    # What dateutil makes of a key is the path of a file of this machine.
+    path = str(getattr(zone, "_filename", ""))
+    try:
+        offset = zone.utcoffset(None)
+        if "zoneinfo/" in path:
+            name = path.rpartition("zoneinfo/")[2]
+        else:
+            name = str(zone if offset is None else datetime.timezone(offset))
+        # The local zone is another one elsewhere.
+        if type(zone).__name__ != "tzlocal" and same_zone(_zone_called(name), zone):
+            return name
+    except (KeyError, ValueError, NotImplementedError):
+        pass
+    raise PersistenceError(
+        f"save: the time zone {zone!r} cannot be stored; convert the data to a zone with a "
+        f"name, for example tz_convert('Europe/Berlin')"
+    )
+
+
+def _zone_called(name: str) -> Any:
+    # A DatetimeIndex reads every spelling of a zone, fixed offsets included.
+    return pd.DatetimeIndex([], tz=name).tz
+
+
+def same_zone(one: Any, other: Any) -> bool:
+    """Return whether two time zones, or None, show the same time from 1970 to 2037.
+
+    UTC and Etc/UTC do, and so do the classes of zoneinfo, pytz and dateutil for one key.
+    """
+    if one is None or other is None:
+        return one is other
+    if str(one) == str(other):
+        return True
+    # Before, the libraries disagree on one and the same zone; after, some know no rules.
+    instants = pd.date_range("1970-01-01", "2037-12-31", freq="24h", tz="UTC")
+    clocks = (instants.tz_convert(zone).tz_localize(None) for zone in (one, other))
+    return next(clocks).equals(next(clocks))
 
 
 def _usual_nearby(clock: np.ndarray, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -242,6 +280,7 @@ def read_times(times: pd.Index) -> Times:
         return Times(np.asarray(times.asi8), axis, _faults(timestamp=times.isna()))
     if dtypes.is_integer_dtype(dtype):
         missing = np.asarray(times.isna())
+        _check_size(times)
         plain = times if isinstance(dtype, np.dtype) else times.array.to_numpy(object)
         stamps = np.where(missing, 0, plain).astype(np.int64) if missing.any() else plain
         stamps = np.asarray(stamps).astype(np.int64, copy=False)
@@ -258,6 +297,15 @@ def read_times(times: pd.Index) -> Times:
         f"the time column must hold timestamps, periods, integers or text, got dtype {dtype}; "
         f"convert it with pd.to_datetime, or to integers with .astype(int)"
     )
+
+
+def _check_size(times: pd.Index) -> None:
+    largest = times.max()
+    if largest is not pd.NA and largest > LARGEST:
+        raise DataError(
+            f"the time column holds the integer {largest}, times are at most {LARGEST}; subtract "
+            f"the first of them, or count in larger steps"
+        )
 
 
 def _with(axis: TimeAxis, **changes: Any) -> TimeAxis:
@@ -286,6 +334,7 @@ def _read_objects(times: pd.Index) -> Times:
     if held == "period":
         return read_times(pd.PeriodIndex(times))
     if held == "integer":
+        _check_size(times)
         return read_times(pd.Index(times.to_series().astype("Int64")))
     values = times.to_numpy(dtype=object)
     kinds = datetime.date | np.datetime64

@@ -377,7 +377,9 @@ class _Run:
         if self.options.verbose:
             bar.set_postfix(epoch=self.epoch, train_loss=f"{record['train_loss']:.4g}")
             shown = ", ".join(f"{name} {value:.6g}" for name, value in record.items())
-            logger.info("epoch %d: %s", self.epoch, shown)
+            # A line on the console begins where the bar ends, unless the bar steps aside.
+            with tqdm.external_write_mode():
+                logger.info("epoch %d: %s", self.epoch, shown)
 
     def _batches(self) -> Iterator[Tensor]:
         order = torch.randperm(
