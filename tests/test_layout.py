@@ -51,8 +51,9 @@ LATE = {
     ("cli", "commands"): "typer may be missing, and the message then comes from cli",
     ("commands", "tsar"): "the version is stated in tsar/__init__.py",
 }
-# Modules of the base installation that core may use, besides the standard library.
-CORE_MAY_USE = {"torch"}
+# Modules that core may use, besides the standard library: of the base installation, and
+# kernels that may be missing.
+CORE_MAY_USE = {"torch", "mamba_ssm"}
 
 
 def _name(path: Path) -> str:

@@ -7,6 +7,7 @@ repair it. ``assert`` is kept for our own invariants.
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 __all__ = [
+    "BackendWarning",
     "DataError",
     "DataWarning",
     "InterruptedWarning",
@@ -64,3 +65,7 @@ class DataWarning(UserWarning):
 
 class InterruptedWarning(UserWarning):
     """Training was interrupted by the keyboard; the model is usable, but not finished."""
+
+
+class BackendWarning(UserWarning):
+    """A faster kernel is installed and cannot be trusted; the stated slower one is used."""

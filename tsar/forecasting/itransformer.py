@@ -116,7 +116,8 @@ class iTransformer(VariateTokenForecaster):
     def _check_consistency(self) -> None:
         super()._check_consistency()
         check_choice("iTransformer", "mixer", self.mixer, MIXERS)
-        if self.d_model % self.n_heads:
+        has_heads = accepted_options(self.mixer, n_heads=self.n_heads)
+        if has_heads and self.d_model % self.n_heads:
             raise ParameterError(
                 f"iTransformer: d_model must be a multiple of n_heads={self.n_heads}, "
                 f"got {self.d_model}"

@@ -192,7 +192,8 @@ class PatchTST(NetworkForecaster):
                 f"PatchTST: patch_length must be at most context_length={self.context_length}, "
                 f"got {self.patch_length}"
             )
-        if self.d_model % self.n_heads:
+        has_heads = accepted_options(self.mixer, n_heads=self.n_heads)
+        if has_heads and self.d_model % self.n_heads:
             raise ParameterError(
                 f"PatchTST: d_model must be a multiple of n_heads={self.n_heads}, "
                 f"got {self.d_model}"

@@ -5,18 +5,28 @@ from typing import Any
 
 from tsar.core.mixers.attention import AttentionState, SoftmaxAttention
 from tsar.core.mixers.base import Mixer
+from tsar.core.mixers.bidirectional import Bidirectional
+from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
 from tsar.params import check_choice
 
 __all__ = [
     "MIXERS",
     "AttentionState",
+    "Bidirectional",
+    "BidirectionalMamba",
+    "Mamba",
+    "MambaState",
     "Mixer",
     "SoftmaxAttention",
     "accepted_options",
     "make_mixer",
 ]
 
-MIXERS: dict[str, type[Mixer]] = {"attention": SoftmaxAttention}
+MIXERS: dict[str, type[Mixer]] = {
+    "attention": SoftmaxAttention,
+    "mamba": Mamba,
+    "bidirectional_mamba": BidirectionalMamba,
+}
 
 
 def make_mixer(name: str, d_model: int, **options: Any) -> Mixer:

@@ -1,0 +1,184 @@
+"""Mamba: a recurrence whose step, input and output depend on the token."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsar.core.mixers.base import Mixer
+from tsar.core.mixers.bidirectional import Bidirectional
+from tsar.core.ops.causal_conv import causal_conv
+from tsar.core.ops.selective_scan import selective_scan
+from tsar.exceptions import ParameterError
+
+__all__ = ["BidirectionalMamba", "Mamba", "MambaState"]
+
+# Range from which the first step sizes are drawn, evenly in their logarithm.
+_SMALLEST_STEP, _LARGEST_STEP = 1e-3, 1e-1
+# Features of a token per number from which its step sizes are computed.
+_FEATURES_PER_RANK = 16
+
+
+class MambaState(NamedTuple):
+    """What a token has to know of those before it.
+
+    Parameters
+    ----------
+    inputs : Tensor of shape (B, d_conv - 1, E)
+        The last inputs of the convolution.
+    hidden : Tensor of shape (B, E, N)
+        The state of the scan.
+    """
+
+    inputs: Tensor
+    hidden: Tensor
+
+
+class Mamba(Mixer):
+    """A selective state space between a gate and a short convolution.
+
+    A token is widened to a value and a gate; the value goes through a causal
+    convolution of each channel, a SiLU and the selective scan, is multiplied
+    with the SiLU of the gate, and is narrowed again. Letters: E inner channels
+    (``expand * d_model``), N states per channel.
+
+    A masked token is 0 for the convolution and leaves the state as it is.
+
+    Parameters
+    ----------
+    d_model : int
+    d_state : int, default 16
+        States per channel.
+    d_conv : int, default 4
+        Taps of the convolution.
+    expand : int, default 2
+        Inner channels per feature of a token.
+    backend : str, optional
+        Forces a form of :func:`tsar.core.ops.selective_scan.selective_scan`.
+
+    References
+    ----------
+    Gu and Dao, "Mamba: linear-time sequence modeling with selective state
+    spaces", arXiv:2312.00752, sections 3.4 to 3.6; the first values are those
+    of the authors' code.
+    """
+
+    causal = True
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        width, rank = expand * d_model, math.ceil(d_model / _FEATURES_PER_RANK)
+        self.backend = backend
+        self.sizes = [rank, d_state, d_state]
+        self.input = nn.Linear(d_model, 2 * width, bias=False)
+        self.conv_weight = nn.Parameter(torch.empty(width, d_conv).uniform_(-1, 1) / d_conv**0.5)
+        self.conv_bias = nn.Parameter(torch.empty(width).uniform_(-1, 1) / d_conv**0.5)
+        self.select = nn.Linear(width, sum(self.sizes), bias=False)
+        self.step_size = nn.Linear(rank, width)
+        nn.init.uniform_(self.step_size.weight, -(rank**-0.5), rank**-0.5)
+        low, high = math.log(_SMALLEST_STEP), math.log(_LARGEST_STEP)
+        steps = torch.empty(width).uniform_(low, high).exp()
+        with torch.no_grad():
+            # The inverse of the softplus that makes steps of them.
+            self.step_size.bias.copy_(steps + torch.log(-torch.expm1(-steps)))
+        decays = torch.arange(1, d_state + 1, dtype=torch.get_default_dtype())
+        self.log_decay = nn.Parameter(decays.log().repeat(width, 1))
+        self.skip = nn.Parameter(torch.ones(width))
+        self.output = nn.Linear(width, d_model, bias=False)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Mix tokens (B, L, D); ``mask`` of shape (B, L).
+
+        Raises
+        ------
+        ParameterError
+            If a mask says something of pairs of tokens.
+        """
+        if mask is not None and mask.shape != x.shape[:2]:
+            raise ParameterError(
+                f"Mamba: mask must have the shape {tuple(x.shape[:2])}, one entry per token, "
+                f"got {tuple(mask.shape)}; a recurrence cannot hide a token from some only"
+            )
+        return self._mix(x, mask, None, self.backend)[0]
+
+    def init_state(self, batch: int) -> MambaState:
+        """Return the state before the first token: zeros."""
+        width, d_conv = self.conv_weight.shape
+        like = self.output.weight
+        return MambaState(
+            like.new_zeros(batch, d_conv - 1, width), like.new_zeros(batch, *self.log_decay.shape)
+        )
+
+    def step(self, x_t: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        """Mix one more token (B, D)."""
+        # For a single token the plain form is the fastest.
+        y, state = self._mix(x_t[:, None], None, state, "reference")
+        return y[:, 0], state
+
+    def _mix(
+        self, x: Tensor, mask: Tensor | None, state: MambaState | None, backend: str | None
+    ) -> tuple[Tensor, MambaState]:
+        value, gate = self.input(x).chunk(2, dim=-1)  # (B, L, E) each
+        if mask is not None:
+            value = value.masked_fill(~mask[..., None], 0.0)
+        before, hidden = (None, None) if state is None else state
+        value, inputs = causal_conv(value, self.conv_weight, self.conv_bias, before=before)
+        value = F.silu(value)
+        step, b, c = self.select(value).split(self.sizes, dim=-1)
+        y, hidden = selective_scan(
+            value,
+            F.linear(step, self.step_size.weight),
+            -self.log_decay.exp(),
+            b,
+            c,
+            d=self.skip,
+            z=gate,
+            delta_bias=self.step_size.bias,
+            delta_softplus=True,
+            mask=mask,
+            initial_state=hidden,
+            backend=backend,
+        )
+        return self.output(y), MambaState(inputs, hidden)
+
+
+class BidirectionalMamba(Bidirectional):
+    """The sum of a Mamba in the order of the tokens and of another one against it.
+
+    Parameters
+    ----------
+    d_model : int
+    d_state, d_conv, expand : int, default 16, 4 and 2
+    backend : str, optional
+        As in :class:`Mamba`.
+
+    References
+    ----------
+    Wang et al., "Is Mamba effective for time series forecasting?",
+    arXiv:2403.11144, section 3.3.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        backend: str | None = None,
+    ) -> None:
+        ahead, back = (
+            Mamba(d_model, d_state=d_state, d_conv=d_conv, expand=expand, backend=backend)
+            for _ in range(2)
+        )
+        super().__init__(ahead, back)
