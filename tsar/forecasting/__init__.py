@@ -9,5 +9,6 @@ from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
+from tsar.forecasting.smamba import SMamba
 
-__all__ = ["DLinear", "NLinear", "Naive", "PatchTST", "SeasonalNaive", "iTransformer"]
+__all__ = ["DLinear", "NLinear", "Naive", "PatchTST", "SMamba", "SeasonalNaive", "iTransformer"]

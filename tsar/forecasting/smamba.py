@@ -1,0 +1,180 @@
+"""S-Mamba: a state space over variates, read from both ends."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from torch import Tensor, nn
+
+from tsar.core.block import Block, Encoder
+from tsar.core.mixers import BidirectionalMamba, Mamba
+from tsar.core.mlp import MLP
+from tsar.core.norm import make_norm
+from tsar.core.ops.selective_scan import check_backend, pick_backend
+from tsar.core.output import Output
+from tsar.data.panel import Panel
+from tsar.exceptions import ParameterError
+from tsar.forecasting.network import NetworkSpec
+from tsar.forecasting.variate_tokens import VariateTokenForecaster, VariateTokenNetwork
+from tsar.learned import Learned
+from tsar.params import Interval
+from tsar.training.device import resolve_device
+
+__all__ = ["SMamba", "SMambaNetwork"]
+
+Positive = Annotated[int, Interval(1)]
+
+
+class SMambaNetwork(VariateTokenNetwork):
+    """Blocks of two Mambas over the variate tokens, one in each direction.
+
+    As in the authors' code, blocks normalise after the residual sum, nothing is dropped on
+    the branch of the Mambas, and a last normalisation follows the blocks.
+
+    Parameters
+    ----------
+    context_length, horizon : int
+    output : Output
+        See :mod:`tsar.core.output`.
+    d_model, d_ff, n_layers : int, default 256, 256 and 2
+    d_state, d_conv, expand : int, default 2, 2 and 1
+        See :class:`~tsar.core.mixers.Mamba`.
+    dropout : float, default 0.1
+        After the embedding, inside the feed-forward part and on its branch.
+    scan_backend : str, optional
+        Forces a form of the scan.
+    variate_share : float, default 1.0
+        See :class:`~tsar.forecasting.variate_tokens.VariateTokenNetwork`.
+
+    References
+    ----------
+    Wang et al., "Is Mamba effective for time series forecasting?", arXiv:2403.11144,
+    section 3.
+    """
+
+    def __init__(
+        self,
+        *,
+        context_length: int,
+        horizon: int,
+        output: Output,
+        d_model: int = 256,
+        d_ff: int = 256,
+        n_layers: int = 2,
+        d_state: int = 2,
+        d_conv: int = 2,
+        expand: int = 1,
+        dropout: float = 0.1,
+        scan_backend: str | None = None,
+        variate_share: float = 1.0,
+    ) -> None:
+        blocks = [
+            Block(
+                BidirectionalMamba(
+                    d_model, d_state=d_state, d_conv=d_conv, expand=expand, backend=scan_backend
+                ),
+                MLP(d_model, d_ff, dropout=dropout),
+                d_model=d_model,
+                norm="layer",
+                pre_norm=False,
+                dropout=dropout,
+                mixer_dropout=0.0,
+            )
+            for _ in range(n_layers)
+        ]
+        super().__init__(
+            context_length=context_length,
+            horizon=horizon,
+            output=output,
+            encoder=Encoder(blocks, make_norm("layer", d_model)),
+            d_model=d_model,
+            dropout=dropout,
+            variate_share=variate_share,
+        )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SMamba(VariateTokenForecaster):
+    """S-Mamba: every variate is one token, and Mambas read the variates from both ends.
+
+    For data with many variates that inform each other: the cost grows with their number,
+    not with its square as that of attention does. Their order is that of the columns and
+    matters a little. The defaults are the authors' for ETTh1 and ETTh2.
+
+    Parameters
+    ----------
+    d_model, d_ff, n_layers : int, default 256, 256 and 2
+        Width of a token, width of the feed-forward part, blocks.
+    d_state : int, default 2
+        States per channel of a Mamba; the authors use up to 32 where there are more
+        variates.
+    d_conv : int, default 2
+        Tokens that the convolution before the scan joins.
+    expand : int, default 1
+        Channels of a Mamba per feature of a token.
+    scan_backend : {"reference", "chunked", "mamba_ssm"} or None, default None
+        Forces a form of the scan: token by token, in chunks, or the kernel of mamba-ssm
+        (``pip install 'tsar[mamba]'``, on an accelerator). None takes the kernel where it
+        runs and agrees with the plain form, and chunks elsewhere.
+
+    Attributes
+    ----------
+    scan_backend_ : str
+        The form of the scan that is used.
+
+    References
+    ----------
+    Wang et al., "Is Mamba effective for time series forecasting?", arXiv:2403.11144,
+    section 3.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> sea = tsar.load_dataset("elnino")
+    >>> model = tsar.SMamba(context_length=48, horizon=12, max_epochs=2, random_state=0)
+    >>> model.fit(sea).predict(horizon=3).shape
+    (3, 1)
+    """
+
+    d_model: Positive = 256
+    d_ff: Positive = 256
+    d_state: Positive = 2
+    d_conv: Positive = 2
+    expand: Positive = 1
+    scan_backend: Literal["reference", "chunked", "mamba_ssm"] | None = None
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if self.scan_backend is not None:
+            try:
+                check_backend(self.scan_backend, resolve_device(self.device))
+            except ParameterError as error:
+                raise ParameterError(f"SMamba: {error}") from None
+
+    def _build_network(self, spec: NetworkSpec) -> nn.Module:
+        return SMambaNetwork(
+            context_length=spec.context_length,
+            horizon=spec.horizon,
+            output=spec.output,
+            d_model=self.d_model,
+            d_ff=self.d_ff,
+            n_layers=self.n_layers,
+            d_state=self.d_state,
+            d_conv=self.d_conv,
+            expand=self.expand,
+            dropout=self.dropout,
+            scan_backend=self.scan_backend,
+            variate_share=self.variate_share,
+        )
+
+    def _learn(self, panel: Panel, go_on: bool) -> Learned:
+        learned = super()._learn(panel, go_on)
+        self._record_scan()
+        return learned
+
+    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super()._restore_learned_state(record, tensors)
+        self._record_scan()
+
+    def _record_scan(self) -> None:
+        mixer = next(part for part in self.module_.modules() if isinstance(part, Mamba))
+        self.scan_backend_ = mixer.backend or pick_backend(self._forecast_device)
