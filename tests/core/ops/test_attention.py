@@ -10,7 +10,7 @@ from tsar.core.ops.attention import attention, pick_backend
 from tsar.exceptions import ParameterError
 
 FAST = ("matmul", "sdpa")
-# Queries, keys, width, width of the values; 30 keys are padded to whole registers.
+# Queries, keys, width, width of the values.
 SIZES = [(7, 11, 3, 5), (1, 1, 1, 1), (13, 13, 4, 4), (1, 9, 2, 6), (5, 30, 3, 2)]
 
 
@@ -101,6 +101,42 @@ def test_matmul_gradient_against_differences():
     tensors = _tensors(3, 4, 2, 3, batch=2)
     mask = torch.tensor([[True, False, True, True], [True, True, True, False]])
     assert torch.autograd.gradcheck(lambda *t: attention(*t, mask=mask, backend="matmul"), tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("masking", ["none", "keys", "pairs"])
+def test_scores_of_any_size_give_the_same(dtype, masking):
+    # From far below 0 to far above it, in one batch: sums of powers leave the range of numbers.
+    query, key, value = (tensor.detach() for tensor in _tensors(13, 11, 4, 5, dtype=dtype))
+    offsets = torch.linspace(-300, 300, 13, dtype=dtype)[:, None]
+    query, key = torch.cat([query, offsets.expand(4, 2, 13, 1)], -1), F.pad(key, (0, 1), value=1.0)
+    mask = None
+    if masking != "none":
+        shape = (4, 11) if masking == "keys" else (4, 13, 11)
+        mask = torch.rand(shape, generator=_seeded(5)) > 0.3
+        mask[..., 0] = True
+        mask[1] = False
+    options = {"mask": mask, "scale": 1.0}
+    expected = _outputs_and_gradients((query, key, value), backend="reference", **options)
+    results = _outputs_and_gradients((query, key, value), backend="matmul", **options)
+    for result, reference in zip(results, expected, strict=True):
+        assert result.isfinite().all()
+        # A score of 300 is rounded to 2e-5 in single precision, by whatever kernel.
+        tolerance = {"rtol": 1e-2, "atol": 1e-2} if dtype is torch.float32 else {}
+        torch.testing.assert_close(result, reference, **tolerance)
+    with torch.no_grad():
+        output = attention(query, key, value, backend="matmul", **options)
+    torch.testing.assert_close(output, expected[0], **tolerance)
+
+
+def test_heads_are_packed_in_values_and_gradients():
+    heads = torch.randn(3, 5, 4, 2, 6, dtype=torch.float64, generator=_seeded(0)).requires_grad_()
+    packed = module.pack_heads(heads)
+    assert len(packed) == 4
+    for part, expected in zip(packed, heads.unbind(2), strict=True):
+        assert torch.equal(part, expected.transpose(1, 2))
+        assert part.mT.is_contiguous()
+    assert torch.autograd.gradcheck(module.pack_heads, heads)
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from tsar.core.dropout import Dropout
 from tsar.core.mixers.base import Mixer
-from tsar.core.ops.attention import attention
+from tsar.core.ops.attention import attention, pick_backend
+from tsar.core.ops.matmul_attention import pack_heads
 from tsar.exceptions import ParameterError
 
 __all__ = ["AttentionState", "SoftmaxAttention"]
@@ -108,6 +109,11 @@ class SoftmaxAttention(Mixer):
     def _project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, each (B, N, L, E)."""
         heads = self.query_key_value(x).view(*x.shape[:2], 3, self.n_heads, -1)
+        backend = self.backend or pick_backend(
+            x.shape[1], x.shape[1], x.device, drops=self.dropout.active
+        )
+        if backend == "matmul":
+            return pack_heads(heads)
         return tuple(part.transpose(1, 2) for part in heads.unbind(2))
 
     def _attend(
