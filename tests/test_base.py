@@ -1,6 +1,7 @@
 """What the base class promises beyond the public checks."""
 
 import concurrent.futures
+import inspect
 import logging
 import os
 import subprocess
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 import tsar
 from tsar.exceptions import (
@@ -59,6 +62,37 @@ def test_score_of_a_series_that_does_not_follow(wide):
 def test_a_frame_in_the_first_place_is_data(wide):
     model = tsar.Naive(horizon=2).fit(wide)
     pd.testing.assert_frame_equal(model.predict(wide[:50]), model.predict(df=wide[:50]))
+
+
+def test_a_horizon_may_follow_the_data(wide):
+    model = tsar.Naive(horizon=2).fit(wide)
+    expected = model.predict(horizon=7, df=wide[:50])
+    pd.testing.assert_frame_equal(model.predict(wide[:50], 7), expected)
+    pd.testing.assert_frame_equal(model.predict(wide[:50], horizon=7), expected)
+    steps = make_pipeline(FunctionTransformer(), tsar.Naive(horizon=2))
+    pd.testing.assert_frame_equal(steps.fit(wide).predict(wide[:50], horizon=7), expected)
+    assert list(inspect.signature(model.predict).parameters)[:2] == ["horizon", "df"]
+    with pytest.raises(TypeError, match="multiple values for .*argument 'df'"):
+        model.predict(wide, df=wide)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_new_data_are_read_as_fitted_whatever_set_params_says(wide, trained):
+    """What predict depends on is what was fitted; the parameters are for the next fit."""
+    long = wide.reset_index(names="when").melt("when", var_name="who", value_name="sold")
+    holes = long.drop(index=[30, 300])
+    cls, options = (tsar.NLinear, SMALL) if trained else (tsar.Naive, {"horizon": 6})
+    roles = {"id_column": "who", "time_column": "when", "target": "sold"}
+    model = cls(**options, **roles, gaps="mask", freq="h").fit(long)
+    new = holes.assign(who=holes["who"] + "2")
+    expected = model.predict(df=new)
+    score = model.score(new)
+    others = {"id_column": None, "time_column": "ds", "target": "y", "gaps": "raise", "freq": "D"}
+    if trained:
+        others |= {"scaler": None, "future_covariates": ["price"], "calendar_features": True}
+    model.set_params(**others)
+    pd.testing.assert_frame_equal(model.predict(df=new), expected, check_exact=True)
+    assert model.score(new) == score
 
 
 def test_predict_keeps_the_fitted_horizon_after_set_params(wide):
@@ -253,9 +287,23 @@ def test_missing_values_cost_little(published_data):
 
 def test_a_quantile_never_overwrites_a_variate(wide):
     clash = wide.rename(columns={"trend": "load_q0.1"})
-    model = tsar.NLinear(**SMALL, loss="quantile").fit(clash)
+    model = tsar.NLinear(**SMALL, loss="quantile")
     with pytest.raises(ParameterError, match="'load_q0.1' would hold a quantile of 'load'"):
-        model.predict(quantiles=[0.1])
+        model.fit(clash)
+    assert not hasattr(model, "module_")
+
+
+@pytest.mark.parametrize("freq", ["h", "D", "MS", "B", "QE"])
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+def test_stamps_that_have_no_future_stop_before_training(freq, zone):
+    """Nanoseconds end on 2262-04-11."""
+    end = {"h": "2262-04-11 20:00", "QE": "2261-12-31"}.get(freq, "2262-04-01")
+    index = pd.date_range(end=end, periods=60, freq=freq, tz=zone).as_unit("ns")
+    series = pd.Series(np.arange(60.0), index=index)
+    model = tsar.NLinear(context_length=8, horizon=12, max_epochs=1, device="cpu")
+    with pytest.raises(DataError, match="NLinear: the stamps that follow 2.* do not fit"):
+        model.fit(series)
+    assert not hasattr(model, "module_")
 
 
 @pytest.mark.parametrize("model", [tsar.NLinear, tsar.PatchTST])
@@ -313,6 +361,43 @@ def test_cutoffs_are_integers(wide, cutoffs):
     with pytest.raises(ParameterError, match="cutoffs must be a list or 1-D array of integers"):
         model.forecast_windows(wide, cutoffs)
     assert model.forecast_windows(wide, []).shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("model", [tsar.NLinear, tsar.iTransformer])
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_training_goes_on_with_columns_in_another_order(wide, model, warm_start):
+    mixed = wide[["price", "load", "trend"]].astype({"load": "float32"})
+    expected = model(**SMALL).fit(wide).partial_fit(wide.astype({"load": "float32"})).predict()
+    found = model(**SMALL, warm_start=warm_start).fit(wide)
+    found = (found.fit if warm_start else found.partial_fit)(mixed)
+    pd.testing.assert_frame_equal(found.predict(), expected, check_exact=True)
+    assert found.variates_ == list(wide.columns)
+    assert expected["load"].dtype == "float32"
+    other = wide.rename(columns={"price": "cost"})
+    with pytest.raises(ParameterError, match="the network or the variates changed"):
+        found.partial_fit(other)
+
+
+def test_zones_with_the_same_clock_are_one_zone(wide):
+    model = tsar.Naive(horizon=2).fit(wide.tz_localize("UTC"))
+    later = wide.tz_localize("Etc/UTC") + 1
+    forecast = model.predict(df=later)
+    assert str(forecast.index.tz) == "Etc/UTC"
+    np.testing.assert_array_equal(forecast, model.predict() + 1)
+    assert model.score(later) == pytest.approx(model.score(wide.tz_localize("UTC") + 1))
+    with pytest.raises(DataError, match="time zone UTC.*got timestamp, time zone Europe/London"):
+        model.predict(df=wide.tz_localize("Europe/London"))
+
+
+def test_a_series_is_told_from_a_frame(wide):
+    of_series = tsar.Naive(horizon=2).fit(wide["load"])
+    with pytest.raises(DataError, match=r"fitted on a Series, got .* 'load', .* df\['load'\]"):
+        of_series.predict(df=wide)
+    of_column = tsar.Naive(horizon=2).fit(wide[["load"]])
+    with pytest.raises(DataError, match=r"got a Series; pass series.to_frame\('load'\)"):
+        of_column.predict(df=wide["load"])
+    with pytest.raises(DataError, match="the columns 'load', 'trend', 'price', got a Series"):
+        tsar.Naive(horizon=2).fit(wide).predict(df=wide["load"])
 
 
 def test_a_target_named_twice_stops_before_training(wide):

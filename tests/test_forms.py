@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import tsar
 from tsar.exceptions import DataError
 from tsar.forecasting import Naive, NLinear, SeasonalNaive
 
@@ -461,3 +462,51 @@ def test_saved_models_write_the_same_form(model, zone, freq, tmp_path):
         fitted.save(tmp_path / "model")
         found, expected = tsar.load(tmp_path / "model").predict(), fitted.predict()
         pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("freq", "zone"),
+    [("h", "Europe/Berlin"), ("D", None), ("W-WED", None), ("MS", None), ("B", "UTC")],
+)
+@pytest.mark.parametrize("squeeze", [False, True])
+def test_an_index_that_states_its_frequency_comes_back_with_it(freq, zone, squeeze, tmp_path):
+    index = pd.date_range("2024-03-18", periods=40, freq=freq, tz=zone)
+    data = pd.DataFrame({"a": np.arange(40.0)}, index=index)
+    data = data["a"] if squeeze else data
+    model = tsar.Naive(horizon=3).fit(data)
+    following = pd.date_range(index[-1], periods=4, freq=freq)[1:]
+    model.save(tmp_path / "model")
+    for fitted in (model, tsar.load(tmp_path / "model")):
+        found = fitted.predict().index
+        assert found.equals(following) and found.freq == index.freq
+    # One that states nothing comes back so.
+    silent = data.set_axis(pd.DatetimeIndex(index, freq=None))
+    assert model.predict(df=silent).index.freq is None
+
+
+def test_days_across_a_clock_change_have_a_frequency_only_if_pandas_says_so():
+    index = pd.date_range("2024-03-01", periods=29, freq="D", tz="Europe/Berlin")
+    found = tsar.Naive(horizon=4).fit(pd.Series(np.arange(29.0), index=index)).predict().index
+    assert list(found.strftime("%m-%d %H")) == ["03-30 00", "03-31 00", "04-01 00", "04-02 00"]
+    assert found.freq in (None, pd.offsets.Day())
+
+
+@pytest.mark.parametrize("named", ["columns", "ids"])
+def test_tuples_are_labels_of_one_level(named, tmp_path):
+    days = pd.date_range("2024-01-01", periods=9, freq="D")
+    labels = [("a", 1), ("b", 2)]
+    if named == "columns":
+        data = pd.DataFrame({"x": np.arange(9.0), "z": np.arange(9.0) + 50}, index=days)
+        data.columns = pd.Index(labels, tupleize_cols=False)
+        last = {labels[0]: 8.0, labels[1]: 58.0}
+    else:
+        ids = np.empty(18, dtype=object)
+        ids[:] = labels[:1] * 9 + labels[1:] * 9
+        data = pd.DataFrame({"unique_id": ids, "ds": [*days, *days], "y": np.arange(18.0)})
+        last = {labels[0]: 8.0, labels[1]: 17.0}
+    model = tsar.Naive(horizon=1).fit(data)
+    model.save(tmp_path / "model")
+    for forecast in (model.predict(), tsar.load(tmp_path / "model").predict(df=data)):
+        assert forecast.columns.nlevels == 1
+        row = forecast.iloc[0] if named == "columns" else forecast.set_index("unique_id")["y"]
+        assert dict(zip(row.index, row, strict=True)) == last

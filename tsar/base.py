@@ -5,6 +5,7 @@ Q quantiles.
 """
 
 import contextlib
+import copy
 import datetime
 import os
 from abc import ABC, abstractmethod
@@ -22,13 +23,13 @@ from torch import Tensor
 from tsar.data.covariates import CovariateCoding, covariate_tensors
 from tsar.data.forecasts import forecast_frame, short_histories
 from tsar.data.future import make_future_frame, read_future
-from tsar.data.matching import check_axis, check_variates
+from tsar.data.matching import check_axis, check_variates, in_order
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.learned import Learned
-from tsar.params import Interval, check_levels, check_parameters
+from tsar.params import Interval, check_horizon, check_levels, check_parameters, frame_first
 from tsar.rolling import roll_windows
 
 __all__ = ["Forecaster"]
@@ -117,6 +118,11 @@ class Forecaster(BaseEstimator, ABC):
         panel = self._read(df, freq=self.freq)
         if np.isnan(panel.values).all():
             raise DataError(f"{self._name}: no value is observed; pass series with some history")
+        with self._named_errors():
+            # Better now than after the training.
+            panel.frequency.future(panel.last.max(keepdims=True), int(self.horizon), panel.axis)
+        if go_on and self.__sklearn_is_fitted__():
+            panel = in_order(panel, self._end.variates)
         learned = self._learn(panel, go_on)
         end = panel.tail(learned.context_rows)
         if learned.coding:
@@ -161,6 +167,13 @@ class Forecaster(BaseEstimator, ABC):
     @abstractmethod
     def _forecast_batch(self, inputs: Inputs) -> Tensor:
         """Forecast ``horizon_`` steps: (B, H, C), or (B, H, C, Q) with quantiles."""
+
+    @property
+    def _as_fitted(self) -> Self:
+        """The model with the parameters it was fitted with, for what ``set_params`` changed."""
+        fitted = copy.copy(self)
+        fitted.__dict__.update(self._fitted_parameters)
+        return fitted
 
     def _read(self, df: Any, freq: Any) -> Panel:
         with self._named_errors():
@@ -214,6 +227,7 @@ class Forecaster(BaseEstimator, ABC):
 
     # -------------------------------------------------------------- predict
 
+    @frame_first
     def predict(
         self,
         horizon: int | None = None,
@@ -235,7 +249,7 @@ class Forecaster(BaseEstimator, ABC):
         df : DataFrame or Series, optional
             Series to forecast without fitting again, new ones included; None continues
             the fitted ones. A frame in the first place is read as ``df``, which is how
-            scikit-learn's Pipeline passes it.
+            scikit-learn's Pipeline passes it; ``horizon`` then comes after it.
         future : DataFrame, optional
             Future covariates of every step to forecast, in the form of the data; needed
             where the model was fitted with some. :meth:`make_future_frame` gives the
@@ -261,8 +275,6 @@ class Forecaster(BaseEstimator, ABC):
         ParameterError, DataError
             An argument or the frame is not usable.
         """
-        if df is None and isinstance(horizon, pd.DataFrame | pd.Series):
-            horizon, df = None, horizon
         self._check_fitted()
         horizon = self._check_horizon(horizon)
         levels = check_levels(self._name, quantiles, self._levels)
@@ -272,7 +284,7 @@ class Forecaster(BaseEstimator, ABC):
         else:
             panel = self._read_new(df, allow_new_variates)
             given = panel.variates
-            panel = self._in_fitted_order(panel)
+            panel = in_order(panel, self._end.variates)
             scaling = self._scaling_of(panel)
             panel = panel.tail(self._context_rows)
         known = self._known(panel, self._future_names, future, horizon)
@@ -354,14 +366,7 @@ class Forecaster(BaseEstimator, ABC):
             raise NotFittedError(f"{self._name} is not fitted yet; call fit(df) first")
 
     def _check_horizon(self, horizon: Any) -> int:
-        if horizon is None:
-            return self.horizon_
-        whole = isinstance(horizon, int | np.integer) and not isinstance(horizon, bool)
-        if not whole or horizon < 1:
-            raise ParameterError(
-                f"{self._name}: horizon must be an integer in [1, inf), got {horizon!r}"
-            )
-        return int(horizon)
+        return self.horizon_ if horizon is None else check_horizon(self._name, horizon)
 
     @property
     def _levels(self) -> list[float]:
@@ -370,7 +375,7 @@ class Forecaster(BaseEstimator, ABC):
 
     def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
         """Read a frame to forecast, against what was fitted."""
-        panel = self._read(
+        panel = self._as_fitted._read(
             df, freq=None if self._end.axis.kind == "period" else self._end.frequency
         )
         # With covariates, a variate has effects of its own.
@@ -378,7 +383,7 @@ class Forecaster(BaseEstimator, ABC):
         with self._named_errors():
             check_axis("the time column", panel.axis, self._end.axis)
             if not (allow_new_variates and independent):
-                check_variates(panel.variates, self._end.variates, others_allowed=independent)
+                check_variates(panel, self._end, others_allowed=independent)
         coding = self._learned.coding
         return panel.coded(coding) if coding else panel
 
@@ -393,21 +398,12 @@ class Forecaster(BaseEstimator, ABC):
         scaling = self._learned.scaling_of(panel, self._end)
         if not np.isnan(scaling.mean).any():
             return scaling
-        scaling = scaling.filled(self._measure(panel, panel.offsets[1:]))
+        scaling = scaling.filled(self._as_fitted._measure(panel, panel.offsets[1:]))
         return scaling.filled(self._learned.pooled_of(panel, self._end))
 
     @property
     def _forecast_device(self) -> torch.device:
         return torch.device("cpu")
-
-    def _in_fitted_order(self, panel: Panel) -> Panel:
-        """Return the panel with its variates in the fitted order, where it has them all."""
-        if list(panel.variates) == self.variates_:
-            return panel
-        place = panel.variates.get_indexer(pd.Index(self.variates_))
-        if (place < 0).any() or len(place) < panel.n_variates:
-            return panel
-        return panel.with_values(panel.values[:, place], panel.variates[place])
 
     def _forecast(
         self, tail: Panel, scaling: Scaling, horizon: int, future: dict[Any, np.ndarray]
@@ -490,7 +486,7 @@ class Forecaster(BaseEstimator, ABC):
             )
         if not len(rows):
             return np.empty((0, horizon, panel.n_variates))
-        fitted = self._in_fitted_order(panel)
+        fitted = in_order(panel, self._end.variates)
         scaling = self._scaling_of(fitted)
         tensors = self._tensors(fitted, scaling, ahead=self._reach(horizon))
         forecast = self._forecast_windows(tensors, np.zeros_like(rows), rows, horizon)
@@ -517,7 +513,7 @@ class Forecaster(BaseEstimator, ABC):
             Never positive; larger is better, as scikit-learn's searches expect.
         """
         self._check_fitted()
-        panel = self._in_fitted_order(self._read_new(df, allow_new_variates=False))
+        panel = in_order(self._read_new(df, allow_new_variates=False), self._end.variates)
         joined = panel.after(self._end)
         known = joined.lengths - panel.lengths
         # Without a history of its own a series gives up to half of its rows as context.

@@ -15,16 +15,25 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
+import pandas as pd
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["Interval", "check_choice", "check_levels", "check_parameters", "did_you_mean"]
+__all__ = [
+    "Interval",
+    "check_choice",
+    "check_horizon",
+    "check_levels",
+    "check_parameters",
+    "did_you_mean",
+    "frame_first",
+]
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,13 @@ def _choices(hint: Any) -> list[str]:
     return [choice for member in get_args(hint) for choice in _choices(member)]
 
 
+def check_horizon(owner: str, horizon: Any) -> int:
+    """Return the horizon given to ``predict``, or raise a :class:`ParameterError`."""
+    if not _matches(horizon, Annotated[int, Interval(1)]):
+        raise ParameterError(f"{owner}: horizon must be an integer in [1, inf), got {horizon!r}")
+    return int(horizon)
+
+
 def check_levels(owner: str, quantiles: Any, fitted: Sequence[float]) -> list[float]:
     """Check the quantile levels that ``predict`` is asked for.
 
@@ -207,3 +223,18 @@ def check_levels(owner: str, quantiles: Any, fitted: Sequence[float]) -> list[fl
             f"{', '.join(map(str, fitted))}, got {quantiles!r}; name others before fit"
         )
     return levels
+
+
+def frame_first(predict: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a frame in the first place be ``df``, and what follows it come after.
+
+    Pipelines of scikit-learn pass the data first and the rest by name.
+    """
+
+    @wraps(predict)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], pd.DataFrame | pd.Series):
+            return predict(self, *args[1:], df=args[0], **kwargs)
+        return predict(self, *args, **kwargs)
+
+    return called

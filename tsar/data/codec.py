@@ -97,4 +97,5 @@ def decode_index(stored: dict[str, Any]) -> pd.Index:
         return pd.CategoricalIndex(
             labels, categories=categories, ordered=stored["ordered"], name=name
         )
-    return pd.Index(labels, dtype=stored["dtype"], name=name)
+    # Tuples are labels like others.
+    return pd.Index(labels, dtype=stored["dtype"], name=name, tupleize_cols=False)

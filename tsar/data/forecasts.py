@@ -3,7 +3,7 @@
 Dimension letters: S series, H horizon, C variates, Q quantiles.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from tsar.data.panel import Panel
 from tsar.exceptions import ParameterError
 
-__all__ = ["forecast_frame", "short_histories"]
+__all__ = ["check_quantile_labels", "forecast_frame", "short_histories"]
 
 
 def forecast_frame(
@@ -48,16 +48,12 @@ def forecast_frame(
         A quantile column would have the name of a variate.
     """
     columns: dict[Any, Any] = {}
+    held = dict(zip(panel.variates, panel.form.dtypes, strict=True))
     for place, name in enumerate(variates):
-        dtype: Any = _float_dtype(panel.form.dtypes[place])
+        dtype: Any = _float_dtype(held[name])
         columns[name] = pd.array(point[:, :, place].reshape(-1), dtype=dtype, copy=False)
         for level, values in quantiles.items():
-            label = f"{name}_q{float(level)}"
-            if label in variates:
-                raise ParameterError(
-                    f"the column {label!r} would hold a quantile of {name!r}, "
-                    f"but is the name of a variate; rename the variate"
-                )
+            label = _quantile_label(name, level, variates)
             columns[label] = pd.array(values[:, :, place].reshape(-1), dtype=dtype, copy=False)
     horizon = point.shape[1]
     marks = {}
@@ -66,6 +62,23 @@ def forecast_frame(
     written = panel.write(horizon, columns, marks)
     written.attrs["extrapolated_after"] = fitted_horizon if marks else None
     return written
+
+
+def check_quantile_labels(variates: pd.Index, levels: Iterable[float]) -> None:
+    """Raise a :class:`ParameterError` if a quantile column would have the name of a variate."""
+    for level in levels:
+        for name in variates:
+            _quantile_label(name, level, variates)
+
+
+def _quantile_label(name: Any, level: float, variates: pd.Index) -> str:
+    label = f"{name}_q{float(level)}"
+    if label in variates:
+        raise ParameterError(
+            f"the column {label!r} would hold a quantile of {name!r}, but is the name of a "
+            f"variate; rename the variate"
+        )
+    return label
 
 
 def short_histories(panel: Panel, variates: pd.Index, context_rows: int) -> list[Any]:

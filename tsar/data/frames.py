@@ -50,6 +50,8 @@ class FrameForm:
         Its dtype.
     dtypes : tuple of str
         The dtype of each variate.
+    freq : pandas offset or None
+        What the index of a wide frame stated as its frequency.
     """
 
     kind: Literal["wide", "long", "multiindex"]
@@ -59,6 +61,7 @@ class FrameForm:
     columns_name: Any = None
     columns_dtype: str = "object"
     dtypes: tuple[str, ...] = ()
+    freq: Any = None
 
     @property
     def has_ids(self) -> bool:
@@ -283,8 +286,10 @@ def _form(
     id_name: Any,
     time_name: Any,
 ) -> FrameForm:
+    stated = df.index.freq if isinstance(df.index, pd.DatetimeIndex) and kind == "wide" else None
     return FrameForm(
         kind,
+        freq=stated,
         id_name=id_name,
         time_name=time_name,
         columns_name=df.columns.name,
@@ -300,7 +305,7 @@ def _factorize(ids: Any) -> tuple[pd.Index, np.ndarray]:
 
 def _as_index(column: Any) -> pd.Index:
     # Without its dtype, pandas 2 looks for another one.
-    return pd.Index(column, dtype=column.dtype)
+    return pd.Index(column, dtype=column.dtype, tupleize_cols=False)
 
 
 def _one_series(df: pd.DataFrame) -> tuple[pd.Index, np.ndarray]:
@@ -354,7 +359,7 @@ def _targets(
     if not names:
         raise DataError("the frame has no column to forecast; add one, or name it by target=")
     whole = len(names) == len(df.columns)
-    columns = df.columns if whole else df.columns[df.columns.get_indexer(pd.Index(names))]
+    columns = df.columns if whole else df.columns[df.columns.get_indexer(_flat(names))]
     frame = df if whole else df[names]
     if all(isinstance(dtype, np.dtype) and dtype.kind == "f" for dtype in frame.dtypes):
         values = frame.to_numpy()
@@ -440,6 +445,8 @@ def write_frame(
     DataFrame or Series
     """
     horizon = len(times) // max(len(ids), 1)
+    if form.kind == "wide":
+        times = _with_freq(times, form.freq)
     if form.squeeze and len(columns) == 1:
         ((name, values),) = columns.items()
         if form.kind == "wide":
@@ -465,11 +472,31 @@ def write_frame(
         frame = pd.DataFrame(content, index=index)
         if form.kind == "wide":
             frame.index.name = form.time_name
+    labels = [*keys, *content]
+    if any(isinstance(label, tuple) for label in labels):
+        # pandas takes them for labels of several levels.
+        frame.columns = _flat(labels)
     if form.columns_dtype == "object" or list(content) == list(columns):
         # Labels of one type only are guessed to be of a dtype that the data may not have had.
         frame.columns = frame.columns.astype(_writable(form.columns_dtype))
     frame.columns.name = form.columns_name
     return frame
+
+
+def _flat(labels: list[Any]) -> pd.Index:
+    """Return an index of one level, whatever the labels are."""
+    return pd.Index(labels, tupleize_cols=False)
+
+
+def _with_freq(times: pd.Index, freq: Any) -> pd.Index:
+    """Let an index state its frequency, where pandas agrees that it has it."""
+    if freq is None or not isinstance(times, pd.DatetimeIndex):
+        return times
+    try:
+        return pd.DatetimeIndex(times, freq=freq)
+    except ValueError:
+        # pandas 2 takes days for 24 hours, which the clock changes break.
+        return times
 
 
 def _writable(dtype: str) -> str:

@@ -333,13 +333,16 @@ class Frequency:
         DataError
             They lie beyond what 64 bits hold: nanoseconds end in the year 2262.
         """
-        stamps = self._following(last, horizon, axis, moved)
-        if len(stamps) and (stamps.min(axis=1) <= last).any():
-            raise DataError(
-                f"the stamps that follow {axis.show(int(last.max()))} do not fit into the time "
-                f"column (unit {axis.unit!r}); convert it to a coarser unit, or shorten the horizon"
-            )
-        return stamps
+        try:
+            stamps = self._following(last, horizon, axis, moved)
+            if not len(stamps) or (stamps.min(axis=1) > last).all():
+                return stamps
+        except (pd.errors.OutOfBoundsDatetime, OverflowError):
+            pass
+        raise DataError(
+            f"the stamps that follow {axis.show(int(last.max()))} do not fit into the time "
+            f"column (unit {axis.unit!r}); convert it to a coarser unit, or shorten the horizon"
+        )
 
     def _following(
         self, last: np.ndarray, horizon: int, axis: TimeAxis, moved: np.ndarray | None

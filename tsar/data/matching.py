@@ -1,11 +1,17 @@
 """Whether new data are of the kind that was fitted."""
 
+from dataclasses import replace
+from typing import Any
+
 import pandas as pd
 
-from tsar.data.timeaxis import TimeAxis
+from tsar.data.panel import Panel
+from tsar.data.timeaxis import TimeAxis, same_zone
 from tsar.exceptions import DataError
 
-__all__ = ["check_axis", "check_variates"]
+__all__ = ["check_axis", "check_variates", "in_order"]
+
+NAMES_SHOWN = 10
 
 
 def check_axis(word: str, axis: TimeAxis, fitted: TimeAxis) -> None:
@@ -22,7 +28,7 @@ def check_axis(word: str, axis: TimeAxis, fitted: TimeAxis) -> None:
     DataError
         Names both, and the repair.
     """
-    if axis.kind != fitted.kind or str(axis.tz) != str(fitted.tz):
+    if axis.kind != fitted.kind or not same_zone(axis.tz, fitted.tz):
         raise DataError(
             f"{word} must be like the fitted one ({fitted.kind}, time zone {fitted.tz}), got "
             f"{axis.kind}, time zone {axis.tz}; use tz_convert or tz_localize first"
@@ -33,12 +39,12 @@ def check_axis(word: str, axis: TimeAxis, fitted: TimeAxis) -> None:
         )
 
 
-def check_variates(variates: pd.Index, fitted: pd.Index, *, others_allowed: bool) -> None:
+def check_variates(panel: Panel, fitted: Panel, *, others_allowed: bool) -> None:
     """Refuse variates other than the fitted ones.
 
     Parameters
     ----------
-    variates, fitted : Index
+    panel, fitted : Panel
     others_allowed : bool
         Whether the caller could allow others.
 
@@ -47,11 +53,41 @@ def check_variates(variates: pd.Index, fitted: pd.Index, *, others_allowed: bool
     DataError
         Names what is missing and what is new.
     """
-    missing = sorted(map(str, set(fitted) - set(variates)))
-    new = sorted(map(str, set(variates) - set(fitted)))
-    if missing or new:
-        repair = "rename them, or pass allow_new_variates=True"
+    if set(panel.variates) == set(fitted.variates):
+        return
+    # The variate of a Series has a name of ours, which would explain nothing.
+    first = panel.variates[0]
+    if fitted.form.squeeze and not panel.form.squeeze:
         raise DataError(
-            f"the variates differ from the fitted ones: missing {missing}, not fitted {new}; "
-            f"{repair if others_allowed else 'pass the fitted ones'}"
+            f"the model was fitted on a Series, got a frame with the columns "
+            f"{_listed(panel.variates)}; pass one of them, df[{first!r}]"
         )
+    if panel.form.squeeze and not fitted.form.squeeze:
+        name = fitted.variates[0]
+        repair = f"pass series.to_frame({name!r})" if fitted.n_variates == 1 else "pass them all"
+        raise DataError(
+            f"the model was fitted on a frame with the columns {_listed(fitted.variates)}, got a "
+            f"Series; {repair}"
+        )
+    missing = sorted(map(str, set(fitted.variates) - set(panel.variates)))
+    new = sorted(map(str, set(panel.variates) - set(fitted.variates)))
+    repair = "rename them, or pass allow_new_variates=True"
+    raise DataError(
+        f"the variates differ from the fitted ones: missing {missing}, not fitted {new}; "
+        f"{repair if others_allowed else 'pass the fitted ones'}"
+    )
+
+
+def _listed(names: Any) -> str:
+    shown = list(map(repr, names[:NAMES_SHOWN]))
+    return ", ".join([*shown, "..."] if len(names) > NAMES_SHOWN else shown)
+
+
+def in_order(panel: Panel, variates: pd.Index) -> Panel:
+    """Return the panel with its variates in another order, if it holds exactly these."""
+    place = panel.variates.get_indexer(variates)
+    if panel.variates.equals(variates) or (place < 0).any() or len(place) < panel.n_variates:
+        return panel
+    form = replace(panel.form, dtypes=tuple(panel.form.dtypes[column] for column in place))
+    ordered = panel.with_values(panel.values[:, place], panel.variates[place])
+    return replace(ordered, form=form)

@@ -218,7 +218,7 @@ class Panel:
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold of a tail, and its arrays."""
         form = {**self.form.__dict__, "dtypes": list(self.form.dtypes)}
-        for name in ("id_name", "time_name", "columns_name"):
+        for name in ("id_name", "time_name", "columns_name", "freq"):
             form[name] = encode(form[name])
         record = {
             "axis": self.axis.to_dict(),
@@ -239,8 +239,8 @@ class Panel:
     def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Panel":
         """Undo :meth:`to_state`."""
         form = {**record["form"], "dtypes": tuple(record["form"]["dtypes"])}
-        for name in ("id_name", "time_name", "columns_name"):
-            form[name] = decode(form[name])
+        for name in ("id_name", "time_name", "columns_name", "freq"):
+            form[name] = decode(form.get(name))
         prefix = "covariates."
         covariates = {
             name.removeprefix(prefix): columns

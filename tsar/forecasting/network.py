@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tsar.base import Forecaster
 from tsar.core.output import Output
 from tsar.data.covariates import CovariateCoding
+from tsar.data.forecasts import check_quantile_labels
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs, SeriesTensors, Windows, training_cutoffs
@@ -291,6 +292,9 @@ class NetworkForecaster(Forecaster):
     @torch.enable_grad()
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         go_on = go_on and hasattr(self, "module_")
+        loss = self._make_loss()
+        with self._named_errors():
+            check_quantile_labels(panel.variates, getattr(loss, "levels", ()))
         device = resolve_device(self.device)
         held_out = self._validation_rows(panel)
         stop = panel.offsets[1:] - held_out
@@ -312,7 +316,6 @@ class NetworkForecaster(Forecaster):
             scaling, remembered = measured.without_change(), remembered.without_change()
         tensors = self._tensors(panel, scaling.filled(pooled), device, coding)
         training, validation = self._windows(tensors, panel, held_out)
-        loss = self._make_loss()
         seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
         spec = NetworkSpec(
             int(self.context_length),
