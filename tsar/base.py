@@ -80,6 +80,8 @@ class Forecaster(BaseEstimator, ABC):
     # learned, so that others may come at predict.
     _channel_independent: ClassVar[bool] = True
     _takes_any_variates: ClassVar[bool] = True
+    # Parameters that name or hold something that is not saved with the model.
+    _references: ClassVar[frozenset[str]] = frozenset()
     _dtype: ClassVar[torch.dtype] = torch.float32
 
     # ------------------------------------------------------------------ fit
@@ -378,14 +380,18 @@ class Forecaster(BaseEstimator, ABC):
         panel = self._as_fitted._read(
             df, freq=None if self._end.axis.kind == "period" else self._end.frequency
         )
-        # With covariates, a variate has effects of its own.
-        independent = self._takes_any_variates and not self._learned.coding
         with self._named_errors():
             check_axis("the time column", panel.axis, self._end.axis)
+            independent = self._takes_new_variates
             if not (allow_new_variates and independent):
                 check_variates(panel, self._end, others_allowed=independent)
         coding = self._learned.coding
         return panel.coded(coding) if coding else panel
+
+    @property
+    def _takes_new_variates(self) -> bool:
+        """Whether others than the fitted variates can be forecast; covariates tie to these."""
+        return self._takes_any_variates and not self._learned.coding
 
     # ----------------------------------------------------- the forecast itself
 

@@ -143,9 +143,11 @@ def _titles() -> list[list[str]]:
 
 def _line(result: Result) -> str:
     cell = result.cell.published
+    reference = cell.model if result.cell.baseline else "published"
     windows = f"{result.n_windows} windows{', last batch dropped' if cell.drop_last else ''}"
     return (
-        f"{result.cell.dataset}-{cell.horizon} {result.metric}: published {result.published:.4f}  "
+        f"{result.cell.dataset}-{cell.horizon} {result.metric}: "
+        f"{reference} {result.published:.4f}  "
         f"obtained {result.obtained:.4f}  difference {result.difference:+.4f}  "
         f"band {result.bound}  {'ok' if result.within else 'OUTSIDE'}  "
         f"({windows}, {result.seconds:.1f} s)"

@@ -60,10 +60,18 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
             f"save: {str(folder)!r} is the current folder, which cannot be replaced; name one in it"
         )
     record, tensors = model._learned_state()
+    parameters = dict(model._fitted_parameters)
+    # Only the text of a reference can be stored.
+    objects = {
+        name: type(parameters.pop(name)).__name__
+        for name in sorted(model._references)
+        if not isinstance(parameters[name], str | None)
+    }
     manifest = {
         "format": FORMAT_VERSION,
         "class": type(model).__name__,
-        "parameters": {name: encode(value) for name, value in model._fitted_parameters.items()},
+        "parameters": {name: encode(value) for name, value in parameters.items()},
+        "objects": objects,
         "learned": record,
     }
     try:
@@ -116,13 +124,17 @@ def _replaceable(target: Path) -> bool:
     return isinstance(manifest, dict) and "format" in manifest and "class" in manifest
 
 
-def load(folder: str | os.PathLike[str]) -> Any:
+def load(folder: str | os.PathLike[str], **references: Any) -> Any:
     """Read a model that :func:`save` wrote; it forecasts on any machine.
 
     Parameters
     ----------
     folder : path
         The folder given to ``save``.
+    **references
+        Parameters that refer to something outside of the folder, to take instead of the
+        saved ones: ``llm=`` of :class:`~tsar.AutoTimes`. One that was an object when the
+        model was fitted has to be given.
 
     Returns
     -------
@@ -133,7 +145,8 @@ def load(folder: str | os.PathLike[str]) -> Any:
     ------
     PersistenceError
         The folder is no saved model, is damaged, was written by a later version, or
-        names a class that is not a forecaster of tsar.
+        names a class that is not a forecaster of tsar; a reference is missing or is none
+        of the model's.
     """
     source = _path("load", folder)
     try:
@@ -149,6 +162,7 @@ def load(folder: str | os.PathLike[str]) -> Any:
     except (OSError, ValueError) as error:
         raise PersistenceError(f"load: {MANIFEST} in {str(folder)!r} is damaged: {error}") from None
     cls = _class_of(manifest, str(folder))
+    _check_references(cls, manifest, references, str(folder))
     try:
         with safe_open(source / ARRAYS, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
@@ -156,8 +170,10 @@ def load(folder: str | os.PathLike[str]) -> Any:
         parameters = {
             name: decode(value) for name, value in manifest["parameters"].items() if name in names
         }
-        model = cls(**parameters)
+        model = cls(**{**parameters, **references})
         model._restore_learned_state(manifest["learned"], tensors)
+    except PersistenceError:
+        raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PersistenceError(
             f"load: {str(folder)!r} is damaged or incomplete: {type(error).__name__}: {error}"
@@ -182,3 +198,20 @@ def _class_of(manifest: Any, folder: str) -> type[Forecaster]:
         )
     found: type[Forecaster] = getattr(forecasting, name)
     return found
+
+
+def _check_references(
+    cls: type[Forecaster], manifest: dict[str, Any], given: dict[str, Any], folder: str
+) -> None:
+    for name in given:
+        if name not in cls._references:
+            raise PersistenceError(
+                f"load: {name!r} is no reference of {cls.__name__}; it has "
+                f"{', '.join(sorted(cls._references)) or 'none'}"
+            )
+    for name, kind in manifest.get("objects", {}).items():
+        if name not in given:
+            raise PersistenceError(
+                f"load: {folder!r} was fitted with an object of type {kind} as {name}, which is "
+                f"not saved; pass it again: tsar.load(folder, {name}=...)"
+            )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsar.data.calendar import CALENDAR_FEATURES, calendar_features
+from tsar.data.calendar import CALENDAR_FEATURES, CALENDARS, calendar_features, clock_readings
 
 
 @pytest.mark.parametrize("zone", [None, "Europe/Berlin", "Asia/Kolkata", "America/Sao_Paulo"])
@@ -46,3 +46,25 @@ def test_periods_are_read_at_their_start_or_day(freq):
 def test_integers_have_no_calendar():
     found = calendar_features(pd.Index([5, 6, 7]))
     assert found.shape == (3, 4) and not found.any()
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin", "Asia/Kolkata"])
+@pytest.mark.parametrize("first", ["1931-05-07 21:00:59", "2024-02-27 21:00"])
+def test_readings_tell_the_time(zone, first):
+    """From them the stamps can be written again, on the local clock."""
+    index = pd.date_range(first, periods=300, freq="7h13min", tz="UTC")
+    index = index.tz_localize(None) if zone is None else index.tz_convert(zone)
+    days, seconds = clock_readings(index).T
+    assert days.dtype == np.float32
+    told = pd.to_timedelta(days.astype(int), "D") + pd.to_timedelta(seconds.astype(int), "s")
+    shown = index if zone is None else index.tz_localize(None)
+    np.testing.assert_array_equal(pd.Timestamp(0) + told, shown)
+    periods = clock_readings(pd.period_range("2024-01", periods=3, freq="M"))
+    assert periods.tolist() == [[19723, 0], [19754, 0], [19783, 0]]
+    assert not clock_readings(pd.Index([5, 6])).any()
+
+
+@pytest.mark.parametrize("name", CALENDARS)
+def test_every_calendar_has_its_width(name):
+    index = pd.date_range("2024-01-01", periods=5)
+    assert CALENDARS[name].read(index).shape == (5, CALENDARS[name].width)

@@ -37,7 +37,7 @@ def _frame(lengths=(7, 5, 9)) -> pd.DataFrame:
 
 
 def _panel(frame: pd.DataFrame, **options) -> Panel:
-    return Panel.from_frame(frame, calendar=True, **ROLES, **options)
+    return Panel.from_frame(frame, calendar="features", **ROLES, **options)
 
 
 def test_numbers_are_standardised_by_their_training_rows():

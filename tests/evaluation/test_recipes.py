@@ -29,6 +29,11 @@ def test_recipe_is_complete(name):
     assert set(recipe.params) <= set(model.get_params()) - {"horizon", "device", "verbose"}
     assert recipe.cells and recipe.title
     for cell in recipe.cells:
+        if cell.baseline:
+            assert forecaster_class(cell.published.model)
+            assert load_card(cell.dataset).borders is not None
+            assert (cell.band, cell.one_sided) == (0, True)
+            continue
         assert cell.published in load_card(cell.dataset).published
         assert 0 < cell.band <= 0.08 * cell.published.mse
 
@@ -72,6 +77,29 @@ def test_repeating_the_last_value_gives_every_published_cell(published_data):
     assert len(pairs) == 32
     missed = [result for pair in pairs for result in pair if not result.within]
     assert not missed
+
+
+def test_baselines_are_measured_beside_the_model(published_data, tmp_path, monkeypatch):
+    """The model is fitted once for all of them, and has to be below each."""
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'title = "x"\nmodel = "NLinear"\n[params]\nmax_steps = 1\n[[cells]]\ndataset = "ETTh1"\n'
+        'horizons = [96]\nbaselines = ["SeasonalNaive", "Naive"]\ndrop_last = false\n'
+    )
+    recipe = load_recipe(path)
+    assert [cell.published.model for cell in recipe.cells] == ["SeasonalNaive", "Naive"]
+    cls = forecaster_class("NLinear")
+    fits, fit = [], cls.fit
+    monkeypatch.setattr(cls, "fit", lambda self, df: fits.append(len(df)) or fit(self, df))
+    seasonal, repeat = run_recipe(recipe)
+    assert fits == [11520]
+    # Repeating the last value has a published error; one day repeated is far better.
+    assert [result.published for result in repeat] == pytest.approx([1.2944, 0.7132], abs=5e-5)
+    assert all(a.published < b.published for a, b in zip(seasonal, repeat, strict=True))
+    for result in (*seasonal, *repeat):
+        assert result.within is (result.obtained <= result.published)
+        assert result.bound == "at most +0" and result.n_windows == 2785
+    assert seasonal[0].obtained == repeat[0].obtained
 
 
 def test_fit_sees_the_validation_rows_and_nothing_after(published_data, monkeypatch):

@@ -8,9 +8,10 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from torch import nn
 
 import tsar
-from tsar.data.windows import CovariateTensors, Inputs, SeriesTensors
+from tsar.data.windows import Batch, CovariateTensors, Inputs, SeriesTensors
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.covariates import CovariateEncoder, CovariatePathway, CovariateSpec
+from tsar.training.loop import compare
 
 SPEC = CovariateSpec(past=(0, 4), future=(0, 3, 0), static=(5,), n_calendar=2)
 
@@ -105,6 +106,50 @@ def test_past_and_static_covariates_correct_the_whole_horizon():
     whole = torch.cat([given.past[..., 0], given.static], dim=1)
     expected = pathway.network(given) + pathway.correction(whole).view(5, 3, 2)
     torch.testing.assert_close(pathway(given), expected)
+
+
+class Teacher(LastValue):
+    """Learns from the last step of the history as well."""
+
+    def compare(self, batch):
+        inputs = batch.inputs
+        both = torch.cat([inputs.target[:, -2:-1], self(inputs)], dim=1)
+        return both, torch.cat([inputs.target[:, -1:], batch.target], dim=1), None
+
+
+@pytest.mark.parametrize("network", [LastValue(3, 0), Teacher(3, 0)])
+def test_what_is_compared_is_left_over_by_the_effects(network):
+    """Errors are those of the forecast; what a network learns besides is without effects."""
+    inputs, future = _inputs(), torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(9))
+    pathway = CovariatePathway(
+        network, CovariateSpec(future=(0,)), context_length=6, horizon=3, n_variates=2
+    )
+    with torch.no_grad():
+        pathway.effect.weight.copy_(torch.tensor([[2.0], [-3.0]]))
+    given = Inputs(inputs.target, future=inputs.future[..., :1], calendar=inputs.calendar)
+    forecast, target, observed = compare(pathway, Batch(given, future, None, None))
+    assert observed is None
+    errors = pathway(given) - future
+    torch.testing.assert_close((forecast - target)[:, -3:], errors)
+    if isinstance(network, Teacher):
+        rest = inputs.target - pathway.effect(given.future[:, :6])
+        torch.testing.assert_close((forecast - target)[:, 0], rest[:, -2] - rest[:, -1])
+
+
+def test_a_calendar_that_is_no_covariate_is_left_to_the_network():
+    seen = []
+
+    class Spy(LastValue):
+        def forward(self, inputs):
+            seen.append(inputs.calendar)
+            return super().forward(inputs)
+
+    inputs = _inputs()
+    for n_calendar, left in ((0, True), (2, False)):
+        spec = CovariateSpec(future=(0, 3, 0), n_calendar=n_calendar)
+        pathway = CovariatePathway(Spy(3, 0), spec, context_length=6, horizon=3, n_variates=2)
+        pathway(Inputs(inputs.target, future=inputs.future, calendar=inputs.calendar))
+        assert (seen.pop() is inputs.calendar) is left
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -3,7 +3,12 @@ import torch
 
 from tsar.exceptions import ParameterError
 from tsar.training import device as module
-from tsar.training.device import autocast, has_fast_bfloat16, resolve_device
+from tsar.training.device import (
+    autocast,
+    available_memory,
+    has_fast_bfloat16,
+    resolve_device,
+)
 
 CPU = torch.device("cpu")
 
@@ -63,3 +68,19 @@ def test_fast_bfloat16_without_the_private_flags(monkeypatch):
 def test_unknown_precision_gets_a_suggestion():
     with pytest.raises(ParameterError, match="did you mean 'bfloat16'"):
         autocast(CPU, "bfloat")
+
+
+def test_available_memory(monkeypatch):
+    """On Linux what the kernel tells, of an accelerator what it holds free, else nothing."""
+    table = "MemTotal: 900 kB\nMemFree:  100 kB\nMemAvailable:     700 kB\n"
+    monkeypatch.setattr(module.Path, "read_text", lambda self, encoding: table)
+    assert available_memory(CPU) == 700 * 1024
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5, 9))
+    assert available_memory(torch.device("cuda")) == 5
+    assert available_memory(torch.device("mps")) is None
+
+    def absent(self, encoding):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(module.Path, "read_text", absent)
+    assert available_memory(CPU) is None

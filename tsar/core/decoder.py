@@ -1,6 +1,5 @@
 """A small decoder: causal blocks over tokens of any origin."""
 
-import torch
 from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
@@ -92,8 +91,4 @@ class Decoder(nn.Module):
             raise ParameterError(
                 f"Decoder: {n_tokens} tokens are more than max_tokens={self.max_tokens}"
             )
-        if mask is not None:
-            # A token without anything to attend to would look at all of them, later ones too.
-            itself = torch.eye(n_tokens, dtype=torch.bool, device=mask.device)
-            mask = mask[:, None] | itself  # (B, P, P)
         return self.encoder(self.position(tokens), mask=mask)

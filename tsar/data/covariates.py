@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tsar.data.calendar import CALENDAR_FEATURES
+from tsar.data.calendar import CALENDARS
 from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.scaling import carry_forward
 from tsar.data.windows import CovariateTensors
@@ -153,14 +153,14 @@ class CovariateCoding:
     ----------
     past, future, static : tuple of ColumnCoding
         In the order of the declared names.
-    calendar : bool
-        Whether calendar features are among the covariates.
+    calendar : str or None
+        Which of :data:`tsar.data.calendar.CALENDARS` is among the covariates.
     """
 
     past: tuple[ColumnCoding, ...] = ()
     future: tuple[ColumnCoding, ...] = ()
     static: tuple[ColumnCoding, ...] = ()
-    calendar: bool = False
+    calendar: str | None = None
 
     @classmethod
     def measure(
@@ -169,7 +169,7 @@ class CovariateCoding:
         future: dict[Any, np.ndarray],
         static: dict[Any, np.ndarray],
         *,
-        calendar: bool,
+        calendar: str | None,
         offsets: np.ndarray,
         stop: np.ndarray,
     ) -> "CovariateCoding":
@@ -179,7 +179,7 @@ class CovariateCoding:
         ----------
         past, future : dict of name to array of shape (rows,)
         static : dict of name to array of shape (S,)
-        calendar : bool
+        calendar : str or None
         offsets : int64 array of shape (S + 1,)
         stop : int64 array of shape (S,)
 
@@ -202,7 +202,7 @@ class CovariateCoding:
         )
 
     def __bool__(self) -> bool:
-        return bool(self.past or self.future or self.static or self.calendar)
+        return bool(self.past or self.future or self.static or self.calendar is not None)
 
     def encode(
         self,
@@ -251,12 +251,12 @@ class CovariateCoding:
             tuple(ColumnCoding.from_state(column) for column in record.get(role, []))
             for role in ("past", "future", "static")
         )
-        return cls(past, future, static, record.get("calendar", False))
+        return cls(past, future, static, record.get("calendar"))
 
     @property
     def n_calendar(self) -> int:
         """How many calendar features there are."""
-        return len(CALENDAR_FEATURES) if self.calendar else 0
+        return 0 if self.calendar is None else CALENDARS[self.calendar].width
 
 
 def _coded(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from tsar.data.calendar import calendar_features
+from tsar.data.calendar import CALENDARS
 from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.covariates import CovariateCoding, CovariateRows
 from tsar.data.faults import Faults
@@ -63,6 +63,8 @@ class Panel:
         Covariates that do not change in time.
     calendar : float32 array of shape (rows, n_calendar) or None
         Features of the local clock.
+    calendar_kind : str or None
+        Which of :data:`tsar.data.calendar.CALENDARS` they are.
     covariates : CovariateRows or None
         All of these as numbers, once they are coded; see :meth:`coded`.
     """
@@ -81,6 +83,7 @@ class Panel:
     future: dict[str, np.ndarray] = field(default_factory=dict)
     static: dict[str, np.ndarray] = field(default_factory=dict)
     calendar: np.ndarray | None = None
+    calendar_kind: str | None = None
     covariates: CovariateRows | None = None
 
     @property
@@ -111,7 +114,7 @@ class Panel:
         past_covariates: Sequence[str] = (),
         future_covariates: Sequence[str] = (),
         static_covariates: Sequence[str] = (),
-        calendar: bool = False,
+        calendar: str | None = None,
     ) -> "Panel":
         """Read a frame and check it.
 
@@ -127,8 +130,8 @@ class Panel:
             Names in a long frame, see the user guide.
         past_covariates, future_covariates, static_covariates : sequence of str
             Columns with these roles.
-        calendar : bool
-            Whether to compute calendar features.
+        calendar : str or None
+            One of :data:`tsar.data.calendar.CALENDARS`, to read the clock of every row by.
 
         Returns
         -------
@@ -151,7 +154,9 @@ class Panel:
         if not len(rows.codes):
             raise DataError("the frame has no rows; pass at least one observation")
         panel = _Reader(rows).panel(freq, gaps)
-        return replace(panel, calendar=_calendar(panel)) if calendar else panel
+        if calendar is None:
+            return panel
+        return replace(panel, calendar=_calendar(panel, calendar), calendar_kind=calendar)
 
     def with_values(self, values: np.ndarray, variates: pd.Index) -> "Panel":
         """Return the panel with other targets of shape (rows, n) under other names."""
@@ -163,7 +168,7 @@ class Panel:
             self.past,
             self.future,
             self.static,
-            calendar=self.calendar is not None,
+            calendar=self.calendar_kind,
             offsets=self.offsets,
             stop=stop,
         )
@@ -200,9 +205,9 @@ class Panel:
                 coded = column.encode(values.reshape(-1)).reshape(values.shape)
                 kept = np.minimum(np.arange(steps), values.shape[1] - 1)
                 ahead[:, :, place] = coded[:, kept]
-        if coding.calendar and steps:
+        if coding.calendar is not None and steps:
             stamps = np.ascontiguousarray(self.future_stamps(steps)).reshape(-1)
-            features = calendar_features(self.axis.times(stamps))
+            features = CALENDARS[coding.calendar].read(self.axis.times(stamps))
             ahead[:, :, held.shape[1] :] = features.reshape(self.n_series, steps, -1)
         return ahead
 
@@ -526,8 +531,8 @@ class _Reader:
         return static
 
 
-def _calendar(panel: Panel) -> np.ndarray:
-    """Return the calendar features of every row, shape (rows, n_calendar)."""
+def _calendar(panel: Panel, kind: str) -> np.ndarray:
+    """Return what the clock showed at every row, shape (rows, n_calendar)."""
     stamps = np.empty(len(panel.values), dtype=np.int64)
     # Series that begin together share their stamps.
     firsts, owner = np.unique(panel.first, return_inverse=True)
@@ -539,7 +544,7 @@ def _calendar(panel: Panel) -> np.ndarray:
         for series in members:
             start, end = panel.offsets[series], panel.offsets[series + 1]
             stamps[start:end] = own[: end - start]
-    return calendar_features(panel.axis.times(stamps))
+    return CALENDARS[kind].read(panel.axis.times(stamps))
 
 
 def _on_grid(panel: Panel, positions: np.ndarray) -> Panel:

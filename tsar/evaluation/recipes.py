@@ -2,13 +2,15 @@
 
 A recipe names a model, its parameters and the cells of the published table it stands
 for; the numbers themselves, and whether they were computed without the last incomplete
-batch, are on the data set's card.
+batch, are on the data set's card. Where nothing was published that a model can be held
+to, a cell names baselines that have to be beaten; they are measured in the same run.
 """
 
+import math
 import time
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +25,28 @@ __all__ = ["Cell", "Recipe", "Result", "load_recipe", "recipe_names", "run_recip
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a published table, and how near a run has to come.
+    """One cell of a published table, or a baseline, and how near a run has to come.
 
     Parameters
     ----------
     dataset : str
         Name of the data set.
     published : PublishedResult
-        The cell, from the card of the data set.
+        The cell, from the card of the data set; of a baseline, what was measured, NaN
+        until then.
     band : float
         Largest difference in MSE and in MAE.
     one_sided : bool
         Whether being below the published error by more than the band is fine too.
+    baseline : bool
+        Whether ``published`` is a forecaster of tsar that is measured in the same run.
     """
 
     dataset: str
     published: PublishedResult
     band: float
     one_sided: bool
+    baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Recipe:
     params : dict
         Parameters of the forecaster, the horizon left out.
     cells : tuple of Cell
-        Run one after the other, each with a fresh model.
+        Run one after the other; those of one horizon share a fresh model.
     """
 
     name: str
@@ -68,7 +74,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Result:
-    """One published error beside the one obtained.
+    """One published error, or that of a baseline, beside the one obtained.
 
     Parameters
     ----------
@@ -92,7 +98,7 @@ class Result:
 
     @property
     def published(self) -> float:
-        """The published error."""
+        """The published error, or that of the baseline."""
         value: float = getattr(self.cell.published, self.metric)
         return value
 
@@ -143,16 +149,34 @@ def load_recipe(recipe: str | Path) -> Recipe:
         model=content["model"],
         params=content.get("params", {}),
         cells=tuple(
-            Cell(
-                dataset=group["dataset"],
-                published=_published(path.stem, load_card(group["dataset"]), group, horizon),
-                band=group["band"],
-                one_sided=group.get("one_sided", False),
-            )
+            cell
             for group in content["cells"]
             for horizon in group["horizons"]
+            for cell in _cells(path.stem, group, horizon)
         ),
     )
+
+
+def _cells(recipe: str, group: dict[str, Any], horizon: int) -> list[Cell]:
+    """Read one table of a recipe for one horizon."""
+    name = group["dataset"]
+    if "baselines" not in group:
+        published = _published(recipe, load_card(name), group, horizon)
+        return [Cell(name, published, group["band"], group.get("one_sided", False))]
+    unknown = PublishedResult(
+        model="",
+        horizon=horizon,
+        mse=math.nan,
+        mae=math.nan,
+        context_length=None,
+        drop_last=group["drop_last"],
+        batch_size=group.get("batch_size", 32),
+        source="measured in the same run",
+    )
+    return [
+        Cell(name, replace(unknown, model=model), band=0.0, one_sided=True, baseline=True)
+        for model in group["baselines"]
+    ]
 
 
 def _published(
@@ -189,27 +213,47 @@ def run_recipe(
     tuple of Result
         MSE and MAE of one cell, as soon as they are known.
     """
+    params = {**recipe.params, **(overrides or {})}
+    last: Cell | None = None
     for cell in recipe.cells:
-        card, frame = load_card(cell.dataset), load_dataset(cell.dataset)
-        split = card.borders
-        assert split is not None, "a card with published results has a split"
-        started = time.perf_counter()
-        model = forecaster_class(recipe.model)(horizon=cell.published.horizon)
-        if "validation_size" in model.get_params():
-            model.set_params(validation_size=split.val_end - split.train_end)
-        model.set_params(**recipe.params)
-        model.set_params(**(overrides or {}))
-        model.fit(frame.iloc[: split.val_end])
-        errors = evaluate(
-            model,
-            frame,
-            split,
-            drop_last=cell.published.drop_last,
-            batch_size=cell.published.batch_size,
-        )
-        seconds = time.perf_counter() - started
+        if last is None or not _alike(last, cell):
+            errors, seconds = _measure(recipe.model, params, cell)
+        last = cell
+        if cell.baseline:
+            found, _ = _measure(cell.published.model, {}, cell)
+            measured = replace(cell.published, mse=found["mse"], mae=found["mae"])
+            cell = replace(cell, published=measured)
         mse, mae = (
             Result(cell, metric, errors[metric], int(errors["n_windows"]), seconds)
             for metric in ("mse", "mae")
         )
         yield mse, mae
+
+
+def _alike(one: Cell, other: Cell) -> bool:
+    """Whether one fit and one measurement serve both cells."""
+    keys = ("horizon", "drop_last", "batch_size")
+    return one.dataset == other.dataset and all(
+        getattr(one.published, key) == getattr(other.published, key) for key in keys
+    )
+
+
+def _measure(name: str, params: dict[str, Any], cell: Cell) -> tuple[dict[str, float], float]:
+    """Fit a model and measure it by the protocol of a cell; return the seconds as well."""
+    card, frame = load_card(cell.dataset), load_dataset(cell.dataset)
+    split = card.borders
+    assert split is not None, "a card with published results has a split"
+    started = time.perf_counter()
+    model = forecaster_class(name)(horizon=cell.published.horizon)
+    if "validation_size" in model.get_params():
+        model.set_params(validation_size=split.val_end - split.train_end)
+    model.set_params(**params)
+    model.fit(frame.iloc[: split.val_end])
+    errors = evaluate(
+        model,
+        frame,
+        split,
+        drop_last=cell.published.drop_last,
+        batch_size=cell.published.batch_size,
+    )
+    return errors, time.perf_counter() - started

@@ -4,6 +4,7 @@ A name in ``__all__`` is a forecaster: the checks, the API pages and the command
 it here.
 """
 
+from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.naive import Naive, SeasonalNaive
@@ -11,4 +12,13 @@ from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
 from tsar.forecasting.smamba import SMamba
 
-__all__ = ["DLinear", "NLinear", "Naive", "PatchTST", "SMamba", "SeasonalNaive", "iTransformer"]
+__all__ = [
+    "AutoTimes",
+    "DLinear",
+    "NLinear",
+    "Naive",
+    "PatchTST",
+    "SMamba",
+    "SeasonalNaive",
+    "iTransformer",
+]

@@ -4,13 +4,14 @@ Dimension letters: B windows in a batch, L context steps, H horizon, C variates,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tsar.data.windows import Inputs, SeriesTensors
+from tsar.data.windows import Batch, Inputs, SeriesTensors
+from tsar.training.loop import compare
 
 __all__ = ["CovariateEncoder", "CovariatePathway", "CovariateSpec", "Encoded"]
 
@@ -139,8 +140,9 @@ class CovariatePathway(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        Forecasts ``Inputs`` without covariates.
+        Forecasts ``Inputs`` without covariates, or with the calendar alone.
     spec : CovariateSpec
+        Without a calendar, that of the inputs is left to the network.
     context_length, horizon, n_variates : int
     """
 
@@ -156,6 +158,7 @@ class CovariatePathway(nn.Module):
         super().__init__()
         self.network = network
         self.context_length, self.horizon, self.n_variates = context_length, horizon, n_variates
+        self.reads_calendar = spec.n_calendar > 0
         self.numeric_future = [place for place, codes in enumerate(spec.future) if codes == 0]
         self.encoder = CovariateEncoder(spec)
         n_known, n_static = self.encoder.n_known, self.encoder.n_static
@@ -170,6 +173,20 @@ class CovariatePathway(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Forecast a batch of windows: (B, L, C) to (B, H, C), or (B, H, C, Q)."""
+        rest, later = self._split(inputs)
+        forecast: Tensor = self.network(rest)
+        return forecast + (later if forecast.ndim == 3 else later[..., None])
+
+    def compare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return what the network compares in training, on what is left to it."""
+        rest, later = self._split(batch.inputs)
+        return compare(self.network, replace(batch, inputs=rest, target=batch.target - later))
+
+    def _split(self, inputs: Inputs) -> tuple[Inputs, Tensor]:
+        """Return the inputs of the network, and what is added to its forecast."""
+        calendar = inputs.calendar
+        if not self.reads_calendar:
+            inputs = replace(inputs, calendar=None)
         past, known, static = self.encoder(inputs)
         target, later = inputs.target, inputs.target.new_zeros(())
         if self.effect is not None:
@@ -181,8 +198,8 @@ class CovariatePathway(nn.Module):
         if self.correction is not None:
             whole = torch.cat([past.flatten(1), static], dim=-1)
             later = later + self.correction(whole).view(-1, self.horizon, self.n_variates)
-        forecast: Tensor = self.network(Inputs(target, inputs.observed))
-        return forecast + (later if forecast.ndim == 3 else later[..., None])
+        left = None if self.reads_calendar else calendar
+        return Inputs(target, inputs.observed, calendar=left), later
 
     @torch.no_grad()
     def estimate_effects(self, series: SeriesTensors, stop: Tensor) -> None:

@@ -178,8 +178,14 @@ class NetworkForecaster(Forecaster):
     warm_start: bool = False
     verbose: Annotated[int, Interval(0)] = 0
 
-    # Whether the network reads covariates itself, rather than behind the common pathway.
+    # Whether the network reads covariates itself, rather than behind the common pathway; the
+    # second is about the calendar alone.
     _own_covariates: ClassVar[bool] = False
+    _own_calendar: ClassVar[bool] = False
+    # Which of tsar.data.calendar.CALENDARS it reads.
+    _clock: ClassVar[str] = "features"
+    # Whether its mixers may look back only.
+    _causal: ClassVar[bool] = False
 
     # ------------------------------------------------------------------ fit
 
@@ -228,7 +234,8 @@ class NetworkForecaster(Forecaster):
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         """Return the untrained network: ``Inputs`` to (B, H, C) or (B, H, C, Q).
 
-        It reads the covariates of ``spec`` if the class says ``_own_covariates``.
+        It reads the covariates of ``spec`` if the class says ``_own_covariates``, and the
+        calendar if it says ``_own_calendar``.
         """
 
     @property
@@ -237,7 +244,7 @@ class NetworkForecaster(Forecaster):
             role: _labels(getattr(self, role))
             for role in ("past_covariates", "future_covariates", "static_covariates")
         }
-        return {**names, "calendar": self.calendar_features}
+        return {**names, "calendar": self._clock if self.calendar_features else None}
 
     def _check_consistency(self) -> None:
         try:
@@ -355,10 +362,13 @@ class NetworkForecaster(Forecaster):
     def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
         with seeded(seed):
             network = self._build_network(spec)
-            if spec.covariates and not self._own_covariates:
+            others = spec.covariates
+            if self._own_calendar:
+                others = replace(others, n_calendar=0)
+            if others and not self._own_covariates:
                 network = CovariatePathway(
                     network,
-                    spec.covariates,
+                    others,
                     context_length=spec.context_length,
                     horizon=spec.horizon,
                     n_variates=spec.n_variates,

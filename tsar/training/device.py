@@ -1,13 +1,21 @@
 """Where training runs, and in which precision."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 
 import torch
 
 from tsar.exceptions import ParameterError
 from tsar.params import check_choice
 
-__all__ = ["PRECISIONS", "autocast", "has_fast_bfloat16", "has_fused_optimizers", "resolve_device"]
+__all__ = [
+    "PRECISIONS",
+    "autocast",
+    "available_memory",
+    "has_fast_bfloat16",
+    "has_fused_optimizers",
+    "resolve_device",
+]
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 
@@ -92,3 +100,16 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Return how many bytes can be taken on a device now; None where that is not told."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    if device.type == "cpu":
+        with suppress(OSError, ValueError, KeyError):
+            lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+            held = dict(line.split(":", 1) for line in lines)
+            return int(held["MemAvailable"].split()[0]) * 1024
+    return None

@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from tsar.core.mixers import SoftmaxAttention, accepted_options, make_mixer
+from tsar.core.mixers import (
+    MIXERS,
+    SoftmaxAttention,
+    accepted_options,
+    causal_mixers,
+    make_mixer,
+)
 from tsar.exceptions import ParameterError
 
 
@@ -130,3 +136,17 @@ def test_a_mixer_takes_of_what_is_offered_what_it_has():
     assert offered == {"n_heads": 2, "dropout": 0.1}
     with pytest.raises(ParameterError, match="did you mean 'attention'"):
         accepted_options("atention")
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_causal_mixers_are_those_that_can_be_causal(name):
+    mixer = make_mixer(name, 6, **accepted_options(name, n_heads=2, causal=True))
+    assert mixer.causal is (name in causal_mixers())
+
+
+def test_causal_attention_looks_at_nothing_later_whatever_is_masked():
+    mixer, x = _mixer(causal=True), _tokens()
+    mask = torch.ones(x.shape[:2], dtype=torch.bool)
+    mask[0, :2] = mask[1] = False
+    altered = torch.cat([x[:, :-1], 1 - x[:, -1:]], dim=1)
+    torch.testing.assert_close(mixer(altered, mask=mask)[:, :-1], mixer(x, mask=mask)[:, :-1])

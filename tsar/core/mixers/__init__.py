@@ -19,6 +19,7 @@ __all__ = [
     "Mixer",
     "SoftmaxAttention",
     "accepted_options",
+    "causal_mixers",
     "make_mixer",
 ]
 
@@ -68,3 +69,10 @@ def accepted_options(name: str, **offered: Any) -> dict[str, Any]:
     check_choice("accepted_options", "mixer", name, MIXERS)
     known = inspect.signature(MIXERS[name]).parameters
     return {option: value for option, value in offered.items() if option in known}
+
+
+def causal_mixers() -> list[str]:
+    """List the mixers that let a token depend on no later one, always or if they are asked to."""
+    return [
+        name for name, cls in MIXERS.items() if cls.causal or accepted_options(name, causal=True)
+    ]

@@ -84,6 +84,10 @@ class SoftmaxAttention(Mixer):
         carry: tuple[list[Tensor], list[Tensor]] | None = None,
     ) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]] | None]:
         """Attend; the carry is the queries and keys of the layers so far."""
+        if self.causal and mask is not None and mask.ndim == 2:
+            # A token that may attend to nothing looks at everything, later tokens too.
+            itself = torch.eye(x.shape[1], dtype=torch.bool, device=mask.device)
+            mask = mask[:, None] | itself  # (B, L, L)
         query, key, value = self._project(x)
         queries, keys = ([], []) if carry is None else carry
         queries, keys = [*queries, query], [*keys, key]
