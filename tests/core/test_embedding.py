@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tsar.core.embedding import PatchEmbedding, VariateEmbedding, cut_patches
+from tsar.core.embedding import ColumnTokens, PatchEmbedding, VariateEmbedding, cut_patches
 from tsar.exceptions import ParameterError
 
 
@@ -59,3 +59,12 @@ def test_mask_says_which_variates_were_observed_at_all():
     observed[1, :, 0] = True
     mask = VariateEmbedding(9, 2).mask(observed)
     assert mask.tolist() == [[False, True, False], [True, False, False]]
+
+
+def test_every_column_has_a_map_of_its_own():
+    torch.manual_seed(0)
+    tokens = ColumnTokens(3, 7, 4).double()
+    x = torch.randn(5, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = torch.stack([x[..., k] @ tokens.weight[k] + tokens.bias[k] for k in range(3)], dim=1)
+    torch.testing.assert_close(tokens(x), expected)
+    assert tokens.weight.abs().max() <= 7**-0.5

@@ -11,6 +11,7 @@ import tsar
 from tsar.data.windows import Batch, CovariateTensors, Inputs, SeriesTensors
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.covariates import CovariateEncoder, CovariatePathway, CovariateSpec
+from tsar.training import make_loss
 from tsar.training.loop import compare
 
 SPEC = CovariateSpec(past=(0, 4), future=(0, 3, 0), static=(5,), n_calendar=2)
@@ -150,6 +151,47 @@ def test_a_calendar_that_is_no_covariate_is_left_to_the_network():
         pathway = CovariatePathway(Spy(3, 0), spec, context_length=6, horizon=3, n_variates=2)
         pathway(Inputs(inputs.target, future=inputs.future, calendar=inputs.calendar))
         assert (seen.pop() is inputs.calendar) is left
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "quantile"])
+def test_training_compares_what_is_left_with_the_same_error(loss):
+    loss = make_loss(loss, [0.1, 0.5, 0.9] if loss == "quantile" else None)
+    pathway, inputs = _pathway(SPEC, 3 if loss.make_output().n_outputs > 1 else 0), _inputs()
+    for parameter in pathway.parameters():
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    truth = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(2))
+    observed = truth > -1
+    compared = pathway.compare(Batch(inputs, truth, observed, None))
+    torch.testing.assert_close(loss(*compared), loss(pathway(inputs), truth, observed))
+
+
+def test_a_network_that_compares_something_else_is_asked_for_it():
+    class FirstVariate(LastValue):
+        def compare(self, batch):
+            return self(batch.inputs)[..., :1], batch.target[..., :1], None
+
+    spec, inputs = CovariateSpec(future=(0,)), _inputs()
+    pathway = CovariatePathway(FirstVariate(3), spec, context_length=6, horizon=3, n_variates=2)
+    with torch.no_grad():
+        pathway.effect.weight.fill_(2.0)
+    inputs = Inputs(inputs.target, future=inputs.future[..., :1])
+    truth = torch.ones(5, 3, 2)
+    forecast, target, observed = pathway.compare(Batch(inputs, truth, None, None))
+    assert forecast.shape == target.shape == (5, 3, 1) and observed is None
+    torch.testing.assert_close(target, truth[..., :1] - 2 * inputs.future[:, 6:])
+
+
+def test_the_pathway_takes_its_own_covariates_and_hands_all_of_them_on():
+    class Reader(LastValue):
+        def forward(self, inputs):
+            return super().forward(inputs) + inputs.calendar[:, 6:, :1] + inputs.static[:, None]
+
+    inputs = _inputs()
+    pathway = CovariatePathway(
+        Reader(3), CovariateSpec(future=(0, 3, 0)), context_length=6, horizon=3, n_variates=2
+    )
+    assert pathway.encoder.n_known == 4 and pathway.correction is None
+    torch.testing.assert_close(pathway(inputs), Reader(3)(inputs))
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,8 @@ import tsar
 from tsar.core.dropout import set_generator
 from tsar.core.output import PointOutput, QuantileOutput
 from tsar.data.windows import Batch, Inputs
-from tsar.exceptions import ParameterError
+from tsar.exceptions import DataError, ParameterError
+from tsar.forecasting.covariates import CovariateSpec
 from tsar.forecasting.itransformer import iTransformerNetwork
 
 SIZES = {
@@ -87,7 +90,7 @@ def _plain_forecast(network, target, observed, calendar):
 @pytest.mark.parametrize("gaps", [False, True])
 @pytest.mark.parametrize("n_calendar", [0, 4])
 def test_network_equals_torch_layers(gaps, n_calendar):
-    network = _network()
+    network = _network(covariates=CovariateSpec(n_calendar=n_calendar))
     for p in network.parameters():  # norms that do something
         nn.init.normal_(p, std=0.3)
     target, calendar = _random(6, 23, 3), _random(6, 28, n_calendar, seed=2)
@@ -113,7 +116,7 @@ def test_official_sizes():
 
 
 def test_the_order_of_variates_does_not_matter():
-    network, order = _network(), [3, 0, 4, 1, 2]
+    network, order = _network(covariates=CovariateSpec(n_calendar=2)), [3, 0, 4, 1, 2]
     target, calendar = _random(4, 23, 5), _random(4, 28, 2, seed=2)
     forecast = network(Inputs(target, calendar=calendar))
     turned = network(Inputs(target[..., order], calendar=calendar))
@@ -216,6 +219,83 @@ def test_variates_that_were_not_fitted_are_forecast():
     )
     errors = (forecast - waves.iloc[450:462]).abs().mean() / waves.std()
     assert list(errors.index) == list(waves.columns) and errors.max() < 0.25
+
+
+COVARIATES = CovariateSpec(past=(0, 3), future=(0,), static=(0, 4), n_calendar=2)
+
+
+def _with_covariates():
+    codes = _random(4, 28, seed=6).gt(0).double() + 1
+    return Inputs(
+        _random(4, 23, 3),
+        past=torch.stack([_random(4, 23, seed=2), codes[:, :23]], dim=-1),
+        future=_random(4, 28, 1, seed=3),
+        static=torch.stack([_random(4, seed=4), codes[:, 0]], dim=-1),
+        calendar=_random(4, 28, 2, seed=5),
+    )
+
+
+def test_covariates_are_tokens_beside_the_variates():
+    network, inputs = _network(covariates=COVARIATES), _with_covariates()
+    seen = []
+    network.encoder.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    assert network(inputs).shape == (4, 5, 3)
+    parts = network.covariates
+    past = torch.cat(
+        [inputs.past[..., :1], parts.encoder.past.embeddings[0](inputs.past[..., 1].long())], dim=-1
+    )
+    codes = inputs.static[:, 1].long()
+    static = torch.cat([inputs.static[:, :1], parts.encoder.static.embeddings[0](codes)], dim=-1)
+    expected = [network.embedding(network.revin(inputs.target)[0])]
+    expected += [network.embedding(inputs.calendar[:, :23])]
+    for columns, tokens in ((past, parts.past), (inputs.future, parts.future)):
+        for k in range(columns.shape[-1]):
+            token = columns[..., k] @ tokens.weight[k] + tokens.bias[k]
+            expected.append(token[:, None])
+    expected.append((static @ parts.static.weight.T + parts.static.bias)[:, None])
+    torch.testing.assert_close(seen[0], torch.cat(expected, dim=1))
+    assert seen[0].shape == (4, 3 + 2 + (1 + 2) + 1 + 1, 8)
+
+
+@pytest.mark.parametrize("kind", ["past", "future", "static", "calendar"])
+def test_every_kind_of_covariate_reaches_the_forecast(kind):
+    network, inputs = _network(covariates=COVARIATES), _with_covariates()
+    changed = dataclasses.replace(inputs, **{kind: getattr(inputs, kind).roll(1, dims=0)})
+    difference = (network(changed) - network(inputs)).abs()
+    assert (difference.amax(dim=(1, 2)) > 1e-6).all()
+
+
+def test_a_future_covariate_halves_the_error_by_its_token_alone():
+    """It explains 80 % of the variance of both variates in the same way."""
+    rng, steps = np.random.default_rng(3), np.arange(400)
+    planted = rng.normal(size=(400, 1))
+    rest = np.sin(2 * np.pi * steps[:, None] / 12) + 0.3 * rng.normal(size=(400, 2))
+    values = np.sqrt(0.8) * planted + np.sqrt(0.2) * rest / rest.std(axis=0)
+    index = pd.date_range("2024-03-01", periods=400, freq="h")
+    frame = pd.DataFrame(values, index=index, columns=["a", "b"]).assign(planted=planted)
+
+    class OnlyTokens(tsar.iTransformer):
+        def _covariates_beside(self, covariates):
+            return CovariateSpec()
+
+    small = {**SMALL, "context_length": 24, "horizon": 6, "n_heads": 2, "d_ff": 32}
+    model = OnlyTokens(max_epochs=20, learning_rate=5e-3, **small)
+    cutoffs = np.arange(300, 395)
+    truth = values[cutoffs[:, None] + np.arange(6)]
+    errors = []
+    for covariate, data in ((None, frame[["a", "b"]]), ("planted", frame)):
+        fitted = model.set_params(future_covariates=covariate).fit(data[:300])
+        errors.append(np.abs(fitted.forecast_windows(data, cutoffs) - truth).mean())
+    assert errors[1] < errors[0] / 2
+
+
+def test_new_variates_need_a_model_without_future_covariates(wide):
+    new = wide.assign(new=wide["load"])
+    model = tsar.iTransformer(max_epochs=1, past_covariates="price", **SMALL).fit(wide)
+    assert model.predict(df=new, allow_new_variates=True).shape == (12, 3)
+    model.set_params(past_covariates=None, future_covariates="price").fit(wide)
+    with pytest.raises(DataError, match=r"not fitted \['new'\]; pass the fitted ones"):
+        model.predict(df=new, allow_new_variates=True)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["PatchEmbedding", "VariateEmbedding", "cut_patches"]
+__all__ = ["ColumnTokens", "PatchEmbedding", "VariateEmbedding", "cut_patches"]
 
 
 def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0) -> Tensor:
@@ -119,3 +119,24 @@ class VariateEmbedding(nn.Module):
     def mask(self, observed: Tensor) -> Tensor:
         """Say which variates hold an observed step: (B, L, C) to (B, C)."""
         return observed.any(dim=1)
+
+
+class ColumnTokens(nn.Module):
+    """A linear map of its own for every column, from all of its steps to a token.
+
+    Unlike variates, columns of different meaning cannot stand in for each other.
+
+    Parameters
+    ----------
+    n_columns, n_steps, d_model : int
+    """
+
+    def __init__(self, n_columns: int, n_steps: int, d_model: int) -> None:
+        super().__init__()
+        bound = n_steps**-0.5  # as nn.Linear begins
+        self.weight = nn.Parameter(torch.empty(n_columns, n_steps, d_model).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(n_columns, 1, d_model).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed columns (B, L, n_columns) as tokens (B, n_columns, D)."""
+        return torch.baddbmm(self.bias, x.permute(2, 0, 1), self.weight).transpose(0, 1)

@@ -83,7 +83,7 @@ class ColumnEmbedding(nn.Module):
 
     def forward(self, columns: Tensor | None, like: Tensor) -> Tensor:
         """Map columns (..., n) to features (..., n_features)."""
-        if columns is None:
+        if columns is None or not self.n_features:
             return like.new_zeros(*like.shape[:-1], 0)
         if not self.categorical:
             return columns
@@ -111,17 +111,18 @@ class CovariateEncoder(nn.Module):
         self.past = ColumnEmbedding(spec.past)
         self.future = ColumnEmbedding(spec.future)
         self.static = ColumnEmbedding(spec.static)
+        self.n_calendar = spec.n_calendar
         self.n_past = self.past.n_features
         self.n_known = self.future.n_features + spec.n_calendar
         self.n_static = self.static.n_features
 
     def forward(self, inputs: Inputs) -> Encoded:
-        """Encode the covariates of a batch; those there are none of have no features."""
+        """Encode the covariates of a batch; those that ``spec`` has none of are left out."""
         target = inputs.target
         given = inputs.future if inputs.future is not None else inputs.calendar
         known = target.new_zeros(len(target), 0, 0) if given is None else given
         future = self.future(inputs.future, known)
-        if inputs.calendar is not None:
+        if inputs.calendar is not None and self.n_calendar:
             future = torch.cat([future, inputs.calendar], dim=-1)
         return Encoded(
             self.past(inputs.past, target), future, self.static(inputs.static, target[:, 0])
@@ -140,9 +141,10 @@ class CovariatePathway(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        Forecasts ``Inputs`` without covariates, or with the calendar alone.
+        Forecasts ``Inputs``, whether it reads the covariates in them or not.
     spec : CovariateSpec
-        Without a calendar, that of the inputs is left to the network.
+        The covariates that act beside the network. A calendar among them is kept from the
+        network.
     context_length, horizon, n_variates : int
     """
 
@@ -158,7 +160,6 @@ class CovariatePathway(nn.Module):
         super().__init__()
         self.network = network
         self.context_length, self.horizon, self.n_variates = context_length, horizon, n_variates
-        self.reads_calendar = spec.n_calendar > 0
         self.numeric_future = [place for place, codes in enumerate(spec.future) if codes == 0]
         self.encoder = CovariateEncoder(spec)
         n_known, n_static = self.encoder.n_known, self.encoder.n_static
@@ -178,15 +179,15 @@ class CovariatePathway(nn.Module):
         return forecast + (later if forecast.ndim == 3 else later[..., None])
 
     def compare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return what the network compares in training, on what is left to it."""
+        """Return what the network compares in training, on what is left to it.
+
+        An error does not change when the same is taken off the forecast and the truth.
+        """
         rest, later = self._split(batch.inputs)
         return compare(self.network, replace(batch, inputs=rest, target=batch.target - later))
 
     def _split(self, inputs: Inputs) -> tuple[Inputs, Tensor]:
         """Return the inputs of the network, and what is added to its forecast."""
-        calendar = inputs.calendar
-        if not self.reads_calendar:
-            inputs = replace(inputs, calendar=None)
         past, known, static = self.encoder(inputs)
         target, later = inputs.target, inputs.target.new_zeros(())
         if self.effect is not None:
@@ -198,8 +199,8 @@ class CovariatePathway(nn.Module):
         if self.correction is not None:
             whole = torch.cat([past.flatten(1), static], dim=-1)
             later = later + self.correction(whole).view(-1, self.horizon, self.n_variates)
-        left = None if self.reads_calendar else calendar
-        return Inputs(target, inputs.observed, calendar=left), later
+        calendar = None if self.encoder.n_calendar else inputs.calendar
+        return replace(inputs, target=target, calendar=calendar), later
 
     @torch.no_grad()
     def estimate_effects(self, series: SeriesTensors, stop: Tensor) -> None:

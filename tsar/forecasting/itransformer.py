@@ -11,8 +11,13 @@ from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
 from tsar.core.output import Output
 from tsar.exceptions import ParameterError
+from tsar.forecasting.covariates import CovariateSpec
 from tsar.forecasting.network import NetworkSpec
-from tsar.forecasting.variate_tokens import VariateTokenForecaster, VariateTokenNetwork
+from tsar.forecasting.variate_tokens import (
+    NO_COVARIATES,
+    VariateTokenForecaster,
+    VariateTokenNetwork,
+)
 from tsar.params import Interval, check_choice
 
 __all__ = ["iTransformer", "iTransformerNetwork"]
@@ -35,6 +40,7 @@ class iTransformerNetwork(VariateTokenNetwork):
         the branches.
     mixer : str, default "attention"
         One of :data:`tsar.core.mixers.MIXERS`.
+    covariates : CovariateSpec, optional
     variate_share : float, default 1.0
         See :class:`~tsar.forecasting.variate_tokens.VariateTokenNetwork`.
 
@@ -56,6 +62,7 @@ class iTransformerNetwork(VariateTokenNetwork):
         n_layers: int = 2,
         dropout: float = 0.1,
         mixer: str = "attention",
+        covariates: CovariateSpec = NO_COVARIATES,
         variate_share: float = 1.0,
     ) -> None:
         options = accepted_options(mixer, n_heads=n_heads, dropout=dropout)
@@ -77,6 +84,7 @@ class iTransformerNetwork(VariateTokenNetwork):
             encoder=Encoder(blocks, make_norm("layer", d_model)),
             d_model=d_model,
             dropout=dropout,
+            covariates=covariates,
             variate_share=variate_share,
         )
 
@@ -134,5 +142,6 @@ class iTransformer(VariateTokenForecaster):
             n_layers=self.n_layers,
             dropout=self.dropout,
             mixer=self.mixer,
+            covariates=spec.covariates,
             variate_share=self.variate_share,
         )

@@ -238,6 +238,12 @@ class NetworkForecaster(Forecaster):
         calendar if it says ``_own_calendar``.
         """
 
+    def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
+        """Return those of the covariates that act beside the network, on the common pathway."""
+        if self._own_covariates:
+            return CovariateSpec()
+        return replace(covariates, n_calendar=0) if self._own_calendar else covariates
+
     @property
     def _roles(self) -> dict[str, Any]:
         names = {
@@ -362,13 +368,11 @@ class NetworkForecaster(Forecaster):
     def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
         with seeded(seed):
             network = self._build_network(spec)
-            others = spec.covariates
-            if self._own_calendar:
-                others = replace(others, n_calendar=0)
-            if others and not self._own_covariates:
+            beside = self._covariates_beside(spec.covariates)
+            if beside:
                 network = CovariatePathway(
                     network,
-                    others,
+                    beside,
                     context_length=spec.context_length,
                     horizon=spec.horizon,
                     n_variates=spec.n_variates,

@@ -11,25 +11,71 @@ import torch
 from torch import Tensor, nn
 
 from tsar.core.dropout import Dropout
-from tsar.core.embedding import VariateEmbedding
+from tsar.core.embedding import ColumnTokens, VariateEmbedding
 from tsar.core.norm import RevIN
 from tsar.core.output import Output
 from tsar.data.windows import Batch, Inputs
+from tsar.forecasting.covariates import CovariateEncoder, CovariateSpec
 from tsar.forecasting.network import NetworkForecaster
 from tsar.params import Interval
 
 __all__ = ["VariateTokenForecaster", "VariateTokenNetwork"]
 
+NO_COVARIATES = CovariateSpec()
+
 Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
+
+
+class CovariateTokens(nn.Module):
+    """Covariates of a window as tokens, those of the calendar still to be embedded.
+
+    Parameters
+    ----------
+    spec : CovariateSpec
+    context_length, horizon, d_model : int
+    """
+
+    def __init__(
+        self, spec: CovariateSpec, context_length: int, horizon: int, d_model: int
+    ) -> None:
+        super().__init__()
+        self.context_length = context_length
+        self.encoder = CovariateEncoder(spec) if spec else None
+        self.past = self.future = self.static = None
+        if self.encoder is None:
+            return
+        self.n_future = self.encoder.n_known - spec.n_calendar
+        if self.encoder.n_past:
+            self.past = ColumnTokens(self.encoder.n_past, context_length, d_model)
+        if self.n_future:
+            self.future = ColumnTokens(self.n_future, context_length + horizon, d_model)
+        if self.encoder.n_static:
+            self.static = nn.Linear(self.encoder.n_static, d_model)
+
+    def forward(self, inputs: Inputs) -> tuple[Tensor | None, list[Tensor]]:
+        """Return the calendar of the context (B, L, n), and tokens (B, any, D) of the rest."""
+        if self.encoder is None:
+            return None, []
+        past, known, static = self.encoder(inputs)
+        tokens = []
+        if self.past is not None:
+            tokens.append(self.past(past))
+        if self.future is not None:
+            tokens.append(self.future(known[..., : self.n_future]))
+        if self.static is not None:
+            tokens.append(self.static(static)[:, None])
+        return known[:, : self.context_length, self.n_future :], tokens
 
 
 class VariateTokenNetwork(nn.Module):
     """Embed every variate as one token, encode the tokens, map each to the horizon.
 
-    Windows are normalised one by one (RevIN without factors). Calendar features are tokens
-    beside those of the variates, embedded by the same map and not normalised, as in the
-    authors' code; what comes out at their places is dropped.
+    Windows are normalised one by one (RevIN without factors). Covariates are tokens beside
+    those of the variates, and what comes out at their places is dropped. Calendar features
+    are embedded by the same map as the variates and not normalised, as in the authors'
+    code. Other columns have a map each: past ones of the context, future ones of the
+    context and the horizon. Static ones share one token.
 
     A variate that is observed in parts is embedded with its gaps carried forward. One
     without any observed step is hidden from the others, and forecast from them.
@@ -45,6 +91,8 @@ class VariateTokenNetwork(nn.Module):
     d_model : int
     dropout : float, default 0.1
         After the embedding.
+    covariates : CovariateSpec, optional
+        The covariates that come as tokens; none by default.
     variate_share : float, default 1.0
         Share of the variates that a training step sees, see :meth:`compare`.
 
@@ -63,6 +111,7 @@ class VariateTokenNetwork(nn.Module):
         encoder: nn.Module,
         d_model: int,
         dropout: float = 0.1,
+        covariates: CovariateSpec = NO_COVARIATES,
         variate_share: float = 1.0,
     ) -> None:
         super().__init__()
@@ -70,6 +119,7 @@ class VariateTokenNetwork(nn.Module):
         self.variate_share = variate_share
         self.revin = RevIN()
         self.embedding = VariateEmbedding(context_length, d_model)
+        self.covariates = CovariateTokens(covariates, context_length, horizon, d_model)
         self.dropout = Dropout(dropout)
         self.encoder = encoder
         self.head = nn.Linear(d_model, horizon * output.n_outputs)
@@ -81,8 +131,8 @@ class VariateTokenNetwork(nn.Module):
         Parameters
         ----------
         inputs : Inputs
-            ``target`` of shape (B, L, C), ``observed`` where values are missing, and
-            ``calendar`` of shape (B, L + H, n_calendar) where it is used.
+            ``target`` of shape (B, L, C), ``observed`` where values are missing, and the
+            covariates.
 
         Returns
         -------
@@ -90,9 +140,9 @@ class VariateTokenNetwork(nn.Module):
         """
         batch, _, n_variates = inputs.target.shape
         x, location, scale = self.revin(inputs.target, inputs.observed)
-        if inputs.calendar is not None:
-            x = torch.cat([x, inputs.calendar[:, : self.context_length]], dim=-1)
-        tokens = self.dropout(self.embedding(x))  # (B, C + n_calendar, D)
+        calendar, others = self.covariates(inputs)
+        tokens = self.embedding(torch.cat([x, calendar], dim=-1) if calendar is not None else x)
+        tokens = self.dropout(torch.cat([tokens, *others], dim=1) if others else tokens)
         mask = None
         if inputs.observed is not None:
             mask = self.embedding.mask(inputs.observed)
@@ -143,8 +193,16 @@ class VariateTokenForecaster(NetworkForecaster):
     into columns where they should. The weights are shared over variates, so ``predict``
     takes others than the fitted ones with ``allow_new_variates=True``.
 
+    Covariates are tokens beside the variates. As weights that all variates share cannot
+    say what a covariate means for one of them, the effect of future covariates on each
+    variate is also taken off its history and added to its forecast; with these, the
+    variates at ``predict`` have to be the fitted ones.
+
     Parameters
     ----------
+    calendar_features : bool, default True
+        Whether the hour, weekday, day of month and day of year of the local clock are
+        tokens as well, as in the authors' code.
     d_model, d_ff, n_layers : int, default 128, 128 and 2
         Width of a token, width of the feed-forward part, blocks.
     dropout : float, default 0.1
@@ -160,4 +218,13 @@ class VariateTokenForecaster(NetworkForecaster):
     dropout: Share = 0.1
     variate_share: Annotated[float, Interval(0, 1, open_low=True)] = 1.0
 
+    calendar_features: bool = True
+
     _channel_independent: ClassVar[bool] = False
+
+    def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
+        return CovariateSpec(future=covariates.future)
+
+    @property
+    def _takes_new_variates(self) -> bool:
+        return not self._learned.coding.future
