@@ -9,6 +9,7 @@ import tsar
 from tsar.core.output import PointOutput, QuantileOutput
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
+from tsar.forecasting.covariates import CovariateSpec
 from tsar.forecasting.smamba import SMambaNetwork
 
 SIZES = {
@@ -58,7 +59,8 @@ def _plain_forecast(network, target, calendar):
 @pytest.mark.parametrize("n_calendar", [0, 4])
 @pytest.mark.parametrize("scan_backend", [None, "reference", "chunked"])
 def test_network_equals_a_plain_one(n_calendar, scan_backend):
-    network = _network(scan_backend=scan_backend)
+    covariates = CovariateSpec(n_calendar=n_calendar)
+    network = _network(scan_backend=scan_backend, covariates=covariates)
     for p in network.parameters():  # norms that do something
         nn.init.normal_(p, std=0.3)
     target, calendar = _random(6, 23, 7), _random(6, 28, n_calendar, seed=2)
@@ -98,6 +100,19 @@ def test_a_variate_that_was_never_observed_changes_no_other():
     assert nothing.isfinite().all()
 
 
+def test_covariates_of_every_kind_reach_the_forecast():
+    spec = CovariateSpec(past=(0,), future=(0, 0), static=(0,), n_calendar=2)
+    network, parts = _network(covariates=spec), {
+        "past": _random(4, 23, 1, seed=2), "future": _random(4, 28, 2, seed=3),
+        "static": _random(4, 1, seed=4), "calendar": _random(4, 28, 2, seed=5),
+    }  # fmt: skip
+    target = _random(4, 23, 3)
+    forecast = network(Inputs(target, **parts))
+    for kind, part in parts.items():
+        changed = network(Inputs(target, **(parts | {kind: part.roll(1, dims=0)})))
+        assert ((changed - forecast).abs().amax(dim=(1, 2)) > 1e-6).all(), kind
+
+
 def test_several_outputs_per_step():
     forecast = _network(QuantileOutput([0.1, 0.5, 0.6, 0.9]))(Inputs(_random(3, 23, 2)))
     assert forecast.shape == (3, 5, 2, 4)
@@ -119,9 +134,8 @@ def test_one_variate_says_something_of_the_other():
     index = pd.date_range("2024-01-01", periods=1500, freq="h")
     values = np.hstack([noise, np.roll(noise, -12)])
     frame = pd.DataFrame(values, index=index, columns=["late", "early"]).iloc[:-12]
-    model = tsar.SMamba(
-        max_epochs=12, learning_rate=3e-3, dropout=0.0, n_layers=1, **(SMALL | {"d_model": 64})
-    )
+    settings = {**SMALL, "d_model": 64, "n_layers": 1, "calendar_features": False}
+    model = tsar.SMamba(max_epochs=12, learning_rate=3e-3, dropout=0.0, **settings)
     forecast = model.fit(frame.iloc[:-12]).predict()
     errors = (forecast - frame.iloc[-12:]).abs().mean()
     assert errors["late"] < 0.6 * errors["early"]

@@ -13,8 +13,13 @@ from tsar.core.ops.selective_scan import check_backend, pick_backend
 from tsar.core.output import Output
 from tsar.data.panel import Panel
 from tsar.exceptions import ParameterError
+from tsar.forecasting.covariates import CovariateSpec
 from tsar.forecasting.network import NetworkSpec
-from tsar.forecasting.variate_tokens import VariateTokenForecaster, VariateTokenNetwork
+from tsar.forecasting.variate_tokens import (
+    NO_COVARIATES,
+    VariateTokenForecaster,
+    VariateTokenNetwork,
+)
 from tsar.learned import Learned
 from tsar.params import Interval
 from tsar.training.device import resolve_device
@@ -42,6 +47,7 @@ class SMambaNetwork(VariateTokenNetwork):
         After the embedding, inside the feed-forward part and on its branch.
     scan_backend : str, optional
         Forces a form of the scan.
+    covariates : CovariateSpec, optional
     variate_share : float, default 1.0
         See :class:`~tsar.forecasting.variate_tokens.VariateTokenNetwork`.
 
@@ -65,6 +71,7 @@ class SMambaNetwork(VariateTokenNetwork):
         expand: int = 1,
         dropout: float = 0.1,
         scan_backend: str | None = None,
+        covariates: CovariateSpec = NO_COVARIATES,
         variate_share: float = 1.0,
     ) -> None:
         blocks = [
@@ -88,6 +95,7 @@ class SMambaNetwork(VariateTokenNetwork):
             encoder=Encoder(blocks, make_norm("layer", d_model)),
             d_model=d_model,
             dropout=dropout,
+            covariates=covariates,
             variate_share=variate_share,
         )
 
@@ -163,6 +171,7 @@ class SMamba(VariateTokenForecaster):
             expand=self.expand,
             dropout=self.dropout,
             scan_backend=self.scan_backend,
+            covariates=spec.covariates,
             variate_share=self.variate_share,
         )
 
