@@ -38,6 +38,7 @@ SECTIONS = {
     "tsar.forecasting": "Forecasters",
     "tsar.base": "What all forecasters share",
     "tsar.forecasting.network": "What all trained forecasters share",
+    "tsar.forecasting.patch_pretraining": "What forecasters that can be pre-trained share",
     "tsar.data.datasets": "Data sets",
     "tsar.evaluation": "Metrics, published protocols and recipes",
     "tsar.checks": "Checks for estimators",

@@ -110,16 +110,11 @@ class Forecaster(BaseEstimator, ABC):
         return self._fit(df, y, go_on=False)
 
     def _fit(self, df: Any, y: None, go_on: bool) -> Self:
-        check_parameters(self)
-        self._check_consistency()
         if y is not None:
             raise ParameterError(
-                f"{self._name}: y must be None, got {type(y).__name__}; "
-                f"the target is a column of df"
+                f"{self._name}: y must be None, got {type(y).__name__}; the target is part of df"
             )
-        panel = self._read(df, freq=self.freq)
-        if np.isnan(panel.values).all():
-            raise DataError(f"{self._name}: no value is observed; pass series with some history")
+        panel = self._read_training(df)
         with self._named_errors():
             # Better now than after the training.
             panel.frequency.future(panel.last.max(keepdims=True), int(self.horizon), panel.axis)
@@ -131,6 +126,15 @@ class Forecaster(BaseEstimator, ABC):
             end = end.coded(learned.coding)
         self._remember(learned, end, int(self.horizon))
         return self
+
+    def _read_training(self, df: Any) -> Panel:
+        """Check the parameters, then read a frame to learn from."""
+        check_parameters(self)
+        self._check_consistency()
+        panel = self._read(df, freq=self.freq)
+        if np.isnan(panel.values).all():
+            raise DataError(f"{self._name}: no value is observed; pass series with some history")
+        return panel
 
     def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
         """Keep what was learned, the end of the fitted series, and what they were like."""
@@ -572,6 +576,7 @@ class Forecaster(BaseEstimator, ABC):
 
     def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return what ``fit`` learned: a record for JSON, and tensors by name."""
+        self._check_fitted()
         record, arrays = self._end.to_state()
         learned, more = self._learned.to_state()
         tensors = {
@@ -582,11 +587,10 @@ class Forecaster(BaseEstimator, ABC):
 
     def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Undo :meth:`_learned_state`."""
-        prefix = "data."
         arrays = {
-            name[len(prefix) :]: tensor.numpy()
+            name.removeprefix("data."): tensor.numpy()
             for name, tensor in tensors.items()
-            if name.startswith(prefix)
+            if name.startswith("data.")
         }
         fitted = record["fitted"]
         end = Panel.from_state(record["data"], arrays)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tsar import forecasting
 from tsar.base import Forecaster
 from tsar.data.codec import decode, encode
-from tsar.exceptions import NotFittedError, PersistenceError
+from tsar.exceptions import PersistenceError
 from tsar.params import did_you_mean
 
 __all__ = ["load", "save"]
@@ -48,8 +48,7 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
         The folder holds something else, cannot be written, or a label of the frame has
         no JSON form.
     """
-    if not model.__sklearn_is_fitted__():
-        raise NotFittedError(f"{type(model).__name__} is not fitted yet; call fit(df) before save")
+    record, tensors = model._learned_state()
     target = _path("save", folder)
     if target.exists() and not _replaceable(target):
         raise PersistenceError(
@@ -59,7 +58,6 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
         raise PersistenceError(
             f"save: {str(folder)!r} is the current folder, which cannot be replaced; name one in it"
         )
-    record, tensors = model._learned_state()
     parameters = dict(model._fitted_parameters)
     # Only the text of a reference can be stored.
     objects = {

@@ -13,10 +13,11 @@ def test_patches_are_cut_per_variate(end_padding):
     padded = torch.cat([x, x[:, -1:].expand(-1, padding, -1)], dim=1)
     n_patches = (23 - 5) // 4 + (2 if end_padding else 1)
     assert patches.shape == (6, n_patches, 5)
+    oldest = 0 if end_padding else 2  # without padding the patches end with the window
     for b in range(3):
         for c in range(2):
             for p in range(n_patches):
-                expected = padded[b, 4 * p : 4 * p + 5, c]
+                expected = padded[b, oldest + 4 * p : oldest + 4 * p + 5, c]
                 assert torch.equal(patches[2 * b + c, p], expected)
 
 

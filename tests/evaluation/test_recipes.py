@@ -19,6 +19,8 @@ GATES = {
     "patchtst_etth2_192": (0.01, True),
     "patchtst_etth2_336": (0.009, True),
     "patchtst_etth2_720": (0.011, True),
+    "patchtst_pretrained_etth1_24": (0.016, True),
+    "patchtst_pretrained_etth1_48": (0.017, True),
 }
 
 
@@ -26,7 +28,8 @@ GATES = {
 def test_recipe_is_complete(name):
     recipe = load_recipe(name)
     model = forecaster_class(recipe.model)()
-    assert set(recipe.params) <= set(model.get_params()) - {"horizon", "device", "verbose"}
+    parameters = set(model.get_params()) - {"horizon", "device", "verbose"}
+    assert set(recipe.params) <= parameters and set(recipe.pretrain or {}) <= parameters
     assert recipe.cells and recipe.title
     for cell in recipe.cells:
         if cell.baseline:
@@ -115,6 +118,26 @@ def test_fit_sees_the_validation_rows_and_nothing_after(published_data, monkeypa
     monkeypatch.setattr(cls, "fit", spy)
     next(run_recipe(dataclasses.replace(recipe), {"max_steps": 1}))
     assert seen == {"rows": 11520, "validation": 2880}
+
+
+def test_pretraining_has_parameters_of_its_own_and_the_same_rows(published_data, monkeypatch):
+    recipe = load_recipe("patchtst_pretrained_etth1_48")
+    cls, seen = forecaster_class("PatchTST"), {}
+    for name in ("pretrain", "fit"):
+
+        def spy(self, df, y=None, name=name):
+            seen[name] = (len(df), self.horizon, self.device, self.get_params())
+            return self
+
+        monkeypatch.setattr(cls, name, spy)
+    monkeypatch.setattr(
+        "tsar.evaluation.recipes.evaluate", lambda *_, **__: {"mse": 1, "mae": 1, "n_windows": 2}
+    )
+    assert recipe.pretrain
+    next(run_recipe(recipe, {"device": "cpu"}))
+    for name, params in (("pretrain", recipe.params | recipe.pretrain), ("fit", recipe.params)):
+        assert list(seen) == ["pretrain", "fit"] and seen[name][:3] == (11520, 48, "cpu")
+        assert params.items() <= seen[name][3].items()
 
 
 @pytest.mark.slow

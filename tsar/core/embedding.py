@@ -16,7 +16,9 @@ def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0)
     x : Tensor of shape (B, L, C)
     patch_length, stride : int
     end_padding : int, default 0
-        How often the last value is repeated at the end first.
+        How often the last value is repeated at the end first. Without it the patches
+        end with the window, and the oldest steps are left out where patches do not
+        cover all of them.
 
     Returns
     -------
@@ -27,6 +29,8 @@ def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0)
     if end_padding:
         tail = series[:, -1:].expand(-1, end_padding)
         series = torch.cat([series, tail], dim=1)
+    else:
+        series = series[:, (series.shape[1] - patch_length) % stride :]
     return series.unfold(1, patch_length, stride)
 
 
@@ -79,7 +83,11 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed windows (B, L, C) as tokens (B * C, P, D)."""
-        return self.project(cut_patches(x, self.patch_length, self.stride, self.end_padding))
+        return self.project(self.cut(x))
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Cut windows (B, L, C) into the patches (B * C, P, patch_length) to embed."""
+        return cut_patches(x, self.patch_length, self.stride, self.end_padding)
 
     def mask(self, observed: Tensor) -> Tensor:
         """Say which patches hold an observed step: (B, L, C) to (B * C, P).
@@ -87,8 +95,7 @@ class PatchEmbedding(nn.Module):
         A series without any observed step keeps all its patches, so that
         attention always has something to attend to.
         """
-        patches = cut_patches(observed, self.patch_length, self.stride, self.end_padding)
-        seen = patches.any(dim=-1)
+        seen = self.cut(observed).any(dim=-1)
         return seen | ~seen.any(dim=-1, keepdim=True)
 
 

@@ -63,6 +63,9 @@ class Recipe:
         Parameters of the forecaster, the horizon left out.
     cells : tuple of Cell
         Run one after the other; those of one horizon share a fresh model.
+    pretrain : dict or None
+        Parameters that differ while the model is pre-trained on the rows it is then fitted
+        on; None fits without pre-training.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Recipe:
     model: str
     params: dict[str, Any]
     cells: tuple[Cell, ...]
+    pretrain: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
             for horizon in group["horizons"]
             for cell in _cells(path.stem, group, horizon)
         ),
+        pretrain=content.get("pretrain"),
     )
 
 
@@ -213,11 +218,13 @@ def run_recipe(
     tuple of Result
         MSE and MAE of one cell, as soon as they are known.
     """
-    params = {**recipe.params, **(overrides or {})}
+    overrides = overrides or {}
+    params = {**recipe.params, **overrides}
+    pretrain = None if recipe.pretrain is None else {**recipe.pretrain, **overrides}
     last: Cell | None = None
     for cell in recipe.cells:
         if last is None or not _alike(last, cell):
-            errors, seconds = _measure(recipe.model, params, cell)
+            errors, seconds = _measure(recipe.model, params, cell, pretrain)
         last = cell
         if cell.baseline:
             found, _ = _measure(cell.published.model, {}, cell)
@@ -238,7 +245,9 @@ def _alike(one: Cell, other: Cell) -> bool:
     )
 
 
-def _measure(name: str, params: dict[str, Any], cell: Cell) -> tuple[dict[str, float], float]:
+def _measure(
+    name: str, params: dict[str, Any], cell: Cell, pretrain: dict[str, Any] | None = None
+) -> tuple[dict[str, float], float]:
     """Fit a model and measure it by the protocol of a cell; return the seconds as well."""
     card, frame = load_card(cell.dataset), load_dataset(cell.dataset)
     split = card.borders
@@ -248,7 +257,11 @@ def _measure(name: str, params: dict[str, Any], cell: Cell) -> tuple[dict[str, f
     if "validation_size" in model.get_params():
         model.set_params(validation_size=split.val_end - split.train_end)
     model.set_params(**params)
-    model.fit(frame.iloc[: split.val_end])
+    rows = frame.iloc[: split.val_end]
+    if pretrain is not None:
+        for_fit = model.get_params()
+        model.set_params(**pretrain).pretrain(rows).set_params(**for_fit)
+    model.fit(rows)
     errors = evaluate(
         model,
         frame,

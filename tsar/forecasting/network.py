@@ -30,7 +30,7 @@ from tsar.forecasting.covariates import CovariatePathway, CovariateSpec
 from tsar.learned import Learned
 from tsar.params import Interval
 from tsar.training.device import resolve_device
-from tsar.training.loop import TrainingOptions, TrainingResult, train
+from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource, train
 from tsar.training.losses import Loss, make_loss
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainingState
@@ -315,21 +315,10 @@ class NetworkForecaster(Forecaster):
         if go_on:
             self._check_same_covariates(coding)
         panel = panel.coded(coding) if coding else panel
-        measured = Scaling.measure(panel.values, panel.offsets, stop)
-        # What was not observed in its training part, or did not move there, is measured over
-        # all of its rows, as it would be if it were a new series.
-        whole = Scaling.measure(panel.values, panel.offsets, panel.offsets[1:])
-        unknown, constant = np.isnan(measured.mean), measured.scale == 0
-        remembered = measured.replaced(unknown | constant, whole)
-        measured = measured.replaced(unknown, whole)
-        pooled = measured.pooled()
-        scaling = measured
-        if not self._standardises:
-            pooled = replace(pooled, scale=np.ones_like(pooled.scale))
-            scaling, remembered = measured.without_change(), remembered.without_change()
-        tensors = self._tensors(panel, scaling.filled(pooled), device, coding)
+        scaling, remembered, pooled = self._training_scaling(panel, stop)
+        tensors = self._tensors(panel, scaling, device, coding)
         training, validation = self._windows(tensors, panel, held_out)
-        seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
+        seed = self._draw_seed()
         spec = NetworkSpec(
             int(self.context_length),
             int(self.horizon),
@@ -343,7 +332,10 @@ class NetworkForecaster(Forecaster):
         state: TrainingState | None = None
         if go_on:
             network, state = self._continued(network, panel), self._training_state
-        result = self._train(network, training, validation, loss, device, seed, state)
+        options = self._training_options
+        result = self._train(
+            network, training, validation, loss, options, device=device, seed=seed, state=state
+        )
         self._fitted_levels = tuple(getattr(loss, "levels", ()))
         self._training_state: TrainingState = result.state
         self.module_ = network
@@ -352,6 +344,21 @@ class NetworkForecaster(Forecaster):
         self.device_, self.seed_ = str(device), seed
         self.interrupted_ = result.interrupted
         return Learned(remembered, pooled, spec.context_length, coding)
+
+    def _training_scaling(self, panel: Panel, stop: np.ndarray) -> tuple[Scaling, Scaling, Scaling]:
+        """Measure the rows ``offsets[s]:stop[s]``: to train with, to remember, and pooled."""
+        measured = Scaling.measure(panel.values, panel.offsets, stop)
+        # What was not observed in its training part, or did not move there, is measured over
+        # all of its rows, as it would be if it were a new series.
+        whole = Scaling.measure(panel.values, panel.offsets, panel.offsets[1:])
+        unknown, constant = np.isnan(measured.mean), measured.scale == 0
+        remembered = measured.replaced(unknown | constant, whole)
+        measured = measured.replaced(unknown, whole)
+        pooled = measured.pooled()
+        if not self._standardises:
+            pooled = replace(pooled, scale=np.ones_like(pooled.scale))
+            measured, remembered = measured.without_change(), remembered.without_change()
+        return measured.filled(pooled), remembered, pooled
 
     def _check_same_covariates(self, coding: CovariateCoding) -> None:
         """Refuse to continue with other columns than those the network was trained on."""
@@ -364,6 +371,9 @@ class NetworkForecaster(Forecaster):
                 f"{self._name}: training cannot continue because the covariates changed since the "
                 f"last fit; restore them, or fit with warm_start=False"
             )
+
+    def _draw_seed(self) -> int:
+        return secrets.randbits(63) if self.random_state is None else int(self.random_state)
 
     def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
         with seeded(seed):
@@ -431,17 +441,9 @@ class NetworkForecaster(Forecaster):
         # A copy: what fails on the way leaves the fitted network as it was.
         return copy.deepcopy(self.module_)
 
-    def _train(
-        self,
-        network: nn.Module,
-        training: Windows,
-        validation: Windows | None,
-        loss: Loss,
-        device: torch.device,
-        seed: int,
-        state: TrainingState | None,
-    ) -> TrainingResult:
-        options = TrainingOptions(
+    @property
+    def _training_options(self) -> TrainingOptions:
+        return TrainingOptions(
             max_epochs=self.max_epochs,
             max_steps=self.max_steps,
             batch_size=self.batch_size,
@@ -456,6 +458,20 @@ class NetworkForecaster(Forecaster):
             precision=self.precision,
             verbose=self.verbose,
         )
+
+    def _train(
+        self,
+        network: nn.Module,
+        training: WindowSource,
+        validation: WindowSource | None,
+        loss: Loss,
+        options: TrainingOptions,
+        *,
+        device: torch.device,
+        seed: int,
+        state: TrainingState | None = None,
+    ) -> TrainingResult:
+        """Run the training loop, naming the estimator in what it reports."""
         try:
             result = train(
                 network, training, validation, loss, options, device=device, seed=seed, state=state

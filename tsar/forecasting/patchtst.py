@@ -1,7 +1,7 @@
 """PatchTST: a transformer over patches of each series."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -15,7 +15,8 @@ from tsar.core.output import Output
 from tsar.core.position import LearnedPosition
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
-from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.network import NetworkSpec
+from tsar.forecasting.patch_pretraining import PatchNetwork, PretrainedForecaster
 from tsar.params import Interval, check_choice
 
 __all__ = ["PatchTST", "PatchTSTNetwork"]
@@ -24,7 +25,7 @@ Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
 
 
-class PatchTSTNetwork(nn.Module):
+class PatchTSTNetwork(PatchNetwork):
     """The supervised network of PatchTST; every variate is a series of its own.
 
     Windows are normalised one by one (RevIN), cut into patches, embedded, given
@@ -58,6 +59,8 @@ class PatchTSTNetwork(nn.Module):
     Nie et al., "A time series is worth 64 words: long-term forecasting with
     transformers", ICLR 2023, section 3.1.
     """
+
+    BACKBONE = ("embedding", "position", "dropout", "encoder")
 
     def __init__(
         self,
@@ -121,15 +124,18 @@ class PatchTSTNetwork(nn.Module):
         batch, _, n_variates = inputs.target.shape
         x, location, scale = self.revin(inputs.target, inputs.observed)
         mask = None if inputs.observed is None else self.embedding.mask(inputs.observed)
-        tokens = self.dropout(self.position(self.embedding(x)))  # (B * C, P, D)
-        tokens = self.encoder(tokens, mask=mask)
+        tokens = self.encode(self.embedding(x), mask)
         raw = self.head_dropout(self.head(tokens.flatten(1)))  # (B * C, H * Q)
         raw = raw.view(batch, n_variates, self.horizon, -1).transpose(1, 2)
         return self.output(raw, location, scale)
 
+    def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encode embedded patches (B * C, P, D); ``mask`` (B * C, P) says which to read."""
+        return self.encoder(self.dropout(self.position(tokens)), mask=mask)
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class PatchTST(NetworkForecaster):
+class PatchTST(PretrainedForecaster):
     """PatchTST: a transformer over patches, each variate a series of its own.
 
     The defaults are the authors' for small data sets such as ETTh1; for large ones they
@@ -183,6 +189,12 @@ class PatchTST(NetworkForecaster):
     residual_attention: bool = True
     mixer: str = "attention"
     end_padding: bool = True
+
+    _architecture: ClassVar = (
+        *("context_length", "patch_length", "stride", "end_padding"),
+        *("d_model", "n_heads", "d_ff", "n_layers"),
+        *("norm", "pre_norm", "residual_attention", "mixer"),
+    )
 
     def _check_consistency(self) -> None:
         super()._check_consistency()

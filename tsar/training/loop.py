@@ -18,7 +18,15 @@ from tsar.training.optim import make_optimizer, make_schedule, set_learning_rate
 from tsar.training.seeding import make_generator
 from tsar.training.state import TrainingState, capture_optimizer, restore_optimizer
 
-__all__ = ["TrainingOptions", "TrainingResult", "compare", "evaluate", "penalise", "train"]
+__all__ = [
+    "TrainingOptions",
+    "TrainingResult",
+    "WindowSource",
+    "compare",
+    "evaluate",
+    "penalise",
+    "train",
+]
 
 logger = logging.getLogger("tsar")
 

@@ -1,0 +1,444 @@
+"""Self-supervised pre-training of networks over patches: hide patches and reconstruct them.
+
+Dimension letters: B windows in a batch, L context steps, C variates, P patches, D width of a
+token.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from tsar.core.dropout import Dropout
+from tsar.core.embedding import PatchEmbedding
+from tsar.core.norm import RevIN
+from tsar.core.output import PointOutput
+from tsar.data.covariates import CovariateCoding
+from tsar.data.windows import Windows
+from tsar.exceptions import ParameterError
+from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.params import Interval
+from tsar.training.device import resolve_device
+from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource
+from tsar.training.losses import Loss, MSELoss
+from tsar.training.seeding import make_generator, seeded
+from tsar.training.state import TrainingState
+
+__all__ = ["PatchNetwork", "PretrainedForecaster"]
+
+
+def draw_hidden(n_series: int, n_patches: int, n_hidden: int, generator: torch.Generator) -> Tensor:
+    """Choose ``n_hidden`` patches of every series, each choice as likely as any other.
+
+    Parameters
+    ----------
+    n_series, n_patches, n_hidden : int
+    generator : torch.Generator
+        On the CPU, so that the choice is the same on every device.
+
+    Returns
+    -------
+    bool Tensor of shape (n_series, n_patches)
+        True where a patch is hidden.
+    """
+    order = torch.rand(n_series, n_patches, generator=generator).argsort(dim=1)
+    hidden = torch.zeros(n_series, n_patches, dtype=torch.bool)
+    return hidden.scatter_(1, order[:, :n_hidden], True)
+
+
+@dataclass(frozen=True)
+class MaskedPatches:
+    """What the network sees of a batch: patches (B * C, P, patch_length), 0 where hidden,
+    and which of them hold an observation, (B * C, P) or None.
+    """
+
+    patches: Tensor
+    readable: Tensor | None
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """A batch of the reconstruction task, in the form of :class:`tsar.data.windows.Batch`.
+
+    Parameters
+    ----------
+    inputs : MaskedPatches
+    target : Tensor of shape (B * C, P, patch_length)
+        All patches of the normalised windows.
+    observed : bool Tensor of the same shape
+        True where a hidden patch was measured, which is what the loss counts.
+    scale : None
+        Errors are those of normalised windows.
+    """
+
+    inputs: MaskedPatches
+    target: Tensor
+    observed: Tensor
+    scale: None = None
+
+
+class MaskedWindows:
+    """Windows as a reconstruction task: some patches hidden, and what they were.
+
+    Each window and variate is normalised (RevIN) and cut into patches; ``n_hidden`` of them,
+    drawn for every variate anew, are set to 0.
+
+    Parameters
+    ----------
+    windows : Windows
+        Their futures are not read.
+    embedding : PatchEmbedding
+        Says how to cut.
+    n_hidden : int
+        Patches to hide of each window and variate.
+    seed : int
+        Of the choice.
+    fixed : bool, default False
+        Whether a batch of the same windows always hides the same patches, as validation
+        needs; otherwise every batch draws on.
+
+    References
+    ----------
+    Nie et al., "A time series is worth 64 words", ICLR 2023, section 3.2.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        *,
+        embedding: PatchEmbedding,
+        n_hidden: int,
+        seed: int,
+        fixed: bool = False,
+    ) -> None:
+        self.windows = windows
+        self.embedding = embedding
+        self.n_hidden = n_hidden
+        self.seed = seed
+        self.fixed = fixed
+        self.generator = make_generator(seed)
+        self.revin = RevIN()
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def batch(self, index: Tensor) -> MaskedBatch:
+        """Cut and mask the windows with the given numbers, an int Tensor of shape (B,)."""
+        inputs = self.windows.batch(index).inputs
+        normalised, _, _ = self.revin(inputs.target, inputs.observed)
+        patches = self.embedding.cut(normalised)
+        if self.fixed:
+            self.generator.manual_seed(self.seed + int(index[0]))
+        n_series, n_patches, _ = patches.shape
+        hidden = draw_hidden(n_series, n_patches, self.n_hidden, self.generator)
+        hidden = hidden.to(patches.device).unsqueeze(-1)
+        counted, readable = hidden.expand_as(patches), None
+        if inputs.observed is not None:
+            counted = counted & self.embedding.cut(inputs.observed)
+            readable = self.embedding.mask(inputs.observed)
+        return MaskedBatch(MaskedPatches(patches * ~hidden, readable), patches, counted)
+
+
+class PatchNetwork(nn.Module):
+    """A forecasting network whose parts below the head can be pre-trained.
+
+    Attributes
+    ----------
+    embedding : PatchEmbedding
+    BACKBONE : tuple of str
+        Names of the modules below the head.
+    """
+
+    BACKBONE: ClassVar[tuple[str, ...]]
+    embedding: PatchEmbedding
+    _frozen = False
+
+    def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Encode embedded patches (B * C, P, D); ``mask`` (B * C, P) says which to read."""
+        raise NotImplementedError
+
+    def backbone_weights(self) -> dict[str, Tensor]:
+        """Copy the weights below the head to the CPU."""
+        return {
+            name: weight.detach().cpu().clone()
+            for name, weight in self.state_dict().items()
+            if name.split(".")[0] in self.BACKBONE
+        }
+
+    def load_backbone(self, weights: dict[str, Tensor]) -> None:
+        """Take the weights that :meth:`backbone_weights` copied, and keep the head."""
+        self.load_state_dict({**self.state_dict(), **weights})
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or evaluation; what is frozen stays in evaluation."""
+        super().train(mode)
+        if self._frozen:
+            for name in self.BACKBONE:
+                getattr(self, name).eval()
+        return self
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Keep everything below the head as it is: no gradient, statistics or dropout."""
+        self._freeze(True)
+        try:
+            yield
+        finally:
+            self._freeze(False)
+
+    def _freeze(self, frozen: bool) -> None:
+        self._frozen = frozen
+        for name in self.BACKBONE:
+            getattr(self, name).requires_grad_(not frozen)
+
+
+class PatchReconstruction(nn.Module):
+    """The network of the pre-training: a linear map from every token back to its patch.
+
+    Parameters
+    ----------
+    network : PatchNetwork
+        Its own head is not used.
+    dropout : float
+        Of the tokens before the map.
+
+    References
+    ----------
+    Nie et al., "A time series is worth 64 words", ICLR 2023, section 3.2.
+    """
+
+    def __init__(self, network: PatchNetwork, *, dropout: float) -> None:
+        super().__init__()
+        self.network = network
+        self.dropout = Dropout(dropout)
+        project = network.embedding.project
+        self.head = nn.Linear(project.out_features, project.in_features)
+
+    def forward(self, inputs: MaskedPatches) -> Tensor:
+        """Reconstruct all patches, (B * C, P, patch_length)."""
+        tokens = self.network.embedding.project(inputs.patches)
+        tokens = self.network.encode(tokens, inputs.readable)
+        return self.head(self.dropout(tokens))
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Pre-trained weights, and the parameters of the estimator that they belong to."""
+
+    weights: dict[str, Tensor]
+    parameters: dict[str, Any]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PretrainedForecaster(NetworkForecaster):
+    """A forecaster whose network can learn from patches before it learns to forecast.
+
+    Parameters
+    ----------
+    mask_ratio : float, default 0.4
+        Share of the patches that ``pretrain`` hides.
+    fine_tuning : {"end_to_end", "linear_probe"}, default "end_to_end"
+        What ``fit`` trains after ``pretrain``: first the head alone for ``head_epochs`` and
+        then everything at half the learning rate, or nothing but the head.
+    head_epochs : int, default 10
+        Epochs of "end_to_end" for the head; ``max_epochs`` follow for everything.
+    """
+
+    mask_ratio: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.4
+    fine_tuning: Literal["end_to_end", "linear_probe"] = "end_to_end"
+    head_epochs: Annotated[int, Interval(0)] = 10
+
+    # Parameters that pre-trained weights belong to.
+    _architecture: ClassVar[tuple[str, ...]]
+
+    # ------------------------------------------------------------- pre-training
+
+    # The caller may have turned gradients off around it.
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def pretrain(self, df: Any) -> Self:
+        """Train the network below its head to reconstruct hidden patches of ``df``.
+
+        Afterwards ``fit`` starts from these weights, each time anew, on any data: only the
+        parameters that shape the network have to stay (``context_length``, ``d_model`` and
+        so on), the variates, the horizon and the training parameters may change.
+        ``clone(model)`` has no pre-trained weights, and so have the models of a grid search.
+
+        The training parameters are those of ``fit``; use ``set_params`` between the two.
+        The loss is the squared error of the hidden patches of windows normalised one by one
+        (RevIN). A validation tail is held out as in ``fit``, with the same patches hidden at
+        every validation. Covariates and the calendar are not read.
+
+        Parameters
+        ----------
+        df : DataFrame or Series
+            As in ``fit``; it need not be what is forecast later.
+
+        Returns
+        -------
+        self
+            With ``pretrain_history_``, which has ``train_loss`` and ``val_loss`` of the
+            hidden patches, ``learning_rate`` and ``seconds`` of every epoch. What was
+            fitted before is still there until the next ``fit``.
+
+        Raises
+        ------
+        ParameterError
+            A parameter is outside its constraint, patches overlap, or ``mask_ratio`` hides
+            none or all of them.
+        DataError
+            The frame has faults: one error names all of them.
+        TrainingError
+            The loss is no longer finite.
+
+        References
+        ----------
+        Nie et al., "A time series is worth 64 words: long-term forecasting with
+        transformers", ICLR 2023, section 3.2.
+        """
+        panel = self._read_training(df)
+        n_hidden = self._n_hidden()
+        device = resolve_device(self.device)
+        held_out = self._validation_rows(panel)
+        scaling, _, _ = self._training_scaling(panel, panel.offsets[1:] - held_out)
+        tensors = self._tensors(panel, scaling, device, CovariateCoding())
+        training, validation = self._windows(tensors, panel, held_out)
+        seed = self._draw_seed()
+        spec = NetworkSpec(
+            int(self.context_length), int(self.horizon), panel.n_variates, PointOutput()
+        )
+        network = _patch_network(super()._seeded_network(spec, seed))
+        with seeded(seed):
+            task = PatchReconstruction(network, dropout=self.dropout).to(self._dtype)
+        hide = partial(MaskedWindows, embedding=network.embedding, n_hidden=n_hidden, seed=seed)
+        result = super()._train(
+            task,
+            hide(training),
+            None if validation is None else hide(validation, fixed=True),
+            MSELoss(),
+            self._training_options,
+            device=device,
+            seed=seed,
+        )
+        self._backbone = Backbone(
+            network.backbone_weights(), {name: getattr(self, name) for name in self._architecture}
+        )
+        self.pretrain_history_ = {
+            name: values for name, values in result.history.items() if name != "val_mae"
+        }
+        if not self.__sklearn_is_fitted__():
+            self._fitted_parameters = self.get_params(deep=False)
+        return self
+
+    def _n_hidden(self) -> int:
+        """Return how many patches to hide, provided that hiding them is a task."""
+        if self.stride < self.patch_length:
+            raise ParameterError(
+                f"{self._name}: pretrain needs patches that do not overlap: stride must be at "
+                f"least patch_length={self.patch_length}, got {self.stride}; set both alike"
+            )
+        if self.end_padding:
+            raise ParameterError(
+                f"{self._name}: pretrain needs patches that do not overlap: end_padding must be "
+                f"False, got True; set end_padding=False"
+            )
+        n_patches = (self.context_length - self.patch_length) // self.stride + 1
+        n_hidden = round(self.mask_ratio * n_patches)
+        if not 0 < n_hidden < n_patches:
+            raise ParameterError(
+                f"{self._name}: mask_ratio must hide at least one of {n_patches} patches and leave "
+                f"one, got {self.mask_ratio}, which hides {n_hidden}; change it, or make "
+                f"context_length longer or patch_length shorter"
+            )
+        return n_hidden
+
+    # --------------------------------------------------------------- fine-tuning
+
+    def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
+        network = super()._seeded_network(spec, seed)
+        if self._is_pretrained:
+            for name, value in self._backbone.parameters.items():
+                if getattr(self, name) != value:
+                    raise ParameterError(
+                        f"{self._name}: {name} must be {value!r} as in pretrain, got "
+                        f"{getattr(self, name)!r}; restore it, pretrain again, or take "
+                        f"clone(model), which is not pre-trained"
+                    )
+            _patch_network(network).load_backbone(self._backbone.weights)
+        return network
+
+    def _train(
+        self,
+        network: nn.Module,
+        training: WindowSource,
+        validation: WindowSource | None,
+        loss: Loss,
+        options: TrainingOptions,
+        *,
+        device: torch.device,
+        seed: int,
+        state: TrainingState | None = None,
+    ) -> TrainingResult:
+        """Train a pre-trained network as ``fine_tuning`` says, any other as a whole."""
+        run = partial(super()._train, network, training, validation, loss, device=device, seed=seed)
+        if not self._is_pretrained:
+            return run(options, state=state)
+        if self.fine_tuning == "linear_probe":
+            with _patch_network(network).frozen():
+                return run(options, state=state)
+        if state is None and self.head_epochs:
+            with _patch_network(network).frozen():
+                result = run(replace(options, max_epochs=self.head_epochs))
+            done = result.state.step
+            if result.interrupted or done == options.max_steps:
+                return result
+            if options.max_steps is not None:
+                options = replace(options, max_steps=options.max_steps - done)
+            # From the best weights so far, with another optimiser and schedule.
+            state = replace(result.state, step=0, stale=0, optimizer={}, weights={})
+        return run(replace(options, learning_rate=options.learning_rate / 2), state=state)
+
+    # -------------------------------------------------------------- persistence
+
+    @property
+    def _is_pretrained(self) -> bool:
+        return hasattr(self, "_backbone")
+
+    def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        record: dict[str, Any] = {}
+        tensors: dict[str, Tensor] = {}
+        if self.__sklearn_is_fitted__() or not self._is_pretrained:
+            record, tensors = super()._learned_state()
+        if self._is_pretrained:
+            record["pretraining"] = {
+                "parameters": self._backbone.parameters,
+                "history": self.pretrain_history_,
+            }
+            tensors |= {f"backbone.{name}": w for name, w in self._backbone.weights.items()}
+        return record, tensors
+
+    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        if "data" in record:
+            super()._restore_learned_state(record, tensors)
+        else:
+            self._fitted_parameters = self.get_params(deep=False)
+        if "pretraining" in record:
+            prefix = "backbone."
+            self._backbone = Backbone(
+                {
+                    name.removeprefix(prefix): weight
+                    for name, weight in tensors.items()
+                    if name.startswith(prefix)
+                },
+                record["pretraining"]["parameters"],
+            )
+            self.pretrain_history_ = record["pretraining"]["history"]
+
+
+def _patch_network(network: nn.Module) -> PatchNetwork:
+    """Find the network over patches in what may have been built around it."""
+    return next(part for part in network.modules() if isinstance(part, PatchNetwork))
