@@ -54,8 +54,13 @@ SMALL = {
     **{"patch_length": 8, "stride": 4, "d_model": 8, "n_heads": 2, "d_ff": 12, "n_layers": 2},
     **{"segment_length": 4, "kernel": 5, "season_length": 12, "random_state": 0, "device": "cpu"},
 }
+# Most schedules depend on how long training lasts, and so do then the first epochs.
+STEADY = {"learning_rate_schedule": "constant"}
 # Enough to learn what a covariate does.
-ABLE = {"max_epochs": 20, "learning_rate": 5e-3, "d_model": 16, "d_ff": 32, "random_state": 0}
+ABLE = {
+    **{"max_epochs": 20, "learning_rate": 5e-3, **STEADY},
+    **{"d_model": 16, "d_ff": 32, "random_state": 0},
+}
 
 
 def all_forecasters() -> list[type[Forecaster]]:
@@ -440,7 +445,8 @@ def check_bad_input(estimator: Forecaster) -> None:
 
 def check_early_stopping(estimator: Forecaster) -> None:
     """The weights kept are those of the best validation."""
-    short_tail = clone(estimator).set_params(max_epochs=4, patience=2, early_stopping=True)
+    steady = clone(estimator).set_params(early_stopping=True, **STEADY)
+    short_tail = steady.set_params(max_epochs=4, patience=2)
     fitted = short_tail.fit(_wide())
     losses = fitted.history_["val_loss"]
     assert len(losses) == fitted.n_epochs_ <= 4
@@ -451,8 +457,9 @@ def check_early_stopping(estimator: Forecaster) -> None:
 
 def check_continued_training(estimator: Forecaster) -> None:
     """Twice two epochs are four epochs, also over a saved model."""
-    whole = clone(estimator).set_params(early_stopping=False, max_epochs=4).fit(_wide())
-    half = clone(estimator).set_params(early_stopping=False, max_epochs=2).fit(_wide())
+    steady = clone(estimator).set_params(early_stopping=False, **STEADY)
+    whole = clone(steady).set_params(max_epochs=4).fit(_wide())
+    half = clone(steady).set_params(max_epochs=2).fit(_wide())
     with tempfile.TemporaryDirectory() as folder:
         half.save(Path(folder) / "model")
         stored = load(Path(folder) / "model")

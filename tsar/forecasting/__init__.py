@@ -4,6 +4,7 @@ A name in ``__all__`` is a forecaster: the checks, the API pages and the command
 it here.
 """
 
+from tsar.forecasting.arnet import ARNet
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.itransformer import iTransformer
@@ -13,6 +14,7 @@ from tsar.forecasting.patchtst import PatchTST
 from tsar.forecasting.smamba import SMamba
 
 __all__ = [
+    "ARNet",
     "AutoTimes",
     "DLinear",
     "NLinear",
