@@ -1,6 +1,7 @@
 """The command line says and does what the Python API does."""
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -146,6 +147,83 @@ def test_refused_file_names_the_fault(csv, tmp_path, run):
     csv.write_text("".join(lines[:50] + lines[51:]))
     code, _, errors = run("forecast", csv, "--model", "Naive", "--horizon", 3)
     assert code == 1 and "gap" in errors and "2024-03-01 01:00" in errors
+
+
+PYTHON = re.compile(r"\bdf\b|\bpd\.|_column=|target=|dayfirst|freq='|gaps='|\.as\w+\(|the frame\b")
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ("day,load\n01/02/2024,1\n01/03/2024,2\n01/04/2024,3", [], "--time-format, such as %d/%m"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2", [], "state it: --set freq=h"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2", ["--target", "lod"], "--target: the file has no"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2", ["--id", "shop"], "--id: the file has no column"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2", ["--time", "d"], "--time: the file has no column"),
+        ("day,load\nmon,1\ntue,2", ["--time", "day"], "name its format with --time-format"),
+        ("day,load\n1.5,1\n2.5,2", ["--time", "day"], "name its format with --time-format"),
+        ("day,load\n20240131,1\n20240201,2\n20240202,3", ["--time", "day"], "--time-format %Y%m%d"),
+        ("day\n2024-01-01\n2024-01-02", [], "name it with --target"),
+        ("day,load\n", ["--time", "day"], "the file has no rows"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-03,inf", [], "leave the cell empty"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-02,2", ["--set", "freq=D"], "with --id if"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-04,2", ["--set", "freq=D"], "gaps=mask"),
+        ("day,load\n2024-01-01,1\n2024-01-02,x\n2024-01-03,2", [], "columns to forecast with --t"),
+        (
+            "day,load\n2024-01-01T00:00+01:00,1\n2024-01-02T00:00+01:00,2\n2024-01-03T00:00+02:00,2",
+            [],
+            "write all times with the same offset from UTC",
+        ),
+        (
+            "day,load\n2024-01-01,1\n2024-01-02,2\nnever,2",
+            [],
+            "unparsable timestamp: repair or rem",
+        ),
+        (
+            "day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-03,3",
+            ["--future", "f.csv"],
+            "--set future_covariates=",
+        ),
+    ],
+)
+def test_errors_name_options(rows, options, message, tmp_path, monkeypatch, run):
+    """Who has a file and a shell cannot call the methods of a frame."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.csv").write_text(rows)
+    (tmp_path / "f.csv").write_text(rows)
+    code, printed, errors = run(
+        *("forecast", "data.csv", "--model", "Naive", "--horizon", 2, *options)
+    )
+    assert (code, printed) == (1, "")
+    assert message in errors and not PYTHON.search(errors), errors
+
+
+def test_missing_future_covariates_are_asked_for_in_a_file(csv, run):
+    code, _, errors = run(
+        *("forecast", csv, "--model", "NLinear", "--horizon", 3, *FAST),
+        *("--target", "load", "--set", "future_covariates=price"),
+    )
+    assert code == 1 and "give them in a file with --future" in errors
+    assert not PYTHON.search(errors)
+
+
+def test_times_are_written_as_their_format_says(tmp_path, run):
+    path = tmp_path / "data.csv"
+    path.write_text("day;load\n" + "".join(f"{d:02}/01/2024;{d},5\n" for d in range(1, 12)))
+    code, printed, _ = run(
+        *("forecast", path, "--model", "Naive", "--horizon", 2, "--time-format", "%d/%m/%Y")
+    )
+    assert code == 0 and printed == "day,load\n12/01/2024,11.5\n13/01/2024,11.5\n"
+
+
+@pytest.mark.parametrize("out", ["forecast.xlsx", "data.csv", "forecast"])
+def test_a_file_that_cannot_be_the_result_is_refused_before_training(out, csv, run, monkeypatch):
+    monkeypatch.chdir(csv.parent)
+    monkeypatch.setattr(tsar.Naive, "fit", None)
+    before = csv.read_bytes()
+    code, _, errors = run("forecast", csv, "--model", "Naive", "--horizon", 3, "--out", out)
+    assert code == 1 and errors.count("\n") == 1 and out in errors
+    assert csv.read_bytes() == before and list(csv.parent.iterdir()) == [csv]
 
 
 def test_wrong_usage_exits_with_2(csv, run):

@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 
 from tsar.exceptions import DataError, MissingExtraError
-from tsar.tables import find_time_column, read_table, write_table
+from tsar.tables import (
+    as_csv,
+    check_writable,
+    drop_row_numbers,
+    find_time_column,
+    parse_times,
+    read_table,
+    write_table,
+)
 
 FRAME = pd.DataFrame({"when": ["2024-01-01", "2024-01-02"], "load": [1.1, 1 / 3]})
 
@@ -81,3 +89,109 @@ def test_time_column_is_found(columns, found):
 def test_missing_time_column_lists_the_columns():
     with pytest.raises(DataError, match="--time.*'a', 'b'"):
         find_time_column(pd.DataFrame({"a": [1], "b": ["x"]}))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("day;a;b\nmon;1,5;2\ntue;2,25;3\n", {"a": [1.5, 2.25], "b": [2, 3]}),
+        ("day;a;b\nmon;1.5;2\ntue;2.25;3\n", {"a": [1.5, 2.25], "b": [2, 3]}),
+        ("day\ta\tb\nmon\t1.5\t2\ntue\t2.25\t3\n", {"a": [1.5, 2.25], "b": [2, 3]}),
+        ("day|a|b\nmon|1.5|2\ntue|2.25|3\n", {"a": [1.5, 2.25], "b": [2, 3]}),
+        ('day,"a;x",b\nmon,1.5,2\ntue,2.25,3\n', {"a;x": [1.5, 2.25], "b": [2, 3]}),
+        # A separator at the end of each line, with and without one in the header.
+        ("day,a,b,\nmon,1.5,2,\ntue,2.25,3,\n", {"a": [1.5, 2.25], "b": [2, 3]}),
+        ("day,a,b\nmon,1.5,2,\ntue,2.25,3,\n", {"a": [1.5, 2.25], "b": [2, 3]}),
+        ("\ufeffday;a;b\nmon;1,5;2\ntue;2,25;3\n", {"a": [1.5, 2.25], "b": [2, 3]}),
+    ],
+)
+def test_cells_may_be_separated_in_several_ways(tmp_path, content, expected):
+    path = tmp_path / "table.csv"
+    path.write_text(content, encoding="utf-8")
+    read = read_table(path)
+    assert read.to_dict("list") == {"day": ["mon", "tue"], **expected}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        # Decimal commas between commas: the first cell would have become an index.
+        ("a.csv", b"day,load\nmon,1,5\ntue,2,5\n", "more cells than its header; write decimals"),
+        ("a.csv", "day,l\xe4dt\nmon,1\n".encode("latin-1"), "its text is not UTF-8"),
+        ("a.xlsx", b"PK", "tables are .csv or .parquet files; export it"),
+    ],
+)
+def test_other_files_say_what_to_do(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path / name)
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(DataError, match="is a folder"):
+        read_table(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["f.xlsx", "f", "f.csv.gz", "f.txt"])
+def test_endings_that_are_not_written_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match="the name must end in .csv or .parquet"):
+        check_writable(tmp_path / name)
+    check_writable(tmp_path / "f.CSV")
+
+
+def test_the_input_is_not_overwritten(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    path.write_text("a\n1\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="is the file that is read"):
+        check_writable(path, inputs=[path.relative_to(tmp_path)])
+    check_writable(tmp_path / "other.csv", inputs=[path])
+
+
+def test_parquet_is_known_to_be_missing_beforehand(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tsar\[parquet\]'"):
+        check_writable(tmp_path / "f.parquet")
+
+
+def test_an_index_in_a_parquet_file_is_a_column(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = FRAME.set_index("when")
+    frame.to_parquet(tmp_path / "table.parquet")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "table.parquet"), FRAME)
+
+
+def test_row_numbers_are_no_data(tmp_path):
+    path = tmp_path / "table.csv"
+    FRAME.to_csv(path)
+    read = read_table(path)
+    assert list(drop_row_numbers(read, ["when", None])) == ["when", "load"]
+    assert list(drop_row_numbers(read, ["Unnamed: 0"])) == ["Unnamed: 0", "when", "load"]
+    # Times without a name stay, and get none on the way back.
+    FRAME.set_index("when").rename_axis(None).to_csv(path)
+    read = read_table(path)
+    assert find_time_column(read) == "Unnamed: 0"
+    assert list(drop_row_numbers(read, ["Unnamed: 0"])) == ["Unnamed: 0", "load"]
+    assert as_csv(read) == path.read_text()
+    write_table(read, tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == path.read_text()
+
+
+@pytest.mark.parametrize("text", ["31.01.2024", "01/31/2024", "31/01/2024 10:00", "3 May 2024"])
+def test_any_way_of_writing_times_is_found(text):
+    frame = pd.DataFrame({"name": ["x", "y"], "Datum": [text, text], "load": [1, 2]})
+    assert find_time_column(frame) == "Datum"
+    later = pd.DataFrame({"Datum": ["01.02.2024", "31.01.2024"]})
+    assert find_time_column(later) == "Datum"
+
+
+def test_times_are_read_as_stated():
+    frame = pd.DataFrame({"t": [20240131, 20240201], "load": [1, 2]})
+    read = parse_times(frame, "t", "%Y%m%d")
+    assert list(read["t"]) == [pd.Timestamp("2024-01-31"), pd.Timestamp("2024-02-01")]
+    with pytest.raises(DataError, match="2 times are not written as '%d/%m/%Y', .* '20240131'"):
+        parse_times(frame, "t", "%d/%m/%Y")
+    with pytest.raises(DataError, match="'%Q' cannot be used"):
+        parse_times(frame, "t", "%Q")
+    with pytest.raises(DataError, match=r"no column 'tt' \(did you mean 't'\?\)"):
+        parse_times(frame, "tt", "%Y%m%d")

@@ -2,6 +2,7 @@
 
 import sys
 
+from tsar.advice import for_command_line
 from tsar.exceptions import TsarError
 
 __all__ = ["main"]
@@ -32,5 +33,5 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments, prog_name="tsar")
     except (TsarError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {for_command_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -16,7 +16,15 @@ from tsar.demo import run_demo
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
 from tsar.exceptions import InterruptedWarning
 from tsar.registry import forecaster_class, forecaster_names, parse_parameters
-from tsar.tables import check_writable, find_time_column, read_table, write_table
+from tsar.tables import (
+    as_csv,
+    check_writable,
+    drop_row_numbers,
+    find_time_column,
+    parse_times,
+    read_table,
+    write_table,
+)
 
 __all__ = ["app"]
 
@@ -66,9 +74,15 @@ def forecast(
     model: Annotated[str, typer.Option(help="See `tsar models`.")] = "PatchTST",
     target: Annotated[
         list[str] | None,
-        typer.Option(help="Column to forecast; repeatable. Default: every other column."),
+        typer.Option(
+            help="Column to forecast; repeatable. Default: every other column, with --id y."
+        ),
     ] = None,
     time: Annotated[str | None, typer.Option(help="Column of the time; found if left out.")] = None,
+    time_format: Annotated[
+        str | None,
+        typer.Option(help="How times are written, such as %d/%m/%Y; found if left out."),
+    ] = None,
     series_id: Annotated[
         str | None, typer.Option("--id", help="Column of the series id, if there are several.")
     ] = None,
@@ -83,16 +97,16 @@ def forecast(
     cls = forecaster_class(model)
     params = parse_parameters(cls, settings or [])
     if out is not None:
-        check_writable(out)
+        check_writable(out, inputs=[data] if future is None else [data, future])
     frame = read_table(data)
-    estimator = cls(
-        horizon=horizon,
-        time_column=time or find_time_column(frame),
-        id_column=series_id,
-        target=target or None,
-    )
-    estimator.set_params(**params)
     known = None if future is None else read_table(future)
+    time = time or find_time_column(frame)
+    frame = drop_row_numbers(frame, [time, series_id, *(target or [])])
+    if time_format is not None:
+        frame = parse_times(frame, time, time_format)
+        known = None if known is None else parse_times(known, time, time_format)
+    estimator = cls(horizon=horizon, time_column=time, id_column=series_id, target=target or None)
+    estimator.set_params(**params)
     estimator.check_future(frame, known, horizon)
     with warnings.catch_warnings():
         # An unfinished model is no basis for a file that looks finished.
@@ -103,8 +117,10 @@ def forecast(
             print("Interrupted: nothing was forecast or written", file=sys.stderr)
             raise typer.Exit(130) from None
     result = estimator.predict(horizon=horizon, future=known)
+    if time_format is not None:
+        result[time] = result[time].dt.strftime(time_format)
     if out is None:
-        print(result.to_csv(index=False), end="")
+        print(as_csv(result), end="")
     else:
         write_table(result, out)
 

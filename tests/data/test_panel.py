@@ -471,3 +471,14 @@ def test_skipped_midnight_survives_storage():
     assert list(panel.future_index(9)) == list(stamps[11:])
     record, arrays = panel.to_state()
     assert list(Panel.from_state(record, arrays).future_index(9)) == list(stamps[11:])
+
+
+def test_integers_that_are_dates_are_told_so():
+    days = pd.date_range("2024-01-20", periods=30).strftime("%Y%m%d").astype(int)
+    series = pd.Series(np.arange(30.0), index=days)
+    with pytest.raises(DataError, match=r"such as 20240120, .* format='%Y%m%d'\) makes them dates"):
+        Panel.from_frame(series)
+    # Within one month, and where they are no dates, they are integers like others.
+    assert Panel.from_frame(series[:10]).n_series == 1
+    with pytest.raises(DataError, match="a gap"):
+        Panel.from_frame(pd.Series(1.0, index=[20240101, 20240102, 20240103, 20249999]))

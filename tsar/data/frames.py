@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as dtypes
 
-from tsar.data.timeaxis import read_times
+from tsar.data.timeaxis import AmbiguousDates, read_times
 from tsar.exceptions import DataError
 
-__all__ = ["FrameForm", "Rows", "column_values", "read_rows", "write_frame"]
+__all__ = ["FrameForm", "Rows", "column_values", "holds_times", "read_rows", "write_frame"]
 
 ID, TIME, TARGET = "unique_id", "ds", "y"
 NAMES_SHOWN = 20
@@ -187,7 +187,7 @@ def _read_wide(df: pd.DataFrame, target: Any, roles: dict[str, Sequence[Any]]) -
             f"got an index of dtype {index.dtype}; use df.set_index(...) or convert it"
         )
     if isinstance(index, pd.RangeIndex):
-        name = next((name for name in df.columns if _holds_times(df[name])), None)
+        name = next((name for name in df.columns if holds_times(df[name])), None)
         if name is not None:
             raise DataError(
                 f"the frame has no time index, but its column {name!r} holds times; use "
@@ -206,20 +206,22 @@ def _read_wide(df: pd.DataFrame, target: Any, roles: dict[str, Sequence[Any]]) -
     )
 
 
-def _holds_times(column: pd.Series) -> bool:
-    """Return whether a column looks like the time of a frame that has no time index."""
+def holds_times(column: pd.Series) -> bool:
+    """Return whether a column looks like times: text or objects that are, for the most part."""
     if isinstance(column.dtype, pd.PeriodDtype) or dtypes.is_datetime64_any_dtype(column.dtype):
         return True
     if _is_number(column.dtype) or dtypes.is_bool_dtype(column.dtype):
         return False
-    some = column.iloc[:100].dropna()
+    some = column.dropna().iloc[:100]
     if not len(some) or isinstance(some.iloc[0], numbers.Number):
         return False
     try:
-        read_times(_as_index(some))
+        unread = read_times(_as_index(some)).faults.get("timestamp")
+    except AmbiguousDates:
+        return True
     except DataError:
         return False
-    return True
+    return unread is None or bool(unread.mean() < 0.5)
 
 
 def _read_long(

@@ -18,7 +18,7 @@ from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
 from tsar.data.frequency import Frequency
 from tsar.data.inference import infer_frequency
 from tsar.data.regularity import irregularities, is_regular
-from tsar.data.timeaxis import UNIT, TimeAxis, read_times
+from tsar.data.timeaxis import UNIT, TimeAxis, look_like_dates, read_times
 from tsar.exceptions import DataError
 
 __all__ = ["Panel"]
@@ -485,6 +485,11 @@ class _Reader:
                 accept_gaps=gaps == "mask",
                 lost=self.lost,
             )
+            if found and self.axis.kind == "integer" and look_like_dates(self.stamps):
+                raise DataError(
+                    f"the time column holds integers such as {self.stamps[0]}, which are read as "
+                    f"numbers; pd.to_datetime(times, format='%Y%m%d') makes them dates"
+                )
             for owner, kind, count, first in found:
                 self.faults.add(self.ids[owner], kind, count, self.axis.show(first))
         inferred = freq is None and len(self.ids) > 1

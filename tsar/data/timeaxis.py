@@ -16,7 +16,18 @@ from pandas.api import types as dtypes
 
 from tsar.exceptions import DataError, PersistenceError
 
-__all__ = ["DAY", "UNIT", "TimeAxis", "Times", "Unit", "read_times", "same_zone", "zone_name"]
+__all__ = [
+    "AmbiguousDates",
+    "DAY",
+    "UNIT",
+    "TimeAxis",
+    "Times",
+    "Unit",
+    "look_like_dates",
+    "read_times",
+    "same_zone",
+    "zone_name",
+]
 
 Unit = Literal["s", "ms", "us", "ns"]
 
@@ -27,6 +38,10 @@ LARGEST = 2**63 - 1
 LOOKED_AT = 100
 MONTH_FIRST = re.compile(r"%m([/.-])%d")
 NUMERIC_DATE = re.compile(r"\s*(\d{1,2})[/.-](\d{1,2})[/.-]\d{2,4}")
+
+
+class AmbiguousDates(DataError):
+    """Dates that can be read with the day or with the month first."""
 
 
 @dataclass(frozen=True)
@@ -317,6 +332,14 @@ def _faults(**masks: Any) -> dict[str, np.ndarray]:
     return {kind: mask for kind, mask in named.items() if mask.any()}
 
 
+def look_like_dates(stamps: np.ndarray) -> bool:
+    """Return whether integers are all dates such as 20240131."""
+    if not len(stamps) or stamps.min() < 19000101 or stamps.max() > 21001231:
+        return False
+    texts = pd.Series(stamps).astype(str)
+    return bool(pd.to_datetime(texts, format="%Y%m%d", errors="coerce").notna().all())
+
+
 def _read_categories(times: pd.CategoricalIndex) -> Times:
     """Read each category once."""
     read = read_times(times.categories)
@@ -418,7 +441,7 @@ def _parse(times: pd.Index, style: str, example: str) -> tuple[str, pd.DatetimeI
     elif separator == ".":
         style = day_first
     elif not parsed[day_first].equals(parsed[month_first]):
-        raise DataError(
+        raise AmbiguousDates(
             f"the time column holds text such as {example!r} of which every row can be read with "
             f"the day or with the month first; use pd.to_datetime(..., dayfirst=True) or "
             f"dayfirst=False"

@@ -1,0 +1,86 @@
+"""What is wrong and how to repair it, in terms of the command line.
+
+Errors of the Python API name its parameters and the methods of frames. Who has a file and a
+shell needs the same in options.
+"""
+
+import re
+from collections.abc import Callable
+
+from tsar.exceptions import DataError, TsarError
+
+__all__ = ["for_command_line"]
+
+OPTIONS = {"id_column": "--id", "time_column": "--time", "target": "--target", "future": "--future"}
+# By the kind of a fault, see tsar.data.faults.
+REPAIRS = {
+    "timestamp": "an unparsable timestamp: repair or remove the row, or name the format with "
+    "--time-format",
+    "id": "a missing id: fill it in or remove the row",
+    "time zone": "another time zone: write all times with the same offset from UTC",
+    "duplicate": "a duplicate: remove one of the rows, or add them up; name the column of the id "
+    "with --id if the rows are several series",
+    "gap": "a gap: --set gaps=mask treats missing rows as missing values",
+    "off-grid": "an off-grid timestamp: round it to the grid, or state the step, for example with "
+    "--set freq=h",
+    "frequency": "another frequency: bring the series to one step, or forecast it on its own",
+    "infinite": "an infinite value, or one beyond 1e150: leave the cell empty, which is a missing "
+    "value",
+    "non-numeric": "a value that is no number: repair the cell, or name the columns to forecast "
+    "with --target",
+}
+FORMAT = "name its format with --time-format"
+# In this order: what is said in one phrase comes before the words of it.
+PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (
+        r"use pd\.to_datetime\(\.\.\., dayfirst=True\) or dayfirst=False",
+        f"{FORMAT}, such as %d/%m/%Y",
+    ),
+    (r"convert it with pd\.to_datetime\(\.\.\., utc=True\)", "write all times in one way"),
+    (r"convert it with pd\.to_datetime(\(.*?\))?(, or to integers with \.astype\(int\))?", FORMAT),
+    (r"pass it to the estimator, for example freq='h' or freq='D'", "state it: --set freq=h"),
+    (r"pd\.to_datetime\(times, format='(.*)'\) makes", r"--time-format \1 makes"),
+    (r"\(expected freq='(.*?)'", r"(expected a step of \1"),
+    (r"pass freq=$", "state it: --set freq=h"),
+    (r"use tz_convert or tz_localize first", "write the times of all files in one zone"),
+    (r"fill in .* and pass it as future=", "give them in a file with --future"),
+    (r"make_future_frame\(\d+\) gives a frame .*", "it needs the columns of the data"),
+    (r"name them by future_covariates= before fit", "name them with --set future_covariates=..."),
+    (r"\bthe (frame|data) (has|have)\b", "the file has"),
+    (r"\bthe frame\b", "the file"),
+    (r"\b(id_column|time_column|target): ", lambda match: f"{OPTIONS[match[1]]}: "),
+    (
+        r"\b(?:by |pass )?(id_column|time_column|target|future)=(?!\S*,)('[^']*')?",
+        lambda match: f"with {OPTIONS[match[1]]}",
+    ),
+    (r"\b(?:pass|set|use) (\w+)='([^']*)'", r"use --set \1=\2"),
+    (r"\bgaps='mask'", "--set gaps=mask"),
+]
+
+
+def for_command_line(error: TsarError | OSError) -> str:
+    """Return the message of an error with options in the place of Python.
+
+    Parameters
+    ----------
+    error : TsarError or OSError
+        As the Python API raised it.
+
+    Returns
+    -------
+    str
+        One line, or several for faults of a file.
+    """
+    message = str(error)
+    if not isinstance(error, TsarError):
+        return message
+    faults = error.faults if isinstance(error, DataError) else None
+    if faults is not None:
+        message = message.partition("\nhow to repair:")[0]
+    for pattern, said in PHRASES:
+        message = re.sub(pattern, said, message)
+    if faults is None:
+        return message
+    kinds = set(faults["kind"])
+    repairs = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in kinds]
+    return "\n".join([message, "how to repair:", *repairs])
