@@ -38,6 +38,22 @@ def test_kept_entries_are_scaled_and_the_gradient_uses_the_same_mask():
     torch.testing.assert_close(x.grad, kept.double() / 0.75)
 
 
+@pytest.mark.parametrize("p", [0.0, 0.25])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_adding_equals_dropping_and_then_adding(p, dtype):
+    generator = torch.Generator().manual_seed(2)
+    base, weight = (torch.randn(7, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    x = torch.randn(7, 5, dtype=torch.float64, generator=generator).to(dtype)
+    dropout, results = Dropout(p), []
+    for add in (dropout.add, lambda base, x: base + dropout(x)):
+        dropout.generator = torch.Generator().manual_seed(9)
+        tensors = [base.clone().requires_grad_(), x.clone().requires_grad_()]
+        y = add(*tensors)
+        results.append([y, *torch.autograd.grad((y * weight).sum(), tensors)])
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected)
+
+
 def test_mean_is_kept():
     x = torch.ones(1000, 1000)
     dropout = Dropout(0.3)

@@ -65,11 +65,11 @@ class Block(nn.Module):
         """Return the tokens (B, L, D) and what the mixer hands to the next block."""
         if self.pre_norm:
             mixed, carry = self.mixer.mix(self.mixer_norm(x), mask=mask, carry=carry)
-            x = x + self.mixer_dropout(mixed)
-            return x + self.mlp_dropout(self.mlp(self.mlp_norm(x))), carry
+            x = self.mixer_dropout.add(x, mixed)
+            return self.mlp_dropout.add(x, self.mlp(self.mlp_norm(x))), carry
         mixed, carry = self.mixer.mix(x, mask=mask, carry=carry)
-        x = self.mixer_norm(x + self.mixer_dropout(mixed))
-        return self.mlp_norm(x + self.mlp_dropout(self.mlp(x))), carry
+        x = self.mixer_norm(self.mixer_dropout.add(x, mixed))
+        return self.mlp_norm(self.mlp_dropout.add(x, self.mlp(x))), carry
 
 
 class Encoder(nn.Module):

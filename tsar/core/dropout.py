@@ -79,12 +79,30 @@ class _Drop(torch.autograd.Function):
         ctx.save_for_backward(lanes)
         ctx.bound, ctx.factor = bound, factor
         kept = KeepMask(lanes, bound, factor).ones(torch.empty_like(x))
-        return kept.mul_(factor).mul_(x)
+        return torch.addcmul(x.new_zeros(()), kept, x, value=factor, out=kept)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (lanes,) = ctx.saved_tensors
         return _Drop.apply(grad, lanes, ctx.bound, ctx.factor), None, None, None
+
+
+class _DropAndAdd(torch.autograd.Function):
+    """``base + x * mask * factor`` in one pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, base: Tensor, x: Tensor, lanes: Tensor, bound: int, factor: float
+    ) -> Tensor:
+        ctx.save_for_backward(lanes)
+        ctx.bound, ctx.factor = bound, factor
+        kept = KeepMask(lanes, bound, factor).ones(torch.empty_like(x))
+        return torch.addcmul(base, kept, x, value=factor, out=kept)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (lanes,) = ctx.saved_tensors
+        return grad, _Drop.apply(grad, lanes, ctx.bound, ctx.factor), None, None, None
 
 
 class Dropout(nn.Module):
@@ -129,6 +147,13 @@ class Dropout(nn.Module):
             return x
         mask = self.draw(x.shape, x.device)
         return _Drop.apply(x, mask.lanes, mask.bound, mask.factor)
+
+    def add(self, base: Tensor, x: Tensor) -> Tensor:
+        """Compute ``base + self(x)``, of one shape, in fewer passes over memory."""
+        if not self.active or base.dtype != x.dtype:
+            return base + self(x)
+        mask = self.draw(x.shape, x.device)
+        return _DropAndAdd.apply(base, x, mask.lanes, mask.bound, mask.factor)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

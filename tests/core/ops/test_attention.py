@@ -129,16 +129,6 @@ def test_scores_of_any_size_give_the_same(dtype, masking):
     torch.testing.assert_close(output, expected[0], **tolerance)
 
 
-def test_heads_are_packed_in_values_and_gradients():
-    heads = torch.randn(3, 5, 4, 2, 6, dtype=torch.float64, generator=_seeded(0)).requires_grad_()
-    packed = module.pack_heads(heads)
-    assert len(packed) == 4
-    for part, expected in zip(packed, heads.unbind(2), strict=True):
-        assert torch.equal(part, expected.transpose(1, 2))
-        assert part.mT.is_contiguous()
-    assert torch.autograd.gradcheck(module.pack_heads, heads)
-
-
 @pytest.mark.parametrize("backend", ["reference", *FAST])
 @pytest.mark.parametrize("n_keys", [11, 30])
 def test_nothing_to_attend_to_is_finite(backend, n_keys):

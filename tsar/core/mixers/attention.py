@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tsar.core.dropout import Dropout
 from tsar.core.mixers.base import Mixer
 from tsar.core.ops.attention import attention, pick_backend
-from tsar.core.ops.matmul_attention import pack_heads
+from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
 from tsar.exceptions import ParameterError
 
 __all__ = ["AttentionState", "SoftmaxAttention"]
@@ -88,10 +88,11 @@ class SoftmaxAttention(Mixer):
             # A token that may attend to nothing looks at everything, later tokens too.
             itself = torch.eye(x.shape[1], dtype=torch.bool, device=mask.device)
             mask = mask[:, None] | itself  # (B, L, L)
-        query, key, value = self._project(x)
+        tokens_last = self._wants_tokens_last(x)
+        query, key, value = self._project(x, tokens_last)
         queries, keys = ([], []) if carry is None else carry
         queries, keys = [*queries, query], [*keys, key]
-        mixed = self._attend(queries, keys, value, mask=mask, causal=self.causal)
+        mixed = self._attend(queries, keys, value, tokens_last, mask=mask, causal=self.causal)
         return mixed, (queries, keys) if self.residual_scores else None
 
     def init_state(self, batch: int) -> AttentionState:
@@ -104,20 +105,30 @@ class SoftmaxAttention(Mixer):
 
     def step(self, x_t: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
         """Attend from one more token to itself and those before it."""
-        query, key, value = self._project(x_t[:, None])
+        query, key, value = self._project(x_t[:, None], False)
         state = AttentionState(
             torch.cat([state.keys, key], dim=2), torch.cat([state.values, value], dim=2)
         )
-        return self._attend([query], [state.keys], state.values)[:, 0], state
+        return self._attend([query], [state.keys], state.values, False)[:, 0], state
 
-    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values, each (B, N, L, E)."""
-        heads = self.query_key_value(x).view(*x.shape[:2], 3, self.n_heads, -1)
+    def _wants_tokens_last(self, x: Tensor) -> bool:
+        """Whether to lay heads out in memory as the kernel for training wants them."""
         backend = self.backend or pick_backend(
             x.shape[1], x.shape[1], x.device, drops=self.dropout.active
         )
-        if backend == "matmul":
-            return pack_heads(heads)
+        return (
+            backend == "matmul"
+            and torch.is_grad_enabled()
+            and not torch.is_autocast_enabled(x.device.type)
+        )
+
+    def _project(self, x: Tensor, tokens_last: bool) -> tuple[Tensor, ...]:
+        """Queries, keys and values, each (B, N, L, E)."""
+        if tokens_last:
+            maps = zip(*(p.chunk(3) for p in self.query_key_value.parameters()), strict=True)
+            turned = (to_tokens_last(x, weight, bias) for weight, bias in maps)
+            return tuple(part.unflatten(1, (self.n_heads, -1)).mT for part in turned)
+        heads = self.query_key_value(x).view(*x.shape[:2], 3, self.n_heads, -1)
         return tuple(part.transpose(1, 2) for part in heads.unbind(2))
 
     def _attend(
@@ -125,6 +136,7 @@ class SoftmaxAttention(Mixer):
         queries: list[Tensor],
         keys: list[Tensor],
         value: Tensor,
+        tokens_last: bool,
         *,
         mask: Tensor | None = None,
         causal: bool = False,
@@ -139,4 +151,6 @@ class SoftmaxAttention(Mixer):
             dropout=self.dropout,
             backend=self.backend,
         )  # (B, N, L, E)
+        if tokens_last:
+            return from_tokens_last(mixed.mT.flatten(1, 2), self.output.weight, self.output.bias)
         return self.output(mixed.transpose(1, 2).flatten(2))

@@ -16,8 +16,8 @@ __all__ = ["BACKENDS", "feedforward", "pick_backend"]
 
 BACKENDS = ("reference", "chunked")
 
-# Hidden activations of a chunk: small enough to stay in the cache.
-_CHUNK_BYTES = 2**21
+# Hidden activations of a chunk: small enough for the cache, large enough that cores seldom wait.
+_CHUNK_BYTES = 2**22
 # Added where an activation is dropped: so low that it absorbs any number.
 _FAR_BELOW = -1e30
 # Tokens in a group, one product of a batched product.

@@ -4,8 +4,8 @@ What is slow about these is not the arithmetic but its shape: products of matric
 numbers wide, passes over rows a few dozen numbers long, and scores that travel to memory and
 back between steps. Hence:
 
-- queries, keys and values are packed with the token axis last, so every product has a long
-  contiguous axis;
+- queries, keys and values lie with the token axis last, so every product has a long contiguous
+  axis;
 - while training, the softmax is a single pass, powers of two of the scores. Their sums come
   out of the product with the values, as one more feature that is always 1, and divide what was
   mixed rather than the weights;
@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["matmul_attention", "pack_heads"]
+__all__ = ["matmul_attention"]
 
-# Scores of so many sequences at a time: small enough for the cache of a core or two.
-_CHUNK_BYTES = 2**22
+# Scores of so many sequences at a time: small enough for the cache, large enough that cores
+# seldom wait for each other.
+_CHUNK_BYTES = 2**23
 # Between these bounds a sum of powers is as exact as with the largest score taken off first.
 _LEAST, _MOST = 2.0**-60, 2.0**60
 # exp(x) = 2 ** (x * _LOG2_E), and powers of two take a third of the time.
@@ -67,33 +68,8 @@ def matmul_attention(
     return _softmax_attention(queries, keys, value, penalty, scale)
 
 
-def pack_heads(heads: Tensor) -> tuple[Tensor, ...]:
-    """Take (B, L, any, N, E) apart into (B, N, L, E), laid out in memory as the products want.
-
-    Each part is turned around once, however many layers use it, and so is its gradient.
-    """
-    return _PackHeads.apply(heads)
-
-
-class _PackHeads(torch.autograd.Function):
-    """A transposition whose gradient is one pass."""
-
-    @staticmethod
-    def forward(ctx: Any, heads: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.permute(0, 2, 3, 1).contiguous().mT for part in heads.unbind(2))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        batch, n_heads, length, width = grads[0].shape
-        heads = grads[0].new_empty(batch, length, len(grads), n_heads, width)
-        for part, grad in zip(heads.unbind(2), grads, strict=True):
-            part.copy_(grad.transpose(1, 2))
-        return heads
-
-
 class _MatmulAttention(torch.autograd.Function):
-    """The packed form and its gradient, both in chunks of sequences."""
+    """The one-pass form and its gradient, both in chunks of sequences."""
 
     @staticmethod
     def forward(
@@ -103,51 +79,49 @@ class _MatmulAttention(torch.autograd.Function):
         value: Tensor,  # (B, N, S, V)
         *parts: Tensor,  # as many queries (B, N, L, any) as keys (B, N, S, any)
     ) -> Tensor:
-        queries, keys = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-        query, key = _pack(queries), _pack(keys)  # (B, N, E, L), (B, N, E, S)
+        parts = tuple(_rows(part) for part in parts)
         values = value.new_ones(*value.shape[:2], value.shape[3] + 1, value.shape[2])
-        values[:, :, :-1] = value.mT  # (B, N, V + 1, S)
-        scores = _Scores(query, key, penalty, scale * _LOG2_E)
+        values[:, :, :-1] = value.mT
+        values = values.flatten(0, 1)  # (B N, V + 1, S)
+        scores = _Scores(parts, penalty, scale * _LOG2_E, value.shape[1])
         shift = None
-        mixed, total = _mix(scores, values, shift)  # (B, N, V, L), (B, N, 1, L)
-        regular = (total > _LEAST) & (total < _MOST)
-        if not regular.all():
-            shift = scores.largest().masked_fill_(regular.flatten(0, 1).mT, 0.0)
-            mixed, total = _mix(scores, values, shift)
-        mixed /= total
-        ctx.save_for_backward(query, key, values, penalty, shift, mixed, total)
-        ctx.scale, ctx.widths = scale, [part.shape[-1] for part in queries]
-        return mixed.mT
+        mixed = _mix(scores, values, shift)  # (B N, V + 1, L)
+        inverse = mixed[:, -1:].reciprocal()
+        if not _all_within(inverse, _LEAST, _MOST):
+            regular = (inverse > _LEAST) & (inverse < _MOST)
+            shift = scores.largest().masked_fill_(regular.mT, 0.0)
+            mixed = _mix(scores, values, shift)
+            inverse = mixed[:, -1:].reciprocal()
+        mixed = mixed[:, :-1] * inverse
+        ctx.save_for_backward(values, mixed, inverse, penalty, shift, *parts)
+        ctx.scale, ctx.n_heads = scale, value.shape[1]
+        return mixed.unflatten(0, value.shape[:2]).mT
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, values, penalty, shift, mixed, total = ctx.saved_tensors
+        values, mixed, inverse, penalty, shift, *parts = ctx.saved_tensors
         # The gradient of the sums stands beside that of the features, as the 1 does.
-        grad_mixed = values.new_empty(*values.shape[:3], mixed.shape[3])  # (B, N, V + 1, L)
-        for_features, for_sums = grad_mixed[:, :, :-1], grad_mixed[:, :, -1:]
-        torch.div(grad.mT, total, out=for_features)
-        torch.sum(for_features * mixed, dim=2, keepdim=True, out=for_sums).neg_()
-        grad_query, grad_key = torch.empty_like(query), torch.empty_like(key)
-        grad_value = torch.empty_like(values[:, :, :-1], memory_format=torch.contiguous_format)
-        scores = _Scores(query, key, penalty, ctx.scale * _LOG2_E)
+        grad_mixed = values.new_empty(*values.shape[:2], mixed.shape[2])  # (B N, V + 1, L)
+        for_features, for_sums = grad_mixed[:, :-1], grad_mixed[:, -1:]
+        torch.mul(_rows(grad), inverse, out=for_features)
+        torch.sum(for_features * mixed, dim=1, keepdim=True, out=for_sums).neg_()
+        grad_value = values.new_empty(len(values), mixed.shape[1], values.shape[2])
+        grads = [part.new_empty(part.shape) for part in parts]
+        scores = _Scores(parts, penalty, ctx.scale * _LOG2_E, ctx.n_heads)
         buffer = torch.empty_like(scores.buffer)
-        tensors = (query, key, values, grad_mixed, grad_query, grad_key, grad_value)
         for rows, weights in _powers(scores, shift):
-            q, k, v, grad_out, grad_q, grad_k, grad_v = (t.flatten(0, 1)[rows] for t in tensors)
-            grad_scores = buffer[: len(weights)]
-            torch.bmm(grad_out[:, :-1], weights, out=grad_v)
-            torch.bmm(grad_out.mT, v, out=grad_scores)
+            grad_out, grad_scores = grad_mixed[rows], buffer[: len(weights)]
+            torch.bmm(grad_out[:, :-1], weights, out=grad_value[rows])
+            torch.bmm(grad_out.mT, values[rows], out=grad_scores)
             grad_scores *= weights
-            _product(ctx.scale, k, grad_scores.mT, out=grad_q)
-            _product(ctx.scale, q, grad_scores, out=grad_k)
-        return (
-            None,
-            None,
-            grad_value.mT,
-            *grad_query.mT.split(ctx.widths, dim=-1),
-            *grad_key.mT.split(ctx.widths, dim=-1),
-        )
+            for query, key, grad_query, grad_key in zip(
+                *_halves(parts), *_halves(grads), strict=True
+            ):
+                _product(ctx.scale, key[rows], grad_scores.mT, out=grad_query[rows])
+                _product(ctx.scale, query[rows], grad_scores, out=grad_key[rows])
+        heads = (-1, ctx.n_heads)
+        return None, None, *(g.unflatten(0, heads).mT for g in (grad_value, *grads))
 
 
 def _softmax_attention(
@@ -162,12 +136,13 @@ def _softmax_attention(
     That is not so of powers of two, which are taken over all rows in one go: where
     a row lies decides which of its entries are done one at a time, by other instructions.
     """
-    query, key, values = _pack(queries), _pack(keys), _pack([value])
-    mixed = value.new_empty(*value.shape[:2], value.shape[3], query.shape[3])  # (B, N, V, L)
-    for rows, scores in _Scores(query, key, penalty, scale):
+    parts = [_rows(part) for part in (*queries, *keys)]
+    values = _rows(value)
+    mixed = value.new_empty(*values.shape[:2], queries[0].shape[2])  # (B N, V, L)
+    for rows, scores in _Scores(parts, penalty, scale, value.shape[1]):
         weights = torch.softmax(scores, dim=-1, out=scores)
-        torch.bmm(values.flatten(0, 1)[rows], weights.mT, out=mixed.flatten(0, 1)[rows])
-    return mixed.mT
+        torch.bmm(values[rows], weights.mT, out=mixed[rows])
+    return mixed.unflatten(0, value.shape[:2]).mT
 
 
 class _Scores:
@@ -177,28 +152,30 @@ class _Scores:
     scores of shape (rows, L, S), free to be overwritten.
     """
 
-    def __init__(self, query: Tensor, key: Tensor, penalty: Tensor | None, scale: float) -> None:
-        _, self.n_heads, _, n_queries = query.shape
-        self.query, self.key = query.flatten(0, 1), key.flatten(0, 1)
-        self.penalty, self.scale = penalty, scale
-        per_sequence = self.n_heads * n_queries * key.shape[3] * query.element_size()
+    def __init__(
+        self, parts: Sequence[Tensor], penalty: Tensor | None, scale: float, n_heads: int
+    ) -> None:
+        self.queries, self.keys = _halves(parts)
+        self.penalty, self.scale, self.n_heads = penalty, scale, n_heads
+        n_rows, n_queries, n_keys = len(parts[0]), self.queries[0].shape[2], self.keys[0].shape[2]
+        per_sequence = n_heads * n_queries * n_keys * parts[0].element_size()
         # Whole sequences, because that is how penalties are shared.
-        self.rows = max(_CHUNK_BYTES // per_sequence, 1) * self.n_heads
-        self.buffer = query.new_empty(min(self.rows, len(self.query)), n_queries, key.shape[3])
+        step = max(_CHUNK_BYTES // per_sequence, 1) * n_heads
+        self.chunks = [slice(start, start + step) for start in range(0, n_rows, step)]
+        self.buffer = parts[0].new_empty(min(step, n_rows), n_queries, n_keys)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        for start in range(0, len(self.query), self.rows):
-            rows = slice(start, start + self.rows)
-            query = self.query[rows]
+        for rows in self.chunks:
+            query, key = _side_by_side(self.queries, rows), _side_by_side(self.keys, rows)
             scores = self.buffer[: len(query)]
-            _product(self.scale, query.mT, self.key[rows], out=scores)
+            _product(self.scale, query.mT, key, out=scores)
             if self.penalty is not None:
                 by_sequence = scores.unflatten(0, (-1, self.n_heads))
-                by_sequence += self.penalty[start // self.n_heads :][: len(by_sequence)]
+                by_sequence += self.penalty[rows.start // self.n_heads :][: len(by_sequence)]
             yield rows, scores
 
     def largest(self) -> Tensor:
-        """Find the largest score of every query."""
+        """Find the largest score of every query, (B N, L, 1)."""
         return torch.cat([scores.amax(-1, keepdim=True) for _, scores in self])
 
 
@@ -210,21 +187,35 @@ def _powers(scores: _Scores, shift: Tensor | None) -> Iterator[tuple[slice, Tens
         yield rows, torch.exp2(chunk, out=chunk)
 
 
-def _mix(scores: _Scores, values: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mix features by their powers, and sum the powers up."""
-    mixed = values.new_empty(*values.shape[:3], scores.query.shape[2])
+def _mix(scores: _Scores, values: Tensor, shift: Tensor | None) -> Tensor:
+    """Mix features by their powers, (B N, V + 1, S) to (B N, V + 1, L)."""
+    mixed = values.new_empty(*values.shape[:2], scores.buffer.shape[1])
     for rows, weights in _powers(scores, shift):
-        torch.bmm(values.flatten(0, 1)[rows], weights.mT, out=mixed.flatten(0, 1)[rows])
-    return mixed[:, :, :-1], mixed[:, :, -1:]
+        torch.bmm(values[rows], weights.mT, out=mixed[rows])
+    return mixed
 
 
-def _product(scale: float, left: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
+def _side_by_side(parts: Sequence[Tensor], rows: slice) -> Tensor:
+    """Lay the features of several queries or keys one after the other, for a few rows only."""
+    return parts[0][rows] if len(parts) == 1 else torch.cat([part[rows] for part in parts], dim=1)
+
+
+def _product(scale: float, left: Tensor, right: Tensor, *, out: Tensor) -> None:
     """Compute ``scale left right``; with beta=0 it does not matter what ``out`` held."""
-    return torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
+    torch.baddbmm(out, left, right, beta=0, alpha=scale, out=out)
 
 
-def _pack(parts: Sequence[Tensor]) -> Tensor:
-    """Lay (B, N, any, width) side by side as contiguous (B, N, widths, any)."""
-    if len(parts) == 1:
-        return parts[0].mT.contiguous()
-    return torch.cat([part.mT for part in parts], dim=2)
+def _all_within(numbers: Tensor, least: float, most: float) -> bool:
+    """Whether all lie between the two; not a number is nowhere."""
+    lowest, highest = numbers.aminmax()
+    return bool((lowest > least) & (highest < most))
+
+
+def _halves(parts: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Divide into queries and keys."""
+    return parts[: len(parts) // 2], parts[len(parts) // 2 :]
+
+
+def _rows(part: Tensor) -> Tensor:
+    """Lay (B, N, any, width) out as (B N, width, any), copied where it does not lie like that."""
+    return part.mT.flatten(0, 1)
