@@ -248,6 +248,16 @@ def test_language_model_that_takes_fewer_tokens(wide):
     assert freeze(module).max_tokens == 3
 
 
+def test_more_segments_than_the_decoder_takes():
+    hours = pd.date_range("2024-01-01", periods=1200, freq="h")
+    series = pd.Series(np.arange(1200.0), index=hours)
+    model = tsar.AutoTimes(
+        **SMALL | {"context_length": 1025, "segment_length": 1, "early_stopping": False}
+    )
+    with pytest.raises(ParameterError, match="1025 segments are more than the 1024 tokens"):
+        model.fit(series)
+
+
 def test_without_transformers_the_default_works(wide, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     assert tsar.AutoTimes(**SMALL).fit(wide).predict().shape == (18, 3)

@@ -125,13 +125,14 @@ def test_the_memory_is_stated_and_checked(language_models, monkeypatch, caplog):
     _load(language_models / "gpt2")
 
 
-def test_loading_prints_nothing(language_models, capfd):
+def test_loading_prints_nothing_and_draws_nothing(language_models, capfd):
     import transformers
 
     bars = transformers.utils.logging.is_progress_bar_enabled()
-    level = transformers.utils.logging.get_verbosity()
+    level, drawn = transformers.utils.logging.get_verbosity(), torch.get_rng_state()
     _load(language_models / "llama")
     assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), drawn)
     assert transformers.utils.logging.is_progress_bar_enabled() == bars
     assert transformers.utils.logging.get_verbosity() == level
 

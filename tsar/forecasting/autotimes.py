@@ -159,13 +159,14 @@ class AutoTimes(NetworkForecaster):
                     f"got {self.d_model}"
                 )
         else:
-            self._check_length(length // size, self._language_model())
+            # Better now than after reading the data.
+            self._language_model()
 
     def _check_length(self, n_segments: int, backbone: Decoder | FrozenBackbone) -> None:
         if backbone.max_tokens is not None and n_segments > backbone.max_tokens:
             raise ParameterError(
                 f"AutoTimes: {n_segments} segments are more than the {backbone.max_tokens} tokens "
-                f"that the language model takes; lengthen segment_length or shorten the context"
+                f"that the backbone takes; lengthen segment_length or shorten the context"
             )
 
     def _language_model(self) -> FrozenBackbone:
@@ -196,11 +197,13 @@ class AutoTimes(NetworkForecaster):
         return not isinstance(self.module_, CovariatePathway)
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
+        backbone = self._make_decoder() if self.llm is None else self._language_model()
+        self._check_length(spec.context_length // self.segment_length, backbone)
         return AutoTimesNetwork(
             horizon=spec.horizon,
             segment_length=self.segment_length,
             output=spec.output,
-            backbone=self._make_decoder() if self.llm is None else self._language_model(),
+            backbone=backbone,
             hidden_layers=self.hidden_layers,
             d_hidden=self.d_hidden,
             dropout=self.dropout,
