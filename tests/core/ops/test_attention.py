@@ -9,7 +9,7 @@ from tsar.core.ops import matmul_attention as module
 from tsar.core.ops.attention import attention, pick_backend
 from tsar.exceptions import ParameterError
 
-FAST = ("matmul", "sdpa")
+FAST = ("short", "matmul", "sdpa")
 # Queries, keys, width, width of the values.
 SIZES = [(7, 11, 3, 5), (1, 1, 1, 1), (13, 13, 4, 4), (1, 9, 2, 6), (5, 30, 3, 2)]
 
@@ -103,9 +103,10 @@ def test_matmul_gradient_against_differences():
     assert torch.autograd.gradcheck(lambda *t: attention(*t, mask=mask, backend="matmul"), tensors)
 
 
+@pytest.mark.parametrize("backend", ["short", "matmul"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("masking", ["none", "keys", "pairs"])
-def test_scores_of_any_size_give_the_same(dtype, masking):
+def test_scores_of_any_size_give_the_same(backend, dtype, masking):
     # From far below 0 to far above it, in one batch: sums of powers leave the range of numbers.
     query, key, value = (tensor.detach() for tensor in _tensors(13, 11, 4, 5, dtype=dtype))
     offsets = torch.linspace(-300, 300, 13, dtype=dtype)[:, None]
@@ -118,14 +119,14 @@ def test_scores_of_any_size_give_the_same(dtype, masking):
         mask[1] = False
     options = {"mask": mask, "scale": 1.0}
     expected = _outputs_and_gradients((query, key, value), backend="reference", **options)
-    results = _outputs_and_gradients((query, key, value), backend="matmul", **options)
+    results = _outputs_and_gradients((query, key, value), backend=backend, **options)
     for result, reference in zip(results, expected, strict=True):
         assert result.isfinite().all()
         # A score of 300 is rounded to 2e-5 in single precision, by whatever kernel.
         tolerance = {"rtol": 1e-2, "atol": 1e-2} if dtype is torch.float32 else {}
         torch.testing.assert_close(result, reference, **tolerance)
     with torch.no_grad():
-        output = attention(query, key, value, backend="matmul", **options)
+        output = attention(query, key, value, backend=backend, **options)
     torch.testing.assert_close(output, expected[0], **tolerance)
 
 
@@ -146,10 +147,34 @@ def test_strided_views_give_the_same():
     tensors = _tensors()
     views = [tensor.detach().transpose(1, 2).contiguous().transpose(1, 2) for tensor in tensors]
     expected = _outputs_and_gradients(tensors, backend="reference")
-    _assert_same(_outputs_and_gradients(views, backend="matmul"), expected, torch.float64)
+    for backend in FAST:
+        _assert_same(_outputs_and_gradients(views, backend=backend), expected, torch.float64)
 
 
-def test_weights_are_dropped_by_the_reference_only():
+@pytest.mark.parametrize("masked", [False, True])
+def test_short_drops_the_weights_that_the_reference_drops(masked):
+    mask = None
+    if masked:
+        mask = torch.rand(4, 7, 11, generator=_seeded(2)) > 0.3
+        mask[..., 0] = True
+    results = []
+    for backend in ("reference", "short"):
+        dropout = Dropout(0.4)
+        dropout.generator = _seeded(1)
+        options = {"mask": mask, "dropout": dropout, "backend": backend}
+        results.append(_outputs_and_gradients(_tensors(), **options))
+    _assert_same(results[1], results[0], torch.float64)
+    plain = attention(*_tensors(), mask=mask, backend="short")
+    assert not torch.allclose(results[1][0], plain)
+
+
+def test_short_gradient_against_differences():
+    tensors = _tensors(3, 4, 2, 3, batch=2)
+    mask = torch.tensor([[True, False, True, True], [True, True, True, False]])
+    assert torch.autograd.gradcheck(lambda *t: attention(*t, mask=mask, backend="short"), tensors)
+
+
+def test_weights_are_dropped_by_the_reference_and_over_few_keys_only():
     tensors = _tensors()
     dropout = Dropout(0.5)
     dropout.generator = _seeded(1)
@@ -161,10 +186,15 @@ def test_weights_are_dropped_by_the_reference_only():
         attention(*tensors, dropout=dropout.train(), backend="sdpa")
 
 
-@pytest.mark.parametrize(("n_keys", "expected"), [(6, "sdpa"), (42, "matmul"), (700, "sdpa")])
-def test_kernel_follows_the_length(n_keys, expected):
-    assert pick_backend(n_keys, n_keys, torch.device("cpu")) == expected
+@pytest.mark.parametrize(
+    ("n_keys", "training", "forecast"),
+    [(6, "short", "sdpa"), (42, "matmul", "matmul"), (700, "sdpa", "sdpa")],
+)
+def test_kernel_follows_the_length(n_keys, training, forecast):
+    assert pick_backend(n_keys, n_keys, torch.device("cpu")) == training
     assert pick_backend(n_keys, n_keys, torch.device("meta")) == "sdpa"
+    with torch.no_grad():
+        assert pick_backend(n_keys, n_keys, torch.device("cpu")) == forecast
 
 
 @pytest.mark.parametrize("length", [6, 17, 42])

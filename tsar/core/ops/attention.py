@@ -11,14 +11,16 @@ from torch.nn import functional as F
 
 from tsar.core.dropout import Dropout
 from tsar.core.ops.matmul_attention import matmul_attention
+from tsar.core.ops.short_attention import short_attention
 from tsar.exceptions import ParameterError
 from tsar.params import check_choice
 
 __all__ = ["BACKENDS", "attention", "pick_backend"]
 
-BACKENDS = ("reference", "matmul", "sdpa")
+BACKENDS = ("reference", "short", "matmul", "sdpa")
 
-# Keys so few that packing them does not pay, and so many that their scores outgrow the cache.
+# Keys so few that passes over them are what takes long, and so many that their scores outgrow
+# the cache.
 _SHORT, _LONG = 12, 512
 
 
@@ -53,8 +55,9 @@ def attention(
         ``E ** -0.5`` by default, with the width of all queries together.
     dropout : Dropout, optional
         Applied to the weights.
-    backend : {"reference", "matmul", "sdpa"}, optional
-        Forces a kernel; :func:`pick_backend` chooses otherwise.
+    backend : {"reference", "short", "matmul", "sdpa"}, optional
+        Forces a kernel; :func:`pick_backend` chooses otherwise. Those that drop weights,
+        "reference" and "short", draw the same mask.
 
     Returns
     -------
@@ -83,7 +86,7 @@ def attention(
         mask = None  # said by a flag, which some kernels turn into half the work
     else:
         mask = _full_mask(mask, causal, queries[0], keys[0])
-    if drop is not None and backend != "reference":
+    if drop is not None and backend not in ("reference", "short"):
         raise ParameterError(
             f"attention: backend={backend!r} cannot drop weights; use backend='reference'"
         )
@@ -91,6 +94,10 @@ def attention(
     if backend == "matmul":
         return matmul_attention(queries, keys, value, penalty, scale)
     wide_query, wide_key = (p[0] if len(p) == 1 else torch.cat(p, -1) for p in (queries, keys))
+    if backend == "short":
+        shape = torch.Size((*wide_query.shape[:3], n_keys))
+        dropped = None if drop is None else drop.draw(shape, value.device)
+        return short_attention(wide_query, wide_key, value, penalty, scale, dropped)
     if backend == "reference":
         return _reference(wide_query, wide_key, value, penalty, scale, drop)
     return F.scaled_dot_product_attention(
@@ -103,7 +110,7 @@ def pick_backend(n_queries: int, n_keys: int, device: torch.device, *, drops: bo
 
     The borders are those measured on two cores. The number of sequences has no
     say, so that a forecast is the same bit for bit whatever else is forecast
-    beside it.
+    beside it; whether gradients are needed has, since forecasts need none.
 
     Parameters
     ----------
@@ -117,6 +124,8 @@ def pick_backend(n_queries: int, n_keys: int, device: torch.device, *, drops: bo
     str
         One of :data:`BACKENDS`.
     """
+    if device.type == "cpu" and n_keys <= _SHORT and torch.is_grad_enabled():
+        return "short"
     if drops:
         return "reference"
     if device.type != "cpu" or n_keys <= _SHORT or max(n_queries, n_keys) > _LONG:
