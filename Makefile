@@ -30,8 +30,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/.user  ## train PatchTST on a bundled data set and compare it with two baselines
 	$(BIN)/tsar demo
 
+# One process per core, with one thread each, is faster than the other way around.
+test: export OMP_NUM_THREADS := 1
 test: $(VENV)/.dev  ## run the tests, the slow ones left out
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(VENV)/.dev  ## run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -44,11 +46,12 @@ OLDEST_TESTS := tests/data tests/test_base.py tests/test_checks.py tests/test_cl
 $(VENV_OLDEST)/.stamp: pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV_OLDEST)
 	$(VENV_OLDEST)/bin/python -m pip install --no-compile $(PIP_ARGS) \
-		-c constraints-oldest.txt -e ".[all]" pytest hypothesis
+		-c constraints-oldest.txt -e ".[all]" pytest pytest-xdist hypothesis
 	@touch $@
 
+test-oldest: export OMP_NUM_THREADS := 1
 test-oldest: $(VENV_OLDEST)/.stamp  ## run much of the tests with the oldest versions supported
-	$(VENV_OLDEST)/bin/python -m pytest -m "not slow" \
+	$(VENV_OLDEST)/bin/python -m pytest -n auto -m "not slow" \
 		-k "not test_checks or Naive or NLinear" $(OLDEST_TESTS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
