@@ -30,6 +30,22 @@ def test_mlp_is_two_maps_with_a_gelu():
     torch.testing.assert_close(mlp(x), mlp.contract(hidden))
 
 
+def test_mlp_without_biases():
+    mlp, x = MLP(6, 5, bias=False), torch.randn(2, 3, 6)
+    hidden = nn.functional.gelu(x @ mlp.expand.weight.T)
+    torch.testing.assert_close(mlp(x), hidden @ mlp.contract.weight.T)
+    assert sum(p.numel() for p in mlp.parameters()) == 2 * 6 * 5
+
+
+def test_any_module_can_stand_for_the_norm():
+    block = Block(
+        SoftmaxAttention(6, 2), MLP(6, 5), d_model=6, norm=lambda d: nn.Linear(d, d), pre_norm=False
+    )
+    x = torch.randn(3, 7, 6)
+    middle = block.mixer_norm(x + block.mixer(x))
+    torch.testing.assert_close(block(x)[0], block.mlp_norm(middle + block.mlp(middle)))
+
+
 @pytest.mark.parametrize("norm", ["layer", "rms", "batch"])
 def test_pre_norm(norm):
     block, x = _block(norm=norm, pre_norm=True).eval(), torch.randn(3, 7, 6)

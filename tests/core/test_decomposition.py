@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tsar.core.decomposition import SeriesDecomposition, moving_average
+from tsar.core.decomposition import Remainder, SeriesDecomposition, moving_average
 
 
 @pytest.mark.parametrize(("length", "kernel"), [(31, 25), (7, 5), (4, 9), (6, 1)])
@@ -20,3 +20,11 @@ def test_parts_sum_to_the_series():
     remainder, trend = SeriesDecomposition(25)(x)
     torch.testing.assert_close(remainder + trend, x)
     torch.testing.assert_close(trend, moving_average(x, 25))
+    assert torch.equal(Remainder(25)(x), remainder)
+
+
+@pytest.mark.parametrize(("length", "kernel"), [(11, 7), (3, 9), (1, 5), (4, 1)])
+def test_gradient_against_differences(length, kernel):
+    x = torch.randn(2, length, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: moving_average(x, kernel), x)
+    assert torch.autograd.gradgradcheck(lambda x: moving_average(x, kernel), x)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tsar.core.norm import BatchNorm, RevIN, make_norm
+from tsar.core.norm import BatchNorm, RevIN, SeasonalNorm, make_norm
 from tsar.exceptions import ParameterError
 
 
@@ -31,6 +31,15 @@ def test_batch_norm_agrees_with_the_transposed_form():
     (ours(x) * weight).sum().backward()
     (theirs(y.transpose(1, 2)).transpose(1, 2) * weight).sum().backward()
     torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_seasonal_norm_is_layer_norm_less_its_mean_over_time():
+    x, norm, layer = _random(4, 6, 5), SeasonalNorm(5).double(), nn.LayerNorm(5).double()
+    nn.init.normal_(layer.weight)
+    nn.init.normal_(layer.bias)
+    norm.load_state_dict({"weight": layer.weight})
+    expected = layer(x) - layer(x).mean(dim=1, keepdim=True)
+    torch.testing.assert_close(norm(x), expected)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("layer", nn.LayerNorm), ("rms", nn.RMSNorm)])

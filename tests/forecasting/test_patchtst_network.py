@@ -140,6 +140,7 @@ def test_official_sizes():
         {"norm": "layer"},
         {"norm": "rms", "pre_norm": True},
         {"residual_attention": False},
+        {"mixer": "autocorrelation"},
         {"end_padding": False},
         {"dropout": 0.3, "head_dropout": 0.1},
     ],

@@ -1,6 +1,6 @@
 """The residual block and the stack of blocks: the only place where residuals are added."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,7 +31,8 @@ class Block(nn.Module):
     mlp : nn.Module
         Maps (B, L, D) to (B, L, D).
     d_model : int
-    norm : {"layer", "batch", "rms"}, default "layer"
+    norm : {"layer", "batch", "rms"} or function, default "layer"
+        A function builds the module from ``d_model``.
     pre_norm : bool, default True
     dropout : float, default 0.0
         Of both branches.
@@ -45,7 +46,7 @@ class Block(nn.Module):
         mlp: nn.Module,
         *,
         d_model: int,
-        norm: str = "layer",
+        norm: str | Callable[[int], nn.Module] = "layer",
         pre_norm: bool = True,
         dropout: float = 0.0,
         mixer_dropout: float | None = None,
@@ -53,10 +54,10 @@ class Block(nn.Module):
         super().__init__()
         self.pre_norm = pre_norm
         self.mixer = mixer
-        self.mixer_norm = make_norm(norm, d_model)
+        self.mixer_norm = _norm(norm, d_model)
         self.mixer_dropout = Dropout(dropout if mixer_dropout is None else mixer_dropout)
         self.mlp = mlp
-        self.mlp_norm = make_norm(norm, d_model)
+        self.mlp_norm = _norm(norm, d_model)
         self.mlp_dropout = Dropout(dropout)
 
     def forward(
@@ -70,6 +71,10 @@ class Block(nn.Module):
         mixed, carry = self.mixer.mix(x, mask=mask, carry=carry)
         x = self.mixer_norm(self.mixer_dropout.add(x, mixed))
         return self.mlp_norm(self.mlp_dropout.add(x, self.mlp(x))), carry
+
+
+def _norm(norm: str | Callable[[int], nn.Module], d_model: int) -> nn.Module:
+    return make_norm(norm, d_model) if isinstance(norm, str) else norm(d_model)
 
 
 class Encoder(nn.Module):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from tsar.params import check_choice
 
-__all__ = ["NORMS", "BatchNorm", "RevIN", "make_norm"]
+__all__ = ["NORMS", "BatchNorm", "RevIN", "SeasonalNorm", "make_norm"]
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -16,6 +16,28 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102  (the class says it)
         return super().forward(x.flatten(0, -2)).view_as(x)
+
+
+class SeasonalNorm(nn.LayerNorm):
+    """Layer normalisation whose mean over time is taken off: no level passes it.
+
+    Takes tokens (B, L, D). There is no bias, which would be part of that mean.
+
+    Parameters
+    ----------
+    d_model : int
+
+    References
+    ----------
+    The authors' code of Wu et al., "Autoformer", NeurIPS 2021; the paper does not mention it.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__(d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102  (the class says it)
+        normalised = super().forward(x)
+        return normalised - normalised.mean(dim=1, keepdim=True)
 
 
 NORMS: dict[str, type[nn.Module]] = {

@@ -68,8 +68,17 @@ def test_training_on_many_tokens_is_chunked():
     assert pick_backend(many[:50], weight) == "reference"
     assert pick_backend(many.bfloat16(), weight) == "reference"
     assert pick_backend(many.to("meta"), weight) == "reference"
+    assert pick_backend(torch.zeros(50_000, 65), torch.zeros(128, 65)) == "reference"
     with torch.no_grad():
         assert pick_backend(many, weight) == "reference"
+
+
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_biases_may_be_left_out(backend):
+    x, weight_in, bias_in, weight_out, bias_out = _tensors()
+    expected = feedforward(x, weight_in, 0 * bias_in, weight_out, 0 * bias_out)
+    without = feedforward(x, weight_in, None, weight_out, None, backend=backend)
+    torch.testing.assert_close(without, expected)
 
 
 def test_unknown_backend_gets_a_suggestion():

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from tsar.core.mixers.attention import AttentionState, SoftmaxAttention
+from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import Mixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
@@ -12,6 +13,7 @@ from tsar.params import check_choice
 __all__ = [
     "MIXERS",
     "AttentionState",
+    "AutoCorrelation",
     "Bidirectional",
     "BidirectionalMamba",
     "Mamba",
@@ -25,6 +27,7 @@ __all__ = [
 
 MIXERS: dict[str, type[Mixer]] = {
     "attention": SoftmaxAttention,
+    "autocorrelation": AutoCorrelation,
     "mamba": Mamba,
     "bidirectional_mamba": BidirectionalMamba,
 }

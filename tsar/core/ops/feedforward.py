@@ -20,6 +20,8 @@ BACKENDS = ("reference", "chunked")
 _CHUNK_BYTES = 2**22
 # Added where an activation is dropped: so low that it absorbs any number.
 _FAR_BELOW = -1e30
+# Tokens wider than this make computing the hidden activations again dearer than remembering them.
+_WIDEST = 64
 # Tokens in a group, one product of a batched product.
 _GROUP = 256
 
@@ -27,9 +29,9 @@ _GROUP = 256
 def feedforward(
     x: Tensor,
     weight_in: Tensor,
-    bias_in: Tensor,
+    bias_in: Tensor | None,
     weight_out: Tensor,
-    bias_out: Tensor,
+    bias_out: Tensor | None,
     *,
     dropout: Dropout | None = None,
     backend: str | None = None,
@@ -40,6 +42,7 @@ def feedforward(
     ----------
     x : Tensor of shape (..., D)
     weight_in, bias_in : Tensor of shape (F, D) and (F,)
+        The bias may be None, here and below.
     weight_out, bias_out : Tensor of shape (D, F) and (D,)
     dropout : Dropout, optional
         Of the hidden activations.
@@ -63,12 +66,16 @@ def feedforward(
         # One row per token, whichever form uses it.
         mask = dropout.draw(torch.Size((x.shape[:-1].numel(), len(weight_in))), x.device)
     if backend == "chunked":
-        weights = (weight_in, bias_in, weight_out, bias_out)
-        return _ChunkedFeedForward.apply(x, *weights, mask)
+        zeros = weight_in.new_zeros(len(weight_in)), weight_out.new_zeros(len(weight_out))
+        bias_in, bias_out = (
+            zero if bias is None else bias
+            for zero, bias in zip(zeros, (bias_in, bias_out), strict=True)
+        )
+        return _ChunkedFeedForward.apply(x, weight_in, bias_in, weight_out, bias_out, mask)
     hidden = F.gelu(F.linear(x, weight_in, bias_in))
     if mask is not None:
         ones = mask.ones(torch.empty_like(hidden).view(mask.lanes.shape))
-        hidden = hidden * ones.view_as(hidden) * mask.factor
+        hidden, weight_out = hidden * ones.view_as(hidden), weight_out * mask.factor
     return F.linear(hidden, weight_out, bias_out)
 
 
@@ -83,6 +90,7 @@ def pick_backend(x: Tensor, weight_in: Tensor) -> str:
     n_hidden = x.numel() // max(x.shape[-1], 1) * len(weight_in)
     chunked = (
         torch.is_grad_enabled()
+        and x.shape[-1] <= _WIDEST
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and n_hidden * x.element_size() > _CHUNK_BYTES
