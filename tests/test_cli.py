@@ -297,3 +297,19 @@ def test_demo_writes_its_forecast_and_plot(tmp_path, run, monkeypatch):
     forecast = pd.read_csv(tmp_path / "out" / "forecast.csv")
     assert np.isfinite(forecast.iloc[:, -1]).all()
     assert (tmp_path / "out" / "forecast.png").stat().st_size > 10_000
+
+
+def test_demo_that_cannot_write_stops_before_training(csv, run, monkeypatch):
+    monkeypatch.setattr("tsar.demo.load_dataset", None)
+    code, printed, errors = run("demo", "--out", csv)
+    assert (code, printed) == (1, "") and "is no writable folder" in errors
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_lines_without_source_code(csv, run):
+    code, _, errors = run(
+        *("forecast", csv, "--model", "NLinear", "--horizon", 3, *FAST),
+        *("--set", "context_length=200"),
+    )
+    assert code == 0 and errors.startswith("Warning: NLinear: no series has 203 rows")
+    assert errors.count("\n") == 1

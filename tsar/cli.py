@@ -1,6 +1,8 @@
 """The command ``tsar``. It needs the extra ``cli``; everything behind it is plain Python API."""
 
 import sys
+import warnings
+from typing import Any
 
 from tsar.advice import for_command_line
 from tsar.exceptions import TsarError
@@ -31,7 +33,14 @@ def main(arguments: list[str] | None = None) -> None:
         )
         raise SystemExit(2) from None
     try:
-        app(arguments, prog_name="tsar")
+        with warnings.catch_warnings():
+            # A line of source code says nothing to who did not write it.
+            warnings.showwarning = _show
+            app(arguments, prog_name="tsar")
     except (TsarError, OSError) as error:
         print(f"Error: {for_command_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _show(message: Warning | str, *where: Any, **more: Any) -> None:
+    print(f"Warning: {message}", file=sys.stderr)

@@ -16,7 +16,7 @@ from tsar.base import Forecaster
 from tsar.data.datasets import load_card, load_dataset
 from tsar.evaluation.metrics import mae, mase, rmse
 from tsar.forecasting import NLinear, PatchTST, SeasonalNaive
-from tsar.tables import write_table
+from tsar.tables import check_writable, write_table
 
 __all__ = ["run_demo"]
 
@@ -45,7 +45,13 @@ def run_demo(folder: Path, say: Callable[[str], Any] = print) -> pd.DataFrame:
     -------
     pandas.DataFrame
         MASE, MAE and RMSE by model.
+
+    Raises
+    ------
+    DataError
+        The folder cannot be written to; found out before any training.
     """
+    check_writable(folder / "forecast.csv")
     card, frame = load_card(DATASET), load_dataset(DATASET)
     say(f"{card.title}: {len(frame)} months, {frame.index[0]:%Y-%m} to {frame.index[-1]:%Y-%m}")
     say(f"Held out: the last {HELD_OUT} months, forecast {HORIZON} months ahead from each month")

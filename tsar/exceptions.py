@@ -4,6 +4,9 @@ Every message names the object, what was expected, what was received and how to
 repair it. ``assert`` is kept for our own invariants.
 """
 
+import sys
+import warnings
+
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
 __all__ = [
@@ -17,6 +20,7 @@ __all__ = [
     "PersistenceError",
     "TrainingError",
     "TsarError",
+    "warn",
 ]
 
 
@@ -69,3 +73,14 @@ class InterruptedWarning(UserWarning):
 
 class BackendWarning(UserWarning):
     """A faster kernel is installed and cannot be trusted; the stated slower one is used."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn in the name of the line that led to it, outside of tsar and torch."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in (
+        "tsar",
+        "torch",
+    ):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -354,3 +354,12 @@ def test_labels_keep_their_dtype(labels):
     columns = {name: np.zeros(4) for name in rows.variates}
     found = write_frame(rows.form, rows.ids, HOURS, columns, {})
     assert found.columns.dtype == labels.dtype and list(found.columns) == list(labels)
+
+
+def test_ids_that_cannot_be_ids():
+    days = pd.date_range("2024-01-01", periods=3)
+    frame = pd.DataFrame({"unique_id": [[1], [1], [2]], "ds": days, "y": 1.0})
+    with pytest.raises(DataError, match="the ids cannot be told apart: unhashable type: 'list'"):
+        read_rows(frame)
+    with pytest.raises(DataError, match="'ds' cannot be both the id and the time"):
+        read_rows(frame, id_column="ds")

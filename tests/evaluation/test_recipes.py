@@ -147,3 +147,38 @@ def test_pretraining_has_parameters_of_its_own_and_the_same_rows(published_data,
 def test_linear_models_reproduce_their_table(name, published_data):
     (pair,) = run_recipe(load_recipe(name))
     assert all(result.within for result in pair)
+
+
+GOOD = """
+title = "x"
+model = "Naive"
+
+[[cells]]
+dataset = "ETTh1"
+horizons = [96]
+published = "Repeat"
+drop_last = true
+band = 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("title", "titel"), r"key must be one of .* got 'titel' \(did you mean 'title'\?\)"),
+        (("band", "bend"), r"key must be one of .* got 'bend' \(did you mean 'band'\?\)"),
+        (('title = "x"', ""), "recipe own: 'title' is missing"),
+        (("horizons = [96]", "horizons = 96"), "recipe own cannot be read: 'int' object is not"),
+        (('"x"', '"x'), "recipe own cannot be read: Illegal character"),
+        (("[[cells]]", "[cells]"), "recipe own cannot be read"),
+    ],
+)
+def test_what_is_no_recipe_says_why(tmp_path, change, message):
+    path = tmp_path / "own.toml"
+    path.write_text(GOOD)
+    assert len(load_recipe(path).cells) == 1
+    path.write_text(GOOD.replace(*change))
+    with pytest.raises((DataError, ParameterError), match=message):
+        load_recipe(path)
+    with pytest.raises(DataError, match="there is no recipe"):
+        load_recipe(tmp_path / "other.toml")

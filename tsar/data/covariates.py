@@ -5,7 +5,6 @@ of 2 means the same in each of them; other columns become category codes, which 
 embed. Dimension letter: S series.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from tsar.data.calendar import CALENDARS
 from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.scaling import carry_forward
 from tsar.data.windows import CovariateTensors
-from tsar.exceptions import DataError, DataWarning
+from tsar.exceptions import DataError, DataWarning, warn
 
 __all__ = ["ColumnCoding", "CovariateCoding", "CovariateRows", "covariate_tensors"]
 
@@ -119,11 +118,10 @@ class ColumnCoding:
         codes = self.categories.get_indexer(pd.Index(column, dtype=object)) + 1
         unknown = (codes == 0) & ~pd.isna(column)
         if unknown.any():
-            warnings.warn(
+            warn(
                 f"covariate {self.name!r} has categories that were not fitted, for example "
                 f"{column[unknown.argmax()]!r}; they count as unknown",
                 DataWarning,
-                stacklevel=2,
             )
         return codes.astype(np.float32)
 

@@ -241,6 +241,8 @@ def _read_long(
             f"the ids {ID!r} are the index of the frame and the times a column; use "
             f"df.reset_index(), or df.set_index({time_name!r}, append=True)"
         )
+    if id_name == time_name:
+        raise DataError(f"column {id_name!r} cannot be both the id and the time; name another one")
     taken = [time_name] if id_name is None else [id_name, time_name]
     ids, codes = _one_series(df) if id_name is None else _factorize(df[id_name])
     if target is None:
@@ -301,7 +303,10 @@ def _form(
 
 
 def _factorize(ids: Any) -> tuple[pd.Index, np.ndarray]:
-    codes, uniques = pd.factorize(ids)
+    try:
+        codes, uniques = pd.factorize(ids)
+    except TypeError as error:
+        raise DataError(f"the ids cannot be told apart: {error}; use text or numbers") from None
     return _as_index(uniques), codes.astype(np.int64, copy=False)
 
 

@@ -18,9 +18,23 @@ from tsar.data.datasets import DatasetCard, PublishedResult, load_card, load_dat
 from tsar.data.shipped import shipped_file, shipped_names
 from tsar.evaluation.published import evaluate
 from tsar.exceptions import DataError
+from tsar.params import check_choice
 from tsar.registry import forecaster_class
 
 __all__ = ["Cell", "Recipe", "Result", "load_recipe", "recipe_names", "run_recipe"]
+
+# What a recipe may say, and what each of its cells: a misspelt key would be passed over.
+KEYS = ("title", "model", "params", "pretrain", "cells")
+CELL = (
+    "dataset",
+    "horizons",
+    "published",
+    "baselines",
+    "drop_last",
+    "batch_size",
+    "band",
+    "one_sided",
+)
 
 
 @dataclass(frozen=True)
@@ -139,27 +153,39 @@ def load_recipe(recipe: str | Path) -> Recipe:
     Raises
     ------
     ParameterError
-        If there is no such recipe; it suggests the nearest name.
+        If there is no such recipe, or a key is none of a recipe; it suggests the nearest.
     DataError
-        If a cell is not on the card of its data set.
+        If a cell is not on the card of its data set, or the file is no recipe.
     """
     path = Path(recipe)
     if path.suffix != ".toml":
         path = shipped_file("examples/recipes", str(recipe), "recipe")
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
-    return Recipe(
-        name=path.stem,
-        title=content["title"],
-        model=content["model"],
-        params=content.get("params", {}),
-        cells=tuple(
-            cell
-            for group in content["cells"]
-            for horizon in group["horizons"]
-            for cell in _cells(path.stem, group, horizon)
-        ),
-        pretrain=content.get("pretrain"),
-    )
+    if not path.is_file():
+        raise DataError(f"there is no recipe {str(path)!r}; `tsar reproduce --list` lists them")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["cells"], list):
+            raise TypeError("cells must be written as [[cells]]")
+        for group in [content, *content["cells"]]:
+            for key in group:
+                check_choice(f"recipe {path.stem}", "key", key, KEYS if group is content else CELL)
+        return Recipe(
+            name=path.stem,
+            title=content["title"],
+            model=content["model"],
+            params=content.get("params", {}),
+            cells=tuple(
+                cell
+                for group in content["cells"]
+                for horizon in group["horizons"]
+                for cell in _cells(path.stem, group, horizon)
+            ),
+            pretrain=content.get("pretrain"),
+        )
+    except KeyError as error:
+        raise DataError(f"recipe {path.stem}: {error} is missing") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise DataError(f"recipe {path.stem} cannot be read: {error}") from None
 
 
 def _cells(recipe: str, group: dict[str, Any], horizon: int) -> list[Cell]:

@@ -2,7 +2,6 @@
 
 import copy
 import secrets
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from tsar.exceptions import (
     InterruptedWarning,
     ParameterError,
     TrainingError,
+    warn,
 )
 from tsar.forecasting.covariates import CovariatePathway, CovariateSpec
 from tsar.learned import Learned
@@ -408,12 +408,11 @@ class NetworkForecaster(Forecaster):
         held_out = np.where(lengths - tail >= window, tail, 0)
         held_out[~_observed_on_both_sides(panel, held_out)] = 0
         if not held_out.any():
-            warnings.warn(
+            warn(
                 f"{self._name}: no series has {window} rows beside an observed validation tail, so "
                 f"training runs without validation for all of max_epochs={self.max_epochs}; "
                 f"shorten context_length or set early_stopping=False",
                 DataWarning,
-                stacklevel=5,
             )
         return held_out
 
@@ -481,11 +480,10 @@ class NetworkForecaster(Forecaster):
         if result.interrupted:
             if result.n_epochs == 0:
                 raise KeyboardInterrupt
-            warnings.warn(
+            warn(
                 f"{self._name}: training was interrupted after {result.n_epochs} epochs; the "
                 f"model holds the weights of epoch {result.best_epoch}",
                 InterruptedWarning,
-                stacklevel=6,
             )
         return result
 

@@ -5,7 +5,6 @@ Letters: B batch, L tokens, E channels, N states per channel.
 
 import importlib.util
 import math
-import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tsar.core.ops.chunked_scan import chunked_scan
-from tsar.exceptions import BackendWarning, ParameterError
+from tsar.exceptions import BackendWarning, ParameterError, warn
 from tsar.params import check_choice
 
 __all__ = ["BACKENDS", "check_backend", "pick_backend", "selective_scan"]
@@ -311,9 +310,8 @@ def _value_and_gradients(scan: _Scan, tensors: list[Tensor]) -> list[Tensor]:
 
 @cache
 def _warn_once(fault: str) -> None:
-    warnings.warn(
+    warn(
         f"selective_scan: the kernel of mamba-ssm {fault}; the slower chunked form is used. "
         f"Install a mamba-ssm that fits this torch, or remove it",
         BackendWarning,
-        stacklevel=3,
     )
