@@ -15,7 +15,8 @@ __all__ = ["chunked_scan"]
 
 # States of a block: few enough for the caches of a CPU, many enough to fill an accelerator.
 _BLOCK_ON_CPU, _BLOCK_ELSEWHERE = 2**18, 2**24
-_SHORTEST_CHUNK = 8
+# How many sequences a block has at least, and tokens a chunk.
+_FEWEST_SEQUENCES, _SHORTEST_CHUNK = 4, 8
 _LOG2_E = math.log2(math.e)
 
 
@@ -73,7 +74,7 @@ class _ChunkedScan(torch.autograd.Function):
                 part = work.part(place)
                 step = delta[place]
                 h = part.states(step, step * x[place], b[place], states[chunk, rows])
-                y[place] = _over_states(c[place], h)
+                y[place] = _products(c[place], part.h_by_token)
                 states[chunk + 1, rows] = h[:, -1]
         ctx.save_for_backward(x, delta, a, b, c, states)
         return y, states[-1].clone()
@@ -94,9 +95,9 @@ class _ChunkedScan(torch.autograd.Function):
                 u, before = step * value, states[chunk, rows]
                 h = part.states(step, u, b[place], before)
                 g = part.grad_states(grad, c[place], carry)
-                grad_c[place] = _over_channels(grad, h)
-                grad_b[place] = _over_channels(u, g)
-                grad_u = _over_states(b[place], g)
+                grad_c[place] = _products(grad, part.h_by_token.mT)
+                grad_b[place] = _products(u, part.g_by_token.mT)
+                grad_u = _products(b[place], part.g_by_token)
                 decay = part.decay
                 carry = decay[:, 0] * g[:, 0]
                 # From here on the decays are the gradients of their exponents, delta * a.
@@ -120,7 +121,7 @@ class _Workspace:
         self.a = a * _LOG2_E
         budget = _BLOCK_ON_CPU if x.device.type == "cpu" else _BLOCK_ELSEWHERE
         # The length of a chunk must not depend on the batch: it decides how sums are rounded.
-        size = min(max(budget // a.numel(), _SHORTEST_CHUNK), max(length, 1))
+        size = min(max(budget // _FEWEST_SEQUENCES // a.numel(), _SHORTEST_CHUNK), max(length, 1))
         n_rows = max(min(budget // (size * a.numel()), batch), 1)
         self.row_blocks = [slice(i, min(i + n_rows, batch)) for i in range(0, batch, n_rows)]
         self.chunks = [slice(i, min(i + size, length)) for i in range(0, length, size)]
@@ -156,10 +157,10 @@ class _Part:
         self.decay, self.h, *rest = (buffer[:n_entries].view(full) for buffer in room[:-1])
         self.joints = _joints(self.decay, room[-1])
         decays = [self.decay, *(joint for joint, _, _ in self.joints)]
-        self.steps = _steps(decays, self.h)
+        self.steps, self.h_by_token = _steps(decays, self.h), self.h.flatten(0, 1)
         if rest:
             (self.g,) = rest
-            self.grad_steps = _steps(decays, self.g)
+            self.grad_steps, self.g_by_token = _steps(decays, self.g), self.g.flatten(0, 1)
 
     def states(self, delta: Tensor, u: Tensor, b: Tensor, before: Tensor) -> Tensor:
         """Compute the states (R, T, N, E), given those before the chunk (R, N, E)."""
@@ -181,18 +182,15 @@ class _Part:
         return self.g
 
 
-def _over_states(weights: Tensor, values: Tensor) -> Tensor:
-    """Sum values (R, T, N, E) with weights (R, T, N) over the states, to (R, T, E)."""
-    left, right = weights.flatten(0, 1)[:, None], values.flatten(0, 1)
+def _products(rows: Tensor, matrices: Tensor) -> Tensor:
+    """Multiply rows (R, T, I) with a matrix each (R * T, I, J), to (R, T, J).
+
+    A matrix times a column takes ten times as long in torch as a row times its transpose.
+    """
+    shape = rows.shape
     # Written into a tensor of its own, so that autocast does not touch it.
-    out = values.new_empty(len(right), 1, right.shape[2])
-    return torch.bmm(left, right, out=out).view(*values.shape[:2], -1)
-
-
-def _over_channels(weights: Tensor, values: Tensor) -> Tensor:
-    """Sum values (R, T, N, E) with weights (R, T, E) over the channels, to (R, T, N)."""
-    # A row times a matrix: a matrix times a column takes ten times as long in torch.
-    return _over_states(weights, values.mT)
+    out = matrices.new_empty(len(matrices), 1, matrices.shape[2])
+    return torch.bmm(rows.reshape(-1, 1, shape[2]), matrices, out=out).view(*shape[:2], -1)
 
 
 def _joints(decay: Tensor, room: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
