@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
@@ -46,7 +47,7 @@ class Learned:
             The end of the fitted series.
         """
         series = fitted.ids.get_indexer(panel.ids)
-        variates = fitted.variates.get_indexer(panel.variates)
+        variates = _places(panel.variates, fitted.variates)
         known = (series >= 0)[:, None] & (variates >= 0)[None, :]
         place = np.ix_(np.maximum(series, 0), np.maximum(variates, 0))
         mean, scale = self.scaling.mean[place], self.scaling.scale[place]
@@ -55,7 +56,7 @@ class Learned:
 
     def pooled_of(self, panel: Panel, fitted: Panel) -> Scaling:
         """Return statistics, shape (1, C), for series of a panel that have no history."""
-        variates = fitted.variates.get_indexer(panel.variates)
+        variates = _places(panel.variates, fitted.variates)
         known, place = variates >= 0, np.maximum(variates, 0)
         mean, scale = self.pooled.mean, self.pooled.scale
         return Scaling(
@@ -80,3 +81,9 @@ class Learned:
             record["context_rows"],
             CovariateCoding.from_state(record.get("covariates", {})),
         )
+
+
+def _places(labels: pd.Index, among: pd.Index) -> np.ndarray:
+    """Return the place of every label, -1 where there is none."""
+    # Mostly they are the same, which is seen sooner than they are looked up.
+    return np.arange(len(among)) if among.equals(labels) else among.get_indexer(labels)

@@ -301,6 +301,19 @@ def test_long_is_written():
     assert list(found["day"]) == list(times) and found.index.equals(pd.RangeIndex(6))
 
 
+def test_columns_of_a_written_frame_are_its_own():
+    rows = read_rows(
+        pd.DataFrame({"unique_id": ["a", "b"], "ds": HOURS[:2], "y": [1.0, 2.0], "z": [3.0, 4.0]})
+    )
+    median = np.arange(4.0)
+    times = HOURS[:2].append(HOURS[:2])
+    found = write_frame(rows.form, rows.ids, times, {"y": median, "y_q0.5": median}, {})
+    found.loc[0, "y"] = 9.0
+    found.loc[0, "ds"] = HOURS[3]
+    assert found["y_q0.5"].tolist() == median.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert times[0] == HOURS[0]
+
+
 def test_multiindex_is_written():
     form = FrameForm("multiindex", id_name="shop", time_name=None, columns_dtype=STRING)
     times = HOURS[:2].append(HOURS[:2])

@@ -366,10 +366,17 @@ def _targets(
     if not names:
         raise DataError("the frame has no column to forecast; add one, or name it by target=")
     whole = len(names) == len(df.columns)
-    columns = df.columns if whole else df.columns[df.columns.get_indexer(_flat(names))]
-    frame = df if whole else df[names]
-    if all(isinstance(dtype, np.dtype) and dtype.kind == "f" for dtype in frame.dtypes):
-        values = frame.to_numpy()
+    # Looked up by place, and one column as such: frames of a few columns take pandas longest.
+    places: list[Any] = [] if whole else [df.columns.get_loc(name) for name in names]
+    columns = df.columns if whole else df.columns.take(places)
+    if len(names) == 1:
+        part: Any = df[names[0]]
+        kinds = [part.dtype]
+    else:
+        part = df if whole else df.take(places, axis=1)
+        kinds = list(part.dtypes)
+    if all(isinstance(dtype, np.dtype) and dtype.kind == "f" for dtype in kinds):
+        values = part.to_numpy().reshape(len(df), len(names))
         return columns, values if values.itemsize > 2 else values.astype(np.float32), {}
     values, bad = np.empty((len(df), len(names))), {}
     for column, name in enumerate(names):
@@ -473,7 +480,9 @@ def write_frame(
             name = f"{name}_"
         content[name] = mark
     if form.kind == "long":
-        frame = pd.DataFrame({**keys, **content})
+        # Several columns may be one array, and must not be in the frame; ids and times are new.
+        content = {name: column.copy() for name, column in content.items()}
+        frame = pd.DataFrame({**keys, **content}, copy=False)
     else:
         index = times if form.kind == "wide" else _pairs(form, ids, times, horizon)
         frame = pd.DataFrame(content, index=index)

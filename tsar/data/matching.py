@@ -85,8 +85,10 @@ def _listed(names: Any) -> str:
 
 def in_order(panel: Panel, variates: pd.Index) -> Panel:
     """Return the panel with its variates in another order, if it holds exactly these."""
+    if panel.variates.equals(variates):
+        return panel
     place = panel.variates.get_indexer(variates)
-    if panel.variates.equals(variates) or (place < 0).any() or len(place) < panel.n_variates:
+    if (place < 0).any() or len(place) < panel.n_variates:
         return panel
     form = replace(panel.form, dtypes=tuple(panel.form.dtypes[column] for column in place))
     ordered = panel.with_values(panel.values[:, place], panel.variates[place])
