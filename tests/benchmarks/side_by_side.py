@@ -13,16 +13,21 @@ __all__ = ["ROOT", "answer", "take_turns"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def answer(job: Callable[[], object]) -> None:
+def answer(job: Callable[[], object], *, own_clock: bool = False) -> None:
     """Run the job once for every line of the input; answer with its seconds.
 
-    A job that times a part of itself returns a pair: seconds on the wall, and of the processor.
+    With ``own_clock`` the job returns the seconds that count, such as those of one of
+    many steps; otherwise all of it counts.
     """
     for _ in sys.stdin:
         started, busy = time.perf_counter(), time.process_time()
-        measured = job()
-        taken = time.perf_counter() - started, time.process_time() - busy
-        print(*(measured if isinstance(measured, tuple) else taken), flush=True)
+        result = job()
+        seconds, busy = time.perf_counter() - started, time.process_time() - busy
+        if own_clock:
+            assert isinstance(result, float)
+            # The processor worked for the one as it did for the whole.
+            seconds, busy = result, busy * result / seconds
+        print(seconds, busy, flush=True)
 
 
 class _Worker:

@@ -16,15 +16,14 @@ import argparse
 import itertools
 import os
 import statistics
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from side_by_side import answer, take_turns
+
 N_WINDOWS, N_VARIATES, CONTEXT, HORIZON = 128, 7, 336, 96
 N_ROWS, N_FIT_STEPS = 8640, 10
 
@@ -209,86 +208,41 @@ TURNS = {
 
 
 def work(toolkit: str, part: str, precision: str, threads: int) -> None:
-    """Answer each line of the input with the median seconds of a step in one turn."""
+    """Answer with the median seconds of a step in one turn."""
     import torch
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")
     turn = TURNS[toolkit, part](precision)
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a toolkit prints must not come between the answers
-    for _ in sys.stdin:
-        print(statistics.median(turn()), file=answers, flush=True)
-
-
-class Worker:
-    """A process of one of the two environments that takes a turn when asked to."""
-
-    def __init__(self, toolkit: str, part: str, options: argparse.Namespace) -> None:
-        ours = toolkit == "tsar"
-        python = sys.executable if ours else options.neuralforecast
-        command = [python, __file__, "--worker", f"{toolkit}/{part}"]
-        command += ["--threads", str(options.threads), "--precision", options.precision]
-        self.process = subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": str(ROOT) if ours else ""},
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def turn(self) -> float:
-        """Return the seconds of a step."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.communicate()
-
-
-def compare(part: str, options: argparse.Namespace) -> None:
-    """Let the two take turns and print their medians and the ratio."""
-    workers = {name: Worker(name, part, options) for name in ("neuralforecast", "tsar")}
-    times: dict[str, list[float]] = {name: [] for name in workers}
-    for repeat in range(options.warmup + options.repeats):
-        for name, worker in workers.items():
-            seconds = worker.turn()
-            if repeat >= options.warmup:
-                times[name].append(seconds)
-    for worker in workers.values():
-        worker.close()
-    theirs, ours = times["neuralforecast"], times["tsar"]
-    ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
-    print(
-        f"{part:8s}  neuralforecast {statistics.median(theirs) * 1e3:5.0f} ms"
-        f"  tsar {options.precision} {statistics.median(ours) * 1e3:5.0f} ms  ratio {ratio:.2f}"
-        f"  (fastest {min(theirs) * 1e3:.0f} and {min(ours) * 1e3:.0f} ms,"
-        f" {len(ours)} turns, {options.threads} threads)",
-        flush=True,
-    )
+    answer(lambda: statistics.median(turn()), own_clock=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--neuralforecast", help="python of an environment with neuralforecast")
+    parser.add_argument("--part", choices=["fit", "network"], help="only this one")
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "auto"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=["tsar", "neuralforecast"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        toolkit, part = options.worker.split("/")
-        work(toolkit, part, options.precision, options.threads)
-    elif not options.neuralforecast:
+        work(options.worker, options.part, options.precision, options.threads)
+        return
+    if not options.neuralforecast:
         parser.error("--neuralforecast is needed; setup_neuralforecast.sh makes the environment")
-    else:
-        for part in ("fit", "network"):
-            compare(part, options)
+    for part in [options.part] if options.part else ["fit", "network"]:
+        command = [__file__, "--part", part, "--precision", options.precision]
+        command += ["--threads", str(options.threads), "--worker"]
+        take_turns(
+            [options.neuralforecast, *command, "neuralforecast"],
+            [sys.executable, *command, "tsar"],
+            warmup=options.warmup,
+            repeats=options.repeats,
+            what=f"training step, {part}, {options.precision} on {options.threads} threads",
+        )
 
 
 if __name__ == "__main__":
