@@ -60,7 +60,10 @@ SETTINGS = {
             **{"d_model": 256, "d_ff": 256, "n_layers": 2, "n_heads": 8, "dropout": 0.1},
             "calendar_features": False,
         },
-        theirs={"hidden_size": 256, "d_ff": 256, "e_layers": 2, "n_heads": 8, "dropout": 0.1},
+        theirs={
+            **{"hidden_size": 256, "d_ff": 256, "e_layers": 2, "n_heads": 8, "dropout": 0.1},
+            "n_series": N_VARIATES,
+        },
     ),
 }
 
@@ -164,7 +167,6 @@ def neuralforecast_model(name: str, **options: Any) -> Any:
     return getattr(models, name)(
         h=setting.horizon,
         input_size=setting.context_length,
-        n_series=N_VARIATES,
         loss=MSE(),
         learning_rate=1e-4,
         max_steps=N_STEPS,
