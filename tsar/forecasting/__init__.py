@@ -5,6 +5,7 @@ it here.
 """
 
 from tsar.forecasting.arnet import ARNet
+from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.itransformer import iTransformer
@@ -16,6 +17,7 @@ from tsar.forecasting.smamba import SMamba
 __all__ = [
     "ARNet",
     "AutoTimes",
+    "AutoformerForecaster",
     "DLinear",
     "NLinear",
     "Naive",

@@ -112,11 +112,16 @@ def test_best_delay_aligns_keys_with_queries(backend):
     torch.testing.assert_close(mixed, value.roll(-4, dims=1))
 
 
-def test_without_sharing_the_batch_does_not_matter():
-    tensors = [tensor.detach().float() for tensor in _tensors(40, 40, batch=9)]
-    together = auto_correlation(*tensors)
-    for begin, end in [(0, 1), (1, 5), (3, 9)]:
-        assert torch.equal(auto_correlation(*(t[begin:end] for t in tensors)), together[begin:end])
+@pytest.mark.parametrize(("length", "n_features"), [(7, 1), (24, 6), (33, 5), (48, 64)])
+def test_without_sharing_the_batch_does_not_matter(length, n_features):
+    """To the bit, whatever the size of the batch and the place in it."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(50, length, 1, n_features, generator=generator) for _ in range(3)]
+    with torch.inference_mode():
+        together = auto_correlation(*tensors)
+        for begin, end in [(0, 4), (0, 17), (17, 34), (5, 12), (3, 40)]:
+            some = auto_correlation(*(tensor[begin:end].clone() for tensor in tensors))
+            assert torch.equal(some, together[begin:end])
 
 
 def test_shared_delays_are_those_of_the_mean():

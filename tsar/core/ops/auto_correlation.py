@@ -140,10 +140,26 @@ def _correlate(query: Tensor, key: Tensor) -> Tensor:
     """Correlation at every delay, summed over time and features: (B, N, L).
 
     The features are summed before the way back from the frequency domain, which is then taken
-    once per head and not once per feature.
+    once per head and not once per feature. Products and sums are of real numbers and two at a
+    time: complex products and sums over an axis round by how large the batch is.
     """
-    spectrum = torch.fft.rfft(query, dim=1) * torch.fft.rfft(key, dim=1).conj()
-    return torch.fft.irfft(spectrum.sum(dim=3), n=query.shape[1], dim=1).transpose(1, 2)
+    first = torch.view_as_real(torch.fft.rfft(query.movedim(1, 3)))  # (B, N, E, frequencies, 2)
+    second = torch.fft.rfft(key.movedim(1, 3))
+    real, imaginary = (
+        _feature_sum(first * torch.view_as_real(part)) for part in (second, 1j * second)
+    )
+    return torch.fft.irfft(torch.complex(real, imaginary), n=query.shape[1])
+
+
+def _feature_sum(pairs: Tensor) -> Tensor:
+    """Sum (B, N, E, frequencies, 2) over features and pairs, halving the features each time."""
+    while (n_features := pairs.shape[2]) > 1:
+        half = n_features // 2
+        low, high, rest = pairs.split([half, half, n_features % 2], dim=2)
+        pairs = low + high
+        if n_features % 2:
+            pairs[:, :, :1] += rest
+    return pairs[:, :, 0, :, 0] + pairs[:, :, 0, :, 1]
 
 
 def _rolled_sum(value: Tensor, weights: Tensor, delays: Tensor) -> Tensor:

@@ -1,0 +1,365 @@
+"""Autoformer: an encoder and a decoder that take series apart on the way."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tsar.core.block import Block, Encoder
+from tsar.core.convolution import CircularConvolution
+from tsar.core.decomposition import Remainder, SeriesDecomposition
+from tsar.core.dropout import Dropout
+from tsar.core.mixers import AutoCorrelation
+from tsar.core.mlp import MLP
+from tsar.core.norm import SeasonalNorm
+from tsar.core.output import Output
+from tsar.data.windows import Inputs
+from tsar.exceptions import ParameterError
+from tsar.forecasting.covariates import CovariateEncoder, CovariateSpec
+from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.params import Interval
+
+__all__ = ["AutoformerForecaster", "AutoformerNetwork"]
+
+# Hidden activations that forecasting holds at once. Tokens are single steps and the feed-forward
+# parts are wide, so that what is a small batch to other networks would take gigabytes here.
+HIDDEN_VALUES = 2**24
+
+Positive = Annotated[int, Interval(1)]
+Share = Annotated[float, Interval(0, 1, open_high=True)]
+
+
+class StepEmbedding(nn.Module):
+    """A token per time step: a convolution of its values, and a linear map of its marks.
+
+    There is no position; marks, such as calendar features, say when a step is.
+
+    Parameters
+    ----------
+    n_values, n_marks, d_model : int
+    dropout : float
+    """
+
+    def __init__(self, n_values: int, n_marks: int, d_model: int, dropout: float) -> None:
+        super().__init__()
+        self.values = CircularConvolution(n_values, d_model)
+        nn.init.kaiming_normal_(self.values.weight, nonlinearity="leaky_relu")
+        self.marks = nn.Linear(n_marks, d_model, bias=False) if n_marks else None
+        self.dropout = Dropout(dropout)
+
+    def forward(self, values: Tensor, marks: Tensor) -> Tensor:
+        """Embed steps (B, L, n_values) with their marks (B, L, n_marks) as tokens (B, L, D)."""
+        tokens: Tensor = self.values(values)
+        return self.dropout(tokens if self.marks is None else tokens + self.marks(marks))
+
+
+class DecoderLayer(nn.Module):
+    """Auto-Correlation with itself, then with the encoded history, then a feed-forward part.
+
+    After each of them the trend is taken out of the tokens. The three trends together are
+    mapped to the variates.
+
+    Parameters
+    ----------
+    make_mixer : function
+        Builds a mixer; called for each of the two.
+    mlp : nn.Module
+    d_model, n_outputs : int
+        Width of a token, and of the trend.
+    kernel : int
+        Odd width of the moving average.
+    dropout : float
+        Of all three branches.
+    """
+
+    def __init__(
+        self,
+        make_mixer: Callable[[], AutoCorrelation],
+        mlp: nn.Module,
+        *,
+        d_model: int,
+        n_outputs: int,
+        kernel: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.self_mixer, self.cross_mixer, self.mlp = make_mixer(), make_mixer(), mlp
+        self.decomposition = SeriesDecomposition(kernel)
+        self.dropout = Dropout(dropout)
+        self.trend = CircularConvolution(d_model, n_outputs)
+
+    def forward(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode tokens (B, T, D), given encoded ones; also return a trend (B, T, n_outputs)."""
+        x, first = self.decomposition(x + self.dropout(self.self_mixer(x)))
+        x, second = self.decomposition(x + self.dropout(self.cross_mixer(x, memory=memory)))
+        x, third = self.decomposition(x + self.dropout(self.mlp(x)))
+        return x, self.trend(first + second + third)
+
+
+class AutoformerNetwork(nn.Module):
+    """The network of Autoformer: seasonal parts are refined, trends are gathered.
+
+    The encoder reads the history and keeps what is seasonal. The decoder begins with the
+    seasonal part of the last ``label_length`` steps and zeros for the horizon, and with the
+    mean of the history as trend; each of its layers adds a trend. The forecast is the sum of
+    both parts.
+
+    Known covariates and static ones, the latter repeated over time, are marks of a step beside
+    the calendar; past covariates are read with the history. Steps before a series began are
+    level with its mean.
+
+    Parameters
+    ----------
+    context_length, horizon, n_variates : int
+    output : Output
+        See :mod:`tsar.core.output`. The mean of the history is its location.
+    covariates : CovariateSpec, optional
+    label_length : int, optional
+        Steps of history that the decoder begins with; half of the context by default.
+    kernel : int, default 25
+        Odd width of the moving averages.
+    factor : float, default 3.0
+        There are ``floor(factor * log(steps))`` delays.
+    head_delays : bool, default False
+        See :class:`tsar.core.mixers.AutoCorrelation`.
+    d_model, n_heads, d_ff, n_layers, n_decoder_layers : int, default 512, 8, 2048, 2 and 1
+    dropout : float, default 0.05
+        After the embeddings, inside the feed-forward parts and on the branches.
+
+    References
+    ----------
+    Wu et al., "Autoformer: decomposition transformers with auto-correlation for long-term
+    series forecasting", NeurIPS 2021, section 3. As in the authors' code, feed-forward maps
+    have no biases, and :class:`~tsar.core.norm.SeasonalNorm` ends the encoder and the decoder.
+    """
+
+    def __init__(
+        self,
+        *,
+        context_length: int,
+        horizon: int,
+        n_variates: int,
+        output: Output,
+        covariates: CovariateSpec | None = None,
+        label_length: int | None = None,
+        kernel: int = 25,
+        factor: float = 3.0,
+        head_delays: bool = False,
+        d_model: int = 512,
+        n_heads: int = 8,
+        d_ff: int = 2048,
+        n_layers: int = 2,
+        n_decoder_layers: int = 1,
+        dropout: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.context_length, self.horizon = context_length, horizon
+        self.label_length = context_length // 2 if label_length is None else label_length
+        self.covariates = CovariateEncoder(CovariateSpec() if covariates is None else covariates)
+        self.decomposition = SeriesDecomposition(kernel)
+        n_past, n_outputs = self.covariates.n_past, n_variates * output.n_outputs
+        n_marks = self.covariates.n_known + self.covariates.n_static
+
+        def make_mixer() -> AutoCorrelation:
+            return AutoCorrelation(d_model, n_heads, factor=factor, head_delays=head_delays)
+
+        def make_mlp() -> MLP:
+            return MLP(d_model, d_ff, dropout=dropout, bias=False)
+
+        self.embedding = StepEmbedding(n_variates + n_past, n_marks, d_model, dropout)
+        self.encoder = Encoder(
+            [
+                Block(
+                    make_mixer(),
+                    make_mlp(),
+                    d_model=d_model,
+                    norm=lambda _: Remainder(kernel),
+                    pre_norm=False,
+                    dropout=dropout,
+                )
+                for _ in range(n_layers)
+            ],
+            SeasonalNorm(d_model),
+        )
+        self.decoder_embedding = StepEmbedding(n_variates, n_marks, d_model, dropout)
+        self.decoder_layers = nn.ModuleList(
+            DecoderLayer(
+                make_mixer,
+                make_mlp(),
+                d_model=d_model,
+                n_outputs=n_outputs,
+                kernel=kernel,
+                dropout=dropout,
+            )
+            for _ in range(n_decoder_layers)
+        )
+        self.decoder_norm = SeasonalNorm(d_model)
+        self.seasonal = nn.Linear(d_model, n_outputs)
+        self.output = output
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Forecast a batch of windows.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            ``target`` of shape (B, L, C), ``observed`` where values are missing, and the
+            covariates.
+
+        Returns
+        -------
+        Tensor of shape (B, H, C), or (B, H, C, Q) with several outputs per step
+        """
+        past, known, static = self.covariates(inputs)
+        marks = static[:, None].expand(-1, self.context_length + self.horizon, -1)
+        if self.covariates.n_known:
+            marks = torch.cat([known, marks], dim=2)
+        target, mean = self._levelled(inputs)
+
+        values = torch.cat([target, past], dim=2)
+        memory = self.encoder(self.embedding(values, marks[:, : self.context_length]))
+
+        begin = self.context_length - self.label_length
+        seasonal = self.decomposition(target)[0][:, begin:]
+        seasonal = nn.functional.pad(seasonal, (0, 0, 0, self.horizon))
+        x = self.decoder_embedding(seasonal, marks[:, begin:])
+        trends = []
+        for layer in self.decoder_layers:
+            x, trend = layer(x, memory)
+            trends.append(trend[:, -self.horizon :])
+        raw = self.seasonal(self.decoder_norm(x)[:, -self.horizon :]) + sum(trends)
+        raw = raw.unflatten(2, (target.shape[2], -1))  # (B, H, C, Q)
+        return self.output(raw, mean, 1.0)
+
+    @staticmethod
+    def _levelled(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """Return the history (B, L, C) and the mean of what was observed of it (B, 1, C)."""
+        target, observed = inputs.target, inputs.observed
+        if observed is None:
+            return target, target.mean(dim=1, keepdim=True)
+        total = (target * observed).sum(dim=1, keepdim=True)
+        mean = total / observed.sum(dim=1, keepdim=True).clamp(min=1)
+        return torch.where(observed.cummax(dim=1).values, target, mean), mean
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AutoformerForecaster(NetworkForecaster):
+    """Autoformer: seasonal patterns found by Auto-Correlation, trends by moving averages.
+
+    For series with seasons longer than the blocks of patches that other models read, and for
+    calendars that matter. The defaults are the authors' sizes; they are large for small data,
+    where ``d_model=64, d_ff=256`` trains several times faster.
+
+    The variates of a frame are read together: columns of a wide or MultiIndex frame, or the
+    ``target`` columns of a long one.
+
+    Future and static covariates are marks of a step beside the calendar, past ones are read with
+    the history. The effect of future covariates at their own step is, besides, taken off the
+    history and added to the forecast.
+
+    Parameters
+    ----------
+    calendar_features : bool, default True
+        Read the hour, weekday, day of the month and day of the year of every step.
+    label_length : int or None, default None
+        Steps of history that the decoder begins with; None takes half of the context.
+    kernel : int, default 25
+        Odd width of the moving averages.
+    factor : float, default 3.0
+        Sequences of L steps are mixed at ``floor(factor * log(L))`` delays.
+    head_delays : bool, default False
+        Let every head choose its delays, as in the equations of the paper. Otherwise they are
+        chosen once, from the mean over all heads, as in the authors' code; the number of heads
+        then changes nothing.
+    d_model, n_heads, d_ff : int, default 512, 8 and 2048
+        Width of a token, heads, width of the feed-forward parts.
+    n_layers, n_decoder_layers : int, default 2 and 1
+        Layers of the encoder and of the decoder.
+    dropout : float, default 0.05
+        After the embeddings, inside the feed-forward parts and on the branches.
+
+    References
+    ----------
+    Wu et al., "Autoformer: decomposition transformers with auto-correlation for long-term
+    series forecasting", NeurIPS 2021.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> sea = tsar.load_dataset("elnino")
+    >>> model = tsar.AutoformerForecaster(
+    ...     context_length=48, horizon=12, d_model=16, d_ff=32, max_epochs=2, random_state=0
+    ... )
+    >>> model.fit(sea).predict(horizon=3).shape
+    (3, 1)
+    """
+
+    calendar_features: bool = True
+    label_length: Positive | None = None
+    kernel: Positive = 25
+    factor: Annotated[float, Interval(0, open_low=True)] = 3.0
+    head_delays: bool = False
+    d_model: Positive = 512
+    n_heads: Positive = 8
+    d_ff: Positive = 2048
+    n_layers: Positive = 2
+    n_decoder_layers: Positive = 1
+    dropout: Share = 0.05
+
+    _channel_independent: ClassVar[bool] = False
+    _takes_any_variates: ClassVar[bool] = False
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if self.label_length is not None and self.label_length > self.context_length:
+            raise ParameterError(
+                f"{self._name}: label_length must be at most context_length="
+                f"{self.context_length}, got {self.label_length}"
+            )
+        if self.kernel % 2 == 0:
+            raise ParameterError(
+                f"{self._name}: kernel must be odd so that the average is centred, got "
+                f"{self.kernel}; take {self.kernel + 1}"
+            )
+        if self.d_model % self.n_heads:
+            raise ParameterError(
+                f"{self._name}: d_model must be a multiple of n_heads={self.n_heads}, "
+                f"got {self.d_model}"
+            )
+
+    def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
+        return CovariateSpec(future=covariates.future)
+
+    def _forecast_batch(self, inputs: Inputs) -> Tensor:
+        n_steps = self.horizon_ + inputs.target.shape[1]
+        # Parts are of nearly equal size and never small: products of few rows round otherwise.
+        at_once = max(HIDDEN_VALUES // (n_steps * self.d_ff), 16)
+        n_parts = max(len(inputs.target) // at_once, 1)
+        given = {name: part for name, part in vars(inputs).items() if part is not None}
+        split = {name: part.tensor_split(n_parts) for name, part in given.items()}
+        parts = [
+            Inputs(**{name: split[name][number] for name in split}) for number in range(n_parts)
+        ]
+        forecast = super()._forecast_batch
+        return torch.cat([forecast(part) for part in parts])
+
+    def _build_network(self, spec: NetworkSpec) -> nn.Module:
+        return AutoformerNetwork(
+            context_length=spec.context_length,
+            horizon=spec.horizon,
+            n_variates=spec.n_variates,
+            output=spec.output,
+            covariates=spec.covariates,
+            label_length=self.label_length,
+            kernel=self.kernel,
+            factor=self.factor,
+            head_delays=self.head_delays,
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            d_ff=self.d_ff,
+            n_layers=self.n_layers,
+            n_decoder_layers=self.n_decoder_layers,
+            dropout=self.dropout,
+        )
