@@ -266,7 +266,7 @@ class PretrainedForecaster(NetworkForecaster):
         Afterwards ``fit`` starts from these weights, each time anew, on any data: only the
         parameters that shape the network have to stay (``context_length``, ``d_model`` and
         so on), the variates, the horizon and the training parameters may change.
-        ``clone(model)`` has no pre-trained weights, and so have the models of a grid search.
+        ``clone(model)`` has no pre-trained weights, nor have the models of a grid search.
 
         The training parameters are those of ``fit``; use ``set_params`` between the two.
         The loss is the squared error of the hidden patches of windows normalised one by one

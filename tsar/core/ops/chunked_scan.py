@@ -5,6 +5,7 @@ of a block.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.autograd.function import once_differentiable
 __all__ = ["chunked_scan"]
 
 # States of a block: few enough for the caches of a CPU, many enough to fill an accelerator.
-_BLOCK_ON_CPU, _BLOCK_ELSEWHERE = 2**18, 2**24
+_BLOCK_ON_CPU, _BLOCK_ELSEWHERE = 2**19, 2**24
 # How many sequences a block has at least, and tokens a chunk.
 _FEWEST_SEQUENCES, _SHORTEST_CHUNK = 4, 8
 _LOG2_E = math.log2(math.e)
@@ -62,54 +63,48 @@ class _ChunkedScan(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, start: Tensor
     ) -> tuple[Tensor, Tensor]:
-        x, delta, a, b, c = (tensor.contiguous() for tensor in (x, delta, a, b, c))
+        a = a.contiguous()
         y = torch.empty_like(x)
         work = _Workspace(x, a, n_buffers=2)
-        # The states before each chunk and after the last one.
-        states = x.new_empty(work.n_chunks + 1, *start.shape)
-        states[0] = start
-        for rows in work.row_blocks:
-            for chunk, tokens in enumerate(work.chunks):
-                place = rows, tokens
-                part = work.part(place)
-                step = delta[place]
-                h = part.states(step, step * x[place], b[place], states[chunk, rows])
-                y[place] = _products(c[place], part.h_by_token)
-                states[chunk + 1, rows] = h[:, -1]
+        # The states before each chunk, and after the last one.
+        states = x.new_empty(len(x), work.n_chunks + 1, *start.shape[1:])
+        states[:, 0] = start
+        for rows in work.blocks(x, delta, b, c, y, states):
+            x_r, delta_r, b_r, c_r, y_r, states_r = rows
+            before, *after = states_r.unbind(1)
+            chunks = work.chunks(delta_r[:, :, None], (delta_r * x_r)[:, :, None], b_r, c_r, y_r)
+            for (step, u, b_t, c_t, out), end in zip(chunks, after, strict=True):
+                part = work.part(out)
+                part.scan(step, u, b_t[..., None], before)
+                out.copy_(_products(c_t, part.h_by_token))
+                before = end.copy_(part.last)
         ctx.save_for_backward(x, delta, a, b, c, states)
-        return y, states[-1].clone()
+        return y, states[:, -1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_end: Tensor) -> tuple[Tensor, ...]:
         x, delta, a, b, c, states = ctx.saved_tensors
-        grad_x, grad_delta, grad_b, grad_c = map(torch.empty_like, (x, delta, b, c))
-        grad_a, grad_start = torch.zeros_like(a), torch.empty_like(grad_end)
+        grads = grad_x, grad_delta, grad_b, grad_c = [torch.empty_like(t) for t in (x, delta, b, c)]
+        grad_a, grad_start = torch.zeros_like(a), grad_end.clone()
         work = _Workspace(x, a, n_buffers=3)
-        for rows in work.row_blocks:
-            carry = grad_end[rows]
-            for chunk in reversed(range(work.n_chunks)):
-                place = rows, work.chunks[chunk]
-                part = work.part(place)
-                step, value, grad = delta[place], x[place], grad_y[place]
-                u, before = step * value, states[chunk, rows]
-                h = part.states(step, u, b[place], before)
-                g = part.grad_states(grad, c[place], carry)
-                grad_c[place] = _products(grad, part.h_by_token.mT)
-                grad_b[place] = _products(u, part.g_by_token.mT)
-                grad_u = _products(b[place], part.g_by_token)
-                decay = part.decay
-                carry = decay[:, 0] * g[:, 0]
-                # From here on the decays are the gradients of their exponents, delta * a.
-                decay *= g
-                decay[:, 1:] *= h[:, :-1]
-                decay[:, 0] *= before
-                torch.mul(decay, a, out=g)
-                grad_delta[place] = g.sum(dim=2).addcmul_(grad_u, value)
-                grad_x[place] = grad_u.mul_(step)
-                decay *= step[:, :, None]
-                grad_a += decay.sum(dim=(0, 1))
-            grad_start[rows] = carry
+        for rows in work.blocks(x, delta, b, c, grad_y, *grads, states, grad_start):
+            *by_token, states_r, carry = rows
+            chunks = list(work.chunks(*by_token, by_token[0] * by_token[1]))
+            befores = states_r.unbind(1)[: len(chunks)]
+            for chunk, before in zip(reversed(chunks), reversed(befores), strict=True):
+                value, step, b_t, c_t, grad, to_x, to_delta, to_b, to_c, u = chunk
+                part, step_n = work.part(value), step[:, :, None]
+                part.scan(step_n, u[:, :, None], b_t[..., None], before)
+                part.scan_back(grad[:, :, None], c_t[..., None], carry)
+                to_c.copy_(_products(grad, part.h_by_token.mT))
+                to_b.copy_(_products(u, part.g_by_token.mT))
+                grad_u = _products(b_t, part.g_by_token)
+                torch.mul(grad_u, step, out=to_x)
+                exponents = part.exponent_grads(before)
+                to_delta.copy_(torch.mul(exponents, a, out=part.g).sum(dim=2))
+                to_delta.addcmul_(grad_u, value)
+                grad_a += exponents.mul_(step_n).sum(dim=(0, 1))
         return grad_x, grad_delta, grad_a, grad_b, grad_c, grad_start
 
 
@@ -121,19 +116,25 @@ class _Workspace:
         self.a = a * _LOG2_E
         budget = _BLOCK_ON_CPU if x.device.type == "cpu" else _BLOCK_ELSEWHERE
         # The length of a chunk must not depend on the batch: it decides how sums are rounded.
-        size = min(max(budget // _FEWEST_SEQUENCES // a.numel(), _SHORTEST_CHUNK), max(length, 1))
-        n_rows = max(min(budget // (size * a.numel()), batch), 1)
-        self.row_blocks = [slice(i, min(i + n_rows, batch)) for i in range(0, batch, n_rows)]
-        self.chunks = [slice(i, min(i + size, length)) for i in range(0, length, size)]
-        self.n_chunks = len(self.chunks)
+        self.n_tokens = max(budget // _FEWEST_SEQUENCES // a.numel(), _SHORTEST_CHUNK)
+        self.n_tokens = min(self.n_tokens, length)
+        self.n_rows = max(min(budget // (self.n_tokens * a.numel()), batch), 1)
+        self.n_chunks = -(-length // self.n_tokens)
         # One more for the decays of joined neighbours.
-        self.room = x.new_empty(n_buffers + 1, n_rows * size * a.numel())
-        self.parts: dict[tuple[int, int], _Part] = {}
+        self.room = x.new_empty(n_buffers + 1, self.n_rows * self.n_tokens * a.numel())
+        self.parts: dict[torch.Size, _Part] = {}
 
-    def part(self, place: tuple[slice, slice]) -> "_Part":
-        """Give the room for a chunk of a block; those of one size share it."""
-        rows, tokens = place
-        shape = rows.stop - rows.start, tokens.stop - tokens.start
+    def blocks(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Cut tensors of one row per sequence side by side."""
+        return zip(*(tensor.split(self.n_rows) for tensor in tensors), strict=True)
+
+    def chunks(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Cut tensors (R, L, ...) along the tokens side by side."""
+        return zip(*(tensor.split(self.n_tokens, dim=1) for tensor in tensors), strict=True)
+
+    def part(self, chunk: Tensor) -> "_Part":
+        """Give the room for a chunk (R, T, ...); those of one size share it."""
+        shape = chunk.shape[:2]
         if shape not in self.parts:
             self.parts[shape] = _Part(self.room, shape, self.a)
         return self.parts[shape]
@@ -150,7 +151,7 @@ class _Part:
         For powers of 2, which are several times faster than those of e.
     """
 
-    def __init__(self, room: Tensor, shape: tuple[int, int], a: Tensor) -> None:
+    def __init__(self, room: Tensor, shape: torch.Size, a: Tensor) -> None:
         self.a = a
         full = *shape, *a.shape
         n_entries = math.prod(full)
@@ -158,28 +159,35 @@ class _Part:
         self.joints = _joints(self.decay, room[-1])
         decays = [self.decay, *(joint for joint, _, _ in self.joints)]
         self.steps, self.h_by_token = _steps(decays, self.h), self.h.flatten(0, 1)
+        self.first_decay, self.first, self.last = self.decay[:, 0], self.h[:, 0], self.h[:, -1]
         if rest:
             (self.g,) = rest
             self.grad_steps, self.g_by_token = _steps(decays, self.g), self.g.flatten(0, 1)
 
-    def states(self, delta: Tensor, u: Tensor, b: Tensor, before: Tensor) -> Tensor:
-        """Compute the states (R, T, N, E), given those before the chunk (R, N, E)."""
-        torch.mul(delta[:, :, None], self.a, out=self.decay).exp2_()
-        torch.mul(u[:, :, None], b[..., None], out=self.h)
-        self.h[:, 0].addcmul_(self.decay[:, 0], before)
+    def scan(self, delta: Tensor, u: Tensor, b: Tensor, before: Tensor) -> None:
+        """Find the states from (R, T, 1, E), (R, T, 1, E), (R, T, N, 1) and (R, N, E)."""
+        torch.mul(delta, self.a, out=self.decay).exp2_()
+        torch.mul(u, b, out=self.h)
+        self.first.addcmul_(self.first_decay, before)
         for joint, later, earlier in self.joints:
             torch.mul(later, earlier, out=joint)
         for later, decay, earlier in self.steps:
             later.addcmul_(decay, earlier)
-        return self.h
 
-    def grad_states(self, grad_y: Tensor, c: Tensor, after: Tensor) -> Tensor:
-        """Compute the gradients of the states, given what comes from after the chunk."""
-        torch.mul(grad_y[:, :, None], c[..., None], out=self.g)
-        self.g[:, -1] += after
+    def scan_back(self, grad_y: Tensor, c: Tensor, carry: Tensor) -> None:
+        """Find the gradients of the states; the carry becomes that of the chunk before."""
+        torch.mul(grad_y, c, out=self.g)
+        self.g[:, -1] += carry
         for later, decay, earlier in reversed(self.grad_steps):
             earlier.addcmul_(decay, later)
-        return self.g
+        torch.mul(self.first_decay, self.g[:, 0], out=carry)
+
+    def exponent_grads(self, before: Tensor) -> Tensor:
+        """Replace the decays by the gradients of their exponents, ``delta a``."""
+        exponents = self.decay.mul_(self.g)
+        exponents[:, 1:].mul_(self.h[:, :-1])
+        self.first_decay.mul_(before)
+        return exponents
 
 
 def _products(rows: Tensor, matrices: Tensor) -> Tensor:
