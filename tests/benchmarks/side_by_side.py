@@ -11,6 +11,9 @@ from pathlib import Path
 __all__ = ["ROOT", "answer", "take_turns"]
 
 ROOT = Path(__file__).resolve().parents[2]
+# Threads that have nothing left to do spin for some milliseconds before they sleep; those of one
+# side must not do so in the turn of the other.
+_SECONDS_BETWEEN_TURNS = 0.1
 
 
 def answer(job: Callable[[], object], *, own_clock: bool = False) -> None:
@@ -37,12 +40,7 @@ class _Worker:
         # The last lines of an error are shown; what toolkits print on the way is not.
         self.process = subprocess.Popen(
             command,
-            # Idle threads of one side must not spin while the other one works.
-            env={
-                **os.environ,
-                "OMP_WAIT_POLICY": "PASSIVE",
-                "PYTHONPATH": str(ROOT) if own else "",
-            },
+            env={**os.environ, "PYTHONPATH": str(ROOT) if own else ""},
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -94,6 +92,7 @@ def take_turns(
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in workers}
     for turn in range(warmup + repeats):
         for name, worker in workers.items():
+            time.sleep(_SECONDS_BETWEEN_TURNS)
             timing = worker.run()
             if turn >= warmup:
                 times[name].append(timing)
