@@ -31,6 +31,7 @@ from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.learned import Learned
 from tsar.params import Interval, check_horizon, check_levels, check_parameters, frame_first
 from tsar.rolling import roll_windows
+from tsar.windowed import forecast_rows, forecast_windows, score
 
 __all__ = ["Forecaster"]
 
@@ -451,6 +452,20 @@ class Forecaster(BaseEstimator, ABC):
 
     # ------------------------------------------------------ windows and score
 
+    def _forecast_rows(
+        self,
+        panel: Panel,
+        owners: np.ndarray,
+        rows: np.ndarray,
+        horizon: int,
+        levels: Sequence[float] = (),
+    ) -> tuple[np.ndarray, dict[float, np.ndarray]]:
+        """Forecast windows of a panel, (W, H, C), and the same by level, in original units.
+
+        Each window is a series and the row at which its forecast begins.
+        """
+        return forecast_rows(self, panel, owners, rows, horizon, levels)
+
     def forecast_windows(
         self, df: Any, cutoffs: Sequence[int] | np.ndarray, horizon: int | None = None
     ) -> np.ndarray:
@@ -477,31 +492,7 @@ class Forecaster(BaseEstimator, ABC):
             ``df`` holds several series, or a cutoff lies outside of it.
         """
         self._check_fitted()
-        horizon = self._check_horizon(horizon)
-        panel = self._read_new(df, allow_new_variates=False)
-        if panel.n_series != 1:
-            raise DataError(
-                f"{self._name}: forecast_windows takes one series, got {panel.n_series}"
-            )
-        rows = np.asarray(cutoffs)
-        if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
-            raise ParameterError(
-                f"{self._name}: cutoffs must be a list or 1-D array of integers, got {cutoffs!r}"
-            )
-        rows = rows.astype(np.int64)
-        if len(rows) and (rows.min() < 1 or rows.max() > len(panel.values)):
-            raise DataError(
-                f"{self._name}: cutoffs must lie in [1, {len(panel.values)}], "
-                f"got {rows.min()} to {rows.max()}"
-            )
-        if not len(rows):
-            return np.empty((0, horizon, panel.n_variates))
-        fitted = in_order(panel, self._end.variates)
-        scaling = self._scaling_of(fitted)
-        tensors = self._tensors(fitted, scaling, ahead=self._reach(horizon))
-        forecast = self._forecast_windows(tensors, np.zeros_like(rows), rows, horizon)
-        restored = scaling.restore(self._point(forecast))
-        return restored[:, :, fitted.variates.get_indexer(panel.variates)]
+        return forecast_windows(self, df, cutoffs, self._check_horizon(horizon))
 
     def score(self, df: Any, y: None = None) -> float:
         """Return the negative mean absolute error over a frame, in original units.
@@ -523,34 +514,7 @@ class Forecaster(BaseEstimator, ABC):
             Never positive; larger is better, as scikit-learn's searches expect.
         """
         self._check_fitted()
-        panel = in_order(self._read_new(df, allow_new_variates=False), self._end.variates)
-        joined = panel.after(self._end)
-        known = joined.lengths - panel.lengths
-        # Without a history of its own a series gives up to half of its rows as context.
-        begins = np.where(known > 0, known, np.minimum(self._context_rows, panel.lengths // 2))
-        begins = np.maximum(begins, 1)
-        cutoffs, series = [], []
-        for owner, begin in enumerate(begins):
-            origins = np.arange(begin, joined.lengths[owner], self.horizon_)
-            cutoffs.append(origins + joined.offsets[owner])
-            series.append(np.full(len(origins), owner))
-        rows, owners = np.concatenate(cutoffs), np.concatenate(series)
-        if not len(rows):
-            raise DataError(
-                f"{self._name}: score needs at least 2 rows of a series, or its history"
-            )
-        scaling = self._scaling_of(joined)
-        forecast = self._forecast_windows(
-            self._tensors(joined, scaling, ahead=self.horizon_), owners, rows, self.horizon_
-        )
-        forecast = scaling.take(owners).restore(self._point(forecast))
-        steps = rows[:, None] + np.arange(self.horizon_)
-        inside = steps < joined.offsets[owners + 1][:, None]
-        truth = joined.values[np.minimum(steps, len(joined.values) - 1)]
-        errors = np.abs(forecast - truth)[inside & ~np.isnan(truth).all(axis=-1)]
-        if np.isnan(errors).all():
-            raise DataError(f"{self._name}: score needs observed values, all are missing")
-        return -float(np.nanmean(errors))
+        return score(self, df)
 
     # ------------------------------------------------------------ persistence
 

@@ -50,7 +50,8 @@ def roll_windows(
         H, the steps of one forecast.
     horizon : int
         Steps to forecast; beyond H, the point forecast is appended to the context, and
-        past covariates keep their last value.
+        past covariates keep their last value. Future covariates of later steps are not
+        read: they keep the value of the last step.
 
     Returns
     -------
@@ -72,6 +73,11 @@ def roll_windows(
             covariates = tensors.gather_covariates(
                 owner[filled], cutoff[filled], context_length, -(-horizon // step) * step
             )
+            future = covariates.get("future")
+            if future is not None:
+                # Nobody has to know what comes after the steps that are asked for.
+                asked = context_length + horizon
+                future[:, asked:] = future[:, asked - 1 : asked]
             inputs = Inputs(history, None if whole else seen, **covariates)
             with torch.inference_mode():
                 steps = _roll(forecast_batch, point, inputs, step, horizon)[: len(part)]

@@ -156,7 +156,8 @@ class Panel:
         panel = _Reader(rows).panel(freq, gaps)
         if calendar is None:
             return panel
-        return replace(panel, calendar=_calendar(panel, calendar), calendar_kind=calendar)
+        clock = CALENDARS[calendar].read(panel.axis.times(panel.stamps()))
+        return replace(panel, calendar=clock, calendar_kind=calendar)
 
     def with_values(self, values: np.ndarray, variates: pd.Index) -> "Panel":
         """Return the panel with other targets of shape (rows, n) under other names."""
@@ -336,6 +337,21 @@ class Panel:
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
             covariates=covariates,
         )
+
+    def stamps(self) -> np.ndarray:
+        """Return the stamp of every row, shape (rows,); of a tail they are not known."""
+        stamps = np.empty(len(self.values), dtype=np.int64)
+        # Series that begin together share their stamps.
+        firsts, owner = np.unique(self.first, return_inverse=True)
+        for begin, first in enumerate(firsts):
+            members = np.flatnonzero(owner == begin)
+            length = int(self.lengths[members].max())
+            following = self.frequency.future(np.array([first]), max(length - 1, 1), self.axis)[0]
+            own = np.concatenate([[first], following])
+            for series in members:
+                start, end = self.offsets[series], self.offsets[series + 1]
+                stamps[start:end] = own[: end - start]
+        return stamps
 
     def future_stamps(self, horizon: int) -> np.ndarray:
         """Return the stamps that follow each series, shape (S, horizon)."""
@@ -534,22 +550,6 @@ class _Reader:
                 )
             static[name] = first
         return static
-
-
-def _calendar(panel: Panel, kind: str) -> np.ndarray:
-    """Return what the clock showed at every row, shape (rows, n_calendar)."""
-    stamps = np.empty(len(panel.values), dtype=np.int64)
-    # Series that begin together share their stamps.
-    firsts, owner = np.unique(panel.first, return_inverse=True)
-    for begin, first in enumerate(firsts):
-        members = np.flatnonzero(owner == begin)
-        length = int(panel.lengths[members].max())
-        following = panel.frequency.future(np.array([first]), max(length - 1, 1), panel.axis)[0]
-        own = np.concatenate([[first], following])
-        for series in members:
-            start, end = panel.offsets[series], panel.offsets[series + 1]
-            stamps[start:end] = own[: end - start]
-    return CALENDARS[kind].read(panel.axis.times(stamps))
 
 
 def _on_grid(panel: Panel, positions: np.ndarray) -> Panel:

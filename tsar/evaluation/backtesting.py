@@ -1,0 +1,403 @@
+"""Backtests: forecasts of the past, made from nothing but what was known at the time.
+
+Dimension letters: S series, W windows, H horizon, C variates.
+"""
+
+import numbers
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from tqdm import tqdm
+
+from tsar.base import Forecaster
+from tsar.data.frames import read_rows
+from tsar.data.matching import in_order
+from tsar.data.panel import Panel
+from tsar.data.timeaxis import UNIT, read_times
+from tsar.exceptions import DataError, DataWarning, ParameterError, warn
+from tsar.params import check_horizon, check_levels, check_parameters
+
+__all__ = ["backtest", "named_models"]
+
+# What every backtest begins with; the columns of the models follow.
+KEYS = ("id", "variate", "cutoff", "time", "step", "y")
+NAMES_SHOWN = 5
+
+
+def backtest(
+    model: Any,
+    df: Any,
+    *,
+    horizon: int | None = None,
+    windows: int = 5,
+    step: int | None = None,
+    refit: bool | int = False,
+    quantiles: Sequence[float] | None = None,
+    level: float | Sequence[float] | None = None,
+    verbose: int = 0,
+) -> pd.DataFrame:
+    """Forecast the last rows of every series from several cutoffs, and return the truth beside it.
+
+    The cutoffs are ``step`` rows apart, and the last window ends with its series. A model
+    that is not fitted is fitted on the rows before the first cutoff, and then forecasts all
+    windows of all series in batched passes; a fitted one is used as it is. No forecast
+    depends on a row at or after its cutoff, except future covariates of the steps that are
+    forecast, which are read from ``df``.
+
+    Parameters
+    ----------
+    model : forecaster, or list or dict of them
+        One column of forecasts each, under the name of its class or the key of the dict.
+        A search over parameters is refitted as a whole.
+    df : DataFrame or Series
+        The data, in any form. It may continue what a fitted model was fitted on.
+    horizon : int or None
+        Steps to forecast; None takes that of the model.
+    windows : int
+        Cutoffs of each series. A series that is too short for all of them has fewer.
+    step : int or None
+        Rows from one cutoff to the next; None takes the horizon, so that every row is
+        forecast once.
+    refit : bool or int
+        True fits a copy of the model anew at each cutoff, a number k at every k-th one;
+        False fits once, if at all. Each fit reads the rows of a series before its cutoff.
+    quantiles : sequence of float or None
+        Levels to return in columns ``<name>_q<level>``, as in ``predict``.
+    level : float, sequence of float or None
+        Intervals to return, by the percentage they cover: ``level=80`` is short for
+        ``quantiles=[0.1, 0.9]``.
+    verbose : int
+        1 shows a progress bar of the fits.
+
+    Returns
+    -------
+    DataFrame
+        One row for each series, variate, cutoff and step, in this order: ``id``,
+        ``variate`` (where there are several), ``cutoff`` (the time of the first step),
+        ``time``, ``step`` (from 1), ``y`` (NaN where it was not observed), and the columns
+        of the models. Frames without ids have the id 0, or the name of the Series.
+
+    Raises
+    ------
+    ParameterError
+        An argument is not usable.
+    DataError
+        No series is long enough for the windows, or the frame has faults.
+
+    Warns
+    -----
+    DataWarning
+        Some series are too short for all windows, or windows lie in rows that a fitted
+        model has seen, which flatters it.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> sea = tsar.load_dataset("elnino")
+    >>> tsar.evaluation.backtest(tsar.SeasonalNaive(horizon=12), sea, windows=20).shape
+    (240, 6)
+    """
+    models = named_models("backtest", model)
+    asked = _asked_levels(quantiles, level)
+    every = _refit_every(refit)
+    for name, value in (("windows", windows), ("step", 1 if step is None else step)):
+        _check_count(name, value)
+    tested: pd.DataFrame | None = None
+    for name, one in models.items():
+        columns = _Backtest(one, df, horizon, windows, step, every, asked).run(name, verbose)
+        if tested is None:
+            tested = columns
+        elif not tested.iloc[:, : len(KEYS) - 1].equals(columns.iloc[:, : len(KEYS) - 1]):
+            raise DataError(
+                f"backtest: the windows of {name} differ from those of {next(iter(models))}; pass "
+                f"horizon= and models that read the frame alike"
+            )
+        else:
+            tested = pd.concat([tested, columns.drop(columns=list(KEYS), errors="ignore")], axis=1)
+    assert tested is not None, "there is at least one model"
+    return tested
+
+
+def named_models(owner: str, model: Any) -> dict[str, Any]:
+    """Return models by name: one, a list of them (their classes are the names) or a dict.
+
+    Parameters
+    ----------
+    owner : str
+        Who asks, for messages.
+    model : forecaster, or list or dict of them
+
+    Raises
+    ------
+    ParameterError
+        Something is no forecaster, there are none, or two have one name.
+    """
+    if isinstance(model, Mapping):
+        named = [(str(name), one) for name, one in model.items()]
+    else:
+        several = model if isinstance(model, list | tuple) else [model]
+        named = [(type(_forecaster_in(owner, one)).__name__, one) for one in several]
+    for _, one in named:
+        _forecaster_in(owner, one)
+    names = [name for name, _ in named]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not names or twice is not None:
+        held = "none" if twice is None else f"two called {twice}"
+        raise ParameterError(
+            f"{owner}: models must be one or more with names of their own, got {held}; pass a "
+            f"dict such as {{'small': model, 'large': other}}"
+        )
+    taken = next((name for name in names if name in KEYS), None)
+    if taken is not None:
+        raise ParameterError(f"{owner}: a model cannot be called {taken!r}, a column of the result")
+    return dict(named)
+
+
+def _forecaster_in(owner: str, model: Any) -> Forecaster:
+    """Return the forecaster itself, or the one that a search over parameters found or varies."""
+    inner = model
+    while not isinstance(inner, Forecaster):
+        if isinstance(inner, type) or not (hasattr(inner, "fit") and hasattr(inner, "get_params")):
+            shown = inner.__name__ if isinstance(inner, type) else type(inner).__name__
+            repair = f"write {shown}()" if isinstance(inner, type) else "pass an estimator of tsar"
+            raise ParameterError(
+                f"{owner}: models must be forecasters, got {'the class ' * isinstance(inner, type)}"
+                f"{shown}; {repair}"
+            )
+        inner = getattr(inner, "best_estimator_", getattr(inner, "estimator", None))
+    return inner
+
+
+def _asked_levels(quantiles: Any, level: Any) -> list[float]:
+    """Return the quantile levels that are asked for, one by one or as ends of intervals."""
+    if quantiles is None:
+        asked = []
+    elif isinstance(quantiles, numbers.Real):
+        asked = [float(quantiles)]
+    else:
+        asked = list(quantiles)
+    if level is not None:
+        for percent in level if isinstance(level, Iterable) else [level]:
+            if not isinstance(percent, numbers.Real) or not 0 < float(percent) < 100:
+                raise ParameterError(
+                    f"backtest: level must be percentages in (0, 100), such as 80, got {percent!r}"
+                )
+            tail = (100 - float(percent)) / 200
+            asked += [round(tail, 12), round(1 - tail, 12)]
+    return sorted(set(asked))
+
+
+def _refit_every(refit: Any) -> int | None:
+    """Return after how many windows the model is fitted again, None for never."""
+    if isinstance(refit, bool | np.bool_):
+        return 1 if refit else None
+    if not isinstance(refit, numbers.Integral) or refit < 1:
+        raise ParameterError(
+            f"backtest: refit must be True, False or a number of windows in [1, inf), got {refit!r}"
+        )
+    return int(refit)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ParameterError(f"backtest: {name} must be an integer in [1, inf), got {value!r}")
+
+
+@dataclass(frozen=True)
+class _Origins:
+    """Where forecasts begin, series by series and in the order of time.
+
+    Attributes
+    ----------
+    owners, rows : int64 arrays of shape (W,)
+        Series of each window, and the row of the panel that is its cutoff.
+    numbers : int64 array of shape (W,)
+        From 0 on; the last window of every series has the same number.
+    """
+
+    owners: np.ndarray
+    rows: np.ndarray
+    numbers: np.ndarray
+
+    @classmethod
+    def of(
+        cls, panel: Panel, known: np.ndarray, horizon: int, windows: int, step: int
+    ) -> "_Origins":
+        """Place the windows; ``known`` says which series have a history before the panel."""
+        # One row at least is known before a cutoff.
+        room = panel.lengths - horizon - np.where(known, 0, 1)
+        fitting = np.where(room >= 0, room // step + 1, 0)
+        if fitting.max() < windows:
+            raise DataError(
+                f"backtest: windows={windows} of horizon={horizon}, step={step} apart, need "
+                f"{(windows - 1) * step + horizon + 1} rows of a series, the longest has "
+                f"{panel.lengths.max()}; at most windows={fitting.max()} fit"
+            )
+        short = np.flatnonzero(fitting < windows)
+        if len(short):
+            shown = ", ".join(repr(panel.ids[series]) for series in short[:NAMES_SHOWN])
+            warn(
+                f"backtest: {len(short)} of {panel.n_series} series are too short for "
+                f"windows={windows} and have fewer: {shown}"
+                f"{', ...' if len(short) > NAMES_SHOWN else ''}",
+                DataWarning,
+            )
+        counts = np.minimum(fitting, windows)
+        owners = np.repeat(np.arange(panel.n_series), counts)
+        numbered = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        numbered += windows - counts[owners]
+        rows = panel.offsets[owners + 1] - horizon - (windows - 1 - numbered) * step
+        return cls(owners, rows, numbered)
+
+
+class _Backtest:
+    """One model on one frame."""
+
+    def __init__(
+        self,
+        model: Any,
+        df: Any,
+        horizon: int | None,
+        windows: int,
+        step: int | None,
+        every: int | None,
+        levels: list[float],
+    ) -> None:
+        self.model, self.df, self.levels = model, df, levels
+        self.forecaster = _forecaster_in("backtest", model)
+        self.every = every
+        self.fitted = every is None and self.forecaster.__sklearn_is_fitted__()
+        if self.fitted:
+            self.panel = self.forecaster._read_new(df, allow_new_variates=False)
+            self.horizon = self.forecaster._check_horizon(horizon)
+            known = self.panel.after(self.forecaster._end).lengths > self.panel.lengths
+        else:
+            check_parameters(self.forecaster)
+            self.panel = self.forecaster._read(df, freq=self.forecaster.freq)
+            self.horizon = check_horizon("backtest", horizon or self.forecaster.horizon)
+            known = np.zeros(self.panel.n_series, dtype=bool)
+        step = self.horizon if step is None else int(step)
+        self.stamps = self.panel.stamps()
+        self.origins = _Origins.of(self.panel, known, self.horizon, int(windows), step)
+
+    def run(self, name: str, verbose: int) -> pd.DataFrame:
+        """Forecast all windows and write them in one frame."""
+        n_windows, shape = len(self.origins.rows), (self.horizon, self.panel.n_variates)
+        point = np.empty((n_windows, *shape))
+        by_level = {level: np.empty((n_windows, *shape)) for level in self.levels}
+        if self.fitted:
+            self._warn_of_seen_rows(name)
+        for chosen, fitted in self._fits(name, verbose):
+            check_levels(type(fitted).__name__, self.levels or None, fitted._levels)
+            found, levels = self._forecast(fitted, chosen)
+            point[chosen] = found
+            for level, values in levels.items():
+                by_level[level][chosen] = values
+        return self._frame({name: point} | {f"{name}_q{q}": by_level[q] for q in self.levels})
+
+    def _fits(self, name: str, verbose: int) -> Iterator[tuple[np.ndarray, Forecaster]]:
+        """Yield windows, and a fitted forecaster for them."""
+        windows = self.origins.numbers
+        if self.fitted:
+            yield np.arange(len(windows)), self.forecaster
+            return
+        every = int(windows.max()) + 1 if self.every is None else self.every
+        begins = range(0, int(windows.max()) + 1, every)
+        for begin in tqdm(begins, desc=name, unit="fit", disable=verbose < 1):
+            fitted = clone(self.model)
+            training = self._before(begin)
+            try:
+                fitted.fit(training)
+            except DataError as error:
+                raise DataError(
+                    f"backtest: {len(training)} rows lie before the first cutoff: {error}",
+                    error.faults,
+                ) from None
+            inside = (windows >= begin) & (windows < begin + every)
+            yield np.flatnonzero(inside), _forecaster_in("backtest", fitted)
+
+    def _before(self, begin: int) -> Any:
+        """Return the rows of the frame before the window ``begin`` of their series.
+
+        A series whose first window comes later gives its rows before that one, and a series
+        without any window gives none.
+        """
+        later = np.flatnonzero(self.origins.numbers >= begin)
+        owners, first = np.unique(self.origins.owners[later], return_index=True)
+        ends = np.full(self.panel.n_series, np.iinfo(np.int64).min)
+        ends[owners] = self.stamps[self.origins.rows[later[first]]]
+        roles = {
+            role.removesuffix("_covariates"): names
+            for role, names in self.forecaster._roles.items()
+            if role != "calendar"
+        }
+        rows = read_rows(
+            self.df,
+            id_column=self.forecaster.id_column,
+            time_column=self.forecaster.time_column,
+            target=self.forecaster.target,
+            covariates=roles,
+        )
+        series = self.panel.ids.get_indexer(rows.ids)[rows.codes]
+        keep = (series >= 0) & (read_times(rows.times).stamps < ends[series])
+        n_kept = int(keep.sum())
+        # The first rows as such keep what an index states of its frequency.
+        return self.df.iloc[:n_kept] if keep[:n_kept].all() else self.df[keep]
+
+    def _forecast(
+        self, fitted: Forecaster, chosen: np.ndarray
+    ) -> tuple[np.ndarray, dict[float, np.ndarray]]:
+        """Forecast some windows: (W, H, C), and the same by quantile level."""
+        panel = fitted._read_new(self.df, allow_new_variates=False)
+        ordered = in_order(panel, fitted._end.variates)
+        joined = ordered.after(fitted._end)
+        owners, rows = self.origins.owners[chosen], self.origins.rows[chosen]
+        shift = joined.offsets[1:] - panel.offsets[1:]
+        found, by_level = fitted._forecast_rows(
+            joined, owners, rows + shift[owners], self.horizon, self.levels
+        )
+        place = ordered.variates.get_indexer(self.panel.variates)
+        return found[:, :, place], {q: values[:, :, place] for q, values in by_level.items()}
+
+    def _warn_of_seen_rows(self, name: str) -> None:
+        """Warn of windows that forecast rows the model was fitted on."""
+        end = self.forecaster._end
+        last = end.last
+        if end.axis.kind == "timestamp":
+            last = last * UNIT[end.axis.unit] // UNIT[self.panel.axis.unit]
+        place = end.ids.get_indexer(self.panel.ids)[self.origins.owners]
+        seen = (place >= 0) & (self.stamps[self.origins.rows] <= last[place])
+        if seen.any():
+            warn(
+                f"backtest: {int(seen.sum())} of {len(seen)} windows forecast rows that {name} was "
+                f"fitted on, which flatters it; fit it on earlier rows, or pass clone(model), "
+                f"which is fitted on the rows before the first cutoff",
+                DataWarning,
+            )
+
+    def _frame(self, columns: dict[str, np.ndarray]) -> pd.DataFrame:
+        """Write columns of shape (W, H, C), a row for each series, variate, window and step."""
+        panel, origins, n_variates = self.panel, self.origins, self.panel.n_variates
+        blocks = np.arange(len(origins.rows) * n_variates)
+        window, variate = blocks // n_variates, blocks % n_variates
+        order = np.lexsort((origins.numbers[window], variate, origins.owners[window]))
+        window, variate = window[order], variate[order]
+        rows = origins.rows[window, None] + np.arange(self.horizon)
+        ids = pd.Index([0]) if panel.ids[0] is None else panel.ids
+        content: dict[str, Any] = {
+            "id": ids.take(origins.owners[window]).repeat(self.horizon),
+            "variate": panel.variates.take(variate).repeat(self.horizon),
+            "cutoff": panel.axis.index(self.stamps[rows[:, 0]]).repeat(self.horizon),
+            "time": panel.axis.index(self.stamps[rows].reshape(-1)),
+            "step": np.tile(np.arange(1, self.horizon + 1), len(rows)),
+            "y": panel.values[rows, variate[:, None]].reshape(-1).astype(np.float64),
+        }
+        if n_variates == 1:
+            del content["variate"]
+        for label, values in columns.items():
+            content[label] = values[window, :, variate].reshape(-1)
+        return pd.DataFrame(content)
