@@ -1,15 +1,14 @@
-"""Time the training steps of PatchTST here and in neuralforecast, side by side.
+"""Time training steps of published settings here and in neuralforecast, side by side.
 
     python tests/benchmarks/train_step.py --neuralforecast FOLDER/bin/python
 
-FOLDER is what setup_neuralforecast.sh made. Both sides run the published ETTh1 setting: 128
-windows of 7 variates (896 sequences), context 336, horizon 96, patches of 16 every 8, width 16,
-4 heads, feed-forward 128, 3 layers, dropout 0.3, batch norm, residual attention.
+FOLDER is what setup_neuralforecast.sh made. Both sides train the same network on the same windows
+per step, of hourly noise:
 
-Two things are timed. "fit" is the step a user waits for: the time from one step to the next
-inside each toolkit's own training loop, on 7 series of 8640 hours. "network" leaves the loops
-out: forward pass, squared error, backward pass and Adam, on windows already in memory. The two
-processes take turns, and the ratio is the median over turns.
+fit      the step a user waits for: from one step to the next inside of each toolkit's fit(frame)
+network  forward pass, squared error, backward pass and Adam, on windows already in memory
+
+The two processes take turns, and the ratio is the median over turns.
 """
 
 import argparse
@@ -20,229 +19,320 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from side_by_side import answer, take_turns
 
-N_WINDOWS, N_VARIATES, CONTEXT, HORIZON = 128, 7, 336, 96
-N_ROWS, N_FIT_STEPS = 8640, 10
+N_ROWS = 8640
+# Steps of one fit, and how many of them are warm-up.
+N_STEPS, N_FIRST = 14, 4
+PARTS = ("fit", "network")
 
 
-def tsar_network() -> tuple[Any, Any]:
-    """Build the loss and the network of this project."""
-    from tsar.forecasting.patchtst import PatchTSTNetwork
-    from tsar.training import make_loss
+@dataclass(frozen=True)
+class Setting:
+    """One model with the same sizes on both sides.
 
-    loss = make_loss("mse")
-    network = PatchTSTNetwork(
-        context_length=CONTEXT,
-        horizon=HORIZON,
-        output=loss.make_output(),
-        d_model=16,
-        n_heads=4,
-        d_ff=128,
-        dropout=0.3,
-    )
-    return loss, network
+    Parameters
+    ----------
+    context_length, horizon, n_windows, n_variates : int
+        Windows per step, each with all variates.
+    together : bool
+        Whether a window of theirs has all variates, too; else it has one of them, and their
+        batch is larger in proportion.
+    ours, theirs : dict
+        Further parameters of the models.
+    """
+
+    context_length: int
+    horizon: int
+    n_windows: int
+    n_variates: int
+    together: bool
+    ours: dict[str, Any]
+    theirs: dict[str, Any]
+
+    @property
+    def their_windows(self) -> tuple[int, int]:
+        """Windows in a batch of theirs, and variates of one."""
+        if self.together:
+            return self.n_windows, self.n_variates
+        return self.n_windows * self.n_variates, 1
 
 
-def tsar_step(precision: str) -> Callable[[], list[float]]:
-    """Build a turn of one bare step of this project."""
-    import torch
+SETTINGS = {
+    # The authors' setting for ETTh1.
+    "PatchTST": Setting(
+        context_length=336,
+        horizon=96,
+        n_windows=128,
+        n_variates=7,
+        together=False,
+        ours={"d_model": 16, "d_ff": 128, "n_layers": 3, "n_heads": 4, "dropout": 0.3},
+        theirs={
+            **{"hidden_size": 16, "linear_hidden_size": 128, "encoder_layers": 3, "n_heads": 4},
+            **{"dropout": 0.3, "fc_dropout": 0.3, "patch_len": 16, "stride": 8},
+            **{"revin_subtract_last": False, "batch_normalization": True},
+        },
+    ),
+    # The authors' setting for ETTh1. Theirs has no calendar tokens, so ours goes without.
+    "iTransformer": Setting(
+        context_length=96,
+        horizon=96,
+        n_windows=32,
+        n_variates=7,
+        together=True,
+        ours={
+            **{"d_model": 256, "d_ff": 256, "n_layers": 2, "n_heads": 8, "dropout": 0.1},
+            "calendar_features": False,
+        },
+        theirs={
+            **{"hidden_size": 256, "d_ff": 256, "e_layers": 2, "n_heads": 8, "dropout": 0.1},
+            "n_series": 7,
+        },
+    ),
+    # The authors' sizes, of one variate because theirs takes no more, and without the calendar.
+    "AutoformerForecaster": Setting(
+        context_length=96,
+        horizon=96,
+        n_windows=32,
+        n_variates=1,
+        together=True,
+        ours={
+            **{"d_model": 512, "d_ff": 2048, "n_layers": 2, "n_decoder_layers": 1, "n_heads": 8},
+            **{"factor": 3, "kernel": 25, "dropout": 0.05, "label_length": 48},
+            "calendar_features": False,
+        },
+        theirs={
+            **{"hidden_size": 512, "conv_hidden_size": 2048, "encoder_layers": 2},
+            **{"decoder_layers": 1, "n_head": 8, "factor": 3, "MovingAvg_window": 25},
+            **{"dropout": 0.05, "decoder_input_size_multiplier": 0.5},
+        },
+    ),
+}
 
-    from tsar.data.windows import Inputs
-    from tsar.training import autocast, make_optimizer
 
-    loss, network = tsar_network()
-    optimizer = make_optimizer("adam", network.parameters(), 1e-4)
-    inputs = Inputs(torch.randn(N_WINDOWS, CONTEXT, N_VARIATES))
-    target = torch.randn(N_WINDOWS, HORIZON, N_VARIATES)
+class StepClock:
+    """Notes when each step begins."""
 
-    def turn() -> list[float]:
-        started = time.perf_counter()
-        with autocast(torch.device("cpu"), precision):
-            forecast = network(inputs)
-        optimizer.zero_grad()
-        loss(forecast, target).backward()
-        optimizer.step()
-        return [time.perf_counter() - started]
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def tick(self) -> None:
+        self.times.append(time.perf_counter())
+
+    def median(self) -> float:
+        """Return the seconds from step to step, and forget them."""
+        spent = [after - before for before, after in itertools.pairwise(self.times)]
+        self.times = []
+        return statistics.median(spent[N_FIRST:])
+
+
+def series(n_variates: int) -> pd.DataFrame:
+    """Return hourly noise, a column per variate."""
+    index = pd.date_range("2020-01-01", periods=N_ROWS, freq="h")
+    values = np.random.default_rng(0).normal(size=(N_ROWS, n_variates)).astype(np.float32)
+    return pd.DataFrame(values, index=index, columns=[f"s{i}" for i in range(n_variates)])
+
+
+def in_a_row(step: Callable[[], None]) -> Callable[[], float]:
+    """Return a turn of some bare steps; it returns the seconds of one."""
+    clock = StepClock()
+
+    def turn() -> float:
+        for _ in range(N_STEPS):
+            clock.tick()
+            step()
+        return clock.median()
 
     return turn
 
 
-def tsar_fit(precision: str) -> Callable[[], list[float]]:
-    """Build a turn of some steps in the training loop of this project."""
-    import numpy as np
-    import torch
+def tsar_model(name: str) -> Any:
+    """Build the estimator of this project."""
+    import tsar
 
-    from tsar.data.windows import Batch, SeriesTensors, Windows
-    from tsar.training import TrainingOptions, train
-
-    class TimedWindows(Windows):
-        """Windows that note when each batch is asked for: once a step."""
-
-        asked: list[float]
-
-        def batch(self, index: torch.Tensor) -> Batch:
-            self.asked.append(time.perf_counter())
-            return super().batch(index)
-
-    loss, network = tsar_network()
-    series = SeriesTensors(torch.randn(N_ROWS, N_VARIATES), None, torch.tensor([0, N_ROWS]))
-    cutoffs = np.array([CONTEXT]), np.array([N_ROWS - HORIZON])
-    windows = TimedWindows(series, *cutoffs, CONTEXT, HORIZON)
-    options = TrainingOptions(
-        max_epochs=None,
-        max_steps=N_FIT_STEPS,
-        batch_size=N_WINDOWS,
+    setting = SETTINGS[name]
+    return getattr(tsar, name)(
+        context_length=setting.context_length,
+        horizon=setting.horizon,
+        batch_size=setting.n_windows,
         learning_rate=1e-4,
-        precision=precision,
+        max_steps=N_STEPS,
+        early_stopping=False,
+        random_state=0,
+        device="cpu",
+        **setting.ours,
     )
 
-    def turn() -> list[float]:
-        windows.asked = []
-        train(network, windows, None, loss, options, device=torch.device("cpu"), seed=0)
-        return intervals(windows.asked)
+
+def tsar_fit(name: str) -> Callable[[], float]:
+    """Return a fit of some steps in this project; each step asks for one batch of windows."""
+    from tsar.data.windows import Windows
+
+    frame = series(SETTINGS[name].n_variates)
+    clock, batch = StepClock(), Windows.batch
+
+    def timed(self: Windows, *arguments: Any) -> Any:
+        clock.tick()
+        return batch(self, *arguments)
+
+    Windows.batch = timed  # type: ignore[method-assign]
+
+    def turn() -> float:
+        tsar_model(name).fit(frame)
+        return clock.median()
 
     return turn
 
 
-def neuralforecast_model(**options: Any) -> Any:
-    """Build the model of neuralforecast with the same sizes and parts."""
+def tsar_network(name: str) -> Callable[[], float]:
+    """Return one bare step of this project."""
+    import torch
+
+    from tsar.data.windows import Batch, Inputs
+    from tsar.forecasting.network import NetworkSpec
+    from tsar.training import make_loss, make_optimizer
+    from tsar.training.loop import compare
+
+    setting, loss = SETTINGS[name], make_loss("mse")
+    sizes = setting.context_length, setting.horizon, setting.n_variates
+    spec = NetworkSpec(*sizes, loss.make_output())
+    network = tsar_model(name)._build_network(spec).train()
+    optimizer = make_optimizer("adam", network.parameters(), 1e-4)
+    history = torch.randn(setting.n_windows, setting.context_length, setting.n_variates)
+    target = torch.randn(setting.n_windows, setting.horizon, setting.n_variates)
+
+    def step() -> None:
+        compared = compare(network, Batch(Inputs(history), target, None, None))
+        optimizer.zero_grad()
+        loss(*compared).backward()
+        optimizer.step()
+
+    return in_a_row(step)
+
+
+def neuralforecast_model(name: str, **options: Any) -> Any:
+    """Build the model of neuralforecast."""
     import logging
 
-    logging.disable(logging.INFO)
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    from neuralforecast import models
     from neuralforecast.losses.pytorch import MSE
-    from neuralforecast.models import PatchTST
 
-    return PatchTST(
-        h=HORIZON,
-        input_size=CONTEXT,
-        encoder_layers=3,
-        n_heads=4,
-        hidden_size=16,
-        linear_hidden_size=128,
-        dropout=0.3,
-        fc_dropout=0.3,
-        patch_len=16,
-        stride=8,
-        revin_subtract_last=False,
-        batch_normalization=True,
-        learning_rate=1e-4,
+    setting = SETTINGS[name]
+    return getattr(models, name.removesuffix("Forecaster"))(
+        h=setting.horizon,
+        input_size=setting.context_length,
         loss=MSE(),
+        learning_rate=1e-4,
+        max_steps=N_STEPS,
+        batch_size=setting.n_variates,
+        windows_batch_size=setting.their_windows[0],
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **setting.theirs,
         **options,
     )
 
 
-def neuralforecast_step(precision: str) -> Callable[[], list[float]]:
-    """Build a turn of one bare step; every sequence is a window of one series there."""
-    import torch
-
-    network = neuralforecast_model().train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-    inputs = {"insample_y": torch.randn(N_WINDOWS * N_VARIATES, CONTEXT, 1)}
-    target = torch.randn(N_WINDOWS * N_VARIATES, HORIZON, 1)
-
-    def turn() -> list[float]:
-        started = time.perf_counter()
-        loss = network.loss(y=target, y_hat=network(inputs))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return [time.perf_counter() - started]
-
-    return turn
-
-
-def neuralforecast_fit(precision: str) -> Callable[[], list[float]]:
-    """Build a turn of some steps of its training loop."""
-    import numpy as np
-    import pandas as pd
+def neuralforecast_fit(name: str) -> Callable[[], float]:
+    """Return a fit of some steps there."""
     from neuralforecast import NeuralForecast
     from pytorch_lightning.callbacks import Callback
 
     class Clock(Callback):
         """Notes when each step ends; shared, because the model is copied with its callbacks."""
 
-        ended: list[float] = []
+        shared = StepClock()
 
         def on_train_batch_end(self, *args: Any, **options: Any) -> None:
-            self.ended.append(time.perf_counter())
+            self.shared.tick()
 
-    dates = pd.date_range("2020-01-01", periods=N_ROWS, freq="h")
-    values = np.random.default_rng(0).normal(size=(N_VARIATES, N_ROWS)).astype("float32")
-    frame = pd.concat(
-        pd.DataFrame({"unique_id": f"s{i}", "ds": dates, "y": y}) for i, y in enumerate(values)
+    frame = (
+        series(SETTINGS[name].n_variates)
+        .rename_axis("ds")
+        .reset_index()
+        .melt("ds", var_name="unique_id")
     )
-    model = neuralforecast_model(
-        max_steps=N_FIT_STEPS,
-        windows_batch_size=N_WINDOWS * N_VARIATES,
-        batch_size=N_VARIATES,
-        callbacks=[Clock()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    forecaster = NeuralForecast([model], freq="h")
+    frame = frame.rename(columns={"value": "y"})
+    forecaster = NeuralForecast([neuralforecast_model(name, callbacks=[Clock()])], freq="h")
 
-    def turn() -> list[float]:
-        Clock.ended.clear()
+    def turn() -> float:
         forecaster.fit(frame)
-        return intervals(Clock.ended)
+        return Clock.shared.median()
 
     return turn
 
 
-def intervals(times: list[float]) -> list[float]:
-    """Return the seconds between one step and the next, the first ones being warm-up."""
-    return [after - before for before, after in itertools.pairwise(times)][1:]
+def neuralforecast_network(name: str) -> Callable[[], float]:
+    """Return one bare step there."""
+    import torch
+
+    setting, network = SETTINGS[name], neuralforecast_model(name).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    n_windows, n_variates = setting.their_windows
+    target = torch.randn(n_windows, setting.horizon, n_variates)
+    inputs = {
+        "insample_y": torch.randn(n_windows, setting.context_length, n_variates),
+        "futr_exog": None,
+    }
+
+    def step() -> None:
+        loss = network.loss(y=target, y_hat=network(inputs))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return in_a_row(step)
 
 
-TURNS = {
-    ("tsar", "network"): tsar_step,
+JOBS = {
     ("tsar", "fit"): tsar_fit,
-    ("neuralforecast", "network"): neuralforecast_step,
+    ("tsar", "network"): tsar_network,
     ("neuralforecast", "fit"): neuralforecast_fit,
+    ("neuralforecast", "network"): neuralforecast_network,
 }
 
 
-def work(toolkit: str, part: str, precision: str, threads: int) -> None:
-    """Answer with the median seconds of a step in one turn."""
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    warnings.simplefilter("ignore")
-    turn = TURNS[toolkit, part](precision)
-    answer(lambda: statistics.median(turn()), own_clock=True)
-
-
 def main() -> None:
+    """Run one model and part, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--neuralforecast", help="python of an environment with neuralforecast")
-    parser.add_argument("--part", choices=["fit", "network"], help="only this one")
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "auto"])
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--warmup", type=int, default=1)
+    parser.add_argument("--model", choices=SETTINGS, help="only this one")
+    parser.add_argument("--part", choices=PARTS, help="only this one")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--worker", choices=["tsar", "neuralforecast"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.part, options.precision, options.threads)
+        import torch
+
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(0)
+        answer(JOBS[options.worker, options.part](options.model), own_clock=True)
         return
     if not options.neuralforecast:
         parser.error("--neuralforecast is needed; setup_neuralforecast.sh makes the environment")
-    for part in [options.part] if options.part else ["fit", "network"]:
-        command = [__file__, "--part", part, "--precision", options.precision]
-        command += ["--threads", str(options.threads), "--worker"]
-        take_turns(
-            [options.neuralforecast, *command, "neuralforecast"],
-            [sys.executable, *command, "tsar"],
-            warmup=options.warmup,
-            repeats=options.repeats,
-            what=f"training step, {part}, {options.precision} on {options.threads} threads",
-        )
+    for model in [options.model] if options.model else SETTINGS:
+        for part in [options.part] if options.part else PARTS:
+            command = [str(Path(__file__)), "--model", model, "--part", part]
+            command += ["--threads", str(options.threads), "--worker"]
+            take_turns(
+                [options.neuralforecast, *command, "neuralforecast"],
+                [sys.executable, *command, "tsar"],
+                warmup=1,
+                repeats=options.repeats,
+                what=f"{model}, training step, {part}",
+            )
 
 
 if __name__ == "__main__":
