@@ -205,3 +205,24 @@ def test_a_numpy_length_is_a_frequency_that_is_saved(tmp_path):
     assert (model.predict().index == index[-1] + index.freq * np.array([1, 2])).all()
     model.save(tmp_path / "model")
     assert tsar.load(tmp_path / "model").freq == pd.Timedelta("2h")
+
+
+class Halved(tsar.Naive):
+    """A forecaster of one's own: half of the last value."""
+
+    def _forecast_batch(self, inputs):
+        return super()._forecast_batch(inputs) / 2
+
+
+def test_a_class_of_ones_own_is_loaded_by_naming_it(wide, tmp_path):
+    model = Halved(horizon=3).fit(wide)
+    model.save(tmp_path / "own")
+    with pytest.raises(PersistenceError, match=r"'Halved', which is no .*load\(folder, cls=Halved"):
+        tsar.load(tmp_path / "own")
+    pd.testing.assert_frame_equal(
+        tsar.load(tmp_path / "own", cls=Halved).predict(), model.predict()
+    )
+    with pytest.raises(PersistenceError, match="holds a 'Halved', got cls=Naive"):
+        tsar.load(tmp_path / "own", cls=tsar.Naive)
+    with pytest.raises(PersistenceError, match="cls must be a class of forecasters, got 'Halved'"):
+        tsar.load(tmp_path / "own", cls="Halved")

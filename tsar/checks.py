@@ -90,8 +90,18 @@ def checks_for(estimator: Forecaster) -> list[tuple[Forecaster, Check]]:
     ----------
     estimator : Forecaster
         Unfitted, with small settings.
+
+    Raises
+    ------
+    ParameterError
+        ``random_state`` is None: two fits are compared, and would differ.
     """
     parameters = estimator.get_params()
+    if parameters.get("random_state", 0) is None:
+        raise ParameterError(
+            f"{type(estimator).__name__}: random_state must be an integer to be checked, "
+            "got None; pass random_state=0"
+        )
     checks = GENERAL_CHECKS
     if "max_epochs" in parameters:
         checks += NETWORK_CHECKS
@@ -123,6 +133,8 @@ def check_forecaster(estimator: Forecaster) -> None:
     ------
     AssertionError
         Names the first check that fails.
+    ParameterError
+        ``random_state`` is None: two fits are compared, and would differ.
     """
     for subject, check in checks_for(estimator):
         try:
@@ -406,7 +418,7 @@ def check_save_load(estimator: Forecaster) -> None:
         path = Path(folder) / "model"
         fitted.save(path)
         assert sorted(os.listdir(path)) == ["arrays.safetensors", "model.json"]
-        twin = load(path)
+        twin = load(path, cls=type(estimator))
     assert twin.get_params() == fitted.get_params(), "a parameter changed"
     pd.testing.assert_frame_equal(twin.predict(9), fitted.predict(9), check_exact=True)
 
@@ -462,7 +474,7 @@ def check_continued_training(estimator: Forecaster) -> None:
     half = clone(steady).set_params(max_epochs=2).fit(_wide())
     with tempfile.TemporaryDirectory() as folder:
         half.save(Path(folder) / "model")
-        stored = load(Path(folder) / "model")
+        stored = load(Path(folder) / "model", cls=type(estimator))
     warm = clone(half).set_params(warm_start=True).fit(_wide()).fit(_wide())
     for continued in (half.partial_fit(_wide()), stored.partial_fit(_wide()), warm):
         assert continued.n_epochs_ == 4 and len(continued.history_["train_loss"]) == 4

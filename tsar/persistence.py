@@ -122,13 +122,17 @@ def _replaceable(target: Path) -> bool:
     return isinstance(manifest, dict) and "format" in manifest and "class" in manifest
 
 
-def load(folder: str | os.PathLike[str], **references: Any) -> Any:
+def load(
+    folder: str | os.PathLike[str], cls: type[Forecaster] | None = None, **references: Any
+) -> Any:
     """Read a model that :func:`save` wrote; it forecasts on any machine.
 
     Parameters
     ----------
     folder : path
         The folder given to ``save``.
+    cls : type, optional
+        The class of a forecaster that is not part of tsar: a saved model holds no code.
     **references
         Parameters that refer to something outside of the folder, to take instead of the
         saved ones: ``llm=`` of :class:`~tsar.AutoTimes`. One that was an object when the
@@ -143,8 +147,8 @@ def load(folder: str | os.PathLike[str], **references: Any) -> Any:
     ------
     PersistenceError
         The folder is no saved model, is damaged, was written by a later version, or
-        names a class that is not a forecaster of tsar; a reference is missing or is none
-        of the model's.
+        names a class that is not a forecaster of tsar, nor the one given; a reference is
+        missing or is none of the model's.
     """
     source = _path("load", folder)
     try:
@@ -159,7 +163,7 @@ def load(folder: str | os.PathLike[str], **references: Any) -> Any:
         ) from None
     except (OSError, ValueError) as error:
         raise PersistenceError(f"load: {MANIFEST} in {str(folder)!r} is damaged: {error}") from None
-    cls = _class_of(manifest, str(folder))
+    cls = _class_of(manifest, str(folder), cls)
     _check_references(cls, manifest, references, str(folder))
     try:
         with safe_open(source / ARRAYS, framework="pt") as stored:
@@ -179,7 +183,7 @@ def load(folder: str | os.PathLike[str], **references: Any) -> Any:
     return model
 
 
-def _class_of(manifest: Any, folder: str) -> type[Forecaster]:
+def _class_of(manifest: Any, folder: str, given: type[Forecaster] | None) -> type[Forecaster]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise PersistenceError(f"load: {MANIFEST} in {folder!r} does not describe a tsar model")
     if manifest["format"] > FORMAT_VERSION:
@@ -189,10 +193,19 @@ def _class_of(manifest: Any, folder: str) -> type[Forecaster]:
         )
     name = str(manifest.get("class"))
     name = RENAMED.get(name, name)
+    if given is not None:
+        if not (isinstance(given, type) and issubclass(given, Forecaster)):
+            raise PersistenceError(f"load: cls must be a class of forecasters, got {given!r}")
+        if given.__name__ != name:
+            raise PersistenceError(
+                f"load: {folder!r} holds a {name!r}, got cls={given.__name__}; pass its class"
+            )
+        return given
     if name not in forecasting.__all__:
         raise PersistenceError(
             f"load: {folder!r} holds a {name!r}, which is no forecaster of tsar"
-            f"{did_you_mean(name, forecasting.__all__)}"
+            f"{did_you_mean(name, forecasting.__all__)}; pass your own class: "
+            f"tsar.load(folder, cls={name})"
         )
     found: type[Forecaster] = getattr(forecasting, name)
     return found
