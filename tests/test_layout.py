@@ -20,7 +20,7 @@ CODE = [
 BASE = {"exceptions", "params"}
 TENSORS = BASE | {"core"}
 ESTIMATOR = TENSORS | {"training", "data"}
-FAMILY = ESTIMATOR | {"base", "learned"}
+FAMILY = ESTIMATOR | {"base", "learned", "predictive"}
 ALLOWED = {
     "exceptions": set(),
     "params": {"exceptions"},
@@ -30,7 +30,10 @@ ALLOWED = {
     "rolling": BASE | {"data"},
     "learned": BASE | {"data"},
     "windowed": BASE | {"data"},
-    "base": ESTIMATOR | {"rolling", "learned", "windowed"},
+    "predictive": ESTIMATOR,
+    "sampling": BASE | {"data", "predictive", "rolling"},
+    "probabilistic": ESTIMATOR | {"sampling"},
+    "base": ESTIMATOR | {"rolling", "learned", "windowed", "predictive", "probabilistic"},
     "persistence": FAMILY | {"forecasting"},
     "forecasting": FAMILY,
     "language": FAMILY,

@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from tsar.data.covariates import CovariateCoding, covariate_tensors
-from tsar.data.forecasts import forecast_frame, short_histories
+from tsar.data.forecasts import short_histories
 from tsar.data.future import make_future_frame, read_future
 from tsar.data.matching import check_axis, check_variates, in_order
 from tsar.data.panel import Panel
@@ -29,7 +29,9 @@ from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.learned import Learned
-from tsar.params import Interval, check_horizon, check_levels, check_parameters, frame_first
+from tsar.params import Interval, check_horizon, check_parameters, check_range, frame_first
+from tsar.predictive import PointForecasts, Predictive
+from tsar.probabilistic import read_asked, write_forecast
 from tsar.rolling import roll_windows
 from tsar.windowed import forecast_rows, forecast_windows, score
 
@@ -57,6 +59,10 @@ class Forecaster(BaseEstimator, ABC):
     target : str, int, sequence of them or None, default None
         Columns to forecast; None takes ``y`` of a long frame and every column of a wide
         or MultiIndex frame. Further columns of a long frame are left alone.
+    output_range : pair of float or None, default None
+        Lowest and highest value of a forecast, None where there is no limit: ``(0, None)``
+        for what is never negative. Forecasts, quantiles, intervals and samples beyond a limit
+        are moved to it, which changes neither their order nor how often intervals cover.
 
     Attributes
     ----------
@@ -76,6 +82,7 @@ class Forecaster(BaseEstimator, ABC):
     id_column: str | int | None = None
     time_column: str | int | None = None
     target: str | int | Sequence[str | int] | None = None
+    output_range: Sequence[float | None] | None = None
 
     # Whether a variate is forecast from itself alone, and whether the variates share what is
     # learned, so that others may come at predict.
@@ -152,6 +159,7 @@ class Forecaster(BaseEstimator, ABC):
 
     def _check_consistency(self) -> None:
         """Check what involves several parameters; raise a ParameterError."""
+        check_range(self._name, "output_range", self.output_range)
 
     @abstractmethod
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
@@ -242,6 +250,8 @@ class Forecaster(BaseEstimator, ABC):
         future: Any = None,
         *,
         quantiles: Sequence[float] | None = None,
+        level: float | Sequence[float] | None = None,
+        samples: int | None = None,
         allow_new_variates: bool = False,
     ) -> Any:
         """Forecast the steps that follow.
@@ -262,8 +272,17 @@ class Forecaster(BaseEstimator, ABC):
             where the model was fitted with some. :meth:`make_future_frame` gives the
             frame to fill in.
         quantiles : sequence of float, optional
-            Levels to return beside the point forecast, in columns ``<variate>_q<level>``;
-            needs ``loss="quantile"``.
+            Levels in (0, 1) to return beside the point forecast, in columns
+            ``<variate>_q<level>``: those fitted with ``loss="quantile"``, or any with a
+            distribution such as ``loss="gaussian"``.
+        level : float or sequence of float, optional
+            Intervals to return beside the point forecast, by the percentage of values they
+            are to cover: 80 gives the columns ``<variate>_lo80`` and ``<variate>_hi80``.
+        samples : int, optional
+            Return so many samples instead, in a frame with the number of each in a column
+            ``sample``; needs a distribution. They are drawn from ``random_state``: the same
+            call gives the same ones. Up to the fitted horizon the steps of a sample are
+            independent, given the history; beyond it, each continues what was drawn.
         allow_new_variates : bool, default False
             Whether ``df`` may lack fitted variates or bring others.
 
@@ -284,7 +303,7 @@ class Forecaster(BaseEstimator, ABC):
         """
         self._check_fitted()
         horizon = self._check_horizon(horizon)
-        levels = check_levels(self._name, quantiles, self._levels)
+        asked = read_asked(self, quantiles, level, samples)
         if df is None:
             panel, scaling = self._end, self._learned.scaling.filled(self._learned.pooled)
             given = panel.variates
@@ -295,12 +314,7 @@ class Forecaster(BaseEstimator, ABC):
             scaling = self._scaling_of(panel)
             panel = panel.tail(self._context_rows)
         known = self._known(panel, self._future_names, future, horizon)
-        forecast = self._forecast(panel, scaling, horizon, known)
-        forecast = forecast[:, :, panel.variates.get_indexer(given)]
-        fitted = self._levels
-        by_level = {level: forecast[..., fitted.index(level)] for level in levels}
-        with self._named_errors():
-            written = forecast_frame(panel, given, self._point(forecast), by_level, self.horizon_)
+        written = write_forecast(self, asked, panel, given, scaling, horizon, known)
         written.attrs["short_history"] = short_histories(panel, given, self._context_rows)
         return written
 
@@ -376,9 +390,14 @@ class Forecaster(BaseEstimator, ABC):
         return self.horizon_ if horizon is None else check_horizon(self._name, horizon)
 
     @property
-    def _levels(self) -> list[float]:
-        """The fitted quantile levels; the point forecast is the one at 0.5."""
-        return []
+    def _predictive(self) -> Predictive:
+        """What the numbers of a forecast are."""
+        return PointForecasts()
+
+    @property
+    def _seed(self) -> int:
+        """The seed of samples."""
+        return 0
 
     def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
         """Read a frame to forecast, against what was fitted."""
@@ -424,7 +443,7 @@ class Forecaster(BaseEstimator, ABC):
         forecast = self._forecast_windows(
             tensors, np.arange(tail.n_series), tail.offsets[1:], horizon
         )
-        return scaling.restore(forecast)
+        return self._predictive.restore(forecast, scaling)
 
     def _reach(self, horizon: int) -> int:
         """Return the steps that forecasts of the fitted length need to cover a horizon."""
@@ -436,7 +455,7 @@ class Forecaster(BaseEstimator, ABC):
         """Forecast the steps after each cutoff, in scaled units."""
         return roll_windows(
             self._forecast_batch,
-            self._point,
+            self._predictive.fed_back,
             tensors,
             series,
             cutoffs,
@@ -445,10 +464,21 @@ class Forecaster(BaseEstimator, ABC):
             horizon=horizon,
         )
 
-    def _point(self, forecast: Any) -> Any:
-        """Return the point forecast (..., C) within a forecast (..., C) or (..., C, Q)."""
-        levels = self._levels
-        return forecast[..., levels.index(0.5)] if levels else forecast
+    def _point(self, forecast: np.ndarray) -> np.ndarray:
+        """Return the point forecast (..., C) within a forecast in original units."""
+        return self._in_range(self._predictive.point(forecast))
+
+    def _quantile(self, forecast: np.ndarray, share: float) -> np.ndarray:
+        """Return a quantile (..., C) of a forecast in original units."""
+        return self._in_range(self._predictive.quantile(forecast, share))
+
+    def _in_range(self, values: np.ndarray) -> np.ndarray:
+        """Keep values inside of ``output_range``."""
+        limits = self._fitted_parameters["output_range"]
+        if limits is None:
+            return values
+        low, high = (None if limit is None else float(limit) for limit in limits)
+        return np.clip(values, low, high)
 
     # ------------------------------------------------------ windows and score
 

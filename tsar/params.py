@@ -28,9 +28,13 @@ from tsar.exceptions import ParameterError
 __all__ = [
     "Interval",
     "check_choice",
+    "check_fractions",
     "check_horizon",
     "check_levels",
     "check_parameters",
+    "check_percentages",
+    "check_range",
+    "check_samples",
     "did_you_mean",
     "frame_first",
 ]
@@ -213,8 +217,8 @@ def check_levels(owner: str, quantiles: Any, fitted: Sequence[float]) -> list[fl
         return []
     if not fitted:
         raise ParameterError(
-            f"{owner}: predict(quantiles=...) needs a model fitted for quantiles; "
-            f"set loss='quantile' and quantiles= before fit"
+            f"{owner}: predict(quantiles=...) needs a model fitted for quantiles; set "
+            f"loss='quantile' and quantiles=, or a distribution such as loss='gaussian', before fit"
         )
     levels = list(quantiles) if isinstance(quantiles, Sequence | np.ndarray) else [quantiles]
     if isinstance(quantiles, str) or any(level not in fitted for level in levels):
@@ -223,6 +227,81 @@ def check_levels(owner: str, quantiles: Any, fitted: Sequence[float]) -> list[fl
             f"{', '.join(map(str, fitted))}, got {quantiles!r}; name others before fit"
         )
     return levels
+
+
+def check_fractions(owner: str, quantiles: Any) -> list[float]:
+    """Check quantile levels of a model that has all of them; see :func:`check_levels`."""
+    if quantiles is None:
+        return []
+    levels = _numbers(quantiles)
+    if levels is None or not all(0 < level < 1 for level in levels):
+        raise ParameterError(
+            f"{owner}: quantiles must be numbers between 0 and 1, both excluded, got {quantiles!r}"
+        )
+    return levels
+
+
+def check_percentages(owner: str, level: Any) -> list[float]:
+    """Check the levels of the intervals that are asked for.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the estimator, for messages.
+    level : float or sequence of float or None
+        In percent.
+
+    Returns
+    -------
+    list of float
+        In the order given, each once.
+
+    Raises
+    ------
+    ParameterError
+        A level is no percentage, or looks like a share.
+    """
+    if level is None:
+        return []
+    levels = _numbers(level)
+    if levels is None or not all(0 < one < 100 for one in levels):
+        raise ParameterError(
+            f"{owner}: level must be percentages between 0 and 100, both excluded, got {level!r}; "
+            f"level=[80, 95] asks for intervals that cover 80 and 95 of 100 values"
+        )
+    shares = [one for one in levels if one < 1]
+    if shares:
+        raise ParameterError(
+            f"{owner}: level is in percent, got {level!r}; did you mean {100 * shares[0]:g}?"
+        )
+    return list(dict.fromkeys(levels))
+
+
+def _numbers(given: Any) -> list[float] | None:
+    """Return a number or a sequence of numbers as a list; None for anything else."""
+    listed = list(given) if isinstance(given, Sequence | np.ndarray) else [given]
+    if isinstance(given, str) or not all(_matches(one, float) for one in listed):
+        return None
+    return [float(one) for one in listed]
+
+
+def check_range(owner: str, name: str, limits: Any) -> None:
+    """Raise a :class:`ParameterError` unless limits are a pair (low, high), None for no limit."""
+    if limits is None:
+        return
+    given = [limit for limit in limits if limit is not None]
+    if len(limits) != 2 or not all(map(math.isfinite, given)) or given != sorted(set(given)):
+        raise ParameterError(
+            f"{owner}: {name} must be a pair of numbers that rise, None for no limit, such as "
+            f"(0, None), got {limits!r}"
+        )
+
+
+def check_samples(owner: str, samples: Any) -> int:
+    """Return the number of samples asked for, or raise a :class:`ParameterError`."""
+    if not _matches(samples, Annotated[int, Interval(1)]):
+        raise ParameterError(f"{owner}: samples must be an integer in [1, inf), got {samples!r}")
+    return int(samples)
 
 
 def frame_first(predict: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsar.data.windows import Inputs, SeriesTensors
 
-__all__ = ["roll_windows"]
+__all__ = ["roll_windows", "sample_paths"]
 
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
@@ -86,6 +86,71 @@ def roll_windows(
             forecast[part.cpu().numpy()] = steps.cpu().double().numpy()
     assert forecast is not None, "there is at least one window"
     return forecast
+
+
+def sample_paths(
+    forecast_batch: Callable[[Inputs], Tensor],
+    draw: Callable[[Tensor, np.ndarray], Tensor],
+    scale: Callable[[Tensor, np.ndarray], Tensor],
+    tensors: SeriesTensors,
+    series: np.ndarray,
+    cutoffs: np.ndarray,
+    *,
+    n_samples: int,
+    context_length: int,
+    step: int,
+    horizon: int,
+) -> np.ndarray:
+    """Draw paths: what is drawn is appended to the context as if it had been observed.
+
+    Parameters
+    ----------
+    forecast_batch : function
+        Maps a batch of contexts to a forecast (B, H, C, K).
+    draw : function
+        Draws (B, N, H, C) from forecasts (B, N, H, C, K) of the windows with some numbers.
+    scale : function
+        Brings what was drawn to the units of the contexts.
+    tensors, series, cutoffs, context_length, step, horizon
+        As in :func:`roll_windows`.
+    n_samples : int
+        N, the paths of each window.
+
+    Returns
+    -------
+    float64 array of shape (n_windows, N, horizon, C)
+        In the units of ``draw``.
+    """
+    device = tensors.values.device
+    n_variates = tensors.values.shape[1]
+    size = max(BATCH_VALUES // (context_length * n_variates * n_samples), 1)
+    paths = np.empty((len(series), n_samples, horizon, n_variates))
+    for numbers in np.split(np.arange(len(series)), range(size, len(series), size)):
+        owner = torch.from_numpy(np.asarray(series[numbers], dtype=np.int64)).to(device)
+        cutoff = torch.from_numpy(np.asarray(cutoffs[numbers], dtype=np.int64)).to(device)
+        history, seen = tensors.gather(owner, cutoff, context_length, 0)
+        covariates = tensors.gather_covariates(
+            owner, cutoff, context_length, -(-horizon // step) * step
+        )
+        # One copy of a window for each of its paths.
+        inputs = Inputs(
+            **{
+                name: None if part is None else part.repeat_interleave(n_samples, dim=0)
+                for name, part in {"target": history, "observed": seen, **covariates}.items()
+            }  # type: ignore[arg-type]
+        )
+
+        def drawn(inputs: Inputs, numbers: np.ndarray = numbers) -> Tensor:
+            forecast = forecast_batch(inputs).cpu().double()
+            return draw(forecast.unflatten(0, (-1, n_samples)), numbers).flatten(0, 1)
+
+        def known(drawn: Tensor, numbers: np.ndarray = numbers) -> Tensor:
+            return scale(drawn.unflatten(0, (-1, n_samples)), numbers).flatten(0, 1).to(device)
+
+        with torch.inference_mode():
+            steps = _roll(drawn, known, inputs, step, horizon)
+        paths[numbers] = steps.unflatten(0, (-1, n_samples)).numpy()
+    return paths
 
 
 def _complete(tensors: SeriesTensors, owner: Tensor, cutoff: Tensor, context_length: int) -> Tensor:

@@ -54,7 +54,7 @@ def forecast_rows(
     horizon : int
         Steps to forecast.
     levels : sequence of float
-        Quantile levels, of those that were fitted.
+        Quantile levels that the model can give.
 
     Returns
     -------
@@ -70,7 +70,8 @@ def forecast_rows(
     if settled.any():
         chosen = np.flatnonzero(settled)
         forecast = model._forecast_windows(tensors, owners[chosen], rows[chosen], horizon)
-        parts.append((chosen, scaling.take(owners[chosen]).restore(forecast)))
+        scaled = scaling.take(owners[chosen])
+        parts.append((chosen, model._predictive.restore(forecast, scaled)))
     for chosen in _chunks(panel, owners, rows, np.flatnonzero(~settled)):
         histories = _histories(panel, owners[chosen], rows[chosen])
         scaling = model._scaling_of(histories)
@@ -82,12 +83,11 @@ def forecast_rows(
             )
         each = np.arange(len(chosen))
         forecast = model._forecast_windows(apart, each, histories.offsets[1:], horizon)
-        parts.append((chosen, scaling.restore(forecast)))
+        parts.append((chosen, model._predictive.restore(forecast, scaling)))
     forecasts = np.empty((len(owners), *parts[0][1].shape[1:]))
     for places, forecast in parts:
         forecasts[places] = forecast
-    fitted = model._levels
-    by_level = {level: forecasts[..., fitted.index(level)] for level in levels}
+    by_level = {level: model._quantile(forecasts, level) for level in levels}
     return model._point(forecasts), by_level
 
 

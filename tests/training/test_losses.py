@@ -9,13 +9,24 @@ from tsar.training.losses import LOSSES, make_loss
 LEVELS = (0.1, 0.5, 0.7)
 
 
-def _forecast(quantiles=False):
+def _forecast(n_outputs=1):
     generator = torch.Generator().manual_seed(0)
-    shape = (3, 5, 2, 3) if quantiles else (3, 5, 2)
+    shape = (3, 5, 2, n_outputs) if n_outputs > 1 else (3, 5, 2)
     forecast = torch.randn(shape, generator=generator, dtype=torch.float64)
     target = 2 * torch.randn(3, 5, 2, generator=generator, dtype=torch.float64)
     observed = torch.rand(3, 5, 2, generator=generator) > 0.4
     return forecast, target, observed
+
+
+def _case(name):
+    """A loss, and a forecast of its kind."""
+    loss = make_loss(name, LEVELS if name == "quantile" else None)
+    output = loss.make_output()
+    raw, target, observed = _forecast(output.n_outputs)
+    forecast = output(raw.view(3, 5, 2, -1), 0.0, 1.0).clone()
+    if loss.needs_scale:
+        target = target.abs().round()
+    return loss, forecast, target, observed
 
 
 @pytest.mark.parametrize(
@@ -31,7 +42,7 @@ def test_point_losses_equal_torch(name, builtin):
 
 
 def test_quantile_loss_is_the_pinball_error():
-    forecast, target, observed = _forecast(quantiles=True)
+    forecast, target, observed = _forecast(n_outputs=3)
     errors = []
     for place in observed.nonzero().tolist():
         y = target[tuple(place)]
@@ -44,9 +55,7 @@ def test_quantile_loss_is_the_pinball_error():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_mean_is_total_over_count(name):
-    quantiles = LEVELS if name == "quantile" else None
-    forecast, target, observed = _forecast(quantiles=quantiles is not None)
-    loss = make_loss(name, quantiles)
+    loss, forecast, target, observed = _case(name)
     total, count = loss.total(forecast, target, observed)
     assert count == observed.sum()
     torch.testing.assert_close(loss(forecast, target, observed), total / count)
@@ -59,16 +68,15 @@ def test_mean_is_total_over_count(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_nothing_observed_is_zero_with_a_zero_gradient(name):
-    quantiles = LEVELS if name == "quantile" else None
-    forecast, target, observed = _forecast(quantiles=quantiles is not None)
+    loss, forecast, target, observed = _case(name)
     forecast.requires_grad_()
-    loss = make_loss(name, quantiles)(forecast, target, torch.zeros_like(observed))
+    loss = loss(forecast, target, torch.zeros_like(observed))
     loss.backward()
     assert loss == 0 and (forecast.grad == 0).all()
 
 
 def test_point_forecast_and_output():
-    forecast, _, _ = _forecast(quantiles=True)
+    forecast, _, _ = _forecast(n_outputs=3)
     loss = make_loss("quantile", LEVELS)
     assert torch.equal(loss.point(forecast), forecast[..., 1])
     output = loss.make_output()

@@ -41,6 +41,10 @@ class Output(nn.Module):
         """Take the point forecast (B, H, C) out of what :meth:`forward` returned."""
         return forecast
 
+    def shift(self, forecast: Tensor, by: Tensor) -> Tensor:
+        """Return the forecast of a series that is larger by a Tensor of shape (B, H, C)."""
+        return forecast + by
+
 
 class PointOutput(Output):
     """One number per step and variate."""
@@ -109,6 +113,10 @@ class QuantileOutput(Output):
     def point(self, forecast: Tensor) -> Tensor:
         """Take the median (B, H, C) out of quantiles (B, H, C, Q)."""
         return forecast[..., self.median]
+
+    def shift(self, forecast: Tensor, by: Tensor) -> Tensor:
+        """Move all quantiles by a Tensor of shape (B, H, C)."""
+        return forecast + by.unsqueeze(-1)
 
 
 def _with_last_axis(value: Tensor | float) -> Tensor | float:

@@ -12,14 +12,21 @@ import pandas as pd
 from tsar.data.panel import Panel
 from tsar.exceptions import ParameterError
 
-__all__ = ["check_quantile_labels", "forecast_frame", "short_histories"]
+__all__ = [
+    "check_quantile_labels",
+    "forecast_frame",
+    "interval_keys",
+    "quantile_key",
+    "sample_frame",
+    "short_histories",
+]
 
 
 def forecast_frame(
     panel: Panel,
     variates: pd.Index,
     point: np.ndarray,
-    quantiles: Mapping[float, np.ndarray],
+    beside: Mapping[str, np.ndarray],
     fitted_horizon: int,
 ) -> Any:
     """Write a forecast of the steps after a panel.
@@ -31,8 +38,8 @@ def forecast_frame(
     variates : Index of shape (C,)
         Names of the columns to write.
     point : float array of shape (S, H, C)
-    quantiles : mapping of level to array of shape (S, H, C)
-        Written to columns ``<variate>_q<level>``.
+    beside : mapping of str to array of shape (S, H, C)
+        What else to write of each variate, to columns ``<variate>_<key>``.
     fitted_horizon : int
         Later steps are marked in a column ``extrapolated``.
 
@@ -45,15 +52,15 @@ def forecast_frame(
     Raises
     ------
     ParameterError
-        A quantile column would have the name of a variate.
+        A column would have the name of a variate.
     """
     columns: dict[Any, Any] = {}
     held = dict(zip(panel.variates, panel.form.dtypes, strict=True))
     for place, name in enumerate(variates):
         dtype: Any = _float_dtype(held[name])
         columns[name] = pd.array(point[:, :, place].reshape(-1), dtype=dtype, copy=False)
-        for level, values in quantiles.items():
-            label = _quantile_label(name, level, variates)
+        for key, values in beside.items():
+            label = _label(name, key, variates)
             columns[label] = pd.array(values[:, :, place].reshape(-1), dtype=dtype, copy=False)
     horizon = point.shape[1]
     marks = {}
@@ -64,15 +71,59 @@ def forecast_frame(
     return written
 
 
+def sample_frame(panel: Panel, variates: pd.Index, samples: np.ndarray, fitted_horizon: int) -> Any:
+    """Write samples of the steps after a panel.
+
+    Parameters
+    ----------
+    panel : Panel
+        The series that are continued.
+    variates : Index of shape (C,)
+        Names of the columns to write.
+    samples : float array of shape (S, N, H, C)
+    fitted_horizon : int
+        Later steps are marked in a column ``extrapolated``.
+
+    Returns
+    -------
+    DataFrame
+        Path by path, the number of which is in a column ``sample``.
+    """
+    _, n_samples, horizon, _ = samples.shape
+    held = dict(zip(panel.variates, panel.form.dtypes, strict=True))
+    columns: dict[Any, Any] = {}
+    for place, name in enumerate(variates):
+        dtype: Any = _float_dtype(held[name])
+        columns[name] = pd.array(samples[..., place].reshape(-1), dtype=dtype, copy=False)
+    marks = {"sample": np.tile(np.repeat(np.arange(n_samples), horizon), panel.n_series)}
+    if horizon > fitted_horizon:
+        marks["extrapolated"] = np.tile(
+            np.arange(horizon) >= fitted_horizon, panel.n_series * n_samples
+        )
+    written = panel.write(horizon, columns, marks, repeats=n_samples)
+    written.attrs["extrapolated_after"] = fitted_horizon if horizon > fitted_horizon else None
+    return written
+
+
 def check_quantile_labels(variates: pd.Index, levels: Iterable[float]) -> None:
     """Raise a :class:`ParameterError` if a quantile column would have the name of a variate."""
     for level in levels:
         for name in variates:
-            _quantile_label(name, level, variates)
+            _label(name, quantile_key(level), variates)
 
 
-def _quantile_label(name: Any, level: float, variates: pd.Index) -> str:
-    label = f"{name}_q{float(level)}"
+def quantile_key(level: float) -> str:
+    """Return how the column of a quantile ends, after the variate and an underscore."""
+    return f"q{float(level)}"
+
+
+def interval_keys(level: float) -> tuple[str, str]:
+    """Return how the columns of an interval end, whose level is in percent."""
+    return f"lo{level:g}", f"hi{level:g}"
+
+
+def _label(name: Any, key: str, variates: pd.Index) -> str:
+    label = f"{name}_{key}"
     if label in variates:
         raise ParameterError(
             f"the column {label!r} would hold a quantile of {name!r}, but is the name of a "

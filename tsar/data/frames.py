@@ -437,6 +437,7 @@ def write_frame(
     times: pd.Index,
     columns: dict[Any, Any],
     marks: dict[str, np.ndarray],
+    may_squeeze: bool = True,
 ) -> Any:
     """Write forecasts in the form the data had.
 
@@ -453,6 +454,8 @@ def write_frame(
     marks : dict of name to array of shape (S * H,)
         Further columns; a Series, which has none, leaves them out. A mark whose name is
         taken by a column of the data gets an underscore at its end.
+    may_squeeze : bool
+        Whether a Series comes back where there was one.
 
     Returns
     -------
@@ -461,7 +464,7 @@ def write_frame(
     horizon = len(times) // max(len(ids), 1)
     if form.kind == "wide":
         times = _with_freq(times, form.freq)
-    if form.squeeze and len(columns) == 1:
+    if form.squeeze and may_squeeze and len(columns) == 1:
         ((name, values),) = columns.items()
         if form.kind == "wide":
             return pd.Series(values, index=times.rename(form.time_name), name=ids[0])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tsar.data.panel import Panel
@@ -93,3 +94,19 @@ def in_order(panel: Panel, variates: pd.Index) -> Panel:
     form = replace(panel.form, dtypes=tuple(panel.form.dtypes[column] for column in place))
     ordered = panel.with_values(panel.values[:, place], panel.variates[place])
     return replace(ordered, form=form)
+
+
+def check_counts(panel: Panel, loss: str) -> None:
+    """Raise a :class:`DataError` where a panel holds something else than counts."""
+    with np.errstate(invalid="ignore"):
+        wrong = (panel.values < 0) | (panel.values != np.floor(panel.values))
+    wrong &= ~np.isnan(panel.values)
+    if wrong.any():
+        row, place = (int(found[0]) for found in wrong.nonzero())
+        series = panel.ids[int(np.searchsorted(panel.offsets, row, side="right")) - 1]
+        raise DataError(
+            f"loss={loss!r} needs counts, whole numbers from 0 on, got "
+            f"{panel.values[row, place]:g} in column {panel.variates[place]!r} of id {series!r}, "
+            f"and {int(wrong.sum()) - 1} others that are none; choose another loss, such as "
+            f"'gaussian' with output_range=(0, None)"
+        )

@@ -357,18 +357,24 @@ class Panel:
         """Return the stamps that follow each series, shape (S, horizon)."""
         return self.frequency.future(self.last, horizon, self.axis, self.moved)
 
-    def future_index(self, horizon: int) -> pd.Index:
-        """Return the same in the form of the frame, shape (S * horizon,), series by series."""
-        return self.axis.index(np.ascontiguousarray(self.future_stamps(horizon)).reshape(-1))
+    def future_index(self, horizon: int, repeats: int = 1) -> pd.Index:
+        """Return the same in the form of the frame, series by series, each ``repeats`` times."""
+        stamps = np.repeat(self.future_stamps(horizon), repeats, axis=0)
+        return self.axis.index(np.ascontiguousarray(stamps).reshape(-1))
 
     def write(
         self,
         horizon: int,
         columns: dict[Any, np.ndarray],
         marks: dict[str, np.ndarray],
+        repeats: int | None = None,
     ) -> Any:
-        """Write forecasts of shape (S * horizon,) per column in the form of the frame."""
-        return write_frame(self.form, self.ids, self.future_index(horizon), columns, marks)
+        """Write columns of shape (S * horizon,) in the form of the frame.
+
+        With ``repeats``, each series is written so many times, and a Series as a frame.
+        """
+        times = self.future_index(horizon, repeats or 1)
+        return write_frame(self.form, self.ids, times, columns, marks, may_squeeze=repeats is None)
 
 
 class _Reader:

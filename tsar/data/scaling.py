@@ -83,6 +83,10 @@ class Scaling:
         known = ~np.isnan(self.mean)
         return Scaling(np.where(known, 0.0, np.nan), np.where(known, 1.0, np.nan))
 
+    def without_moving(self) -> "Scaling":
+        """Return the scaling by the root mean square about zero, which keeps zero at zero."""
+        return Scaling(self.mean * 0.0, np.sqrt(self.mean**2 + self.scale**2))
+
     def pooled(self) -> "Scaling":
         """Return one row, shape (1, C), for a series that has no history of its own."""
         known = ~np.isnan(self.mean)

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "CovariateTensors", "Inputs", "SeriesTensors", "Windows", "training_cutoffs"]
+__all__ = [
+    "Batch",
+    "CovariateTensors",
+    "Inputs",
+    "SeriesTensors",
+    "Windows",
+    "observed_on_both_sides",
+    "training_cutoffs",
+]
 
 
 @dataclass(frozen=True)
@@ -308,3 +316,14 @@ def training_cutoffs(
     validation_first = end
     validation_last = np.where(validation_rows > 0, offsets[1:] - horizon, end - 1)
     return (first, last), (validation_first, validation_last)
+
+
+def observed_on_both_sides(values: np.ndarray, offsets: np.ndarray, tail: np.ndarray) -> np.ndarray:
+    """Return which series have observations both before and in their tail, shape (S,)."""
+    observed = ~np.isnan(values).all(axis=1)
+    if observed.all():
+        return np.ones(len(tail), dtype=bool)
+    count = np.concatenate([[0], np.cumsum(observed)])
+    border = offsets[1:] - tail
+    before = count[border] > count[offsets[:-1]]
+    return np.asarray(before & (count[offsets[1:]] > count[border]))

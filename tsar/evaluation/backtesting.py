@@ -19,7 +19,7 @@ from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import UNIT, read_times
 from tsar.exceptions import DataError, DataWarning, ParameterError, warn
-from tsar.params import check_horizon, check_levels, check_parameters
+from tsar.params import check_horizon, check_parameters
 
 __all__ = ["backtest", "named_models"]
 
@@ -292,7 +292,7 @@ class _Backtest:
         if self.fitted:
             self._warn_of_seen_rows(name)
         for chosen, fitted in self._fits(name, verbose):
-            check_levels(type(fitted).__name__, self.levels or None, fitted._levels)
+            fitted._predictive.check_quantiles(type(fitted).__name__, self.levels or None)
             found, levels = self._forecast(fitted, chosen)
             point[chosen] = found
             for level, values in levels.items():

@@ -18,6 +18,7 @@ from tsar.exceptions import MissingExtraError, ParameterError
 from tsar.forecasting.covariates import ColumnEmbedding, CovariateEncoder, CovariateSpec
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.params import Interval
+from tsar.training.distributions import DISTRIBUTIONS
 
 __all__ = ["ARNet", "ARNetNetwork", "sparsity_regulariser"]
 
@@ -329,6 +330,12 @@ class ARNet(NetworkForecaster):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
+        sparse = self.expected_lags is not None or (self.sparsity or 1) < 1
+        if sparse and self.loss in DISTRIBUTIONS:
+            raise ParameterError(
+                f"ARNet: sparsity and expected_lags need an error to be weighed against, got "
+                f"loss={self.loss!r}; take loss='mse' or loss='quantile', or leave them out"
+            )
         if self.expected_lags is None:
             return
         if self.sparsity is not None:
@@ -362,6 +369,11 @@ class ARNet(NetworkForecaster):
         if self.module_.hidden:
             raise AttributeError(
                 "ARNet: a model with hidden_layers has no coefficients; set hidden_layers=()"
+            )
+        if self._fitted_parameters["loss"] in ("negative_binomial", "gaussian_mixture"):
+            raise AttributeError(
+                "ARNet: the mean of a negative binomial or a mixture is not linear in the lags, so "
+                "it has no coefficients; set loss='mse', 'gaussian' or 'student_t'"
             )
         network: Any = self.module_
         step: FirstStep = network.first_step()

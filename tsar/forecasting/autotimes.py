@@ -226,6 +226,8 @@ class AutoTimes(NetworkForecaster):
         *,
         context: Any = None,
         quantiles: Sequence[float] | None = None,
+        level: float | Sequence[float] | None = None,
+        samples: int | None = None,
         allow_new_variates: bool = False,
     ) -> Any:
         """Forecast the steps that follow, after a prompt of other series if one is given.
@@ -246,6 +248,10 @@ class AutoTimes(NetworkForecaster):
             segments are taken from their ends, scaled by statistics of their own.
         quantiles : sequence of float, optional
             Levels to return beside the point forecast.
+        level : float or sequence of float, optional
+            Intervals to return beside it, by the percentage of values they are to cover.
+        samples : int, optional
+            Return so many samples instead; with ``context``, of the fitted horizon at most.
         allow_new_variates : bool, default False
             Whether ``df`` may lack fitted variates or bring others.
 
@@ -261,22 +267,27 @@ class AutoTimes(NetworkForecaster):
         ParameterError, DataError
             An argument or a frame is not usable.
         """
+        asked = {
+            **{"quantiles": quantiles, "level": level, "samples": samples},
+            "allow_new_variates": allow_new_variates,
+        }
         if context is None:
-            return super().predict(
-                horizon, df, future, quantiles=quantiles, allow_new_variates=allow_new_variates
-            )
+            return super().predict(horizon, df, future, **asked)
         self._check_fitted()
         if isinstance(self.module_, CovariatePathway):
             raise ParameterError(
                 "AutoTimes: context needs a model without covariates; fit one without "
                 "past_covariates, future_covariates and static_covariates"
             )
+        if samples is not None and self._check_horizon(horizon) > self.horizon_:
+            raise ParameterError(
+                f"AutoTimes: samples after a context reach over the fitted horizon={self.horizon_} "
+                f"at most, got {horizon}; fit a longer one, or leave the context out"
+            )
         # A copy carries the prompts, and this model stays as it is.
         prompted = copy.copy(self)
         prompted._prompts = in_order(self._read_new(context, False), self._end.variates)
-        return super(AutoTimes, prompted).predict(
-            horizon, df, future, quantiles=quantiles, allow_new_variates=allow_new_variates
-        )
+        return super(AutoTimes, prompted).predict(horizon, df, future, **asked)
 
     def _forecast(
         self, tail: Panel, scaling: Scaling, horizon: int, future: dict[Any, np.ndarray]
@@ -317,7 +328,7 @@ class AutoTimes(NetworkForecaster):
             inputs = _join([_window(*piece) for piece in pieces])
             with torch.inference_mode():
                 parts.append(network.roll(inputs, n_segments, n_prompt)[:, :horizon].cpu())
-        return scaling.restore(torch.cat(parts).double().numpy())
+        return self._predictive.restore(torch.cat(parts).double().numpy(), scaling)
 
     # ------------------------------------------------------------ persistence
 

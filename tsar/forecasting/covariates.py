@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tsar.core.output import Output
 from tsar.data.windows import Batch, Inputs, SeriesTensors
 from tsar.training.loop import compare
 
@@ -146,6 +147,9 @@ class CovariatePathway(nn.Module):
         The covariates that act beside the network. A calendar among them is kept from the
         network.
     context_length, horizon, n_variates : int
+    output : Output, optional
+        The last module of the network, which knows how a forecast is moved; None for one that
+        gives numbers in the units of the series.
     """
 
     def __init__(
@@ -156,9 +160,11 @@ class CovariatePathway(nn.Module):
         context_length: int,
         horizon: int,
         n_variates: int,
+        output: Output | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.output = output
         self.context_length, self.horizon, self.n_variates = context_length, horizon, n_variates
         self.numeric_future = [place for place, codes in enumerate(spec.future) if codes == 0]
         self.encoder = CovariateEncoder(spec)
@@ -176,6 +182,8 @@ class CovariatePathway(nn.Module):
         """Forecast a batch of windows: (B, L, C) to (B, H, C), or (B, H, C, Q)."""
         rest, later = self._split(inputs)
         forecast: Tensor = self.network(rest)
+        if self.output is not None:
+            return self.output.shift(forecast, later)
         return forecast + (later if forecast.ndim == 3 else later[..., None])
 
     def compare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -15,9 +15,16 @@ from tsar.base import Forecaster
 from tsar.core.output import Output
 from tsar.data.covariates import CovariateCoding
 from tsar.data.forecasts import check_quantile_labels
+from tsar.data.matching import check_counts
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
-from tsar.data.windows import Inputs, SeriesTensors, Windows, training_cutoffs
+from tsar.data.windows import (
+    Inputs,
+    SeriesTensors,
+    Windows,
+    observed_on_both_sides,
+    training_cutoffs,
+)
 from tsar.exceptions import (
     DataError,
     DataWarning,
@@ -29,9 +36,11 @@ from tsar.exceptions import (
 from tsar.forecasting.covariates import CovariatePathway, CovariateSpec
 from tsar.learned import Learned
 from tsar.params import Interval
+from tsar.predictive import DistributionForecasts, PointForecasts, Predictive, QuantileForecasts
 from tsar.training.device import resolve_device
+from tsar.training.distributions import DISTRIBUTIONS
 from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource, train
-from tsar.training.losses import Loss, make_loss
+from tsar.training.losses import Loss, LossName, make_loss
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainingState
 
@@ -84,8 +93,11 @@ class NetworkForecaster(Forecaster):
     calendar_features : bool, default False
         Whether the hour, weekday, day of month and day of year of the local clock are
         known covariates as well.
-    loss : {"mse", "mae", "huber", "quantile"}, default "mse"
-        What training minimises, missing values left out.
+    loss : str, default "mse"
+        What training minimises, missing values left out: "mse", "mae", "huber", "quantile",
+        or the negative log-likelihood of a distribution: "gaussian", "student_t",
+        "gaussian_mixture" (of three), or "negative_binomial" for counts. The point forecast
+        of quantiles and distributions is the median.
     quantiles : sequence of float or None, default None
         Levels for ``loss="quantile"``; None takes 0.1, 0.5 and 0.9. The median is always
         among them and is the point forecast.
@@ -155,7 +167,7 @@ class NetworkForecaster(Forecaster):
     future_covariates: str | int | Sequence[str | int] | None = None
     static_covariates: str | int | Sequence[str | int] | None = None
     calendar_features: bool = False
-    loss: Literal["mse", "mae", "huber", "quantile"] = "mse"
+    loss: LossName = "mse"
     quantiles: Sequence[Level] | None = None
     max_epochs: Positive = 50
     max_steps: Positive | None = None
@@ -253,6 +265,7 @@ class NetworkForecaster(Forecaster):
         return {**names, "calendar": self._clock if self.calendar_features else None}
 
     def _check_consistency(self) -> None:
+        super()._check_consistency()
         try:
             resolve_device(self.device)
         except ParameterError as error:
@@ -297,8 +310,20 @@ class NetworkForecaster(Forecaster):
         return make_loss("quantile", sorted({float(level) for level in levels} | {0.5}))
 
     @property
-    def _levels(self) -> list[float]:
-        return list(self._fitted_levels)
+    def _predictive(self) -> Predictive:
+        if self._fitted_levels:
+            return QuantileForecasts(self._fitted_levels)
+        fitted = DISTRIBUTIONS.get(self._fitted_parameters["loss"])
+        return PointForecasts() if fitted is None else DistributionForecasts(fitted())
+
+    @property
+    def _seed(self) -> int:
+        return self.seed_
+
+    def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
+        measured = super()._measure(panel, stop)
+        counts = self._standardises and self._make_loss().needs_scale
+        return measured.without_moving() if counts else measured
 
     # The caller may have turned gradients off around the fit.
     @torch.inference_mode(False)
@@ -308,6 +333,8 @@ class NetworkForecaster(Forecaster):
         loss = self._make_loss()
         with self._named_errors():
             check_quantile_labels(panel.variates, getattr(loss, "levels", ()))
+            if loss.needs_scale:
+                check_counts(panel, self.loss)
         device = resolve_device(self.device)
         held_out = self._validation_rows(panel)
         stop = panel.offsets[1:] - held_out
@@ -347,10 +374,13 @@ class NetworkForecaster(Forecaster):
 
     def _training_scaling(self, panel: Panel, stop: np.ndarray) -> tuple[Scaling, Scaling, Scaling]:
         """Measure the rows ``offsets[s]:stop[s]``: to train with, to remember, and pooled."""
-        measured = Scaling.measure(panel.values, panel.offsets, stop)
+        measured, whole = (
+            Scaling.measure(panel.values, panel.offsets, ends) for ends in (stop, panel.offsets[1:])
+        )
+        if self._standardises and self._make_loss().needs_scale:
+            measured, whole = measured.without_moving(), whole.without_moving()
         # What was not observed in its training part, or did not move there, is measured over
         # all of its rows, as it would be if it were a new series.
-        whole = Scaling.measure(panel.values, panel.offsets, panel.offsets[1:])
         unknown, constant = np.isnan(measured.mean), measured.scale == 0
         remembered = measured.replaced(unknown | constant, whole)
         measured = measured.replaced(unknown, whole)
@@ -386,6 +416,7 @@ class NetworkForecaster(Forecaster):
                     context_length=spec.context_length,
                     horizon=spec.horizon,
                     n_variates=spec.n_variates,
+                    output=spec.output,
                 )
             return network.to(self._dtype)
 
@@ -406,7 +437,7 @@ class NetworkForecaster(Forecaster):
         if not isinstance(rows, int | np.integer):
             tail = np.maximum((lengths * rows).astype(np.int64), self.horizon)
         held_out = np.where(lengths - tail >= window, tail, 0)
-        held_out[~_observed_on_both_sides(panel, held_out)] = 0
+        held_out[~observed_on_both_sides(panel.values, panel.offsets, held_out)] = 0
         if not held_out.any():
             warn(
                 f"{self._name}: no series has {window} rows beside an observed validation tail, so "
@@ -557,17 +588,6 @@ def _spec_of(coding: CovariateCoding) -> CovariateSpec:
         for columns in (coding.past, coding.future, coding.static)
     )
     return CovariateSpec(past, future, static, coding.n_calendar)
-
-
-def _observed_on_both_sides(panel: Panel, tail: np.ndarray) -> np.ndarray:
-    """Return which series have observations both before and in their tail, shape (S,)."""
-    observed = ~np.isnan(panel.values).all(axis=1)
-    if observed.all():
-        return np.ones(panel.n_series, dtype=bool)
-    count = np.concatenate([[0], np.cumsum(observed)])
-    border = panel.offsets[1:] - tail
-    before = count[border] > count[panel.offsets[:-1]]
-    return np.asarray(before & (count[panel.offsets[1:]] > count[border]))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ __all__ = [
     "has_fast_bfloat16",
     "has_fused_optimizers",
     "resolve_device",
+    "widest_float",
 ]
 
 PRECISIONS = ("float32", "bfloat16", "auto")
@@ -113,3 +114,8 @@ def available_memory(device: torch.device) -> int | None:
             held = dict(line.split(":", 1) for line in lines)
             return int(held["MemAvailable"].split()[0]) * 1024
     return None
+
+
+def widest_float(device: torch.device) -> torch.dtype:
+    """Return the most precise type of number that a device computes with."""
+    return torch.float32 if device.type == "mps" else torch.float64

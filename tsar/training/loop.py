@@ -174,7 +174,8 @@ def compare(network: nn.Module, batch: Any) -> tuple[Tensor, Tensor, Tensor | No
 
     That is the forecast of the future. A network that learns from steps of the context as
     well, by forecasting each of them from those before it, says so with a method
-    ``compare(batch)`` of the same kind. Validation compares the forecast in any case.
+    ``compare(batch)`` of the same kind. Validation compares the forecast in any case, as does
+    a loss of counts in original units, ``loss.needs_scale``.
 
     Parameters
     ----------
@@ -244,7 +245,7 @@ def evaluate(
             batch = windows.batch(torch.arange(begin, min(begin + batch_size, len(windows))))
             with autocast(device, precision):
                 forecast = network(batch.inputs)
-            total, count = loss.total(forecast, batch.target, batch.observed)
+            total, count = loss.total(forecast, batch.target, batch.observed, batch.scale)
             error = (loss.point(forecast) - batch.target).abs()
             if batch.scale is not None:
                 error = error * batch.scale.unsqueeze(1)
@@ -402,7 +403,11 @@ class _Run:
         """Make one step; return the sum of the errors and the number of entries."""
         set_learning_rate(self.optimizer, self.rate(self.step))
         with autocast(self.device, self.options.precision):
-            compared = compare(self.network, batch)
+            if self.loss.needs_scale:
+                # It is known for the future only, and of that as it is.
+                compared = self.network(batch.inputs), batch.target, batch.observed, batch.scale
+            else:
+                compared = *compare(self.network, batch), None
         total, count = self.loss.total(*compared)
         self.optimizer.zero_grad(set_to_none=True)
         penalise(self.network, total / count.clamp(min=1)).backward()

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,11 +11,14 @@ from torch.nn import functional as F
 from tsar.core.output import Output, PointOutput, QuantileOutput
 from tsar.exceptions import ParameterError
 from tsar.params import check_choice
+from tsar.training.distributions import DISTRIBUTIONS, Distribution
 
 __all__ = [
     "LOSSES",
     "HuberLoss",
+    "LikelihoodLoss",
     "Loss",
+    "LossName",
     "MAELoss",
     "MSELoss",
     "QuantileLoss",
@@ -25,31 +29,50 @@ __all__ = [
 class Loss(ABC):
     """Mean of an error over the observed entries of a forecast."""
 
-    def __call__(self, forecast: Tensor, target: Tensor, observed: Tensor | None = None) -> Tensor:
+    # Whether it compares in original units, and so needs to know the scale of each window.
+    needs_scale: bool = False
+
+    def __call__(
+        self,
+        forecast: Tensor,
+        target: Tensor,
+        observed: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
         """Return the mean error, 0 where nothing was observed.
 
         Parameters
         ----------
-        forecast : Tensor of shape (B, H, C), or (B, H, C, Q) for quantiles
+        forecast : Tensor of shape (B, H, C), or (B, H, C, Q) with several outputs per step
         target : Tensor of shape (B, H, C)
         observed : bool Tensor of shape (B, H, C), optional
             True where the target was measured; everywhere by default.
+        scale : Tensor of shape (B, C), optional
+            Original units per scaled unit, for a loss that ``needs_scale``; 1 by default.
 
         Returns
         -------
         Tensor of shape ()
         """
-        total, count = self.total(forecast, target, observed)
+        total, count = self.total(forecast, target, observed, scale)
         return total / count.clamp(min=1)
 
     def total(
-        self, forecast: Tensor, target: Tensor, observed: Tensor | None = None
+        self,
+        forecast: Tensor,
+        target: Tensor,
+        observed: Tensor | None = None,
+        scale: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the sum of the errors and how many entries it counts, each of shape ()."""
-        errors = self.errors(forecast.to(target.dtype), target)
+        errors = self.scaled_errors(forecast.to(target.dtype), target, scale)
         if observed is None:
             return errors.sum(), torch.tensor(errors.numel(), device=errors.device)
         return (errors * observed).sum(), observed.sum()
+
+    def scaled_errors(self, forecast: Tensor, target: Tensor, scale: Tensor | None) -> Tensor:
+        """Return one error per entry of ``target``, given the scale of each window."""
+        return self.errors(forecast, target)
 
     @abstractmethod
     def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
@@ -114,13 +137,55 @@ class QuantileLoss(Loss):
         return QuantileOutput(self.levels)
 
 
+class LikelihoodLoss(Loss):
+    """Negative logarithm of the likelihood under the distribution that is forecast.
+
+    Parameters
+    ----------
+    distribution : Distribution
+        See :mod:`tsar.training.distributions`.
+    """
+
+    def __init__(self, distribution: Distribution) -> None:
+        self.distribution = distribution
+        self.output = distribution.make_output()
+        self.needs_scale = distribution.counts
+
+    def scaled_errors(self, forecast: Tensor, target: Tensor, scale: Tensor | None) -> Tensor:
+        if scale is None:
+            return self.errors(forecast, target)
+        # A series of zeros has no scale of its own, and is not scaled.
+        units = torch.where(scale > 0, scale, 1.0)[:, None]
+        return -self.distribution.log_prob(forecast, target, units)
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        return -self.distribution.log_prob(forecast, target)
+
+    def point(self, forecast: Tensor) -> Tensor:
+        return self.output.point(forecast)
+
+    def make_output(self) -> Output:
+        return self.distribution.make_output()
+
+
+LossName: TypeAlias = Literal[
+    "mse",
+    "mae",
+    "huber",
+    "quantile",
+    "gaussian",
+    "student_t",
+    "negative_binomial",
+    "gaussian_mixture",
+]
+
 _POINT_LOSSES: dict[str, Callable[[], Loss]] = {
     "mse": MSELoss,
     "mae": MAELoss,
     "huber": HuberLoss,
 }
 
-LOSSES = (*_POINT_LOSSES, "quantile")
+LOSSES = (*_POINT_LOSSES, "quantile", *DISTRIBUTIONS)
 
 
 def make_loss(name: str, quantiles: Sequence[float] | None = None) -> Loss:
@@ -128,7 +193,9 @@ def make_loss(name: str, quantiles: Sequence[float] | None = None) -> Loss:
 
     Parameters
     ----------
-    name : {"mse", "mae", "huber", "quantile"}
+    name : str
+        "mse", "mae", "huber", "quantile", or one of
+        :data:`tsar.training.distributions.DISTRIBUTIONS`.
     quantiles : sequence of float, optional
         The levels of the quantile loss; the other losses have none.
 
@@ -147,4 +214,6 @@ def make_loss(name: str, quantiles: Sequence[float] | None = None) -> Loss:
             f"make_loss: quantiles need loss='quantile', got loss={name!r}; "
             "change the loss or drop the quantiles"
         )
+    if name in DISTRIBUTIONS:
+        return LikelihoodLoss(DISTRIBUTIONS[name]())
     return _POINT_LOSSES[name]()
