@@ -3,12 +3,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import mean_absolute_error, mean_squared_error, root_mean_squared_error
+from sklearn.metrics import (
+    mean_absolute_error,
+    mean_absolute_percentage_error,
+    mean_squared_error,
+    root_mean_squared_error,
+)
 
-from tsar.evaluation import mae, mase, mse, rmse
+from tsar.evaluation import mae, mape, mase, mse, owa, rmse, rmsse, smape
 from tsar.exceptions import DataError
 
-PAIRS = [(mse, mean_squared_error), (mae, mean_absolute_error), (rmse, root_mean_squared_error)]
+PAIRS = [
+    (mse, mean_squared_error),
+    (mae, mean_absolute_error),
+    (rmse, root_mean_squared_error),
+    (mape, mean_absolute_percentage_error),
+]
 
 
 def _pair(shape, missing=0.0, seed=3):
@@ -24,6 +34,58 @@ def test_metric_equals_scikit_learn_on_what_was_observed(ours, theirs, missing):
     truth, forecast = _pair((5, 7, 3), missing)
     known = ~np.isnan(truth)
     assert ours(truth, forecast) == pytest.approx(theirs(truth[known], forecast[known]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+def test_weights_are_those_of_scikit_learn(ours, theirs):
+    truth, forecast = _pair((5, 7, 3), 0.3)
+    weights = np.random.default_rng(4).integers(0, 4, truth.shape)
+    known = ~np.isnan(truth)
+    expected = theirs(truth[known], forecast[known], sample_weight=weights[known])
+    assert ours(truth, forecast, weights=weights) == pytest.approx(expected, rel=1e-12)
+    # Weights of the last axis hold for every row.
+    steps = np.array([1.0, 0.0, 2.5])
+    expected = ours(truth, forecast, weights=np.broadcast_to(steps, truth.shape))
+    assert ours(truth, forecast, weights=steps) == expected
+
+
+def test_what_counts_nothing_is_not_looked_at():
+    truth, forecast = [1.0, 0.0, 3.0], [2.0, 5.0, np.nan]
+    assert mape(truth, forecast, weights=[2, 0, 0]) == 1.0
+    assert mape(truth, forecast, weights=[1, 1, 0]) == np.inf
+    assert np.isnan(mae(truth, forecast, weights=[0, 0, 0]))
+
+
+@pytest.mark.parametrize("weights", [[1, 2], [1, -1, 1], [1, np.nan, 1], [[1], [2]]])
+def test_wrong_weights(weights):
+    with pytest.raises(DataError, match="mae: weights must"):
+        mae([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], weights=weights)
+
+
+def test_smape_by_hand():
+    # |1 - 3| / 2 = 1 and |4 - 4| = 0; two zeros count as nothing missed.
+    assert smape([1.0, 4.0, 0.0, np.nan], [3.0, 4.0, 0.0, 1.0]) == pytest.approx(1 / 3)
+    assert smape([0.0, -1.0], [2.0, 1.0]) == 2.0
+    truth, forecast = _pair((6, 2))
+    assert smape(truth, forecast) == pytest.approx(smape(forecast, truth))
+
+
+def test_rmsse_by_hand():
+    # Squared errors 4 and 0, squared changes 1, 9 and 1.
+    history = [1.0, 2.0, 5.0, 4.0]
+    assert rmsse([6.0, 3.0], [4.0, 3.0], history) == pytest.approx(np.sqrt(2 / (11 / 3)))
+    assert rmsse(history[2:], history[:2], history, 2) == pytest.approx(1.0)
+
+
+def test_owa_is_one_for_the_benchmark_and_the_mean_of_two_ratios():
+    truth, forecast = _pair((5, 2))
+    history, benchmark = np.random.default_rng(9).normal(size=(11, 2)), truth + 1.0
+    assert owa(truth, benchmark, benchmark, history, 3) == pytest.approx(1.0)
+    ratios = [
+        smape(truth, forecast) / smape(truth, benchmark),
+        mase(truth, forecast, history, 3) / mase(truth, benchmark, history, 3),
+    ]
+    assert owa(truth, forecast, benchmark, history, 3) == pytest.approx(np.mean(ratios))
 
 
 @pytest.mark.parametrize("metric", [mse, mae, rmse])

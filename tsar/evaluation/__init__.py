@@ -1,18 +1,46 @@
-"""Metrics, published protocols and the recipes that reproduce published numbers."""
+"""Metrics, backtests, published protocols and the recipes that reproduce published numbers."""
 
 from tsar.evaluation.backtesting import backtest
-from tsar.evaluation.metrics import mae, mase, mse, rmse
+from tsar.evaluation.measuring import measure
+from tsar.evaluation.metrics import mae, mape, mase, mse, owa, rmse, rmsse, smape
+from tsar.evaluation.probabilistic import (
+    coverage,
+    crps,
+    crps_from_quantiles,
+    energy_score,
+    interval_score,
+    interval_width,
+    pit,
+    quantile_loss,
+    scaled_quantile_loss,
+    variogram_score,
+)
 from tsar.evaluation.published import evaluate
 from tsar.evaluation.recipes import load_recipe, recipe_names, run_recipe
 
 __all__ = [
     "backtest",
+    "coverage",
+    "crps",
+    "crps_from_quantiles",
+    "energy_score",
     "evaluate",
+    "interval_score",
+    "interval_width",
     "load_recipe",
     "mae",
+    "mape",
     "mase",
+    "measure",
     "mse",
+    "owa",
+    "pit",
+    "quantile_loss",
     "recipe_names",
     "rmse",
+    "rmsse",
     "run_recipe",
+    "scaled_quantile_loss",
+    "smape",
+    "variogram_score",
 ]

@@ -1,7 +1,8 @@
 """Errors of point forecasts, as plain functions on arrays.
 
 Entries that the truth does not know (NaN) are left out. A forecast of NaN where the
-truth is known is not: the result is then NaN.
+truth is known is not: the result is then NaN. Weights say how much an entry counts; they
+have the shape of the truth, or one that numpy broadcasts to it.
 """
 
 import numpy as np
@@ -9,16 +10,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from tsar.exceptions import DataError
 
-__all__ = ["mae", "mase", "mse", "rmse"]
+__all__ = ["mae", "mape", "mase", "mse", "owa", "rmse", "rmsse", "smape"]
+
+Floats = NDArray[np.float64]
 
 
-def mse(truth: ArrayLike, forecast: ArrayLike) -> float:
+def mse(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Mean squared error.
 
     Parameters
     ----------
     truth, forecast : array_like of the same shape
         NaN in ``truth`` marks what was not observed.
+    weights : array_like or None
+        How much each entry counts.
 
     Returns
     -------
@@ -36,16 +41,19 @@ def mse(truth: ArrayLike, forecast: ArrayLike) -> float:
     >>> mse([1.0, float("nan"), 3.0], [1.0, 7.0, 5.0])
     2.0
     """
-    return _mean(_known_errors("mse", truth, forecast) ** 2)
+    truth, forecast = check_pair("mse", truth, forecast)
+    return mean_known("mse", truth, (truth - forecast) ** 2, weights)
 
 
-def mae(truth: ArrayLike, forecast: ArrayLike) -> float:
+def mae(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Mean absolute error.
 
     Parameters
     ----------
     truth, forecast : array_like of the same shape
         NaN in ``truth`` marks what was not observed.
+    weights : array_like or None
+        How much each entry counts.
 
     Returns
     -------
@@ -57,16 +65,19 @@ def mae(truth: ArrayLike, forecast: ArrayLike) -> float:
     DataError
         If the shapes differ; nothing is broadcast.
     """
-    return _mean(np.abs(_known_errors("mae", truth, forecast)))
+    truth, forecast = check_pair("mae", truth, forecast)
+    return mean_known("mae", truth, np.abs(truth - forecast), weights)
 
 
-def rmse(truth: ArrayLike, forecast: ArrayLike) -> float:
+def rmse(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Root of the mean squared error.
 
     Parameters
     ----------
     truth, forecast : array_like of the same shape
         NaN in ``truth`` marks what was not observed.
+    weights : array_like or None
+        How much each entry counts.
 
     Returns
     -------
@@ -78,11 +89,84 @@ def rmse(truth: ArrayLike, forecast: ArrayLike) -> float:
     DataError
         If the shapes differ; nothing is broadcast.
     """
-    return float(np.sqrt(_mean(_known_errors("rmse", truth, forecast) ** 2)))
+    truth, forecast = check_pair("rmse", truth, forecast)
+    return float(np.sqrt(mean_known("rmse", truth, (truth - forecast) ** 2, weights)))
+
+
+def mape(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = None) -> float:
+    """Mean absolute error as a share of the truth.
+
+    It punishes forecasts above the truth more than those below, and says nothing where the
+    truth comes near zero; see :func:`mase`.
+
+    Parameters
+    ----------
+    truth, forecast : array_like of the same shape
+        NaN in ``truth`` marks what was not observed.
+    weights : array_like or None
+        How much each entry counts.
+
+    Returns
+    -------
+    float
+        A share, 0.1 for ten percent; infinite if an entry of the truth is zero and its
+        forecast is not.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ; nothing is broadcast.
+
+    Examples
+    --------
+    >>> from tsar.evaluation import mape
+    >>> mape([10.0, 20.0], [11.0, 18.0])
+    0.1
+    """
+    truth, forecast = check_pair("mape", truth, forecast)
+    return mean_known("mape", truth, relative_errors(truth, forecast), weights)
+
+
+def smape(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = None) -> float:
+    r"""Symmetric mean absolute percentage error, as a share.
+
+    .. math:: \operatorname{mean} \frac{2 |y - \hat y|}{|y| + |\hat y|}
+
+    Parameters
+    ----------
+    truth, forecast : array_like of the same shape
+        NaN in ``truth`` marks what was not observed.
+    weights : array_like or None
+        How much each entry counts.
+
+    Returns
+    -------
+    float
+        Between 0 and 2; the M4 competition reports a hundred times this. An entry where
+        truth and forecast are both zero counts as 0.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ; nothing is broadcast.
+
+    References
+    ----------
+    S. Makridakis, E. Spiliotis and V. Assimakopoulos, "The M4 Competition: 100,000 time
+    series and 61 forecasting methods", International Journal of Forecasting 36(1), 2020,
+    section 2.3.
+    """
+    truth, forecast = check_pair("smape", truth, forecast)
+    return mean_known("smape", truth, symmetric_errors(truth, forecast), weights)
 
 
 def mase(
-    truth: ArrayLike, forecast: ArrayLike, history: ArrayLike, season_length: int = 1
+    truth: ArrayLike,
+    forecast: ArrayLike,
+    history: ArrayLike,
+    season_length: int = 1,
+    *,
+    weights: ArrayLike | None = None,
 ) -> float:
     r"""Mean absolute scaled error (Hyndman and Koehler 2006, section 3).
 
@@ -100,6 +184,8 @@ def mase(
         What was known before the forecast; pairs with NaN are left out.
     season_length : int
         Steps m in a season.
+    weights : array_like or None
+        How much each entry counts within its variate.
 
     Returns
     -------
@@ -124,31 +210,122 @@ def mase(
     >>> mase([5.0, 6.0], [4.0, 6.0], history=[1.0, 2.0, 3.0, 4.0])
     0.5
     """
-    truth, forecast = _pair("mase", truth, forecast)
-    known = np.asarray(history, dtype=np.float64)
-    if truth.ndim not in (1, 2) or known.shape[1:] != truth.shape[1:]:
-        raise DataError(
-            f"mase: truth must be (horizon,) or (horizon, n_variates) and history alike, "
-            f"got {truth.shape} and {known.shape}"
-        )
-    if not 0 < season_length < len(known):
-        raise DataError(
-            f"mase: history has {len(known)} steps, season_length={season_length} needs "
-            f"at least {season_length + 1}"
-        )
-    changes = np.abs(known[season_length:] - known[:-season_length])
-    columns = (np.atleast_2d(values.T) for values in (truth, forecast, changes))
-    scaled = []
-    for true, predicted, change in zip(*columns, strict=True):
-        scale = _mean(change[~np.isnan(change)])
-        if scale > 0 and not np.isnan(true).all():
-            scaled.append(mae(true, predicted) / scale)
-    return _mean(np.array(scaled))
+    truth, forecast = check_pair("mase", truth, forecast)
+    return mean_scaled("mase", truth, np.abs(truth - forecast), history, season_length, weights)
 
 
-def _pair(
-    name: str, truth: ArrayLike, forecast: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def rmsse(
+    truth: ArrayLike,
+    forecast: ArrayLike,
+    history: ArrayLike,
+    season_length: int = 1,
+    *,
+    weights: ArrayLike | None = None,
+) -> float:
+    r"""Root mean squared scaled error, the point error of the M5 competition.
+
+    .. math:: \sqrt{\frac{\operatorname{mean}_h (y_h - \hat y_h)^2}
+                         {\operatorname{mean}_t (y_t - y_{t-m})^2}}
+
+    Parameters
+    ----------
+    truth, forecast : array_like of shape (horizon,) or (horizon, n_variates)
+        NaN in ``truth`` marks what was not observed.
+    history : array_like of shape (n_steps,) or (n_steps, n_variates)
+        What was known before the forecast; pairs with NaN are left out.
+    season_length : int
+        Steps m in a season; the competition takes 1.
+    weights : array_like or None
+        How much each entry counts within its variate.
+
+    Returns
+    -------
+    float
+        Averaged over the variates that have a scale, as in :func:`mase`.
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit, or the history is not longer than a season.
+
+    References
+    ----------
+    S. Makridakis, E. Spiliotis and V. Assimakopoulos, "M5 accuracy competition: Results,
+    findings, and conclusions", International Journal of Forecasting 38(4), 2022,
+    section 2.3.
+    """
+    truth, forecast = check_pair("rmsse", truth, forecast)
+    errors = (truth - forecast) ** 2
+    return mean_scaled("rmsse", truth, errors, history, season_length, weights, squared=True)
+
+
+def owa(
+    truth: ArrayLike,
+    forecast: ArrayLike,
+    benchmark: ArrayLike,
+    history: ArrayLike,
+    season_length: int = 1,
+    *,
+    weights: ArrayLike | None = None,
+) -> float:
+    """Overall weighted average of the M4 competition.
+
+    The mean of :func:`smape` and of :func:`mase`, each in units of what a benchmark has.
+
+    Parameters
+    ----------
+    truth, forecast, benchmark : array_like of shape (horizon,) or (horizon, n_variates)
+        NaN in ``truth`` marks what was not observed. The competition takes the seasonally
+        adjusted naive forecast as its benchmark.
+    history : array_like of shape (n_steps,) or (n_steps, n_variates)
+        What was known before the forecast.
+    season_length : int
+        Steps in a season.
+    weights : array_like or None
+        How much each entry counts.
+
+    Returns
+    -------
+    float
+        1 is as good as the benchmark, less is better.
+
+    Raises
+    ------
+    DataError
+        If the shapes do not fit, or the history is not longer than a season.
+
+    References
+    ----------
+    S. Makridakis, E. Spiliotis and V. Assimakopoulos, "The M4 Competition: 100,000 time
+    series and 61 forecasting methods", International Journal of Forecasting 36(1), 2020,
+    section 2.3.
+    """
+    symmetric, scaled = (
+        [
+            smape(truth, values, weights=weights),
+            mase(truth, values, history, season_length, weights=weights),
+        ]
+        for values in (forecast, benchmark)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.mean(np.divide(symmetric, scaled)))
+
+
+def relative_errors(truth: Floats, forecast: Floats) -> Floats:
+    """Return the absolute error of each entry as a share of the truth, 0 where both are 0."""
+    errors = np.abs(truth - forecast)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(errors == 0, 0.0, errors / np.abs(truth))
+
+
+def symmetric_errors(truth: Floats, forecast: Floats) -> Floats:
+    """Return twice the absolute error of each entry as a share of both, 0 where both are 0."""
+    errors = np.abs(truth - forecast)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(errors == 0, 0.0, 2 * errors / (np.abs(truth) + np.abs(forecast)))
+
+
+def check_pair(name: str, truth: ArrayLike, forecast: ArrayLike) -> tuple[Floats, Floats]:
     """Return both as float64 arrays of one shape."""
     truth, forecast = (np.asarray(values, dtype=np.float64) for values in (truth, forecast))
     if truth.shape != forecast.shape:
@@ -159,12 +336,70 @@ def _pair(
     return truth, forecast
 
 
-def _known_errors(name: str, truth: ArrayLike, forecast: ArrayLike) -> NDArray[np.float64]:
-    """Return truth - forecast where the truth is known, shape (n_known,)."""
-    truth, forecast = _pair(name, truth, forecast)
-    return (truth - forecast)[~np.isnan(truth)]
+def mean_known(name: str, truth: Floats, losses: Floats, weights: ArrayLike | None = None) -> float:
+    """Average the losses of shape ``truth.shape`` where the truth is known; NaN of nothing."""
+    known = ~np.isnan(truth)
+    if weights is None:
+        return _mean(losses[known])
+    counted = _as_weights(name, weights, truth.shape)[known]
+    total = counted.sum()
+    # What counts nothing does so even where it is infinite or missing.
+    losses = np.where(counted > 0, losses[known], 0.0)
+    return float((losses * counted).sum() / total) if total > 0 else float("nan")
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _as_weights(name: str, weights: ArrayLike, shape: tuple[int, ...]) -> Floats:
+    """Return weights of a shape, or raise a :class:`DataError`."""
+    given = np.asarray(weights, dtype=np.float64)
+    try:
+        given = np.broadcast_to(given, shape)
+    except ValueError:
+        raise DataError(
+            f"{name}: weights must have the shape of truth, {shape}, or one that broadcasts to "
+            f"it, got {given.shape}"
+        ) from None
+    if given.size and not (np.isfinite(given).all() and given.min() >= 0):
+        raise DataError(f"{name}: weights must be finite and not negative, got {weights!r}")
+    return given
+
+
+def mean_scaled(
+    name: str,
+    truth: Floats,
+    losses: Floats,
+    history: ArrayLike,
+    season_length: int,
+    weights: ArrayLike | None,
+    squared: bool = False,
+) -> float:
+    """Average losses by variate in units of the seasonal changes, then over the variates.
+
+    Squared losses are in units of the squared changes, and their root is averaged.
+    """
+    known = np.asarray(history, dtype=np.float64)
+    if truth.ndim not in (1, 2) or known.shape[1:] != truth.shape[1:]:
+        raise DataError(
+            f"{name}: truth must be (horizon,) or (horizon, n_variates) and history alike, "
+            f"got {truth.shape} and {known.shape}"
+        )
+    if not 0 < season_length < len(known):
+        raise DataError(
+            f"{name}: history has {len(known)} steps, season_length={season_length} needs "
+            f"at least {season_length + 1}"
+        )
+    changes = np.abs(known[season_length:] - known[:-season_length])
+    counted = None if weights is None else _as_weights(name, weights, truth.shape)
+    scaled = []
+    for place in np.ndindex(truth.shape[1:]):
+        one = (slice(None), *place)
+        change = changes[one][~np.isnan(changes[one])]
+        scale = _mean(change**2 if squared else change)
+        loss = mean_known(name, truth[one], losses[one], None if counted is None else counted[one])
+        if scale > 0 and not np.isnan(truth[one]).all():
+            scaled.append(np.sqrt(loss / scale) if squared else loss / scale)
+    return _mean(np.array(scaled))
+
+
+def _mean(values: Floats) -> float:
     """Average; NaN, without a warning, of nothing."""
     return float(values.mean()) if values.size else float("nan")

@@ -1,0 +1,466 @@
+"""Metrics of backtests: per series, per step, per window or on the whole.
+
+Dimension letters: Q quantiles.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from tsar.data.panel import Panel
+from tsar.evaluation.backtesting import KEYS
+from tsar.evaluation.metrics import relative_errors, symmetric_errors
+from tsar.evaluation.probabilistic import pinball, winkler
+from tsar.exceptions import DataError, ParameterError
+from tsar.params import check_choice
+
+__all__ = ["METRICS", "Forecasts", "measure", "row_losses"]
+
+Floats = NDArray[np.float64]
+GROUPS = {"series": ["id", "variate"], "step": ["step"], "window": ["cutoff"]}
+QUANTILE = re.compile(r"(.+)_q(0\.\d+|\d(?:\.\d+)?e-\d+)")
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """What a backtest holds of one model.
+
+    Attributes
+    ----------
+    point : float array of shape (rows,)
+    levels : float array of shape (Q,)
+        In rising order.
+    quantiles : float array of shape (rows, Q)
+    """
+
+    point: Floats
+    levels: Floats
+    quantiles: Floats
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> "dict[str, Forecasts]":
+        """Find the models of a backtest, by the names of its columns."""
+        after = [name for name in frame.columns if name not in KEYS]
+        models: dict[str, dict[float, str]] = {}
+        for name in map(str, after):
+            found = QUANTILE.fullmatch(name)
+            if found and found[1] in models:
+                models[found[1]][float(found[2])] = name
+            else:
+                models[name] = {}
+        return {
+            name: cls(
+                frame[name].to_numpy(np.float64),
+                np.array(sorted(by_level), dtype=np.float64),
+                frame[[by_level[level] for level in sorted(by_level)]].to_numpy(np.float64),
+            )
+            for name, by_level in models.items()
+        }
+
+    def interval(self, level: float) -> tuple[Floats, Floats]:
+        """Return the ends of the central interval of a percentage."""
+        lower, upper = (
+            int(np.abs(self.levels - share).argmin())
+            for share in ((100 - level) / 200, (100 + level) / 200)
+        )
+        return self.quantiles[:, lower], self.quantiles[:, upper]
+
+    @property
+    def intervals(self) -> list[float]:
+        """The percentages of the central intervals that the quantiles give."""
+        held = {round(100 * (1 - 2 * level), 9) for level in self.levels if level < 0.5}
+        ends = {round(100 * (2 * level - 1), 9) for level in self.levels if level > 0.5}
+        return sorted(held & ends)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric follows from the losses of rows.
+
+    Attributes
+    ----------
+    losses : function
+        Maps the truth and :class:`Forecasts` to losses of shape (rows,), or by percentage
+        of an interval to such.
+    root : bool
+        Whether the root of the mean is taken.
+    scale : int
+        The power of the seasonal change of a series that losses are divided by; with 0
+        they are not. Scaled metrics are those of each series, averaged.
+    needs : {"point", "quantiles", "intervals"}
+        What a model has to forecast.
+    """
+
+    losses: Callable[[Floats, Forecasts], Any]
+    root: bool = False
+    scale: int = 0
+    needs: str = "point"
+
+
+def _squared(truth: Floats, model: Forecasts) -> Floats:
+    return (truth - model.point) ** 2
+
+
+def _absolute(truth: Floats, model: Forecasts) -> Floats:
+    return np.abs(truth - model.point)
+
+
+def _relative(truth: Floats, model: Forecasts) -> Floats:
+    return relative_errors(truth, model.point)
+
+
+def _symmetric(truth: Floats, model: Forecasts) -> Floats:
+    return symmetric_errors(truth, model.point)
+
+
+def _quantile(truth: Floats, model: Forecasts) -> Floats:
+    return np.asarray(pinball(truth[:, None], model.quantiles, model.levels).mean(axis=1))
+
+
+def _crps(truth: Floats, model: Forecasts) -> Floats:
+    return 2 * _quantile(truth, model)
+
+
+def _coverage(truth: Floats, model: Forecasts) -> dict[float, Floats]:
+    ends = {level: model.interval(level) for level in model.intervals}
+    return {
+        level: np.where(np.isnan(low + high), np.nan, (truth >= low) & (truth <= high))
+        for level, (low, high) in ends.items()
+    }
+
+
+def _width(truth: Floats, model: Forecasts) -> dict[float, Floats]:
+    ends = {level: model.interval(level) for level in model.intervals}
+    return {level: high - low for level, (low, high) in ends.items()}
+
+
+def _winkler(truth: Floats, model: Forecasts) -> dict[float, Floats]:
+    return {level: winkler(truth, *model.interval(level), level) for level in model.intervals}
+
+
+METRICS = {
+    "mse": Metric(_squared),
+    "mae": Metric(_absolute),
+    "rmse": Metric(_squared, root=True),
+    "mape": Metric(_relative),
+    "smape": Metric(_symmetric),
+    "mase": Metric(_absolute, scale=1),
+    "rmsse": Metric(_squared, root=True, scale=2),
+    "owa": Metric(_absolute, scale=1),
+    "quantile_loss": Metric(_quantile, needs="quantiles"),
+    "scaled_quantile_loss": Metric(_quantile, scale=1, needs="quantiles"),
+    "crps": Metric(_crps, needs="quantiles"),
+    "coverage": Metric(_coverage, needs="intervals"),
+    "interval_width": Metric(_width, needs="intervals"),
+    "interval_score": Metric(_winkler, needs="intervals"),
+}
+
+
+def measure(
+    backtest: pd.DataFrame,
+    metrics: str | Sequence[str] = ("mae", "rmse"),
+    *,
+    by: str | Sequence[str] | None = None,
+    history: Any = None,
+    season_length: int | None = None,
+    benchmark: str = "SeasonalNaive",
+    weights: str | ArrayLike | None = None,
+) -> pd.DataFrame:
+    """Measure the forecasts of a backtest.
+
+    Parameters
+    ----------
+    backtest : DataFrame
+        What :func:`tsar.evaluation.backtest` returns, of one or several models.
+    metrics : str or sequence of str
+        Of ``"mse"``, ``"mae"``, ``"rmse"``, ``"mape"``, ``"smape"``, ``"mase"``, ``"rmsse"``,
+        ``"owa"``, ``"quantile_loss"``, ``"scaled_quantile_loss"``, ``"crps"`` (from
+        quantiles), ``"coverage"``, ``"interval_width"`` and ``"interval_score"``; each is
+        the function of that name.
+    by : {"series", "step", "window"}, sequence of them or None
+        Measure apart what differs in these; None measures everything together.
+    history : DataFrame, Series or Panel, optional
+        The data, for the metrics in units of the seasonal changes of each series; rows
+        from the first cutoff on are not read. ``Panel.from_frame`` reads frames with
+        other names than the usual ones.
+    season_length : int or None
+        Steps in a season, for these metrics; None follows from the frequency of
+        ``history``.
+    benchmark : str
+        The model that ``"owa"`` compares with.
+    weights : str, array_like of shape (rows,) or None
+        How much each row counts; text names a column.
+
+    Returns
+    -------
+    DataFrame
+        A row for each model and group: ``model``, the columns of the groups, and one for
+        each metric. Metrics of intervals have one for each percentage that the quantiles
+        give, such as ``coverage_80``. NaN where nothing was observed.
+
+    Raises
+    ------
+    ParameterError
+        A metric, group or benchmark is not known.
+    DataError
+        The frame is no backtest, or lacks what a metric needs.
+
+    Notes
+    -----
+    Metrics in units of a series are those of each series, averaged; a series whose history
+    does not change has none and is left out. All others are means over rows.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> from tsar.evaluation import backtest, measure
+    >>> sea = tsar.load_dataset("elnino")
+    >>> tested = backtest(tsar.SeasonalNaive(horizon=12), sea, windows=20)
+    >>> measure(tested, ["mae", "mase"], history=sea).round(3)
+               model    mae   mase
+    0  SeasonalNaive  1.118  0.938
+    """
+    asked = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in asked:
+        check_choice("measure", "metrics", name, METRICS)
+    groups = _groups(by)
+    models = _models(backtest)
+    keep = [column for group in groups for column in GROUPS[group] if column in backtest.columns]
+    if isinstance(weights, str):
+        # A column of weights is no model.
+        models.pop(weights, None)
+    counted = _weights(backtest, weights)
+    scales: dict[int, Floats] = {}
+    for power in {METRICS[name].scale for name in asked} - {0}:
+        scales[power] = _scales(backtest, history, season_length, power)
+    table = _Table(backtest, keep, counted)
+    parts = []
+    for label, model in models.items():
+        content: dict[str, Any] = {"model": label, **table.keys}
+        for name in asked:
+            if name == "owa":
+                against = _named(models, benchmark)
+                content[name] = _owa(table, model, against, scales[1])
+                continue
+            for key, losses in row_losses(name, table.truth, label, model).items():
+                metric = METRICS[name]
+                content[key] = table.mean(losses, metric.root, scales.get(metric.scale))
+        parts.append(pd.DataFrame(content, index=range(table.n_groups)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def row_losses(name: str, truth: Floats, label: str, model: Forecasts) -> dict[str, Floats]:
+    """Return the losses of every row, by the name of the column they are averaged to.
+
+    Parameters
+    ----------
+    name : str
+        Of a metric.
+    truth : float array of shape (rows,)
+    label : str
+        Name of the model, for messages.
+    model : Forecasts
+
+    Returns
+    -------
+    dict of str to float array of shape (rows,)
+        Several where the metric is one of intervals.
+
+    Raises
+    ------
+    DataError
+        The model has no quantiles, and the metric needs some.
+    """
+    metric = METRICS[name]
+    held = {"quantiles": len(model.levels), "intervals": len(model.intervals)}
+    if held.get(metric.needs) == 0:
+        repair = "level=80" if metric.needs == "intervals" else "quantiles=[0.1, 0.5, 0.9]"
+        raise DataError(
+            f"measure: {name!r} needs {metric.needs} of {label}, the backtest has none; ask for "
+            f"them by backtest(..., {repair})"
+        )
+    losses = metric.losses(truth, model)
+    if not isinstance(losses, dict):
+        return {name: losses}
+    return {f"{name}_{level:g}": values for level, values in losses.items()}
+
+
+class _Table:
+    """The rows of a backtest in groups."""
+
+    def __init__(self, frame: pd.DataFrame, keep: list[str], weights: Floats) -> None:
+        self.truth = frame["y"].to_numpy(np.float64)
+        self.known = ~np.isnan(self.truth)
+        self.weights = weights
+        series = [name for name in GROUPS["series"] if name in frame.columns]
+        self.series = _numbered(frame, series)
+        self.keys: dict[str, Any] = {}
+        self.codes, self.n_groups = np.zeros(len(frame), dtype=np.int64), 1
+        if keep:
+            self.codes = _numbered(frame, keep)
+            firsts = np.unique(self.codes, return_index=True)[1]
+            self.keys = {name: frame[name].iloc[firsts].array for name in keep}
+            self.n_groups = len(firsts)
+
+    def mean(self, losses: Floats, root: bool = False, scale: Floats | None = None) -> Floats:
+        """Average losses by group, those with a scale by series first."""
+        used = self.known & (self.weights > 0)
+        if scale is None:
+            means, _ = _means(losses[used], self.codes[used], self.weights[used], self.n_groups)
+            return np.sqrt(means) if root else means
+        used &= scale > 0
+        n_series = int(self.series.max()) + 1
+        pairs, inverse = np.unique(
+            self.codes[used] * n_series + self.series[used], return_inverse=True
+        )
+        weights = self.weights[used]
+        means, total = _means(losses[used] / scale[used], inverse, weights, len(pairs))
+        means = np.sqrt(means) if root else means
+        # A series counts by the mean weight of its rows.
+        counts = np.bincount(inverse, minlength=len(pairs))
+        return _means(means, pairs // n_series, total / np.maximum(counts, 1), self.n_groups)[0]
+
+
+def _numbered(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Return the number of the group of each row, in the order of appearance."""
+    return np.asarray(frame.groupby(names, sort=False, dropna=False).ngroup(), dtype=np.int64)
+
+
+def _means(
+    values: Floats, codes: np.ndarray, weights: Floats, n_groups: int
+) -> tuple[Floats, Floats]:
+    """Average by group, NaN where a value is or where there are none; and the sum of weights."""
+    total = np.asarray(np.bincount(codes, weights=weights, minlength=n_groups), dtype=np.float64)
+    summed = np.bincount(codes, weights=values * weights, minlength=n_groups)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return summed / total, total
+
+
+def _owa(table: _Table, model: Forecasts, benchmark: Forecasts, scale: Floats) -> Floats:
+    ours, theirs = (
+        (
+            table.mean(_symmetric(table.truth, one)),
+            table.mean(_absolute(table.truth, one), scale=scale),
+        )
+        for one in (model, benchmark)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((ours[0] / theirs[0] + ours[1] / theirs[1]) / 2)
+
+
+def _groups(by: str | Sequence[str] | None) -> list[str]:
+    groups = [] if by is None else [by] if isinstance(by, str) else list(by)
+    for group in groups:
+        check_choice("measure", "by", group, GROUPS)
+    return groups
+
+
+def _models(frame: Any) -> dict[str, Forecasts]:
+    wanted = [name for name in KEYS if name != "variate"]
+    if not isinstance(frame, pd.DataFrame) or any(name not in frame.columns for name in wanted):
+        raise DataError(
+            f"measure: the first argument must be what backtest returns, a frame with the columns "
+            f"{', '.join(wanted)} and one for each model"
+        )
+    models = Forecasts.of(frame)
+    if not models or not len(frame):
+        raise DataError("measure: the backtest holds no forecasts")
+    return models
+
+
+def _named(models: dict[str, Forecasts], name: str) -> Forecasts:
+    if name not in models:
+        raise ParameterError(
+            f"measure: 'owa' compares with benchmark={name!r}, the backtest has "
+            f"{', '.join(map(repr, models))}; pass one of them, or backtest([..., SeasonalNaive()])"
+        )
+    return models[name]
+
+
+def _weights(frame: pd.DataFrame, weights: str | ArrayLike | None) -> Floats:
+    if weights is None:
+        return np.ones(len(frame))
+    if isinstance(weights, str):
+        if weights not in frame.columns:
+            raise DataError(f"measure: weights={weights!r} is no column of the backtest")
+        weights = frame[weights]
+    counted = np.asarray(weights, dtype=np.float64)
+    if counted.shape != (len(frame),) or not (np.isfinite(counted) & (counted >= 0)).all():
+        raise DataError(
+            f"measure: weights must be {len(frame)} finite numbers of at least 0, one for each "
+            f"row, got shape {counted.shape}"
+        )
+    return counted
+
+
+def _scales(frame: pd.DataFrame, history: Any, season_length: int | None, power: int) -> Floats:
+    """Return the mean seasonal change before the first cutoff of its series, for every row.
+
+    NaN where a series has none.
+    """
+    if history is None:
+        raise DataError(
+            "measure: metrics in units of a series need its history; pass history=df, the data of "
+            "the backtest"
+        )
+    panel = history if isinstance(history, Panel) else Panel.from_frame(history, gaps="mask")
+    season = panel.frequency.season_length if season_length is None else season_length
+    if isinstance(season, bool) or not isinstance(season, int | np.integer) or season < 1:
+        raise ParameterError(
+            f"measure: season_length must be an integer in [1, inf), got {season!r}"
+        )
+    variate = np.zeros(len(frame), dtype=np.int64)
+    series = np.zeros(len(frame), dtype=np.int64)
+    if panel.ids[0] is not None:
+        series = _places(panel.ids, frame["id"], "id")
+    if "variate" in frame.columns:
+        variate = _places(panel.variates, frame["variate"], "variate")
+    stamps = panel.stamps()
+    # Where the first forecast of each series begins; nothing after it is a scale.
+    first = np.full(panel.n_series, np.iinfo(np.int64).max)
+    np.minimum.at(first, series, _cutoff_stamps(frame["cutoff"], panel, stamps))
+    owner = np.repeat(np.arange(panel.n_series), panel.lengths)
+    later = np.flatnonzero(
+        (np.arange(len(owner)) - panel.offsets[owner] >= season) & (stamps < first[owner])
+    )
+    values = panel.values.astype(np.float64)
+    changes = np.abs(values[later] - values[later - season]) ** power
+    seen = ~np.isnan(changes)
+    total, count = (np.zeros((panel.n_series, panel.n_variates)) for _ in range(2))
+    np.add.at(total, owner[later], np.where(seen, changes, 0.0))
+    np.add.at(count, owner[later], seen)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((total / count)[series, variate])
+
+
+def _places(labels: pd.Index, column: pd.Series, word: str) -> np.ndarray:
+    """Return where the labels of a column are in the history."""
+    codes, distinct = pd.factorize(column)
+    places = labels.get_indexer(pd.Index(distinct))
+    if (places < 0).any():
+        raise DataError(
+            f"measure: history has no {word} {distinct[int(places.argmin())]!r}; pass the data of "
+            f"the backtest"
+        )
+    return places[codes]
+
+
+def _cutoff_stamps(cutoffs: pd.Series, panel: Panel, stamps: np.ndarray) -> np.ndarray:
+    """Return the stamp of each cutoff, and the largest number for one after the history."""
+    codes, distinct = pd.factorize(cutoffs)
+    known = np.unique(stamps)
+    written = panel.axis.index(known)
+    places = written.get_indexer(pd.Index(distinct))
+    following = np.append(known, np.iinfo(np.int64).max)
+    unknown = places < 0
+    if unknown.any() and panel.axis.style is None and (distinct[unknown] <= written[-1]).any():
+        raise DataError(
+            f"measure: history has no row at the cutoff {distinct[int(unknown.argmax())]}; pass "
+            f"the data of the backtest"
+        )
+    return following[places][codes]
