@@ -35,6 +35,7 @@ CELL = (
     "band",
     "one_sided",
 )
+METRICS = ("mse", "mae")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Cell:
     published : PublishedResult
         The cell, from the card of the data set; of a baseline, what was measured, NaN
         until then.
-    band : float
-        Largest difference in MSE and in MAE.
+    band : dict of str to float
+        Largest difference, by metric: ``"mse"`` and ``"mae"``.
     one_sided : bool
         Whether being below the published error by more than the band is fine too.
     baseline : bool
@@ -58,7 +59,7 @@ class Cell:
 
     dataset: str
     published: PublishedResult
-    band: float
+    band: dict[str, float]
     one_sided: bool
     baseline: bool = False
 
@@ -129,12 +130,12 @@ class Result:
     def within(self) -> bool:
         """Whether the difference stays in the band of the cell."""
         gap = self.difference if self.cell.one_sided else abs(self.difference)
-        return gap <= self.cell.band
+        return gap <= self.cell.band[self.metric]
 
     @property
     def bound(self) -> str:
         """The band in words."""
-        return f"{'at most +' if self.cell.one_sided else '+-'}{self.cell.band:g}"
+        return f"{'at most +' if self.cell.one_sided else '+-'}{self.cell.band[self.metric]:g}"
 
 
 def recipe_names() -> list[str]:
@@ -193,7 +194,8 @@ def _cells(recipe: str, group: dict[str, Any], horizon: int) -> list[Cell]:
     name = group["dataset"]
     if "baselines" not in group:
         published = _published(recipe, load_card(name), group, horizon)
-        return [Cell(name, published, group["band"], group.get("one_sided", False))]
+        band = _band(recipe, group["band"])
+        return [Cell(name, published, band, group.get("one_sided", False))]
     unknown = PublishedResult(
         model="",
         horizon=horizon,
@@ -205,9 +207,21 @@ def _cells(recipe: str, group: dict[str, Any], horizon: int) -> list[Cell]:
         source="measured in the same run",
     )
     return [
-        Cell(name, replace(unknown, model=model), band=0.0, one_sided=True, baseline=True)
+        Cell(name, replace(unknown, model=model), _band(recipe, 0.0), one_sided=True, baseline=True)
         for model in group["baselines"]
     ]
+
+
+def _band(recipe: str, band: Any) -> dict[str, float]:
+    """Read the band of both metrics: one number, or a table of two."""
+    both = band if isinstance(band, dict) else dict.fromkeys(METRICS, band)
+    numbers = all(isinstance(bound, int | float) and bound >= 0 for bound in both.values())
+    if set(both) != set(METRICS) or not numbers:
+        raise DataError(
+            f"recipe {recipe}: band must be a number, or a table such as "
+            f"{{ mse = 0.02, mae = 0.01 }}, got {band!r}"
+        )
+    return {metric: float(both[metric]) for metric in METRICS}
 
 
 def _published(
@@ -258,7 +272,7 @@ def run_recipe(
             cell = replace(cell, published=measured)
         mse, mae = (
             Result(cell, metric, errors[metric], int(errors["n_windows"]), seconds)
-            for metric in ("mse", "mae")
+            for metric in METRICS
         )
         yield mse, mae
 
