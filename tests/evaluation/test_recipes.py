@@ -23,7 +23,7 @@ GATES = {
     "patchtst_etth2_720": (0.011, True),
     "patchtst_pretrained_etth1_24": (0.016, True),
     "patchtst_pretrained_etth1_48": (0.017, True),
-    "autoformer_exchange_96": ((0.039, 0.065), True),
+    "autoformer_exchange_96": ((0.039, 0.0646), True),
     "autoformer_illness_60": ((0.554, 0.225), True),
 }
 
