@@ -40,7 +40,7 @@ ALLOWED = {
     "image": FAMILY,
     "registry": FAMILY | {"forecasting"},
     "checks": FAMILY | {"forecasting", "registry", "persistence"},
-    "evaluation": FAMILY | {"forecasting", "registry"},
+    "evaluation": FAMILY | {"forecasting", "registry", "probabilistic"},
     "tuning": FAMILY | {"forecasting", "registry", "evaluation"},
     "tables": BASE | {"data"},
     "demo": FAMILY | {"forecasting", "registry", "evaluation", "tables"},

@@ -125,16 +125,26 @@ def test_rows_that_continue_the_fit_have_its_history(wide):
 def test_quantiles_and_levels(wide):
     model = tsar.NLinear(**SMALL, loss="quantile", quantiles=[0.1, 0.25, 0.75, 0.9])
     fitted = model.fit(wide[:170])
-    frame = backtest({"net": fitted}, wide, windows=2, level=[80, 50], quantiles=[0.5])
-    labels = ["net_q0.1", "net_q0.25", "net_q0.5", "net_q0.75", "net_q0.9"]
+    frame = backtest({"net": fitted}, wide, windows=2, level=[80, 50], quantiles=[0.1, 0.5])
+    labels = ["net_q0.1", "net_q0.5", "net_lo80", "net_hi80", "net_lo50", "net_hi50"]
     assert list(frame.columns[6:]) == ["net", *labels]
     cutoff = frame["cutoff"].max()
-    expected = fitted.predict(df=wide[wide.index < cutoff], quantiles=[0.1, 0.9])
+    expected = fitted.predict(df=wide[wide.index < cutoff], quantiles=[0.1], level=50)
     rows = frame[(frame["variate"] == "trend") & (frame["cutoff"] == cutoff)]
-    for label in ("q0.1", "q0.9"):
+    for label in ("q0.1", "lo50", "hi50"):
         np.testing.assert_allclose(rows[f"net_{label}"], expected[f"trend_{label}"], **CLOSE)
-    with pytest.raises(ParameterError, match="NLinear: quantiles must be among the fitted"):
-        backtest(fitted, wide, level=90)
+    with pytest.raises(ParameterError, match="NLinear: level=90 needs the quantiles 0.05 and"):
+        backtest(fitted, wide[171:], level=90)
+
+
+def test_distributions_give_any_level(wide):
+    fitted = tsar.NLinear(**SMALL, loss="gaussian").fit(wide[:170])
+    frame = backtest(fitted, wide, windows=3, level=72, quantiles=[0.3])
+    cutoff = frame["cutoff"].max()
+    expected = fitted.predict(df=wide[wide.index < cutoff], quantiles=[0.3], level=72)
+    rows = frame[(frame["variate"] == "load") & (frame["cutoff"] == cutoff)]
+    for label in ("q0.3", "lo72", "hi72"):
+        np.testing.assert_allclose(rows[f"NLinear_{label}"], expected[f"load_{label}"], **CLOSE)
 
 
 def test_future_covariates_come_from_the_frame(wide):

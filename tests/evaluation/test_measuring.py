@@ -92,6 +92,18 @@ def test_quantiles_and_intervals(tested, by):
             )
 
 
+def test_intervals_by_level(tested):
+    own = tested.drop(columns="SeasonalNaive").rename(
+        columns={"Naive_q0.1": "Naive_lo80", "Naive_q0.9": "Naive_hi80"}
+    )
+    found = measure(own, ["coverage", "interval_score"])
+    assert list(found.columns[1:3]) == ["coverage_50", "coverage_80"]
+    ends = own["Naive_lo80"], own["Naive_hi80"]
+    assert found.loc[0, "coverage_80"] == evaluation.coverage(own["y"], *ends)
+    expected = evaluation.interval_score(own["y"], *ends, 80)
+    assert found.loc[0, "interval_score_80"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("by", [None, "window"])
 def test_scaled_metrics_are_those_of_each_series_averaged(tested, long, by):
     found = measure(

@@ -4,7 +4,7 @@ Dimension letters: S series, W windows, H horizon, C variates.
 """
 
 import numbers
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import UNIT, read_times
 from tsar.exceptions import DataError, DataWarning, ParameterError, warn
-from tsar.params import check_horizon, check_parameters
+from tsar.params import check_fractions, check_horizon, check_parameters, check_percentages
+from tsar.probabilistic import read_asked
 
 __all__ = ["backtest", "named_models"]
 
@@ -68,8 +69,8 @@ def backtest(
     quantiles : sequence of float or None
         Levels to return in columns ``<name>_q<level>``, as in ``predict``.
     level : float, sequence of float or None
-        Intervals to return, by the percentage they cover: ``level=80`` is short for
-        ``quantiles=[0.1, 0.9]``.
+        Intervals to return, by the percentage they are to cover: 80 gives the columns
+        ``<name>_lo80`` and ``<name>_hi80``, as in ``predict``.
     verbose : int
         1 shows a progress bar of the fits.
 
@@ -102,13 +103,16 @@ def backtest(
     (240, 6)
     """
     models = named_models("backtest", model)
-    asked = _asked_levels(quantiles, level)
+    check_fractions("backtest", quantiles)
+    check_percentages("backtest", level)
     every = _refit_every(refit)
     for name, value in (("windows", windows), ("step", 1 if step is None else step)):
         _check_count(name, value)
     tested: pd.DataFrame | None = None
     for name, one in models.items():
-        columns = _Backtest(one, df, horizon, windows, step, every, asked).run(name, verbose)
+        columns = _Backtest(one, df, horizon, windows, step, every, (quantiles, level)).run(
+            name, verbose
+        )
         if tested is None:
             tested = columns
         elif not tested.iloc[:, : len(KEYS) - 1].equals(columns.iloc[:, : len(KEYS) - 1]):
@@ -170,25 +174,6 @@ def _forecaster_in(owner: str, model: Any) -> Forecaster:
             )
         inner = getattr(inner, "best_estimator_", getattr(inner, "estimator", None))
     return inner
-
-
-def _asked_levels(quantiles: Any, level: Any) -> list[float]:
-    """Return the quantile levels that are asked for, one by one or as ends of intervals."""
-    if quantiles is None:
-        asked = []
-    elif isinstance(quantiles, numbers.Real):
-        asked = [float(quantiles)]
-    else:
-        asked = list(quantiles)
-    if level is not None:
-        for percent in level if isinstance(level, Iterable) else [level]:
-            if not isinstance(percent, numbers.Real) or not 0 < float(percent) < 100:
-                raise ParameterError(
-                    f"backtest: level must be percentages in (0, 100), such as 80, got {percent!r}"
-                )
-            tail = (100 - float(percent)) / 200
-            asked += [round(tail, 12), round(1 - tail, 12)]
-    return sorted(set(asked))
 
 
 def _refit_every(refit: Any) -> int | None:
@@ -265,9 +250,9 @@ class _Backtest:
         windows: int,
         step: int | None,
         every: int | None,
-        levels: list[float],
+        asked: tuple[Any, Any],
     ) -> None:
-        self.model, self.df, self.levels = model, df, levels
+        self.model, self.df, self.asked = model, df, asked
         self.forecaster = _forecaster_in("backtest", model)
         self.every = every
         self.fitted = every is None and self.forecaster.__sklearn_is_fitted__()
@@ -286,18 +271,15 @@ class _Backtest:
 
     def run(self, name: str, verbose: int) -> pd.DataFrame:
         """Forecast all windows and write them in one frame."""
-        n_windows, shape = len(self.origins.rows), (self.horizon, self.panel.n_variates)
-        point = np.empty((n_windows, *shape))
-        by_level = {level: np.empty((n_windows, *shape)) for level in self.levels}
+        shape = (len(self.origins.rows), self.horizon, self.panel.n_variates)
+        columns: dict[str, np.ndarray] = {}
         if self.fitted:
             self._warn_of_seen_rows(name)
         for chosen, fitted in self._fits(name, verbose):
-            fitted._predictive.check_quantiles(type(fitted).__name__, self.levels or None)
-            found, levels = self._forecast(fitted, chosen)
-            point[chosen] = found
-            for level, values in levels.items():
-                by_level[level][chosen] = values
-        return self._frame({name: point} | {f"{name}_q{q}": by_level[q] for q in self.levels})
+            for key, values in self._forecast(fitted, chosen).items():
+                label = f"{name}_{key}" if key else name
+                columns.setdefault(label, np.empty(shape))[chosen] = values
+        return self._frame(columns)
 
     def _fits(self, name: str, verbose: int) -> Iterator[tuple[np.ndarray, Forecaster]]:
         """Yield windows, and a fitted forecaster for them."""
@@ -348,20 +330,20 @@ class _Backtest:
         # The first rows as such keep what an index states of its frequency.
         return self.df.iloc[:n_kept] if keep[:n_kept].all() else self.df[keep]
 
-    def _forecast(
-        self, fitted: Forecaster, chosen: np.ndarray
-    ) -> tuple[np.ndarray, dict[float, np.ndarray]]:
-        """Forecast some windows: (W, H, C), and the same by quantile level."""
+    def _forecast(self, fitted: Forecaster, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        """Forecast some windows: (W, H, C) by the end of the name of the column."""
+        asked = read_asked(fitted, *self.asked, samples=None).quantiles
         panel = fitted._read_new(self.df, allow_new_variates=False)
         ordered = in_order(panel, fitted._end.variates)
         joined = ordered.after(fitted._end)
         owners, rows = self.origins.owners[chosen], self.origins.rows[chosen]
         shift = joined.offsets[1:] - panel.offsets[1:]
-        found, by_level = fitted._forecast_rows(
-            joined, owners, rows + shift[owners], self.horizon, self.levels
+        point, by_share = fitted._forecast_rows(
+            joined, owners, rows + shift[owners], self.horizon, list(asked.values())
         )
+        found = {"": point} | {key: by_share[share] for key, share in asked.items()}
         place = ordered.variates.get_indexer(self.panel.variates)
-        return found[:, :, place], {q: values[:, :, place] for q, values in by_level.items()}
+        return {key: values[:, :, place] for key, values in found.items()}
 
     def _warn_of_seen_rows(self, name: str) -> None:
         """Warn of windows that forecast rows the model was fitted on."""

@@ -23,7 +23,8 @@ __all__ = ["METRICS", "Forecasts", "measure", "row_losses"]
 
 Floats = NDArray[np.float64]
 GROUPS = {"series": ["id", "variate"], "step": ["step"], "window": ["cutoff"]}
-QUANTILE = re.compile(r"(.+)_q(0\.\d+|\d(?:\.\d+)?e-\d+)")
+# How the columns beside the point forecast of a model end, see tsar.data.forecasts.
+BESIDE = re.compile(r"(.+)_(q|lo|hi)(\d+(?:\.\d+)?(?:e-\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -36,46 +37,50 @@ class Forecasts:
     levels : float array of shape (Q,)
         In rising order.
     quantiles : float array of shape (rows, Q)
+    intervals : dict of float to pair of float arrays of shape (rows,)
+        Both ends by the percentage that is to be covered, also where quantiles give them.
     """
 
     point: Floats
     levels: Floats
     quantiles: Floats
+    intervals: dict[float, tuple[Floats, Floats]]
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "dict[str, Forecasts]":
         """Find the models of a backtest, by the names of its columns."""
-        after = [name for name in frame.columns if name not in KEYS]
-        models: dict[str, dict[float, str]] = {}
-        for name in map(str, after):
-            found = QUANTILE.fullmatch(name)
+        models: dict[str, dict[str, dict[float, str]]] = {}
+        for name in frame.columns:
+            found = BESIDE.fullmatch(str(name))
             if found and found[1] in models:
-                models[found[1]][float(found[2])] = name
-            else:
-                models[name] = {}
-        return {
-            name: cls(
-                frame[name].to_numpy(np.float64),
-                np.array(sorted(by_level), dtype=np.float64),
-                frame[[by_level[level] for level in sorted(by_level)]].to_numpy(np.float64),
-            )
-            for name, by_level in models.items()
-        }
+                models[found[1]][found[2]][float(found[3])] = name
+            elif name not in KEYS:
+                models[name] = {"q": {}, "lo": {}, "hi": {}}
+        return {name: cls._read(frame, name, beside) for name, beside in models.items()}
 
-    def interval(self, level: float) -> tuple[Floats, Floats]:
-        """Return the ends of the central interval of a percentage."""
-        lower, upper = (
-            int(np.abs(self.levels - share).argmin())
-            for share in ((100 - level) / 200, (100 + level) / 200)
-        )
-        return self.quantiles[:, lower], self.quantiles[:, upper]
+    @classmethod
+    def _read(
+        cls, frame: pd.DataFrame, name: str, beside: dict[str, dict[float, str]]
+    ) -> "Forecasts":
+        def values(column: str) -> Floats:
+            return frame[column].to_numpy(np.float64)
 
-    @property
-    def intervals(self) -> list[float]:
-        """The percentages of the central intervals that the quantiles give."""
-        held = {round(100 * (1 - 2 * level), 9) for level in self.levels if level < 0.5}
-        ends = {round(100 * (2 * level - 1), 9) for level in self.levels if level > 0.5}
-        return sorted(held & ends)
+        levels = sorted(beside["q"])
+        quantiles = np.empty((len(frame), len(levels)))
+        for place, level in enumerate(levels):
+            quantiles[:, place] = values(beside["q"][level])
+        intervals = {}
+        for place, level in enumerate(levels):
+            opposite = [k for k, other in enumerate(levels) if abs(level + other - 1) < 1e-9]
+            if level < 0.5 and opposite:
+                percentage = round(100 * (1 - 2 * level), 9)
+                intervals[percentage] = (quantiles[:, place], quantiles[:, opposite[0]])
+        for percentage in beside["lo"].keys() & beside["hi"].keys():
+            both = (beside[end][percentage] for end in ("lo", "hi"))
+            lower, upper = map(values, both)
+            intervals[percentage] = (lower, upper)
+        ordered = dict(sorted(intervals.items()))
+        return cls(values(name), np.array(levels, dtype=np.float64), quantiles, ordered)
 
 
 @dataclass(frozen=True)
@@ -127,20 +132,18 @@ def _crps(truth: Floats, model: Forecasts) -> Floats:
 
 
 def _coverage(truth: Floats, model: Forecasts) -> dict[float, Floats]:
-    ends = {level: model.interval(level) for level in model.intervals}
     return {
         level: np.where(np.isnan(low + high), np.nan, (truth >= low) & (truth <= high))
-        for level, (low, high) in ends.items()
+        for level, (low, high) in model.intervals.items()
     }
 
 
 def _width(truth: Floats, model: Forecasts) -> dict[float, Floats]:
-    ends = {level: model.interval(level) for level in model.intervals}
-    return {level: high - low for level, (low, high) in ends.items()}
+    return {level: high - low for level, (low, high) in model.intervals.items()}
 
 
 def _winkler(truth: Floats, model: Forecasts) -> dict[float, Floats]:
-    return {level: winkler(truth, *model.interval(level), level) for level in model.intervals}
+    return {level: winkler(truth, *ends, level) for level, ends in model.intervals.items()}
 
 
 METRICS = {
@@ -200,8 +203,8 @@ def measure(
     -------
     DataFrame
         A row for each model and group: ``model``, the columns of the groups, and one for
-        each metric. Metrics of intervals have one for each percentage that the quantiles
-        give, such as ``coverage_80``. NaN where nothing was observed.
+        each metric. Metrics of intervals have one for each percentage, such as
+        ``coverage_80``, also where quantiles give it. NaN where nothing was observed.
 
     Raises
     ------
