@@ -129,7 +129,7 @@ class Forecaster(BaseEstimator, ABC):
         if go_on and self.__sklearn_is_fitted__():
             panel = in_order(panel, self._end.variates)
         learned = self._learn(panel, go_on)
-        end = panel.tail(learned.context_rows)
+        end = learned.kept(panel)
         if learned.coding:
             end = end.coded(learned.coding)
         self._remember(learned, end, int(self.horizon))
@@ -312,7 +312,7 @@ class Forecaster(BaseEstimator, ABC):
             given = panel.variates
             panel = in_order(panel, self._end.variates)
             scaling = self._scaling_of(panel)
-            panel = panel.tail(self._context_rows)
+            panel = self._learned.kept(panel)
         known = self._known(panel, self._future_names, future, horizon)
         written = write_forecast(self, asked, panel, given, scaling, horizon, known)
         written.attrs["short_history"] = short_histories(panel, given, self._context_rows)

@@ -27,12 +27,20 @@ class Learned:
         How many rows of history a forecast reads.
     coding : CovariateCoding
         How covariates become numbers.
+    whole : bool
+        Whether a forecast reads all that there is of a series; ``context_rows`` is then
+        what it needs at least.
     """
 
     scaling: Scaling
     pooled: Scaling
     context_rows: int
     coding: CovariateCoding = CovariateCoding()
+    whole: bool = False
+
+    def kept(self, panel: Panel) -> Panel:
+        """Return the rows that forecasts after the end of a panel read, copied."""
+        return panel.tail(int(panel.lengths.max()) if self.whole else self.context_rows)
 
     def scaling_of(self, panel: Panel, fitted: Panel) -> Scaling:
         """Return the statistics of the series of a panel that were fitted, else NaN.
@@ -70,16 +78,18 @@ class Learned:
         for name in ("scaling", "pooled"):
             scaling = getattr(self, name)
             arrays |= {f"{name}.mean": scaling.mean, f"{name}.scale": scaling.scale}
-        return {"context_rows": self.context_rows, "covariates": self.coding.to_state()}, arrays
+        record = {"context_rows": self.context_rows, "covariates": self.coding.to_state()}
+        return {**record, "whole": self.whole}, arrays
 
     @classmethod
     def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Learned":
-        """Undo :meth:`to_state`; models without covariates may have stored none."""
+        """Undo :meth:`to_state`; older models may have stored less."""
         return cls(
             Scaling(arrays["scaling.mean"], arrays["scaling.scale"]),
             Scaling(arrays["pooled.mean"], arrays["pooled.scale"]),
             record["context_rows"],
             CovariateCoding.from_state(record.get("covariates", {})),
+            record.get("whole", False),
         )
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "check_percentages",
     "check_range",
     "check_samples",
+    "column_labels",
     "did_you_mean",
     "frame_first",
 ]
@@ -302,6 +303,13 @@ def check_samples(owner: str, samples: Any) -> int:
     if not _matches(samples, Annotated[int, Interval(1)]):
         raise ParameterError(f"{owner}: samples must be an integer in [1, inf), got {samples!r}")
     return int(samples)
+
+
+def column_labels(given: Any) -> list[Any]:
+    """Return a label, or a sequence of labels, or None as a list of labels."""
+    if given is None:
+        return []
+    return [given] if isinstance(given, str | int) else list(given)
 
 
 def frame_first(predict: Callable[..., Any]) -> Callable[..., Any]:

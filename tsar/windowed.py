@@ -75,7 +75,7 @@ def forecast_rows(
     for chosen in _chunks(panel, owners, rows, np.flatnonzero(~settled)):
         histories = _histories(panel, owners[chosen], rows[chosen])
         scaling = model._scaling_of(histories)
-        histories = histories.tail(model._context_rows)
+        histories = model._learned.kept(histories)
         apart = model._tensors(histories, scaling)
         if tensors.covariates is not None:
             apart = _with_known(
@@ -102,7 +102,10 @@ def _chunks(
 
 
 def _histories(panel: Panel, owners: np.ndarray, rows: np.ndarray) -> Panel:
-    """Return a panel with a series for every window, which holds the rows before its cutoff."""
+    """Return a panel with a series for every window, which holds the rows before its cutoff.
+
+    Its last stamps stay those of the whole series.
+    """
     begins = panel.offsets[owners]
     lengths = rows - begins
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -115,6 +118,8 @@ def _histories(panel: Panel, owners: np.ndarray, rows: np.ndarray) -> Panel:
         values=panel.values[keep],
         offsets=offsets,
         ids=panel.ids[owners],
+        first=panel.first[owners],
+        last=panel.last[owners],
         covariates=covariates,
     )
 

@@ -290,8 +290,8 @@ class Panel:
             self,
             values=self.values[keep],
             offsets=offsets,
-            # Nothing asks when a tail begins, and its first stamp is not known without a search.
-            first=self.last,
+            # Nothing asks when a part of a series begins, which is not known without a search.
+            first=np.where(begins == self.offsets[:-1], self.first, self.last),
             past={name: column[keep] for name, column in self.past.items()},
             future={name: column[keep] for name, column in self.future.items()},
             calendar=None if self.calendar is None else self.calendar[keep],
@@ -313,10 +313,14 @@ class Panel:
             the left; the others are as they were.
         """
         place = history.ids.get_indexer(self.ids)
-        following = history.future_stamps(1)[:, 0]
+        following, began = history.future_stamps(1)[:, 0], history.first
         if self.axis.kind == "timestamp":
             # Frames of different resolution: compare what both can say.
-            following = following * UNIT[history.axis.unit] // UNIT[self.axis.unit]
+            following, began = (
+                stamps * UNIT[history.axis.unit] // UNIT[self.axis.unit]
+                for stamps in (following, began)
+            )
+        first = self.first.copy()
         # Row r of both together is row r of the history, or else row r - len(history) here.
         pieces, lengths = [], []
         n_before = len(history.values)
@@ -325,6 +329,7 @@ class Panel:
             if owner >= 0 and following[owner] == self.first[series]:
                 known = np.arange(history.offsets[owner], history.offsets[owner + 1])
                 rows = np.concatenate([known, rows])
+                first[series] = began[owner]
             pieces.append(rows)
             lengths.append(len(rows))
         taken = np.concatenate(pieces)
@@ -335,6 +340,7 @@ class Panel:
             self,
             values=np.concatenate([history.values, self.values])[taken],
             offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            first=first,
             covariates=covariates,
         )
 

@@ -4,25 +4,35 @@ A name in ``__all__`` is a forecaster: the checks, the API pages and the command
 it here.
 """
 
+from tsar.forecasting.arima import ARIMA
 from tsar.forecasting.arnet import ARNet
 from tsar.forecasting.autoformer import AutoformerForecaster
+from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.dlinear import DLinear
+from tsar.forecasting.ets import ETS
 from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
 from tsar.forecasting.smamba import SMamba
+from tsar.forecasting.stl_ets import STLETS
+from tsar.forecasting.theta import Theta
 
 __all__ = [
+    "ARIMA",
     "ARNet",
+    "AutoReg",
     "AutoTimes",
     "AutoformerForecaster",
     "DLinear",
+    "ETS",
     "NLinear",
     "Naive",
     "PatchTST",
     "SMamba",
+    "STLETS",
     "SeasonalNaive",
+    "Theta",
     "iTransformer",
 ]

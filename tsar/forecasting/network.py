@@ -35,7 +35,7 @@ from tsar.exceptions import (
 )
 from tsar.forecasting.covariates import CovariatePathway, CovariateSpec
 from tsar.learned import Learned
-from tsar.params import Interval
+from tsar.params import Interval, column_labels
 from tsar.predictive import DistributionForecasts, PointForecasts, Predictive, QuantileForecasts
 from tsar.training.device import resolve_device
 from tsar.training.distributions import DISTRIBUTIONS
@@ -259,7 +259,7 @@ class NetworkForecaster(Forecaster):
     @property
     def _roles(self) -> dict[str, Any]:
         names = {
-            role: _labels(getattr(self, role))
+            role: column_labels(getattr(self, role))
             for role in ("past_covariates", "future_covariates", "static_covariates")
         }
         return {**names, "calendar": self._clock if self.calendar_features else None}
@@ -573,13 +573,6 @@ class NetworkForecaster(Forecaster):
             device = torch.device("cpu")
         self.device_ = str(device)
         self.module_ = network.to(device).eval()
-
-
-def _labels(given: Any) -> list[Any]:
-    """Return a label or a sequence of labels as a list."""
-    if given is None:
-        return []
-    return [given] if isinstance(given, str | int) else list(given)
 
 
 def _spec_of(coding: CovariateCoding) -> CovariateSpec:

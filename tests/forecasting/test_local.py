@@ -1,0 +1,218 @@
+"""What all models of single series share: fallbacks, continuing, storing, several processes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+import tsar
+from tsar.evaluation import backtest
+from tsar.exceptions import DataWarning, ParameterError
+
+HORIZON = 5
+
+
+def wave(n_rows, level, seed):
+    rng = np.random.default_rng(seed)
+    return level + 3 * np.sin(2 * np.pi * np.arange(n_rows) / 7) + rng.normal(size=n_rows)
+
+
+def panel(**lengths):
+    """Return daily series of some lengths in a long frame."""
+    parts = [
+        pd.DataFrame(
+            {
+                "unique_id": name,
+                "ds": pd.date_range("2024-01-01", periods=length),
+                "y": wave(length, 10.0 * place, place),
+            }
+        )
+        for place, (name, length) in enumerate(lengths.items(), start=1)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def values_of(forecast, name):
+    return forecast.loc[forecast["unique_id"] == name, "y"].to_numpy()
+
+
+@pytest.fixture
+def weeks() -> pd.DataFrame:
+    index = pd.date_range("2024-01-01", periods=80)
+    return pd.DataFrame({"a": wave(80, 5.0, 1), "b": wave(80, -40.0, 2)}, index=index)
+
+
+def test_what_cannot_be_estimated_is_forecast_by_seasonal_naive():
+    frame = panel(short=9, good=60, tiny=2)
+    frame.loc[7, "y"] = np.nan
+    model = tsar.AutoReg(horizon=HORIZON)
+    with pytest.warns(DataWarning, match=r"2 of 3 models .* \(the first: 18 observed") as caught:
+        model.fit(frame)
+    assert len(caught) == 1
+    status = model.status_
+    assert list(status.columns) == ["id", "variate", "status", "message"]
+    assert status["id"].tolist() == ["short", "good", "tiny"]
+    assert status["status"].tolist() == ["fallback", "ok", "fallback"]
+    assert "18 observed rows are needed, there are 8" in status["message"][0]
+    forecast = model.predict(9)
+    naive = tsar.SeasonalNaive(horizon=9).fit(frame).predict()
+    for name in ("short", "tiny"):
+        np.testing.assert_array_equal(values_of(forecast, name), values_of(naive, name))
+    alone = tsar.AutoReg(horizon=HORIZON).fit(frame[frame["unique_id"] == "good"]).predict(9)
+    np.testing.assert_array_equal(values_of(forecast, "good"), values_of(alone, "good"))
+    assert forecast.attrs["short_history"] == ["short", "tiny"]
+
+
+def test_an_error_of_an_estimation_is_caught_and_told(weeks, monkeypatch):
+    from statsmodels.tsa.ar_model import AutoReg as Regression
+
+    fit = Regression.fit
+
+    def fail_at_times(self, *args, **kwargs):
+        if self.endog.shape[0] == 70:
+            raise np.linalg.LinAlgError("SVD did not converge")
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(Regression, "fit", fail_at_times)
+    weeks.loc[weeks.index[:10], "b"] = np.nan
+    with pytest.warns(DataWarning, match="1 of 2 models"):
+        model = tsar.AutoReg(horizon=HORIZON).fit(weeks)
+    assert model.status_["status"].tolist() == ["ok", "fallback"]
+    assert model.status_["message"][1] == "LinAlgError: SVD did not converge"
+    naive = tsar.SeasonalNaive(horizon=HORIZON).fit(weeks).predict()
+    # What failed once is not tried again by every forecast.
+    np.testing.assert_array_equal(model.predict()["b"], naive["b"])
+    np.testing.assert_array_equal(model.predict(df=weeks)["b"], naive["b"])
+
+
+def test_a_series_without_values_is_no_failure():
+    frame = panel(good=60, empty=50)
+    frame.loc[frame["unique_id"] == "empty", "y"] = np.nan
+    model = tsar.Theta(horizon=HORIZON).fit(frame)
+    assert model.status_["status"].tolist() == ["ok", "unobserved"]
+    good = frame.loc[frame["unique_id"] == "good", "y"]
+    np.testing.assert_allclose(values_of(model.predict(), "empty"), good.mean())
+
+
+def test_a_window_before_the_first_value_is_forecast_at_the_level_of_all(weeks):
+    late = weeks.copy()
+    late.iloc[:30, 0] = np.nan
+    model = tsar.Theta(horizon=HORIZON).fit(late)
+    windows = model.forecast_windows(late, [20, 75])
+    np.testing.assert_allclose(windows[0, :, 0], late["a"].mean())
+    assert (windows[0, :, 1] < -30).all() and np.ptp(windows[1, :, 0]) > 0.1
+
+
+def test_a_series_from_its_beginning_keeps_its_parameters(weeks):
+    model = tsar.AutoReg(horizon=HORIZON, lags=3).fit(weeks[:60])
+    continued = model.predict(df=weeks)
+    np.testing.assert_allclose(continued.to_numpy(), model.forecast_windows(weeks, [80])[0])
+    assert not np.allclose(continued, tsar.AutoReg(horizon=HORIZON, lags=3).fit(weeks).predict())
+    coarse = weeks.set_axis(weeks.index.as_unit("s"))
+    np.testing.assert_array_equal(model.predict(df=coarse), continued)
+
+
+def test_any_other_series_is_estimated_anew(weeks):
+    model = tsar.AutoReg(horizon=HORIZON, lags=3).fit(weeks[:60])
+    # Without its beginning, later, and with a first observation elsewhere.
+    holed = weeks.copy()
+    holed.iloc[:2, 0] = np.nan
+    for frame in (weeks[1:], weeks[20:], holed):
+        anew = tsar.AutoReg(horizon=HORIZON, lags=3).fit(frame).predict()
+        np.testing.assert_array_equal(model.predict(df=frame)["a"], anew["a"])
+    kept = model.predict(df=weeks)["b"]
+    np.testing.assert_array_equal(model.predict(df=holed)["b"], kept)
+    new = model.predict(df=weeks.assign(c=weeks["a"] * 2), allow_new_variates=True)
+    alone = tsar.AutoReg(horizon=HORIZON, lags=3).fit(weeks[["a"]] * 2).predict()
+    np.testing.assert_allclose(new["c"], alone["a"], rtol=1e-9)
+
+
+def test_new_ids_are_estimated_on_their_own_rows():
+    frame = panel(a=60, b=50)
+    model = tsar.Theta(horizon=HORIZON).fit(frame[frame["unique_id"] == "a"])
+    both = model.predict(df=frame)
+    np.testing.assert_array_equal(values_of(both, "a"), model.predict()["y"])
+    alone = tsar.Theta(horizon=HORIZON).fit(frame[frame["unique_id"] == "b"]).predict()
+    np.testing.assert_array_equal(values_of(both, "b"), alone["y"])
+
+
+def test_a_window_of_an_unknown_series_knows_nothing_after_its_origin(weeks):
+    model = tsar.AutoReg(horizon=HORIZON, lags=2).fit(weeks[5:60])
+    altered = weeks.copy()
+    altered.iloc[50:] = 1e6
+    honest = model.forecast_windows(weeks, [45, 50])
+    np.testing.assert_array_equal(model.forecast_windows(altered, [45, 50]), honest)
+    anew = tsar.AutoReg(horizon=HORIZON, lags=2).fit(weeks[:45]).predict()
+    np.testing.assert_array_equal(honest[0], anew.to_numpy())
+
+
+def test_score_continues_the_fitted_series(weeks):
+    model = tsar.AutoReg(horizon=HORIZON, lags=3).fit(weeks[:60])
+    windows = model.forecast_windows(weeks, np.arange(60, 80, HORIZON))
+    truth = weeks.to_numpy()[60:].reshape(windows.shape)
+    assert model.score(weeks[60:]) == pytest.approx(-np.abs(windows - truth).mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        tsar.AutoReg(horizon=HORIZON, target="y", future_covariates="cost"),
+        tsar.ARIMA(horizon=HORIZON, order=(1, 0, 0), target="y", future_covariates="cost"),
+        tsar.ETS(horizon=HORIZON, initialization="heuristic"),
+        tsar.Theta(horizon=HORIZON),
+        tsar.STLETS(horizon=HORIZON),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_backtest_knows_nothing_after_its_cutoffs(model, known):
+    frame = panel(a=60, b=55)
+    frame["cost"] = np.sin(np.arange(len(frame)))
+    if known:
+        model = clone(model)
+    else:
+        model = clone(model).fit(frame[frame["unique_id"] == "a"][:40])
+        frame = frame[frame["unique_id"] == "b"]
+    cutoff = pd.Timestamp("2024-02-15")
+    altered = frame.assign(y=frame["y"].where(frame["ds"] < cutoff, 1e6))
+    # An id that ends earlier begins its windows earlier: what is fitted on is the same.
+    honest, disturbed = (backtest(model, data, windows=3, step=4) for data in (frame, altered))
+    before = honest["cutoff"] <= cutoff
+    name = honest.columns[-1]
+    assert before.any() and np.isfinite(honest[name]).all()
+    np.testing.assert_array_equal(disturbed.loc[before, name], honest.loc[before, name])
+
+
+def test_a_loaded_model_goes_on_alike(weeks, tmp_path):
+    frame = weeks.assign(cost=wave(80, 0.0, 9))
+    model = tsar.ARIMA(
+        horizon=HORIZON, order=(1, 0, 0), target=["a", "b"], future_covariates="cost"
+    )
+    model.fit(frame[:60]).save(tmp_path / "model")
+    twin = tsar.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(twin.status_, model.status_)
+    future = model.make_future_frame(df=frame).assign(cost=0.5)
+    for longer in (frame, frame[10:]):
+        pd.testing.assert_frame_equal(
+            twin.predict(df=longer, future=future), model.predict(df=longer, future=future)
+        )
+
+
+def test_a_change_of_parameters_waits_for_the_next_fit(weeks):
+    model = tsar.AutoReg(horizon=HORIZON, lags=3).fit(weeks)
+    before = model.predict()
+    pd.testing.assert_frame_equal(model.set_params(lags=9).predict(), before)
+
+
+def test_forecasts_do_not_depend_on_the_number_of_processes():
+    frame = panel(a=60, b=50, c=40)
+    alone = tsar.Theta(horizon=HORIZON).fit(frame)
+    together = tsar.Theta(horizon=HORIZON, n_jobs=2).fit(frame)
+    pd.testing.assert_frame_equal(together.status_, alone.status_)
+    pd.testing.assert_frame_equal(together.predict(), alone.predict(), check_exact=True)
+
+
+@pytest.mark.parametrize("n_jobs", [0, -2, 1.5])
+def test_a_number_of_processes_that_is_none(weeks, n_jobs):
+    with pytest.raises(ParameterError, match="Theta: n_jobs must be an integer"):
+        tsar.Theta(n_jobs=n_jobs).fit(weeks)

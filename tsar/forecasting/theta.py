@@ -1,0 +1,115 @@
+"""The Theta method, for each series and variate."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tsar.forecasting.local import LocalForecaster, LocalModel
+
+__all__ = ["Theta"]
+
+
+@dataclass(frozen=True)
+class ThetaModel(LocalModel):
+    """Half of a linear trend added to simple exponential smoothing, without its season.
+
+    Its parameters are the slope of the trend, the smoothing parameter, 1 where the season
+    multiplies, and the season by its phase.
+
+    Parameters
+    ----------
+    seasonal : {"add", "mul"} or None
+    season_length : int
+    """
+
+    seasonal: str | None
+    season_length: int
+
+    @property
+    def centred(self) -> bool:  # type: ignore[override]
+        """Factors are of values that keep their zero."""
+        return self.seasonal != "mul"
+
+    def needed(self, n_covariates: int) -> int:
+        """Return two seasons, and enough rows for a trend."""
+        return max(2 * self.season_length, 6)
+
+    def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Take a season out where there is one, then fit both lines, see :class:`LocalModel`."""
+        from statsmodels.tsa.forecasting.theta import ThetaModel as Lines
+
+        if self.seasonal == "mul" and y.min() <= 0:
+            raise ValueError("a multiplicative season needs positive values, the least is not")
+        lines = Lines(
+            y,
+            period=self.season_length,
+            deseasonalize=self.seasonal is not None,
+            method=self.seasonal or "add",
+        )
+        found = lines.fit()
+        slope, smoothing = np.asarray(found.params)
+        # The season of the steps that follow, turned to begin with the first row.
+        season = np.asarray(found.forecast_components(self.season_length).seasonal)
+        season = np.roll(season, len(y) % self.season_length)
+        factors = float(lines.method == "mul")
+        return np.array([slope, smoothing, factors, *season]), np.empty(0), True
+
+    def forecast(
+        self,
+        parameters: np.ndarray,
+        effects: np.ndarray,
+        y: np.ndarray,
+        x: np.ndarray,
+        cutoffs: np.ndarray,
+        horizon: int,
+    ) -> np.ndarray:
+        """Smooth once, and draw both lines from each origin, see :class:`LocalModel`."""
+        from scipy.signal import lfilter
+
+        (slope, smoothing, factors), season = np.split(parameters, [3])
+        phase = season[np.arange(len(y)) % self.season_length]
+        plain = y / phase if factors else y - phase
+        level, _ = lfilter(
+            [smoothing], [1.0, smoothing - 1.0], plain, zi=[(1.0 - smoothing) * plain[0]]
+        )
+        steps = np.arange(horizon, dtype=np.float64)
+        lead = np.zeros(len(cutoffs))
+        if smoothing > 0:
+            lead = (1.0 - (1.0 - smoothing) ** cutoffs) / smoothing
+        forecast = level[cutoffs - 1][:, None] + 0.5 * slope * (steps + lead[:, None])
+        ahead = season[(cutoffs[:, None] + np.arange(horizon)) % self.season_length]
+        return forecast * ahead if factors else forecast + ahead
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Theta(LocalForecaster):
+    """The Theta method, for each series and variate: the winner of the M3 competition.
+
+    A season is taken out where a test finds one, the rest is forecast by simple exponential
+    smoothing plus half of the slope of its linear trend, and the season is put back.
+
+    Parameters
+    ----------
+    seasonal : {"add", "mul"} or None, default "add"
+        Whether the season is added or multiplies the level, which takes positive values.
+
+    References
+    ----------
+    Estimated by ``statsmodels.tsa.forecasting.theta.ThetaModel``. Assimakopoulos and
+    Nikolopoulos, "The theta model: a decomposition approach to forecasting", International
+    Journal of Forecasting 16 (2000); Hyndman and Billah, "Unmasking the Theta method",
+    International Journal of Forecasting 19 (2003), equation (7).
+
+    Examples
+    --------
+    >>> import tsar
+    >>> sea = tsar.load_dataset("elnino")
+    >>> tsar.Theta(horizon=3).fit(sea).predict().shape
+    (3, 1)
+    """
+
+    seasonal: Literal["add", "mul"] | None = "add"
+
+    def _make_model(self, season_length: int) -> ThetaModel:
+        return ThetaModel(self.seasonal if season_length > 1 else None, season_length)
