@@ -17,14 +17,23 @@ from tsar.evaluation.probabilistic import (
 )
 from tsar.evaluation.published import evaluate
 from tsar.evaluation.recipes import load_recipe, recipe_names, run_recipe
+from tsar.evaluation.significance import (
+    critical_difference,
+    diebold_mariano,
+    giacomini_white,
+    model_confidence_set,
+)
 
 __all__ = [
     "backtest",
     "coverage",
+    "critical_difference",
     "crps",
     "crps_from_quantiles",
+    "diebold_mariano",
     "energy_score",
     "evaluate",
+    "giacomini_white",
     "interval_score",
     "interval_width",
     "load_recipe",
@@ -32,6 +41,7 @@ __all__ = [
     "mape",
     "mase",
     "measure",
+    "model_confidence_set",
     "mse",
     "owa",
     "pit",
