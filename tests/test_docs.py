@@ -17,7 +17,14 @@ MODULES = [
 ]
 
 # The packages on the API page.
-API = ["tsar", "tsar.checks", "tsar.core.mixers", "tsar.data.datasets", "tsar.evaluation"]
+API = [
+    "tsar",
+    "tsar.checks",
+    "tsar.core.mixers",
+    "tsar.data.datasets",
+    "tsar.evaluation",
+    "tsar.tuning",
+]
 
 
 def _documented(obj: object, section: str) -> set[str]:

@@ -27,6 +27,7 @@ from tsar.exceptions import ParameterError
 
 __all__ = [
     "Interval",
+    "admits",
     "check_choice",
     "check_fractions",
     "check_horizon",
@@ -178,6 +179,20 @@ def check_parameters(estimator: Any) -> None:
         raise ParameterError(
             f"{owner}: {name} must be {_describe(hint)}, got {value!r}{suggestion}"
         )
+
+
+def admits(cls: Any, name: str, value: object) -> bool:
+    """Whether a parameter of a dataclass estimator may have a value, by its annotation.
+
+    Parameters
+    ----------
+    cls : type
+    name : str
+        One of its annotated fields; one that has no annotation admits everything.
+    value : object
+    """
+    hints: dict[str, Any] = _hints(cls)
+    return name not in hints or _matches(value, hints[name])
 
 
 def _choices(hint: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """The only training loop, with its losses, optimisers, schedules, devices and seeding."""
 
 from tsar.training.device import autocast, resolve_device
-from tsar.training.loop import TrainingOptions, TrainingResult, evaluate, train
+from tsar.training.loop import TrainingOptions, TrainingResult, evaluate, on_epoch, train
 from tsar.training.losses import Loss, make_loss
 from tsar.training.optim import make_optimizer, make_schedule
 from tsar.training.seeding import make_generator, seeded
@@ -18,6 +18,7 @@ __all__ = [
     "make_loss",
     "make_optimizer",
     "make_schedule",
+    "on_epoch",
     "resolve_device",
     "seeded",
     "train",

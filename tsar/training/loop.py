@@ -1,8 +1,10 @@
 """The training loop."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -24,6 +26,7 @@ __all__ = [
     "WindowSource",
     "compare",
     "evaluate",
+    "on_epoch",
     "penalise",
     "train",
 ]
@@ -32,6 +35,41 @@ logger = logging.getLogger("tsar")
 
 # Reading a loss waits for the device, so the losses of so many steps are read together.
 _STEPS_PER_READ = 16
+
+# What is called after each epoch. An estimator has no parameter for it: a function cannot be
+# saved with a model, and who watches is often several calls above what is trained.
+_watchers: ContextVar[tuple[Callable[[dict[str, float]], None], ...]] = ContextVar(
+    "watchers", default=()
+)
+
+
+@contextlib.contextmanager
+def on_epoch(function: Callable[[dict[str, float]], None]) -> Iterator[None]:
+    """Call a function after every epoch of whatever is trained inside of a ``with`` block.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the record of the epoch: ``train_loss``, ``learning_rate`` and ``seconds``, with
+        validation also ``val_loss`` and ``val_mae``. What it raises ends the training, and
+        comes out of ``fit``.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> from tsar.training import on_epoch
+    >>> losses = []
+    >>> model = tsar.NLinear(context_length=48, horizon=12, max_epochs=3, random_state=0)
+    >>> with on_epoch(lambda record: losses.append(record["val_loss"])):
+    ...     model = model.fit(tsar.load_dataset("elnino"))
+    >>> losses == model.history_["val_loss"]
+    True
+    """
+    token = _watchers.set((*_watchers.get(), function))
+    try:
+        yield
+    finally:
+        _watchers.reset(token)
 
 
 class WindowSource(Protocol):
@@ -389,6 +427,8 @@ class _Run:
             # A line on the console begins where the bar ends, unless the bar steps aside.
             with tqdm.external_write_mode():
                 logger.info("epoch %d: %s", self.epoch, shown)
+        for watch in _watchers.get():
+            watch(dict(record))
 
     def _batches(self) -> Iterator[Tensor]:
         order = torch.randperm(

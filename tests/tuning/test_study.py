@@ -1,0 +1,176 @@
+"""Studies in a file: shared by processes, taken up after a kill, refused to another search."""
+
+import multiprocessing
+import os
+import signal
+import warnings
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+import tsar
+from tsar.data.panel import Panel
+from tsar.exceptions import ParameterError
+from tsar.tuning import OptunaSearch
+from tsar.tuning.study import data_digest, quiet
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+def rate(trial):
+    return trial.suggest_float("rate", 1e-3, 1e-1, log=True)
+
+
+def data():
+    steps = np.arange(120)
+    return pd.Series(np.sin(steps / 3), pd.date_range("2024-01-01", periods=120), name="sales")
+
+
+def model(**params):
+    options = {"context_length": 12, "horizon": 4, "max_epochs": 2, "random_state": 0}
+    return tsar.NLinear(**{**options, **params})
+
+
+def killed_in(number):
+    """Return the space of one rate, whose process is killed in a trial."""
+
+    def rate(trial):
+        value = trial.suggest_float("rate", 1e-3, 1e-1, log=True)
+        if trial.number == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return value
+
+    rate.__qualname__ = "rate"
+    return rate
+
+
+def search(rate, storage, n_trials):
+    return OptunaSearch(
+        model(), {"learning_rate": rate}, n_trials=n_trials, storage=storage, random_state=0
+    )
+
+
+def _in_another_process(rate, storage, n_trials):
+    """Begin a search elsewhere; a fork has nothing to import."""
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(target=lambda: search(rate, storage, n_trials).fit(data()))
+    with warnings.catch_warnings():
+        # Python warns of forks beside threads; those of torch and of pytest hold no lock here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    return process
+
+
+@needs_fork
+def test_killed_search_is_taken_up(tmp_path):
+    """The trial that was killed is made again, and no finished one is."""
+    storage = tmp_path / "study.db"
+    process = _in_another_process(killed_in(2), storage, 5)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    found = search(rate, storage, 5).fit(data())
+    frame = found.trials_
+    assert frame["state"].tolist() == ["complete"] * 2 + ["failed"] + ["complete"] * 3
+    assert frame["error"][2] == "its process ended"
+    assert found.study_.trials[3].params == found.study_.trials[2].params
+    assert frame["learning_rate"].nunique() == 5
+    # Once more: the budget is used up, and the best is fitted again.
+    again = search(rate, storage, 5).fit(data())
+    assert len(again.trials_) == 6 and again.best_params_ == found.best_params_
+    assert again.predict().equals(found.predict())
+
+
+@needs_fork
+def test_two_processes_share_one_study(tmp_path):
+    storage = tmp_path / "study.db"
+    process = _in_another_process(rate, storage, 14)
+    frame = search(rate, storage, 14).fit(data()).trials_
+    process.join(120)
+    assert process.exitcode == 0
+    with quiet(optuna):
+        study = optuna.load_study(study_name="NLinear", storage=f"sqlite:///{storage}")
+    assert 14 <= len(study.trials) <= 15 and len(frame) >= 14
+    makers = {trial.user_attrs["process"] for trial in study.trials}
+    assert len(makers) == 2
+    # Both draw from the same seed, and none draws what the other drew.
+    assert len({trial.params["rate"] for trial in study.trials}) == len(study.trials)
+
+
+SPACE = {"learning_rate": (1e-3, 1e-1, "log")}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Return the options of a search that was made."""
+    options = {"storage": tmp_path_factory.mktemp("study") / "study.db", "n_trials": 1}
+    OptunaSearch(model(), SPACE, **options).fit(data())
+    return options
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"space": {"learning_rate": (1e-3, 1e-2)}}, r"its space of learning_rate is \(0.001, 0.1"),
+        ({"space": {"batch_size": [8]}}, "its space of learning_rate"),
+        ({"estimator": model(context_length=8)}, "its parameters of context_length is 12, here it"),
+        ({"estimator": tsar.DLinear(horizon=4), "study_name": "NLinear"}, "its model is NLinear"),
+    ],
+)
+def test_study_of_another_search_is_refused(change, message, study):
+    other = OptunaSearch(**{"estimator": model(), "space": SPACE, **study, **change})
+    with pytest.raises(ParameterError, match=message + ".*choose another study_name"):
+        other.fit(data())
+
+
+def test_study_of_other_data_is_refused(study):
+    with pytest.raises(ParameterError, match="its data is"):
+        OptunaSearch(model(), SPACE, **study).fit(data() + 1)
+
+
+def test_what_changes_no_trial_may_change(study):
+    assert len(OptunaSearch(model(device="cpu"), SPACE, **study).fit(data()).trials_) == 1
+
+
+def test_study_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "study.db"
+    with quiet(optuna):
+        study = optuna.create_study(
+            study_name="NLinear", storage=f"sqlite:///{path}", direction="maximize"
+        )
+    study.ask()
+    with pytest.raises(ParameterError, match="its model is None, here it is NLinear"):
+        search(rate, path, 2).fit(data())
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ("{tmp}/nowhere/study.db", "there is no folder"),
+        ("{tmp}/text.db", "file is not a database"),
+        ("{tmp}", "unable to open database file"),
+        ("nosuchbase://host/study", "Can't load plugin"),
+    ],
+)
+def test_storage_that_cannot_be_opened_is_one_error(storage, message, tmp_path):
+    (tmp_path / "text.db").write_text("no database" * 1000)
+    named = storage.format(tmp=tmp_path)
+    with pytest.raises(ParameterError, match=f"storage must be a SQLite file.*{message}"):
+        search(rate, named, 2).fit(data())
+
+
+def test_digest_tells_data_apart():
+    frame = data().to_frame()
+    digests = {
+        data_digest(Panel.from_frame(changed))
+        for changed in (
+            frame,
+            frame.iloc[:-1],
+            frame + 1e-12,
+            frame.rename(columns={"sales": "x"}),
+            frame.set_axis(frame.index + pd.Timedelta(days=1)),
+        )
+    }
+    assert len(digests) == 5
+    assert data_digest(Panel.from_frame(frame[::-1])) == data_digest(Panel.from_frame(frame))

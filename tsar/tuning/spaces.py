@@ -1,0 +1,224 @@
+"""What a search may choose from: spaces as plain dicts, and one for every model."""
+
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tsar.base import Forecaster
+from tsar.data.codec import decode, encode
+from tsar.exceptions import ParameterError
+from tsar.params import admits, check_choice
+
+__all__ = ["Space", "default_space"]
+
+# Under which a trial keeps what functions returned.
+RETURNED = "returned"
+
+Choices = list[Any] | tuple[Any, ...]
+
+# Parameters worth searching for, by name, as ranges or choices around what the model has: names
+# mean the same in every model, and a model that is written tomorrow has its space today.
+BY_NAME: dict[str, Callable[[Any], Choices]] = {
+    "context_length": lambda here: [max(here // 2, 1), here, 2 * here, 4 * here],
+    "learning_rate": lambda here: (here / 10, here * 10, "log"),
+    "batch_size": lambda here: [max(here // 2, 1), here, 2 * here, 4 * here],
+    "d_model": lambda here: [here // 2, here, 2 * here],
+    "n_layers": lambda here: (1, max(4, here)),
+    "dropout": lambda here: (0.0, max(0.5, here)),
+    "patch_length": lambda here: [here, 2 * here],
+}
+# What a model needs in another way: None leaves a parameter as it is.
+BY_MODEL: dict[str, dict[str, Choices | None]] = {
+    "ARNet": {"batch_size": None, "sparsity_strength": (1e-3, 1e-1, "log")},
+    "DLinear": {"kernel": [5, 13, 25, 49]},
+    "SeasonalNaive": {"season_length": None},
+}
+
+
+def default_space(estimator: Forecaster, *, longest_context: int | None = None) -> dict[str, Any]:
+    """Return the space that is searched where none is given.
+
+    Parameters
+    ----------
+    estimator : Forecaster
+        The space is around its parameters.
+    longest_context : int or None
+        Longer contexts are left out, because no series has room for them.
+
+    Returns
+    -------
+    dict
+        By parameter, as :class:`~tsar.tuning.OptunaSearch` takes it.
+
+    Raises
+    ------
+    ParameterError
+        There is nothing to search for, or the data have no room for any context.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> from tsar.tuning import default_space
+    >>> default_space(tsar.DLinear(), longest_context=200)["context_length"]
+    [48, 96, 192]
+    """
+    name = type(estimator).__name__
+    present = estimator.get_params(deep=False)
+    own = BY_MODEL.get(name, {})
+    space = {key: rule(present[key]) for key, rule in BY_NAME.items() if key in present}
+    space |= {key: choices for key, choices in own.items() if choices is not None}
+    space = {key: choices for key, choices in space.items() if key not in own or own[key]}
+    if not space:
+        raise ParameterError(f"OptunaSearch: {name} has no default space; pass space=")
+    if longest_context is not None and "context_length" in space:
+        fitting = [rows for rows in space["context_length"] if rows <= longest_context]
+        if not fitting:
+            raise ParameterError(
+                f"OptunaSearch: context_length of the default space must be at most "
+                f"{longest_context} for these data, got {min(space['context_length'])} and more; "
+                f"set a shorter one in the estimator, or pass longer series"
+            )
+        space["context_length"] = fitting
+    return space
+
+
+class Space:
+    """A space that was checked, and that trials draw parameters from.
+
+    Parameters
+    ----------
+    estimator : Forecaster
+        Whose parameters are chosen.
+    space : mapping of str to list, tuple or callable
+        As :class:`~tsar.tuning.OptunaSearch` takes it.
+
+    Raises
+    ------
+    ParameterError
+        A name is no parameter, or a value none that it may have.
+    """
+
+    def __init__(self, estimator: Forecaster, space: Mapping[str, Any]) -> None:
+        self.owner = type(estimator).__name__
+        if not isinstance(space, Mapping) or not space:
+            raise ParameterError(
+                f"OptunaSearch: space must be a dict of parameter names with at least one entry, "
+                f"got {space!r}"
+            )
+        names = list(estimator.get_params(deep=True))
+        for name in space:
+            check_choice(self.owner, "parameter of the space", name, names)
+        self.entries = {
+            name: self._entry(type(estimator), name, given) for name, given in space.items()
+        }
+
+    def _entry(self, cls: type[Any], name: str, given: Any) -> "_Choice | _Range | Callable":
+        if callable(given):
+            return given
+        entry: _Choice | _Range
+        if isinstance(given, list) and given:
+            entry = _Choice(given)
+        elif isinstance(given, tuple) and _is_range(given):
+            entry = _Range(cls, name, given)
+        else:
+            raise ParameterError(
+                f"OptunaSearch: space[{name!r}] must be a list of choices, (low, high), "
+                f'(low, high, "log") or a function of the trial, got {given!r}'
+            )
+        for value in entry.ends:
+            if not admits(cls, name, value):
+                raise ParameterError(
+                    f"OptunaSearch: space[{name!r}] must hold what {self.owner} admits, got "
+                    f"{value!r}"
+                )
+        return entry
+
+    def sample(self, trial: Any) -> dict[str, Any]:
+        """Return a value for every parameter, asking an Optuna trial for it."""
+        values, returned = {}, {}
+        for name, entry in self.entries.items():
+            if isinstance(entry, _Choice | _Range):
+                values[name] = entry.value(entry.suggest(trial, name))
+            else:
+                values[name] = entry(trial)
+                returned[name] = encode(values[name])
+        if returned:
+            trial.set_user_attr(RETURNED, returned)
+        return values
+
+    def read(self, trial: Any) -> dict[str, Any]:
+        """Return the values of a stored trial; one that failed early has not all of them."""
+        values, returned = {}, trial.user_attrs.get(RETURNED, {})
+        for name, entry in self.entries.items():
+            if name in returned:
+                values[name] = decode(returned[name])
+            elif isinstance(entry, _Choice | _Range) and name in trial.params:
+                values[name] = entry.value(trial.params[name])
+        return values
+
+    def describe(self) -> dict[str, str]:
+        """Say in text what is searched, to tell one space from another."""
+        return {
+            name: str(entry)
+            if isinstance(entry, _Choice | _Range)
+            else f"the function {getattr(entry, '__qualname__', type(entry).__name__)}"
+            for name, entry in self.entries.items()
+        }
+
+
+def _is_range(given: tuple[Any, ...]) -> bool:
+    if len(given) not in (2, 3) or (len(given) == 3 and given[2] != "log"):
+        return False
+    numeric = all(
+        isinstance(end, numbers.Real) and not isinstance(end, bool) and math.isfinite(end)
+        for end in given[:2]
+    )
+    return numeric and given[0] < given[1] and (len(given) == 2 or given[0] > 0)
+
+
+class _Choice:
+    """One of several values; Optuna stores text, numbers, booleans and None."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self.ends = values
+        self.by_label: dict[Any, Any] = {}
+        for value in values:
+            plain = value.item() if isinstance(value, np.generic) else value
+            stored = plain is None or isinstance(plain, bool | int | float | str)
+            self.by_label[plain if stored else repr(plain)] = value
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        return trial.suggest_categorical(name, list(self.by_label))
+
+    def value(self, label: Any) -> Any:
+        return self.by_label[label]
+
+    def __str__(self) -> str:
+        return f"[{', '.join(map(repr, self.by_label))}]"
+
+
+class _Range:
+    """A range of numbers, both ends included; whole ones where the parameter is whole."""
+
+    def __init__(self, cls: type[Any], name: str, given: tuple[Any, ...]) -> None:
+        low, high = (end.item() if isinstance(end, np.generic) else end for end in given[:2])
+        self.ends = [low, high]
+        self.log = len(given) == 3
+        integers = isinstance(low, int) and isinstance(high, int)
+        # (0, 1) of a share such as dropout means everything in between. Of a parameter of a
+        # part, such as model__dropout, nothing is known.
+        between = low + (high - low) * 0.499
+        self.whole = integers and ("__" in name or not admits(cls, name, between))
+
+    def suggest(self, trial: Any, name: str) -> Any:
+        suggest = trial.suggest_int if self.whole else trial.suggest_float
+        return suggest(name, *self.ends, log=self.log)
+
+    def value(self, number: float) -> float:
+        return number
+
+    def __str__(self) -> str:
+        return f"({self.ends[0]!r}, {self.ends[1]!r}{', log' if self.log else ''})"

@@ -1,0 +1,206 @@
+"""Studies: where trials are kept, whose they are, and what became of killed ones."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsar.data.panel import Panel
+from tsar.exceptions import MissingExtraError, ParameterError
+
+__all__ = [
+    "ERROR",
+    "data_digest",
+    "import_optuna",
+    "is_counted",
+    "open_study",
+    "quiet",
+    "reason_of",
+    "release_killed",
+    "sign",
+]
+
+# Names of what is kept with a study and with its trials.
+BELONGS, PROCESS, ERROR = "tsar", "process", "error"
+# Between a trial's beginning and its note of the process.
+UNSIGNED = timedelta(minutes=1)
+TRIES = 5
+
+
+def import_optuna() -> Any:
+    """Return the module optuna.
+
+    Raises
+    ------
+    MissingExtraError
+        It is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise MissingExtraError("OptunaSearch needs optuna: pip install 'tsar[tune]'") from None
+    return optuna
+
+
+@contextlib.contextmanager
+def quiet(optuna: Any) -> Iterator[None]:
+    """Keep Optuna from writing its own lines to the console."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def open_study(
+    optuna: Any,
+    storage: str | os.PathLike[str] | None,
+    study_name: str,
+    pruner: Any,
+    belongs: Mapping[str, Any],
+) -> Any:
+    """Create a study, or go on with the one that is stored, provided that it is the same.
+
+    Parameters
+    ----------
+    optuna : module
+    storage : path, str or None
+        A SQLite file, the URL of a database, or None for the memory.
+    study_name : str
+    pruner : optuna.pruners.BasePruner
+    belongs : mapping of str to JSON
+        What the study is about; a stored one must be about the same.
+
+    Raises
+    ------
+    ParameterError
+        The storage cannot be opened, or the study is about something else.
+    """
+    study = optuna.create_study(
+        storage=None if storage is None else _open_storage(optuna, storage),
+        study_name=study_name,
+        direction="maximize",
+        pruner=pruner,
+        load_if_exists=True,
+    )
+    _check_belongs(study, storage, belongs)
+    return study
+
+
+def _open_storage(optuna: Any, storage: str | os.PathLike[str]) -> Any:
+    # Optuna brings it along, and is installed if this is called.
+    from sqlalchemy.exc import SQLAlchemyError
+
+    url, options = os.fspath(storage), {}
+    try:
+        if "://" not in url:
+            path = Path(url).absolute()
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"there is no folder {path.parent}")
+            # Another process may be writing; a trial is worth waiting for.
+            url, options = f"sqlite:///{path}", {"connect_args": {"timeout": 60}}
+        for left in reversed(range(TRIES)):
+            try:
+                return optuna.storages.RDBStorage(url, engine_kwargs=options)
+            except SQLAlchemyError as error:
+                # Two processes that make the tables of one database at once: one of them fails.
+                made = "already exists" in str(error) or "UNIQUE" in str(error).upper()
+                if not (made and left):
+                    raise
+                time.sleep(0.3)
+    except (OSError, ImportError, SQLAlchemyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ParameterError(
+            f"OptunaSearch: storage must be a SQLite file that can be written or the URL of a "
+            f"database, got {str(storage)!r}: {reason}"
+        ) from None
+
+
+def _check_belongs(study: Any, storage: Any, belongs: Mapping[str, Any]) -> None:
+    stored = study.user_attrs.get(BELONGS)
+    if stored is None and not study.get_trials(deepcopy=False):
+        study.set_user_attr(BELONGS, dict(belongs))
+        return
+    known = {} if stored is None else stored
+    differing = [key for key in belongs if known.get(key) != belongs[key]]
+    if not differing:
+        return
+    key = differing[0]
+    now, then = belongs[key], known.get(key)
+    if isinstance(now, Mapping) and isinstance(then, Mapping):
+        part = next(name for name in {**then, **now} if now.get(name) != then.get(name))
+        key, now, then = f"{key} of {part}", now.get(part), then.get(part)
+    raise ParameterError(
+        f"OptunaSearch: study {study.study_name!r} in {str(storage)!r} must belong to this search; "
+        f"its {key} is {then}, here it is {now}; choose another study_name"
+    )
+
+
+def data_digest(panel: Panel) -> str:
+    """Return a short digest of all that a panel holds."""
+    digest = hashlib.sha256()
+    columns = [*panel.past.values(), *panel.future.values(), *panel.static.values()]
+    for array in (panel.values, panel.offsets, panel.first, panel.last, *columns):
+        numeric = array.dtype.kind in "iufb"
+        text = array if numeric else pd.util.hash_array(array.astype(str).astype(object))
+        digest.update(np.ascontiguousarray(text).tobytes())
+    for index in (panel.ids, panel.variates):
+        digest.update("\0".join(map(str, index)).encode())
+    return digest.hexdigest()[:16]
+
+
+# ------------------------------------------------------------------ killed trials
+
+
+def sign(trial: Any) -> None:
+    """Note which process runs a trial."""
+    trial.set_user_attr(PROCESS, f"{socket.gethostname()}:{os.getpid()}")
+
+
+def release_killed(optuna: Any, study: Any) -> None:
+    """Fail the trials whose process on this machine is gone, and queue their parameters again."""
+    states = optuna.trial.TrialState
+    for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        if not _is_alive(trial):
+            told = study.tell(trial.number, state=states.FAIL, skip_if_finished=True)
+            if told.state == states.FAIL and trial.params:
+                study.enqueue_trial(trial.params)
+
+
+def _is_alive(trial: Any) -> bool:
+    """Whether the process of a trial may be running, as far as can be told from here."""
+    host, _, number = str(trial.user_attrs.get(PROCESS, "")).rpartition(":")
+    if not host:
+        return bool(datetime.now() - trial.datetime_start < UNSIGNED)
+    # Signal 0 asks whether a process is there; elsewhere than on POSIX it would end it.
+    if host != socket.gethostname() or os.name != "posix":
+        return True
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def is_counted(trial: Any) -> bool:
+    """Whether a trial is one of those that were asked for; killed and queued ones are not."""
+    state = trial.state.name
+    return state != "WAITING" and (state != "FAIL" or ERROR in trial.user_attrs)
+
+
+def reason_of(trial: Any) -> str | None:
+    """Return why a trial failed, None if it did not."""
+    if trial.state.name != "FAIL":
+        return None
+    return str(trial.user_attrs.get(ERROR, "its process ended"))
