@@ -128,6 +128,10 @@ class Forecaster(BaseEstimator, ABC):
             panel.frequency.future(panel.last.max(keepdims=True), int(self.horizon), panel.axis)
         if go_on and self.__sklearn_is_fitted__():
             panel = in_order(panel, self._end.variates)
+        return self._fit_panel(panel, go_on)
+
+    def _fit_panel(self, panel: Panel, go_on: bool) -> Self:
+        """Learn from a panel that was read with these parameters."""
         learned = self._learn(panel, go_on)
         end = learned.kept(panel)
         if learned.coding:

@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from tsar import forecasting
 from tsar.base import Forecaster
@@ -21,7 +22,7 @@ from tsar.data.codec import decode, encode
 from tsar.exceptions import PersistenceError
 from tsar.params import did_you_mean
 
-__all__ = ["load", "save"]
+__all__ = ["describe", "load", "rebuild", "save"]
 
 FORMAT_VERSION = 1
 MANIFEST, ARRAYS = "model.json", "arrays.safetensors"
@@ -48,7 +49,7 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
         The folder holds something else, cannot be written, or a label of the frame has
         no JSON form.
     """
-    record, tensors = model._learned_state()
+    manifest, tensors = describe(model)
     target = _path("save", folder)
     if target.exists() and not _replaceable(target):
         raise PersistenceError(
@@ -58,20 +59,6 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
         raise PersistenceError(
             f"save: {str(folder)!r} is the current folder, which cannot be replaced; name one in it"
         )
-    parameters = dict(model._fitted_parameters)
-    # Only the text of a reference can be stored.
-    objects = {
-        name: type(parameters.pop(name)).__name__
-        for name in sorted(model._references)
-        if not isinstance(parameters[name], str | None)
-    }
-    manifest = {
-        "format": FORMAT_VERSION,
-        "class": type(model).__name__,
-        "parameters": {name: encode(value) for name, value in parameters.items()},
-        "objects": objects,
-        "learned": record,
-    }
     try:
         text = json.dumps(manifest, indent=1)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +82,112 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
         if isinstance(error, OSError | SafetensorError):
             raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
         raise
+
+
+def describe(model: Forecaster) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what JSON can hold of a fitted model, and its tensors by name.
+
+    Parameters
+    ----------
+    model : Forecaster
+
+    Raises
+    ------
+    NotFittedError
+        The model is not fitted.
+    PersistenceError
+        A parameter or a label has no JSON form.
+    """
+    record, tensors = model._learned_state()
+    parameters = dict(model._fitted_parameters)
+    # Only the text of a reference can be stored.
+    objects = {
+        name: type(parameters.pop(name)).__name__
+        for name in sorted(model._references)
+        if not isinstance(parameters[name], str | None)
+    }
+    manifest = {
+        "format": FORMAT_VERSION,
+        "class": type(model).__name__,
+        "parameters": {name: _encode(value) for name, value in parameters.items()},
+        "objects": objects,
+        "learned": record,
+    }
+    return manifest, tensors
+
+
+def rebuild(
+    manifest: dict[str, Any],
+    tensors: dict[str, Tensor],
+    cls: type[Forecaster] | None = None,
+    references: dict[str, Any] | None = None,
+) -> Forecaster:
+    """Undo :func:`describe`.
+
+    Parameters
+    ----------
+    manifest : dict
+    tensors : dict of str to Tensor
+    cls : type, optional
+        The class; None takes the one of tsar that the manifest names.
+    references : dict of str to object, optional
+        What to take in place of saved references.
+
+    Raises
+    ------
+    PersistenceError
+        The class is none of the forecasters.
+    """
+    cls = _class_named(manifest["class"]) if cls is None else cls
+    model = cls(**{**_parameters(cls, manifest["parameters"]), **(references or {})})
+    model._restore_learned_state(manifest["learned"], tensors)
+    return model
+
+
+def _parameters(cls: type[Forecaster], stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a class still has."""
+    names = set(cls().get_params(deep=False))
+    return {name: _decode(value) for name, value in stored.items() if name in names}
+
+
+def _encode(value: Any) -> Any:
+    """Return a parameter as JSON; it may hold forecasters that are not fitted."""
+    if isinstance(value, Forecaster):
+        own = value.get_params(deep=False).items()
+        parameters = {name: _encode(item) for name, item in own}
+        return {"forecaster": [type(value).__name__, parameters]}
+    if isinstance(value, dict):
+        return {"dict": [[encode(name), _encode(item)] for name, item in value.items()]}
+    if isinstance(value, list) and any(isinstance(item, Forecaster) for item in value):
+        return [_encode(item) for item in value]
+    if isinstance(value, tuple) and any(isinstance(item, Forecaster) for item in value):
+        return {"tuple": [_encode(item) for item in value]}
+    return encode(value)
+
+
+def _decode(value: Any) -> Any:
+    """Undo :func:`_encode`."""
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict) or len(value) != 1:
+        return decode(value)
+    kind, content = next(iter(value.items()))
+    if kind == "forecaster":
+        cls = _class_named(content[0])
+        return cls(**_parameters(cls, content[1]))
+    if kind == "dict":
+        return {decode(name): _decode(item) for name, item in content}
+    return tuple(map(_decode, content)) if kind == "tuple" else decode(value)
+
+
+def _class_named(name: Any) -> type[Forecaster]:
+    name = RENAMED.get(str(name), str(name))
+    if name not in forecasting.__all__:
+        raise PersistenceError(
+            f"load: a {name!r} is no forecaster of tsar{did_you_mean(name, forecasting.__all__)}"
+        )
+    found: type[Forecaster] = getattr(forecasting, name)
+    return found
 
 
 def _path(function: str, folder: Any) -> Path:
@@ -168,12 +261,7 @@ def load(
     try:
         with safe_open(source / ARRAYS, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        names = set(cls().get_params(deep=False))
-        parameters = {
-            name: decode(value) for name, value in manifest["parameters"].items() if name in names
-        }
-        model = cls(**{**parameters, **references})
-        model._restore_learned_state(manifest["learned"], tensors)
+        model = rebuild(manifest, tensors, cls, references)
     except PersistenceError:
         raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:

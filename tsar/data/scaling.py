@@ -78,6 +78,11 @@ class Scaling:
         unknown = np.where(count > 0, 0.0, np.nan)
         return cls(mean + unknown, scale + unknown)
 
+    @classmethod
+    def identity(cls, n_series: int, n_variates: int) -> "Scaling":
+        """Return the scaling that changes nothing."""
+        return cls(np.zeros((n_series, n_variates)), np.ones((n_series, n_variates)))
+
     def without_change(self) -> "Scaling":
         """Return the scaling that changes nothing, unknown where this one is."""
         known = ~np.isnan(self.mean)

@@ -10,6 +10,7 @@ from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.dlinear import DLinear
+from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
 from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.naive import Naive, SeasonalNaive
@@ -27,6 +28,7 @@ __all__ = [
     "AutoformerForecaster",
     "DLinear",
     "ETS",
+    "Ensemble",
     "NLinear",
     "Naive",
     "PatchTST",

@@ -232,8 +232,7 @@ class LocalForecaster(Forecaster):
 
     def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
         # Each estimation standardises what it reads, and nothing after it.
-        shape = (panel.n_series, panel.n_variates)
-        return Scaling(np.zeros(shape), np.ones(shape))
+        return Scaling.identity(panel.n_series, panel.n_variates)
 
     @abstractmethod
     def _make_model(self, season_length: int) -> LocalModel:

@@ -1,0 +1,498 @@
+"""A forecast combined from those of several forecasters.
+
+Dimension letters: M members, S series, W windows, H horizon, C variates.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import clone
+from torch import Tensor
+
+from tsar.base import Forecaster
+from tsar.data.calendar import CALENDARS
+from tsar.data.matching import in_order
+from tsar.data.panel import Panel
+from tsar.data.scaling import Scaling
+from tsar.data.windows import Inputs
+from tsar.exceptions import DataError, DataWarning, ParameterError, warn
+from tsar.forecasting.autoreg import AutoReg
+from tsar.forecasting.naive import SeasonalNaive
+from tsar.forecasting.theta import Theta
+from tsar.learned import Learned
+from tsar.params import Interval, check_parameters
+
+__all__ = ["Ensemble", "inverse_error_weights", "stacking_weights"]
+
+# What the members have in common with the ensemble.
+SHARED = ("horizon", "freq", "gaps", "id_column", "time_column", "target")
+ROLES = ("past_covariates", "future_covariates", "static_covariates")
+# How much a sum other than one costs in the least squares problem of stacking.
+SUM_PRICE = 1e3
+
+
+def inverse_error_weights(forecasts: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return weights in inverse proportion to the mean absolute errors; they sum to one.
+
+    Parameters
+    ----------
+    forecasts : float array of shape (n, M)
+    truth : float array of shape (n,)
+
+    Returns
+    -------
+    float64 array of shape (M,)
+    """
+    errors = np.abs(forecasts - truth[:, None]).mean(axis=0)
+    # Members without any error share everything.
+    weights = (errors == 0).astype(np.float64) if (errors == 0).any() else 1.0 / errors
+    return weights / weights.sum()
+
+
+def stacking_weights(forecasts: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the weights, none negative and one in sum, of the least squared error.
+
+    Parameters
+    ----------
+    forecasts : float array of shape (n, M)
+    truth : float array of shape (n,)
+
+    Returns
+    -------
+    float64 array of shape (M,)
+
+    References
+    ----------
+    Breiman, "Stacked regressions", Machine Learning 24 (1996), section 2; solved by
+    ``scipy.optimize.nnls`` with a row that prices a sum other than one.
+    """
+    from scipy.optimize import nnls
+
+    # With weights that sum to one, a level that all have in common does not matter.
+    level = truth.mean()
+    matrix, target = forecasts - level, truth - level
+    unit = float(np.abs(matrix).max())
+    if unit == 0:
+        return np.full(matrix.shape[1], 1.0 / matrix.shape[1])
+    matrix = np.concatenate([matrix / unit, np.full((1, matrix.shape[1]), SUM_PRICE)])
+    weights, _ = nnls(matrix, np.append(target / unit, SUM_PRICE))
+    return np.asarray(weights / weights.sum())
+
+
+@dataclass(frozen=True)
+class MemberPanels(Panel):
+    """A panel, and the same as each member of an ensemble reads it.
+
+    Parameters
+    ----------
+    parts : tuple of Panel
+        Coded as the member was fitted, variates in its order.
+    ends : tuple of Panel
+        What the members remember of the fitted series.
+    """
+
+    parts: tuple[Panel, ...] = ()
+    ends: tuple[Panel, ...] = ()
+
+    def after(self, history: Panel) -> Panel:
+        """Return the panel and its parts, with each series preceded by its own history."""
+        parts = (part.after(end) for part, end in zip(self.parts, self.ends, strict=True))
+        return replace(super().after(history), parts=tuple(parts))  # type: ignore[call-arg]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Ensemble(Forecaster):
+    """A forecast combined from those of several forecasters.
+
+    ``fit`` fits a clone of each. They share the ensemble's ``horizon``, ``freq``, ``gaps`` and
+    columns; everything else is their own, covariates included, and can be set through the
+    ensemble as ``<name>__<parameter>``.
+
+    Parameters
+    ----------
+    models : list or dict of forecasters, or None, default None
+        The members. In a list they are named after their classes, in a dict by its keys. None
+        takes :class:`SeasonalNaive`, :class:`AutoReg` and :class:`Theta`.
+    weights : {"mean", "median", "backtest", "stacking"}, default "mean"
+        Equal weights; the median of the forecasts; weights in inverse proportion to the
+        mean absolute errors of forecasts of the last windows; or those that would have
+        combined these forecasts best (non-negative least squares, one in sum). For the last
+        two every member is first fitted on the rows before these windows, and then on all.
+    windows : int, default 5
+        How many horizons at the end of each series the weights are learned from, where that
+        leaves half of the series.
+
+    Attributes
+    ----------
+    models_ : dict of str to forecaster
+        The fitted members.
+    weights_ : DataFrame of shape (n_models, n_variates) or None
+        Weights by member and variate; None for the median.
+
+    References
+    ----------
+    Bates and Granger, "The combination of forecasts", Operational Research Quarterly 20
+    (1969); Breiman, "Stacked regressions", Machine Learning 24 (1996).
+
+    Examples
+    --------
+    >>> import tsar
+    >>> sea = tsar.load_dataset("elnino")
+    >>> members = [tsar.SeasonalNaive(), tsar.AutoReg(), tsar.Theta()]
+    >>> model = tsar.Ensemble(models=members, weights="stacking", horizon=12).fit(sea)
+    >>> model.predict().shape
+    (12, 1)
+    >>> model.set_params(Theta__seasonal=None).fit(sea).weights_.sum().round(6).tolist()
+    [1.0]
+    """
+
+    models: Sequence[Forecaster] | dict | None = None
+    weights: Literal["mean", "median", "backtest", "stacking"] = "mean"
+    windows: Annotated[int, Interval(1)] = 5
+
+    _dtype: ClassVar[torch.dtype] = torch.float64
+
+    # ----------------------------------------------------------- parameters
+
+    def _named(self) -> dict[str, Any]:
+        """Return the members by name, as they were given."""
+        if isinstance(self.models, Mapping):
+            return dict(self.models)
+        members = (SeasonalNaive(), AutoReg(), Theta()) if self.models is None else self.models
+        return {type(one).__name__: one for one in members}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters, and with ``deep`` those of the members that were given.
+
+        Parameters
+        ----------
+        deep : bool, default True
+
+        Returns
+        -------
+        dict
+        """
+        found: dict[str, Any] = super().get_params(deep=False)
+        if deep and isinstance(self.models, Mapping | list | tuple):
+            for name, member in self._named().items():
+                if isinstance(member, Forecaster):
+                    own = member.get_params().items()
+                    found |= {f"{name}__{key}": value for key, value in own}
+        return found
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of a member as ``<name>__<parameter>``.
+
+        Parameters
+        ----------
+        **params
+
+        Returns
+        -------
+        self
+        """
+        super().set_params(**{key: value for key, value in params.items() if "__" not in key})
+        members = {} if self.models is None else self._named()
+        for key, value in params.items():
+            name, nested, own = key.partition("__")
+            if nested and name not in members:
+                raise ParameterError(
+                    f"Ensemble: {key} names no member, there are {', '.join(members) or 'none'}; "
+                    f"pass them as models= first"
+                )
+            if nested:
+                members[name].set_params(**{own: value})
+        return self
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        members = self._named()
+        if isinstance(self.models, list | tuple) and len(members) < len(self.models):
+            raise ParameterError(
+                "Ensemble: models must have names of their own, got several of one class; pass a "
+                "dict such as {'short': model, 'long': other}"
+            )
+        if not members:
+            raise ParameterError("Ensemble: models must be at least one forecaster, got none")
+        for name, member in members.items():
+            if not isinstance(name, str) or not name or "__" in name:
+                raise ParameterError(
+                    f"Ensemble: names of models must be strings without '__', got {name!r}"
+                )
+            if not isinstance(member, Forecaster):
+                raise ParameterError(
+                    f"Ensemble: models must be forecasters, got {member!r} as {name!r}"
+                )
+        declared: dict[Any, str] = {}
+        for member in members.values():
+            for role in ROLES:
+                for column in member._roles.get(role, []):
+                    if declared.setdefault(column, role) != role:
+                        raise ParameterError(
+                            f"Ensemble: {column!r} must have one role, got {role} of "
+                            f"{type(member).__name__} and {declared[column]} of another member"
+                        )
+
+    @property
+    def _roles(self) -> dict[str, Any]:
+        members = self._named().values()
+        return {
+            role: list(dict.fromkeys(name for one in members for name in one._roles.get(role, [])))
+            for role in ROLES
+        }
+
+    # ------------------------------------------------------------------ fit
+
+    @property
+    def _standardises(self) -> bool:
+        return False
+
+    def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
+        # The members scale what they read.
+        return Scaling.identity(panel.n_series, panel.n_variates)
+
+    def _learn(self, panel: Panel, go_on: bool) -> Learned:
+        weights = self._learn_weights(panel)
+        self.models_ = self._fitted_members(panel)
+        self.weights_ = weights
+        members = self.models_.values()
+        identity = self._measure(panel, panel.offsets[1:])
+        return Learned(
+            identity,
+            Scaling.identity(1, panel.n_variates),
+            max(member._context_rows for member in members),
+            whole=any(member._learned.whole for member in members),
+        )
+
+    def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
+        # The members keep covariates, coded as they read them.
+        plain = replace(end, past={}, future={}, static={}, calendar=None, calendar_kind=None)
+        super()._remember(learned, plain, horizon)
+
+    def _fitted_members(self, panel: Panel) -> dict[str, Forecaster]:
+        shared = {name: getattr(self, name) for name in SHARED}
+        found = {}
+        for name, member in self._named().items():
+            fitted = clone(member).set_params(**shared)
+            check_parameters(fitted)
+            fitted._check_consistency()
+            found[name] = fitted._fit_panel(_as_read_by(fitted, panel), go_on=False)
+        return found
+
+    def _learn_weights(self, panel: Panel) -> pd.DataFrame | None:
+        """Return the weights of the members (rows) by variate (columns)."""
+        if self.weights == "median":
+            return None
+        names, n_variates = list(self._named()), panel.n_variates
+        weights = np.full((len(names), n_variates), 1.0 / len(names))
+        if self.weights != "mean" and len(names) > 1:
+            horizon = int(self.horizon)
+            counts = np.minimum(int(self.windows), panel.lengths // (2 * horizon))
+            if counts.any():
+                weights = self._held_out_weights(panel, counts * horizon)
+            else:
+                warn(
+                    f"Ensemble: weights={self.weights!r} needs a series of {2 * horizon} rows, the "
+                    f"longest has {panel.lengths.max()}; all members have the same weight",
+                    DataWarning,
+                )
+        return pd.DataFrame(weights, index=names, columns=panel.variates)
+
+    def _held_out_weights(self, panel: Panel, held_out: np.ndarray) -> np.ndarray:
+        """Learn weights (M, C) from the last ``held_out`` rows of each series."""
+        before = _without_end(panel, held_out)
+        try:
+            members = self._fitted_members(before)
+        except DataError as error:
+            raise DataError(
+                f"Ensemble: weights={self.weights!r} holds out {held_out.max()} rows to learn the "
+                f"weights from, and the rest is too little: {error}; choose fewer windows, or "
+                f"weights='mean'",
+                error.faults,
+            ) from None
+        horizon = int(self.horizon)
+        counts = held_out // horizon
+        owners = np.repeat(np.arange(panel.n_series), counts)
+        numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows = (panel.offsets[1:] - held_out)[owners] + numbers * horizon
+        forecasts = []
+        for member in members.values():
+            part = _coded_for(member, panel)
+            forecasts.append(member._forecast_rows(part, owners, rows, horizon)[0])
+        truth = panel.values[rows[:, None] + np.arange(horizon)]
+        # A series counts by how its errors compare with its own movement.
+        measured = Scaling.measure(before.values, before.offsets, before.offsets[1:])
+        scale = np.where(measured.scale > 0, measured.scale, np.nan)[owners][:, None]
+        mean = measured.mean[owners][:, None]
+        learn = stacking_weights if self.weights == "stacking" else inverse_error_weights
+        weights = np.full((len(members), panel.n_variates), 1.0 / len(members))
+        for variate in range(panel.n_variates):
+            y, *several = (
+                ((values - mean) / scale)[:, :, variate].reshape(-1)
+                for values in (truth, *forecasts)
+            )
+            seen = ~np.isnan(y)
+            if seen.any():
+                weights[:, variate] = learn(np.stack(several, axis=1)[seen], y[seen])
+        return weights
+
+    # -------------------------------------------------------------- predict
+
+    @property
+    def _takes_new_variates(self) -> bool:
+        return all(member._takes_new_variates for member in self.models_.values())
+
+    @property
+    def _future_names(self) -> list[Any]:
+        names = (name for member in self.models_.values() for name in member._future_names)
+        return list(dict.fromkeys(names))
+
+    def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
+        return self._as_read_by_members(super()._read_new(df, allow_new_variates))
+
+    def _as_read_by_members(self, panel: Panel) -> MemberPanels:
+        members = self.models_.values()
+        parts = tuple(
+            in_order(_coded_for(member, panel), member._end.variates) for member in members
+        )
+        plain = {field.name: getattr(panel, field.name) for field in fields(Panel)}
+        plain |= {"past": {}, "future": {}, "static": {}}
+        return MemberPanels(**plain, parts=parts, ends=tuple(member._end for member in members))
+
+    def _forecast(
+        self, tail: Panel, scaling: Scaling, horizon: int, future: dict[Any, np.ndarray]
+    ) -> np.ndarray:
+        forecasts = []
+        for place, member in enumerate(self.models_.values()):
+            if isinstance(tail, MemberPanels):
+                part = tail.parts[place]
+                own, part = member._scaling_of(part), member._learned.kept(part)
+            else:
+                part = member._end
+                own = member._learned.scaling.filled(member._learned.pooled)
+            known = {name: future[name] for name in member._future_names}
+            forecasts.append(member._point(member._forecast(part, own, horizon, known)))
+        return self._combine(forecasts, tail.variates)
+
+    def _forecast_rows(
+        self,
+        panel: Panel,
+        owners: np.ndarray,
+        rows: np.ndarray,
+        horizon: int,
+        levels: Sequence[float] = (),
+    ) -> tuple[np.ndarray, dict[float, np.ndarray]]:
+        assert isinstance(panel, MemberPanels), "the panel was read by the ensemble"
+        # The parts end where the panel does; how much of the fitted series precedes them differs.
+        behind = panel.offsets[owners + 1] - rows
+        forecasts = [
+            member._forecast_rows(part, owners, part.offsets[owners + 1] - behind, horizon)[0]
+            for member, part in zip(self.models_.values(), panel.parts, strict=True)
+        ]
+        return self._point(self._combine(forecasts, panel.variates)), {}
+
+    def _combine(self, forecasts: list[np.ndarray], variates: pd.Index) -> np.ndarray:
+        """Combine forecasts of shape (any, H, C)."""
+        if self.weights_ is None:
+            return np.median(np.stack(forecasts), axis=0)
+        known = self.weights_.to_numpy()
+        place = self.weights_.columns.get_indexer(variates)
+        # A variate that was not fitted has the weights that the others have on average.
+        weights = np.where(place >= 0, known[:, place], known.mean(axis=1, keepdims=True))
+        combined = np.zeros_like(forecasts[0])
+        for weight, forecast in zip(weights, forecasts, strict=True):
+            combined += weight * forecast
+        return combined
+
+    def _forecast_batch(self, inputs: Inputs) -> Tensor:
+        raise NotImplementedError("the members forecast")
+
+    # ------------------------------------------------------------ persistence
+
+    def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        # What describes a model on disk knows the classes of all forecasters.
+        from tsar.persistence import describe
+
+        record, tensors = super()._learned_state()
+        record["members"] = {}
+        for place, (name, member) in enumerate(self.models_.items()):
+            record["members"][name], own = describe(member)
+            # Copies: what members have in common would be refused as one tensor of many names.
+            tensors |= {f"member{place}.{key}": tensor.clone() for key, tensor in own.items()}
+        if self.weights_ is not None:
+            tensors["weights"] = torch.from_numpy(self.weights_.to_numpy().copy())
+        return record, tensors
+
+    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        from tsar.persistence import rebuild
+
+        super()._restore_learned_state(record, tensors)
+        self.models_ = {}
+        for place, (name, described) in enumerate(record["members"].items()):
+            prefix = f"member{place}."
+            own = {
+                key.removeprefix(prefix): tensor
+                for key, tensor in tensors.items()
+                if key.startswith(prefix)
+            }
+            self.models_[name] = rebuild(described, own)
+        self.weights_ = None
+        if "weights" in tensors:
+            self.weights_ = pd.DataFrame(
+                tensors["weights"].numpy(), index=list(self.models_), columns=self._end.variates
+            )
+
+
+def _as_read_by(member: Forecaster, panel: Panel) -> Panel:
+    """Return a panel with the covariates of one member alone, not yet coded."""
+    roles = member._roles
+
+    def columns(role: str) -> dict[Any, np.ndarray]:
+        held = getattr(panel, role)
+        return {name: held[name] for name in roles.get(f"{role}_covariates", [])}
+
+    kind = roles.get("calendar")
+    calendar = None if kind is None else CALENDARS[kind].read(panel.axis.times(panel.stamps()))
+    return replace(
+        panel,
+        past=columns("past"),
+        future=columns("future"),
+        static=columns("static"),
+        calendar=calendar,
+        calendar_kind=kind,
+    )
+
+
+def _coded_for(member: Forecaster, panel: Panel) -> Panel:
+    """Return a panel as a fitted member forecasts from it."""
+    part = _as_read_by(member._as_fitted, panel)
+    if isinstance(member, Ensemble):
+        return member._as_read_by_members(part)
+    coding = member._learned.coding
+    return part.coded(coding) if coding else part
+
+
+def _without_end(panel: Panel, rows: np.ndarray) -> Panel:
+    """Return a panel without the last rows of each series, of which something is left."""
+    lengths = panel.lengths - rows
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    keep = np.concatenate([*_ranges(panel.offsets[:-1], lengths)])
+    stamps = panel.stamps()
+    return replace(
+        panel,
+        values=panel.values[keep],
+        offsets=offsets,
+        last=stamps[panel.offsets[:-1] + lengths - 1],
+        moved=None,
+        past={name: column[keep] for name, column in panel.past.items()},
+        future={name: column[keep] for name, column in panel.future.items()},
+    )
+
+
+def _ranges(begins: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
+    for begin, length in zip(begins, lengths, strict=True):
+        yield np.arange(begin, begin + length)
