@@ -33,7 +33,11 @@ ALLOWED = {
     "predictive": ESTIMATOR,
     "sampling": BASE | {"data", "predictive", "rolling"},
     "probabilistic": ESTIMATOR | {"sampling"},
-    "base": ESTIMATOR | {"rolling", "learned", "windowed", "predictive", "probabilistic"},
+    "conformal": set(),
+    "calibration": BASE | {"data", "conformal"},
+    "intervals": BASE | {"calibration", "predictive"},
+    "base": ESTIMATOR
+    | {"rolling", "learned", "windowed", "calibration", "intervals", "probabilistic"},
     "persistence": FAMILY | {"forecasting"},
     "forecasting": FAMILY,
     "language": FAMILY,

@@ -20,6 +20,7 @@ from pandas.tseries.offsets import BaseOffset
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from tsar.calibration import Calibration
 from tsar.data.covariates import CovariateCoding, covariate_tensors
 from tsar.data.forecasts import short_histories
 from tsar.data.future import make_future_frame, read_future
@@ -28,9 +29,9 @@ from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.intervals import Intervals
 from tsar.learned import Learned
 from tsar.params import Interval, check_horizon, check_parameters, check_range, frame_first
-from tsar.predictive import PointForecasts, Predictive
 from tsar.probabilistic import read_asked, write_forecast
 from tsar.rolling import roll_windows
 from tsar.windowed import forecast_rows, forecast_windows, score
@@ -39,7 +40,7 @@ __all__ = ["Forecaster"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Forecaster(BaseEstimator, ABC):
+class Forecaster(Intervals, BaseEstimator, ABC):
     """A forecaster with the interface of scikit-learn.
 
     ``fit`` reads a frame, ``predict`` continues it: the forecast has the form of the
@@ -150,7 +151,7 @@ class Forecaster(BaseEstimator, ABC):
 
     def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
         """Keep what was learned, the end of the fitted series, and what they were like."""
-        self._learned, self._end = learned, end
+        self._learned, self._end, self._calibration = learned, end, None
         self._fitted_parameters = self.get_params(deep=False)
         self.freq_ = end.frequency.name
         self.n_series_, self.n_variates_ = end.n_series, end.n_variates
@@ -266,7 +267,8 @@ class Forecaster(BaseEstimator, ABC):
             How many steps; None takes the fitted ``horizon``. A shorter one gives the
             first rows of the full forecast. For a longer one the forecast is rolled
             forward: the point forecast is appended to the context as if it had been
-            observed, so intervals do not widen beyond the fitted horizon.
+            observed, so quantiles do not widen beyond the fitted horizon; calibrated
+            intervals and samples do.
         df : DataFrame or Series, optional
             Series to forecast without fitting again, new ones included; None continues
             the fitted ones. A frame in the first place is read as ``df``, which is how
@@ -281,7 +283,9 @@ class Forecaster(BaseEstimator, ABC):
             distribution such as ``loss="gaussian"``.
         level : float or sequence of float, optional
             Intervals to return beside the point forecast, by the percentage of values they
-            are to cover: 80 gives the columns ``<variate>_lo80`` and ``<variate>_hi80``.
+            are to cover: 80 gives the columns ``<variate>_lo80`` and ``<variate>_hi80``. They
+            are those of :meth:`calibrate`; without it, those of the fitted quantiles or the
+            distribution.
         samples : int, optional
             Return so many samples instead, in a frame with the number of each in a column
             ``sample``; needs a distribution. They are drawn from ``random_state``: the same
@@ -316,6 +320,8 @@ class Forecaster(BaseEstimator, ABC):
             given = panel.variates
             panel = in_order(panel, self._end.variates)
             scaling = self._scaling_of(panel)
+        asked = asked.of_series(self, panel, horizon)
+        if df is not None:
             panel = self._learned.kept(panel)
         known = self._known(panel, self._future_names, future, horizon)
         written = write_forecast(self, asked, panel, given, scaling, horizon, known)
@@ -393,16 +399,6 @@ class Forecaster(BaseEstimator, ABC):
     def _check_horizon(self, horizon: Any) -> int:
         return self.horizon_ if horizon is None else check_horizon(self._name, horizon)
 
-    @property
-    def _predictive(self) -> Predictive:
-        """What the numbers of a forecast are."""
-        return PointForecasts()
-
-    @property
-    def _seed(self) -> int:
-        """The seed of samples."""
-        return 0
-
     def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
         """Read a frame to forecast, against what was fitted."""
         panel = self._as_fitted._read(
@@ -467,22 +463,6 @@ class Forecaster(BaseEstimator, ABC):
             step=self.horizon_,
             horizon=horizon,
         )
-
-    def _point(self, forecast: np.ndarray) -> np.ndarray:
-        """Return the point forecast (..., C) within a forecast in original units."""
-        return self._in_range(self._predictive.point(forecast))
-
-    def _quantile(self, forecast: np.ndarray, share: float) -> np.ndarray:
-        """Return a quantile (..., C) of a forecast in original units."""
-        return self._in_range(self._predictive.quantile(forecast, share))
-
-    def _in_range(self, values: np.ndarray) -> np.ndarray:
-        """Keep values inside of ``output_range``."""
-        limits = self._fitted_parameters["output_range"]
-        if limits is None:
-            return values
-        low, high = (None if limit is None else float(limit) for limit in limits)
-        return np.clip(values, low, high)
 
     # ------------------------------------------------------ windows and score
 
@@ -577,11 +557,17 @@ class Forecaster(BaseEstimator, ABC):
         self._check_fitted()
         record, arrays = self._end.to_state()
         learned, more = self._learned.to_state()
+        if self._calibration is not None:
+            calibrated, scores = self._calibration.to_state()
+            more |= scores
         tensors = {
             f"data.{name}": torch.from_numpy(np.ascontiguousarray(array))
             for name, array in (arrays | more).items()
         }
-        return {"data": record, "fitted": {"horizon": self.horizon_, **learned}}, tensors
+        state = {"data": record, "fitted": {"horizon": self.horizon_, **learned}}
+        if self._calibration is not None:
+            state["calibration"] = calibrated
+        return state, tensors
 
     def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """Undo :meth:`_learned_state`."""
@@ -593,6 +579,8 @@ class Forecaster(BaseEstimator, ABC):
         fitted = record["fitted"]
         end = Panel.from_state(record["data"], arrays)
         self._remember(Learned.from_state(fitted, arrays), end, fitted["horizon"])
+        if "calibration" in record:
+            self._calibration = Calibration.from_state(record["calibration"], arrays)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "horizon_")

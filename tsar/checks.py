@@ -412,6 +412,25 @@ def check_variates(estimator: Forecaster) -> None:
 # --------------------------------------------------------------- good manners
 
 
+def check_intervals(estimator: Forecaster) -> None:
+    """Calibrated intervals nest around the point forecast, in the same form, and are saved."""
+    wide = _wide(190)
+    fitted = clone(estimator).fit(wide[:150])
+    _raises(ParameterError, "level must be percentages", lambda: fitted.predict(level=100))
+    fitted.calibrate(wide)
+    point, forecast = fitted.predict(), fitted.predict(level=[80, 50])
+    pd.testing.assert_frame_equal(forecast[point.columns], point, check_exact=True)
+    for name in point:
+        ends = ["lo80", "lo50", None, "hi50", "hi80"]
+        columns = forecast[[name if end is None else f"{name}_{end}" for end in ends]]
+        assert (np.diff(columns, axis=1) >= 0).all(), "intervals do not nest"
+    assert list(forecast.index) == list(point.index), "other stamps than the point forecast"
+    with tempfile.TemporaryDirectory() as folder:
+        fitted.save(Path(folder) / "model")
+        twin = load(Path(folder) / "model").predict(level=[80, 50])
+    pd.testing.assert_frame_equal(twin, forecast, check_exact=True)
+
+
 def check_save_load(estimator: Forecaster) -> None:
     """A saved model forecasts the same and holds nothing that can execute."""
     fitted = clone(estimator).fit(_long())
@@ -557,6 +576,7 @@ GENERAL_CHECKS: tuple[Check, ...] = (
     check_no_look_ahead,
     check_batches,
     check_variates,
+    check_intervals,
     check_save_load,
     check_silence,
     check_bad_input,

@@ -1,6 +1,6 @@
 """What every forecaster learns from a panel besides its own weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,9 @@ class Learned:
     whole : bool
         Whether a forecast reads all that there is of a series; ``context_rows`` is then
         what it needs at least.
+    held_out : int64 array of shape (S,)
+        How many rows at the end of each fitted series nothing was learned from; none by
+        default.
     """
 
     scaling: Scaling
@@ -37,6 +40,12 @@ class Learned:
     context_rows: int
     coding: CovariateCoding = CovariateCoding()
     whole: bool = False
+    held_out: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.held_out):
+            none = np.zeros(len(self.scaling.mean), dtype=np.int64)
+            object.__setattr__(self, "held_out", none)
 
     def kept(self, panel: Panel) -> Panel:
         """Return the rows that forecasts after the end of a panel read, copied."""
@@ -74,7 +83,7 @@ class Learned:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold, and arrays by name."""
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, np.ndarray] = {"held_out": self.held_out}
         for name in ("scaling", "pooled"):
             scaling = getattr(self, name)
             arrays |= {f"{name}.mean": scaling.mean, f"{name}.scale": scaling.scale}
@@ -90,6 +99,7 @@ class Learned:
             record["context_rows"],
             CovariateCoding.from_state(record.get("covariates", {})),
             record.get("whole", False),
+            arrays.get("held_out", np.zeros(0, dtype=np.int64)),
         )
 
 

@@ -62,6 +62,11 @@ class Predictive(ABC):
             These forecasts have no such quantiles.
         """
 
+    @property
+    def widest_pair(self) -> tuple[float, float] | None:
+        """The quantiles furthest to both sides of the median that intervals are made of."""
+        return None
+
     def sample(self, forecast: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Draw a value for each step (..., C) of forecasts (..., C, K) in original units."""
         raise NotImplementedError
@@ -118,6 +123,11 @@ class QuantileForecasts(Predictive):
     def check_quantiles(self, owner: str, quantiles: Any) -> list[float]:
         return check_levels(owner, quantiles, self.levels)
 
+    @property
+    def widest_pair(self) -> tuple[float, float] | None:
+        low, high = self.levels[0], self.levels[-1]
+        return (low, high) if low < 0.5 < high else None
+
     def interval_quantiles(self, owner: str, level: float) -> tuple[float, float]:
         found = [
             next((fitted for fitted in self.levels if abs(fitted - wanted) < 1e-9), None)
@@ -162,6 +172,10 @@ class DistributionForecasts(Predictive):
 
     def check_quantiles(self, owner: str, quantiles: Any) -> list[float]:
         return check_fractions(owner, quantiles)
+
+    @property
+    def widest_pair(self) -> tuple[float, float] | None:
+        return _tails(80)
 
     def interval_quantiles(self, owner: str, level: float) -> tuple[float, float]:
         return _tails(level)

@@ -3,7 +3,7 @@
 Dimension letters: S series, H horizon, C variates.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,10 +33,24 @@ class Asked:
         Quantiles of the forecast in (0, 1), by the end of the name of their column.
     samples : int or None
         How many samples to return in place of the forecast.
+    levels : tuple of float
+        Intervals, in percent, that the calibration gives.
+    units : float array of shape (S, C) or None
+        For these, the size of the errors of each series.
     """
 
     quantiles: dict[str, float]
     samples: int | None
+    levels: tuple[float, ...] = ()
+    units: np.ndarray | None = None
+
+    def of_series(self, model: "Forecaster", panel: Panel, horizon: int) -> "Asked":
+        """Return the same with the size of the errors of each series, if that is needed."""
+        if not self.levels:
+            return self
+        assert model._calibration is not None, "only a calibration gives such levels"
+        model._calibration.check_reach(model._name, horizon, panel.variates)
+        return replace(self, units=model._calibration.units(panel))
 
 
 def read_asked(model: "Forecaster", quantiles: Any, level: Any, samples: Any) -> Asked:
@@ -55,17 +69,23 @@ def read_asked(model: "Forecaster", quantiles: Any, level: Any, samples: Any) ->
     """
     predictive, name = model._predictive, model._name
     keys = {quantile_key(share): share for share in predictive.check_quantiles(name, quantiles)}
-    for percentage in check_percentages(name, level):
-        bounds = predictive.interval_quantiles(name, percentage)
-        keys |= dict(zip(interval_keys(percentage), bounds, strict=True))
+    levels: tuple[float, ...] = ()
+    percentages = check_percentages(name, level)
+    if model._calibration is not None:
+        levels = tuple(percentages)
+        model._calibration.check(name, percentages)
+    else:
+        for percentage in percentages:
+            bounds = predictive.interval_quantiles(name, percentage)
+            keys |= dict(zip(interval_keys(percentage), bounds, strict=True))
     if samples is None:
-        return Asked(keys, None)
+        return Asked(keys, None, levels)
     if not predictive.can_sample:
         raise ParameterError(
             f"{name}: predict(samples=...) needs a model fitted with a distribution; set loss to "
             f"one of {', '.join(map(repr, DISTRIBUTIONS))} before fit"
         )
-    if keys:
+    if keys or levels:
         raise ParameterError(
             f"{name}: samples come in a frame of their own; call predict once with samples= and "
             f"once with quantiles= or level="
@@ -108,7 +128,31 @@ def write_forecast(
         samples = model._in_range(drawn[..., order])
         with model._named_errors():
             return sample_frame(panel, variates, samples, model.horizon_)
-    forecast = model._forecast(panel, scaling, horizon, future)[:, :, order]
+    forecast = model._forecast(panel, scaling, horizon, future)
     beside = {key: model._quantile(forecast, share) for key, share in asked.quantiles.items()}
+    beside |= _calibrated(model, asked, panel, forecast)
+    beside = {key: values[:, :, order] for key, values in beside.items()}
+    point = model._point(forecast)[:, :, order]
     with model._named_errors():
-        return forecast_frame(panel, variates, model._point(forecast), beside, model.horizon_)
+        return forecast_frame(panel, variates, point, beside, model.horizon_)
+
+
+def _calibrated(
+    model: "Forecaster", asked: Asked, panel: Panel, forecast: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the ends (S, H, C) of the calibrated intervals, by the end of their column."""
+    calibration = model._calibration
+    if calibration is None or asked.units is None:
+        return {}
+    point = model._point(forecast)
+    low, high = point, point
+    if calibration.quantiles is not None:
+        low, high = (model._predictive.quantile(forecast, share) for share in calibration.quantiles)
+    found: dict[str, np.ndarray] = {}
+    for level in asked.levels:
+        margins = calibration.margins(level, panel, asked.units, point.shape[1])
+        # An interval that has shrunk to nothing is the point forecast.
+        bounds = np.minimum(low - margins, point), np.maximum(high + margins, point)
+        ends = (model._in_range(bound) for bound in bounds)
+        found |= dict(zip(interval_keys(level), ends, strict=True))
+    return found

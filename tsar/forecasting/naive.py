@@ -27,6 +27,10 @@ class _Baseline(Forecaster):
     def _standardises(self) -> bool:
         return False
 
+    @property
+    def _is_trained(self) -> bool:
+        return False
+
     def _season(self, panel: Panel) -> int:
         """Return how many of the last values are repeated."""
         raise NotImplementedError

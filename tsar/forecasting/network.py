@@ -370,7 +370,7 @@ class NetworkForecaster(Forecaster):
         self.best_epoch_, self.n_epochs_ = result.best_epoch, result.n_epochs
         self.device_, self.seed_ = str(device), seed
         self.interrupted_ = result.interrupted
-        return Learned(remembered, pooled, spec.context_length, coding)
+        return Learned(remembered, pooled, spec.context_length, coding, held_out=held_out)
 
     def _training_scaling(self, panel: Panel, stop: np.ndarray) -> tuple[Scaling, Scaling, Scaling]:
         """Measure the rows ``offsets[s]:stop[s]``: to train with, to remember, and pooled."""
