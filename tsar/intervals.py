@@ -88,7 +88,7 @@ class Intervals:
         >>> sea = tsar.load_dataset("elnino")
         >>> model = tsar.SeasonalNaive(horizon=12).fit(sea).calibrate(sea)
         >>> model.predict(level=80).columns.tolist()
-        ['temperature', 'temperature_lo80', 'temperature_hi80']
+        ['sea_temperature', 'sea_temperature_lo80', 'sea_temperature_hi80']
         """
         model: Any = self
         model._check_fitted()
