@@ -42,7 +42,7 @@ SECTIONS = {
     "tsar.forecasting.network": "What all trained forecasters share",
     "tsar.forecasting.patch_pretraining": "What forecasters that can be pre-trained share",
     "tsar.data.datasets": "Data sets",
-    "tsar.evaluation": "Metrics, published protocols and recipes",
+    "tsar.evaluation": "Evaluation: backtests, metrics, comparisons, recipes",
     "tsar.tuning": "The search for parameters",
     "tsar.checks": "Checks for estimators",
     "tsar": "Models on disk and panels",

@@ -1,6 +1,7 @@
 """Metrics, backtests, published protocols and the recipes that reproduce published numbers."""
 
 from tsar.evaluation.backtesting import backtest
+from tsar.evaluation.comparison import Leaderboard, compare
 from tsar.evaluation.measuring import measure
 from tsar.evaluation.metrics import mae, mape, mase, mse, owa, rmse, rmsse, smape
 from tsar.evaluation.probabilistic import (
@@ -25,7 +26,9 @@ from tsar.evaluation.significance import (
 )
 
 __all__ = [
+    "Leaderboard",
     "backtest",
+    "compare",
     "coverage",
     "critical_difference",
     "crps",

@@ -4,6 +4,7 @@ Dimension letters: S series, W windows, H horizon, C variates.
 """
 
 import numbers
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from tsar.exceptions import DataError, DataWarning, ParameterError, warn
 from tsar.params import check_fractions, check_horizon, check_parameters, check_percentages
 from tsar.probabilistic import read_asked
 
-__all__ = ["backtest", "named_models"]
+__all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
 
 # What every backtest begins with; the columns of the models follow.
 KEYS = ("id", "variate", "cutoff", "time", "step", "y")
@@ -103,16 +104,13 @@ def backtest(
     (240, 6)
     """
     models = named_models("backtest", model)
-    check_fractions("backtest", quantiles)
-    check_percentages("backtest", level)
-    every = _refit_every(refit)
-    for name, value in (("windows", windows), ("step", 1 if step is None else step)):
-        _check_count(name, value)
+    jobs = {
+        name: BacktestJob(one, df, horizon, windows, step, refit, (quantiles, level))
+        for name, one in models.items()
+    }
     tested: pd.DataFrame | None = None
-    for name, one in models.items():
-        columns = _Backtest(one, df, horizon, windows, step, every, (quantiles, level)).run(
-            name, verbose
-        )
+    for name, job in jobs.items():
+        columns = job.run(name, verbose)
         if tested is None:
             tested = columns
         elif not tested.iloc[:, : len(KEYS) - 1].equals(columns.iloc[:, : len(KEYS) - 1]):
@@ -144,9 +142,9 @@ def named_models(owner: str, model: Any) -> dict[str, Any]:
         named = [(str(name), one) for name, one in model.items()]
     else:
         several = model if isinstance(model, list | tuple) else [model]
-        named = [(type(_forecaster_in(owner, one)).__name__, one) for one in several]
+        named = [(type(forecaster_in(owner, one)).__name__, one) for one in several]
     for _, one in named:
-        _forecaster_in(owner, one)
+        forecaster_in(owner, one)
     names = [name for name, _ in named]
     twice = next((name for name in names if names.count(name) > 1), None)
     if not names or twice is not None:
@@ -161,8 +159,14 @@ def named_models(owner: str, model: Any) -> dict[str, Any]:
     return dict(named)
 
 
-def _forecaster_in(owner: str, model: Any) -> Forecaster:
-    """Return the forecaster itself, or the one that a search over parameters found or varies."""
+def forecaster_in(owner: str, model: Any) -> Forecaster:
+    """Return the forecaster itself, or the one that a search over parameters found or varies.
+
+    Raises
+    ------
+    ParameterError
+        There is none.
+    """
     inner = model
     while not isinstance(inner, Forecaster):
         if isinstance(inner, type) or not (hasattr(inner, "fit") and hasattr(inner, "get_params")):
@@ -239,8 +243,26 @@ class _Origins:
         return cls(owners, rows, numbered)
 
 
-class _Backtest:
-    """One model on one frame."""
+class BacktestJob:
+    """The backtest of one model; what can be checked before work starts is checked.
+
+    Parameters
+    ----------
+    model, df, horizon, windows, step, refit
+        As :func:`backtest` takes them.
+    asked : pair
+        Quantiles and levels.
+    optional : bool
+        Whether a model that cannot give them forecasts without.
+
+    Attributes
+    ----------
+    horizon, step : int
+    panel : Panel
+        The frame, as the model reads it.
+    fit_seconds, forecast_seconds : float
+        What :meth:`run` took.
+    """
 
     def __init__(
         self,
@@ -249,12 +271,18 @@ class _Backtest:
         horizon: int | None,
         windows: int,
         step: int | None,
-        every: int | None,
+        refit: bool | int,
         asked: tuple[Any, Any],
+        optional: bool = False,
     ) -> None:
-        self.model, self.df, self.asked = model, df, asked
-        self.forecaster = _forecaster_in("backtest", model)
-        self.every = every
+        check_fractions("backtest", asked[0])
+        check_percentages("backtest", asked[1])
+        for name, value in (("windows", windows), ("step", 1 if step is None else step)):
+            _check_count(name, value)
+        self.model, self.df, self.asked, self.optional = model, df, asked, optional
+        self.fit_seconds = self.forecast_seconds = 0.0
+        self.forecaster = forecaster_in("backtest", model)
+        self.every = every = _refit_every(refit)
         self.fitted = every is None and self.forecaster.__sklearn_is_fitted__()
         if self.fitted:
             self.panel = self.forecaster._read_new(df, allow_new_variates=False)
@@ -262,12 +290,13 @@ class _Backtest:
             known = self.panel.after(self.forecaster._end).lengths > self.panel.lengths
         else:
             check_parameters(self.forecaster)
+            self.forecaster._check_consistency()
             self.panel = self.forecaster._read(df, freq=self.forecaster.freq)
             self.horizon = check_horizon("backtest", horizon or self.forecaster.horizon)
             known = np.zeros(self.panel.n_series, dtype=bool)
-        step = self.horizon if step is None else int(step)
+        self.step = self.horizon if step is None else int(step)
         self.stamps = self.panel.stamps()
-        self.origins = _Origins.of(self.panel, known, self.horizon, int(windows), step)
+        self.origins = _Origins.of(self.panel, known, self.horizon, int(windows), self.step)
 
     def run(self, name: str, verbose: int) -> pd.DataFrame:
         """Forecast all windows and write them in one frame."""
@@ -276,10 +305,16 @@ class _Backtest:
         if self.fitted:
             self._warn_of_seen_rows(name)
         for chosen, fitted in self._fits(name, verbose):
-            for key, values in self._forecast(fitted, chosen).items():
+            begun = time.perf_counter()
+            found = self._forecast(fitted, chosen)
+            self.forecast_seconds += time.perf_counter() - begun
+            for key, values in found.items():
                 label = f"{name}_{key}" if key else name
                 columns.setdefault(label, np.empty(shape))[chosen] = values
-        return self._frame(columns)
+        frame, (window, variate) = self.keys(), self._order()
+        for label, values in columns.items():
+            frame[label] = values[window, :, variate].reshape(-1)
+        return frame
 
     def _fits(self, name: str, verbose: int) -> Iterator[tuple[np.ndarray, Forecaster]]:
         """Yield windows, and a fitted forecaster for them."""
@@ -292,6 +327,7 @@ class _Backtest:
         for begin in tqdm(begins, desc=name, unit="fit", disable=verbose < 1):
             fitted = clone(self.model)
             training = self._before(begin)
+            begun = time.perf_counter()
             try:
                 fitted.fit(training)
             except DataError as error:
@@ -299,8 +335,9 @@ class _Backtest:
                     f"backtest: {len(training)} rows lie before the first cutoff: {error}",
                     error.faults,
                 ) from None
+            self.fit_seconds += time.perf_counter() - begun
             inside = (windows >= begin) & (windows < begin + every)
-            yield np.flatnonzero(inside), _forecaster_in("backtest", fitted)
+            yield np.flatnonzero(inside), forecaster_in("backtest", fitted)
 
     def _before(self, begin: int) -> Any:
         """Return the rows of the frame before the window ``begin`` of their series.
@@ -332,7 +369,12 @@ class _Backtest:
 
     def _forecast(self, fitted: Forecaster, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Forecast some windows: (W, H, C) by the end of the name of the column."""
-        asked = read_asked(fitted, *self.asked, samples=None).quantiles
+        try:
+            asked = read_asked(fitted, *self.asked, samples=None).quantiles
+        except ParameterError:
+            if not self.optional:
+                raise
+            asked = {}
         panel = fitted._read_new(self.df, allow_new_variates=False)
         ordered = in_order(panel, fitted._end.variates)
         joined = ordered.after(fitted._end)
@@ -361,13 +403,18 @@ class _Backtest:
                 DataWarning,
             )
 
-    def _frame(self, columns: dict[str, np.ndarray]) -> pd.DataFrame:
-        """Write columns of shape (W, H, C), a row for each series, variate, window and step."""
-        panel, origins, n_variates = self.panel, self.origins, self.panel.n_variates
-        blocks = np.arange(len(origins.rows) * n_variates)
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return window and variate of each block of rows: series, variates, windows."""
+        n_variates = self.panel.n_variates
+        blocks = np.arange(len(self.origins.rows) * n_variates)
         window, variate = blocks // n_variates, blocks % n_variates
-        order = np.lexsort((origins.numbers[window], variate, origins.owners[window]))
-        window, variate = window[order], variate[order]
+        order = np.lexsort((self.origins.numbers[window], variate, self.origins.owners[window]))
+        return window[order], variate[order]
+
+    def keys(self) -> pd.DataFrame:
+        """Return the frame without forecasts."""
+        panel, origins = self.panel, self.origins
+        window, variate = self._order()
         rows = origins.rows[window, None] + np.arange(self.horizon)
         ids = pd.Index([0]) if panel.ids[0] is None else panel.ids
         content: dict[str, Any] = {
@@ -378,8 +425,6 @@ class _Backtest:
             "step": np.tile(np.arange(1, self.horizon + 1), len(rows)),
             "y": panel.values[rows, variate[:, None]].reshape(-1).astype(np.float64),
         }
-        if n_variates == 1:
+        if panel.n_variates == 1:
             del content["variate"]
-        for label, values in columns.items():
-            content[label] = values[window, :, variate].reshape(-1)
         return pd.DataFrame(content)

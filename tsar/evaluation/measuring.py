@@ -19,7 +19,15 @@ from tsar.evaluation.probabilistic import pinball, winkler
 from tsar.exceptions import DataError, ParameterError
 from tsar.params import check_choice
 
-__all__ = ["METRICS", "Forecasts", "measure", "row_losses"]
+__all__ = [
+    "METRICS",
+    "Forecasts",
+    "Table",
+    "measure",
+    "measure_model",
+    "row_losses",
+    "series_scales",
+]
 
 Floats = NDArray[np.float64]
 GROUPS = {"series": ["id", "variate"], "step": ["step"], "window": ["cutoff"]}
@@ -57,6 +65,13 @@ class Forecasts:
             elif name not in KEYS:
                 models[name] = {"q": {}, "lo": {}, "hi": {}}
         return {name: cls._read(frame, name, beside) for name, beside in models.items()}
+
+    def gives(self, metric: str) -> bool:
+        """Return whether there is what a metric needs."""
+        needs = METRICS[metric].needs
+        if needs == "quantiles":
+            return len(self.levels) > 0
+        return needs == "point" or len(self.intervals) > 0
 
     @classmethod
     def _read(
@@ -238,23 +253,57 @@ def measure(
         # A column of weights is no model.
         models.pop(weights, None)
     counted = _weights(backtest, weights)
-    scales: dict[int, Floats] = {}
-    for power in {METRICS[name].scale for name in asked} - {0}:
-        scales[power] = _scales(backtest, history, season_length, power)
-    table = _Table(backtest, keep, counted)
+    scales = {
+        power: series_scales(backtest, history, season_length, power)
+        for power in {METRICS[name].scale for name in asked}
+    }
+    table = Table(backtest, keep, counted)
     parts = []
-    for label, model in models.items():
-        content: dict[str, Any] = {"model": label, **table.keys}
-        for name in asked:
-            if name == "owa":
-                against = _named(models, benchmark)
-                content[name] = _owa(table, model, against, scales[1])
-                continue
-            for key, losses in row_losses(name, table.truth, label, model).items():
-                metric = METRICS[name]
-                content[key] = table.mean(losses, metric.root, scales.get(metric.scale))
+    for label in models:
+        values = measure_model(label, models, asked, table, scales, benchmark)
+        content: dict[str, Any] = {"model": label, **table.keys, **values}
         parts.append(pd.DataFrame(content, index=range(table.n_groups)))
     return pd.concat(parts, ignore_index=True)
+
+
+def measure_model(
+    label: str,
+    models: "dict[str, Forecasts]",
+    metrics: Sequence[str],
+    table: "Table",
+    scales: dict[int, Floats | None],
+    benchmark: str,
+) -> dict[str, Floats]:
+    """Measure one model of a backtest in all groups of a table.
+
+    Parameters
+    ----------
+    label : str
+        Its name.
+    models : dict of str to Forecasts
+        All models, for the metrics that compare two.
+    metrics : sequence of str
+    table : Table
+    scales : dict of int to float array of shape (rows,) or None
+        What :func:`series_scales` returns, by power.
+    benchmark : str
+        The model that is compared with.
+
+    Returns
+    -------
+    dict of str to float array of shape (groups,)
+        By column, see :func:`measure`.
+    """
+    content: dict[str, Floats] = {}
+    for name in metrics:
+        metric = METRICS[name]
+        if name == "owa":
+            against = _named(models, benchmark)
+            content[name] = _owa(table, models[label], against, scales[metric.scale])
+            continue
+        for key, losses in row_losses(name, table.truth, label, models[label]).items():
+            content[key] = table.mean(losses, metric.root, scales[metric.scale])
+    return content
 
 
 def row_losses(name: str, truth: Floats, label: str, model: Forecasts) -> dict[str, Floats]:
@@ -280,8 +329,7 @@ def row_losses(name: str, truth: Floats, label: str, model: Forecasts) -> dict[s
         The model has no quantiles, and the metric needs some.
     """
     metric = METRICS[name]
-    held = {"quantiles": len(model.levels), "intervals": len(model.intervals)}
-    if held.get(metric.needs) == 0:
+    if not model.gives(name):
         repair = "level=80" if metric.needs == "intervals" else "quantiles=[0.1, 0.5, 0.9]"
         raise DataError(
             f"measure: {name!r} needs {metric.needs} of {label}, the backtest has none; ask for "
@@ -293,19 +341,30 @@ def row_losses(name: str, truth: Floats, label: str, model: Forecasts) -> dict[s
     return {f"{name}_{level:g}": values for level, values in losses.items()}
 
 
-class _Table:
-    """The rows of a backtest in groups."""
+class Table:
+    """The rows of a backtest in groups.
 
-    def __init__(self, frame: pd.DataFrame, keep: list[str], weights: Floats) -> None:
+    Parameters
+    ----------
+    frame : DataFrame
+        The backtest.
+    keep : sequence of str
+        Columns that tell the groups apart; without any there is one group.
+    weights : float array of shape (rows,) or None
+    """
+
+    def __init__(
+        self, frame: pd.DataFrame, keep: Sequence[str] = (), weights: Floats | None = None
+    ) -> None:
         self.truth = frame["y"].to_numpy(np.float64)
         self.known = ~np.isnan(self.truth)
-        self.weights = weights
+        self.weights = np.ones(len(frame)) if weights is None else weights
         series = [name for name in GROUPS["series"] if name in frame.columns]
         self.series = _numbered(frame, series)
         self.keys: dict[str, Any] = {}
         self.codes, self.n_groups = np.zeros(len(frame), dtype=np.int64), 1
         if keep:
-            self.codes = _numbered(frame, keep)
+            self.codes = _numbered(frame, list(keep))
             firsts = np.unique(self.codes, return_index=True)[1]
             self.keys = {name: frame[name].iloc[firsts].array for name in keep}
             self.n_groups = len(firsts)
@@ -344,7 +403,7 @@ def _means(
         return summed / total, total
 
 
-def _owa(table: _Table, model: Forecasts, benchmark: Forecasts, scale: Floats) -> Floats:
+def _owa(table: Table, model: Forecasts, benchmark: Forecasts, scale: Floats | None) -> Floats:
     ours, theirs = (
         (
             table.mean(_symmetric(table.truth, one)),
@@ -401,11 +460,29 @@ def _weights(frame: pd.DataFrame, weights: str | ArrayLike | None) -> Floats:
     return counted
 
 
-def _scales(frame: pd.DataFrame, history: Any, season_length: int | None, power: int) -> Floats:
+def series_scales(
+    frame: pd.DataFrame, history: Any, season_length: int | None, power: int
+) -> Floats | None:
     """Return the mean seasonal change before the first cutoff of its series, for every row.
 
-    NaN where a series has none.
+    Parameters
+    ----------
+    frame : DataFrame
+        A backtest.
+    history : DataFrame, Series or Panel
+        Its data.
+    season_length : int or None
+        Steps in a season; None follows from the frequency.
+    power : int
+        Of the changes that are averaged; 0 stands for no scale.
+
+    Returns
+    -------
+    float64 array of shape (rows,) or None
+        NaN where a series has none.
     """
+    if not power:
+        return None
     if history is None:
         raise DataError(
             "measure: metrics in units of a series need its history; pass history=df, the data of "

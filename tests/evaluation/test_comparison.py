@@ -1,0 +1,312 @@
+"""Leaderboards: what they are made of, and that they survive failures and kills."""
+
+import json
+import re
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+import tsar
+from tsar.evaluation import (
+    backtest,
+    compare,
+    critical_difference,
+    diebold_mariano,
+    giacomini_white,
+    measure,
+    model_confidence_set,
+)
+from tsar.evaluation.backtesting import BacktestJob
+from tsar.evaluation.runs import PeakMemory
+from tsar.exceptions import DataError, DataWarning, ParameterError, PersistenceError
+
+SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 2, "random_state": 0, "device": "cpu"}
+ASKED = {"windows": 8, "step": 4}
+
+
+@pytest.fixture
+def models():
+    return {
+        "last": tsar.Naive(horizon=6),
+        "net": tsar.NLinear(**SMALL),
+        "SeasonalNaive": tsar.SeasonalNaive(horizon=6),
+    }
+
+
+@pytest.fixture
+def long(wide):
+    stacked = wide.reset_index(names="ds").melt("ds", var_name="unique_id", value_name="y")
+    stacked.loc[::29, "y"] = np.nan
+    return stacked
+
+
+def test_a_leaderboard_is_made_of_its_parts(models, long):
+    board = compare(models, long, **ASKED)
+    tested = backtest(models, long, **ASKED)
+    pd.testing.assert_frame_equal(board.backtest, tested, check_exact=True)
+    measured = measure(tested, ["mase", "mae", "rmse"], history=long).set_index("model")
+    found = board.frame.set_index("model")
+    pd.testing.assert_frame_equal(found[measured.columns], measured.loc[found.index])
+    assert found["mase"].is_monotonic_increasing
+    base = measured.loc["SeasonalNaive", "mase"]
+    np.testing.assert_allclose(found["skill"], 1 - found["mase"] / base)
+    assert (found["mase_low"] < found["mase"]).all() and (found["mase"] < found["mase_high"]).all()
+    assert (found.loc["SeasonalNaive", ["skill", "skill_low", "skill_high"]] == 0).all()
+    losses, overlap = board.losses, 2
+    pair = losses["net"], losses["SeasonalNaive"]
+    assert found.loc["net", "p_value"] == diebold_mariano(*pair, overlap=overlap).p_value
+    assert np.isnan(found.loc["SeasonalNaive", "p_value"])
+    assert board.giacomini_white().loc["net", "SeasonalNaive"] == (
+        giacomini_white(*pair, overlap=overlap).p_value
+    )
+    set_p_values = model_confidence_set(losses, block_length=2, n_resamples=1000)
+    pd.testing.assert_series_equal(
+        found["set_p_value"], set_p_values[found.index], check_names=False
+    )
+    assert board.confidence_set() == found.index[found["set_p_value"] > 0.1].tolist()
+    ranks = critical_difference(board.series_losses).ranks
+    pd.testing.assert_series_equal(board.critical_difference().ranks, ranks)
+
+
+@pytest.mark.parametrize("metric", ["mae", "rmse", "mase"])
+def test_losses_by_window_and_by_series_are_those_of_measure(models, long, metric):
+    board = compare(models, long, metrics=metric, horizon=6, windows=8, step=6)
+    root = metric == "rmse"
+    options = {"history": long} if metric == "mase" else {}
+    by_series = measure(board.backtest, "mse" if root else metric, by="series", **options)
+    table = by_series.pivot(index="id", columns="model", values="mse" if root else metric)
+    pd.testing.assert_frame_equal(
+        board.series_losses, table.loc[board.series_losses.index, list(models)], check_names=False
+    )
+    if metric == "mae":
+        by_window = measure(board.backtest, "mae", by="window")
+        table = by_window.pivot(index="cutoff", columns="model", values="mae")
+        np.testing.assert_allclose(board.losses, table[list(models)])
+
+
+def test_bootstrap_intervals_of_independent_series():
+    """One window of many series: the interval is that of a mean."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(2, 400)).cumsum(axis=0)
+    frame = pd.DataFrame(values, index=pd.date_range("2024-01-01", periods=2, freq="h"))
+    long = frame.melt(var_name="unique_id", value_name="y", ignore_index=False)
+    long = long.reset_index(names="ds")
+    board = compare(
+        [tsar.Naive(horizon=1, freq="h"), tsar.SeasonalNaive(horizon=1, freq="h", season_length=1)],
+        long,
+        metrics="mse",
+        windows=1,
+        n_resamples=4000,
+    )
+    row = board.frame.iloc[0]
+    squared = np.diff(values, axis=0)[0] ** 2
+    error = squared.std() / np.sqrt(400)
+    assert row["mse"] == pytest.approx(squared.mean())
+    assert row["mse_low"] == pytest.approx(row["mse"] - 1.96 * error, rel=0.05)
+    assert row["mse_high"] == pytest.approx(row["mse"] + 1.96 * error, rel=0.05)
+    # One time is too few for tests in time.
+    assert np.isnan(row["p_value"]) and "set_p_value" not in board.frame
+    assert board.confidence_set() == []
+
+
+def test_bootstrap_intervals_of_one_series():
+    """Windows that do not overlap: the interval is nearly that of a mean."""
+    rng = np.random.default_rng(4)
+    series = pd.Series(
+        rng.normal(size=700).cumsum(), index=pd.date_range("2024-01-01", periods=700, freq="h")
+    )
+    board = compare(
+        tsar.Naive(horizon=1),
+        series,
+        metrics="mae",
+        windows=600,
+        baseline="Naive",
+        n_resamples=2000,
+    )
+    row, losses = board.frame.iloc[0], board.losses["Naive"]
+    error = losses.std() / np.sqrt(600)
+    assert row["mae_high"] - row["mae_low"] == pytest.approx(2 * 1.96 * error, rel=0.15)
+
+
+def test_the_baseline_is_added_and_reads_the_frame_as_the_models(wide):
+    data = wide.assign(plan=np.arange(len(wide)))
+    model = tsar.NLinear(**SMALL, future_covariates="plan")
+    board = compare(model, data, windows=3)
+    assert set(board.frame["model"]) == {"NLinear", "SeasonalNaive"}
+    alone = backtest(tsar.SeasonalNaive(horizon=6), wide, windows=3)
+    np.testing.assert_array_equal(board.backtest["SeasonalNaive"], alone["SeasonalNaive"])
+    assert board.losses.shape == (3, 2) and board.series_losses.shape == (3, 2)
+
+
+def test_quantiles_and_models_without(models, wide):
+    models["net"].set_params(loss="gaussian")
+    board = compare(
+        models,
+        wide,
+        metrics=["crps", "coverage", "mae"],
+        quantiles=[0.1, 0.5, 0.9],
+        level=80,
+        **ASKED,
+    )
+    found = board.frame.set_index("model")
+    tested = backtest({"net": models["net"]}, wide, quantiles=[0.1, 0.5, 0.9], level=80, **ASKED)
+    expected = measure(tested, ["crps", "coverage", "mae"]).iloc[0, 1:]
+    np.testing.assert_allclose(
+        found.loc["net", expected.index].astype(float), expected.astype(float)
+    )
+    assert found.loc[["last", "SeasonalNaive"], "crps"].isna().all()
+    assert found["mae"].notna().all() and (found["status"] == "ok").all()
+
+
+def test_a_model_that_fails_is_told_and_left_out(models, wide):
+    models["far"] = tsar.NLinear(**{**SMALL, "context_length": 500})
+    with pytest.warns(DataWarning, match="compare: far failed .* need 506 rows"):
+        board = compare(models, wide, **ASKED)
+    assert board.frame["model"].iloc[-1] == "far"
+    assert board.frame["status"].iloc[-1].startswith("DataError: backtest")
+    assert "far" not in board.losses and "far" in str(board)
+    assert board.plot().get_yticklabels()[-1].get_text() != "far"
+    with pytest.warns(DataWarning), pytest.raises(DataError, match="need 506 rows"):
+        compare({"far": models["far"]}, wide, baseline="far", **ASKED)
+
+
+def test_wrong_arguments_are_found_before_any_fit(models, wide, monkeypatch):
+    monkeypatch.setattr(BacktestJob, "run", lambda *_, **__: pytest.fail("work has begun"))
+    wrong = [
+        ({"metrics": "mea"}, "did you mean"),
+        ({"metrics": "coverage"}, "the first metric must be one of"),
+        ({"metrics": "crps"}, "needs quantiles="),
+        ({"metrics": []}, "the first metric"),
+        ({"windows": 0}, "windows must be"),
+        ({"baseline": "Naive"}, "baseline must be 'SeasonalNaive' or the name of a model"),
+        ({"level": 200}, "level must be percentages"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(ParameterError, match=message):
+            compare(models, wide, **arguments)
+    with pytest.raises(DataError, match="at most windows=35 fit"):
+        compare(models, wide, windows=36)
+    with pytest.raises(ParameterError, match="learning_rate must be"):
+        compare([tsar.Naive(), tsar.NLinear(learning_rate=-1.0)], wide, windows=1)
+    with pytest.raises(ParameterError, match="one horizon, got 6 of last and 7 of other"):
+        compare({**models, "other": tsar.Naive(horizon=7)}, wide)
+
+
+# ------------------------------------------------------------------- resuming
+
+
+def _without_costs(board):
+    return board.frame.drop(columns=["fit_seconds", "forecast_seconds", "peak_memory_mb"])
+
+
+def test_an_interrupted_comparison_goes_on(models, wide, tmp_path, monkeypatch):
+    whole = compare(models, wide, **ASKED)
+    ran, run = [], BacktestJob.run
+
+    def interrupted(self, name, verbose):
+        ran.append(name)
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        return run(self, name, verbose)
+
+    monkeypatch.setattr(BacktestJob, "run", interrupted)
+    folder = tmp_path / "new" / "runs"
+    with pytest.raises(KeyboardInterrupt):
+        compare(models, wide, folder=folder, **ASKED)
+    resumed = compare(models, wide, folder=folder, **ASKED)
+    assert ran == ["last", "net", "SeasonalNaive", "SeasonalNaive"]
+    pd.testing.assert_frame_equal(_without_costs(resumed), _without_costs(whole))
+    again = compare(models, wide, folder=folder, **ASKED)
+    assert len(ran) == 4
+    pd.testing.assert_frame_equal(again.frame, resumed.frame)
+    # Another model joins, other metrics are free.
+    more = {**models, "a/b": tsar.Naive(horizon=6)}
+    assert len(compare(more, wide, folder=folder, metrics="smape", **ASKED).frame) == 4
+    assert ran[4:] == ["a/b"] and not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a["wide"].iloc.__setitem__((5, 0), 9.0), "other data"),
+        (lambda a: a.update(wide=a["wide"].rename(columns={"load": "lead"})), "other data"),
+        (lambda a: a.update(windows=7), "windows=8, not 7"),
+        (lambda a: a.update(step=3), "step=4, not 3"),
+        (lambda a: a.update(level=80), "level='None', not '80'"),
+        (lambda a: a["models"]["net"].set_params(max_epochs=1), "holds 'net' with other param"),
+        (lambda a: a["models"].update(net=tsar.Naive(horizon=6)), "holds 'net' with other param"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused(models, wide, tmp_path, change, message):
+    arguments = {"models": models, "wide": wide.copy(), **ASKED}
+    compare(models, wide, folder=tmp_path, **ASKED)
+    change(arguments)
+    held = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(PersistenceError, match=re.escape(message)):
+        compare(arguments.pop("models"), arguments.pop("wide"), folder=tmp_path, **arguments)
+    assert held == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_model_fitted_otherwise_is_another_one(wide, tmp_path):
+    early, late = (tsar.NLinear(**SMALL).fit(wide[:rows]) for rows in (120, 140))
+    compare(early, wide, windows=3, folder=tmp_path)
+    compare(early, wide, windows=3, folder=tmp_path)
+    with pytest.raises(PersistenceError, match="another fit"):
+        compare(late, wide, windows=3, folder=tmp_path)
+
+
+def test_folders_that_cannot_be_used(models, wide, tmp_path):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.txt").write_text("years of work")
+    with pytest.raises(PersistenceError, match="holds something else"):
+        compare(models, wide, folder=full, **ASKED)
+    with pytest.raises(PersistenceError, match="cannot be written"):
+        compare(models, wide, folder=full / "thesis.txt", **ASKED)
+    runs = tmp_path / "runs"
+    compare(models, wide, folder=runs, **ASKED)
+    (runs / "net.npz").write_bytes(b"PK broken")
+    with pytest.raises(PersistenceError, match="results of 'net' .* delete net.json"):
+        compare(models, wide, folder=runs, **ASKED)
+    (runs / "net.json").write_text("{")
+    with pytest.raises(PersistenceError, match="cannot be read"):
+        compare(models, wide, folder=runs, **ASKED)
+    (runs / "compare.json").write_text(json.dumps([1]))
+    with pytest.raises(PersistenceError, match="no record of a comparison"):
+        compare(models, wide, folder=runs, **ASKED)
+
+
+# ------------------------------------------------------------- text and figure
+
+
+def test_text_and_figure(models, wide):
+    matplotlib.use("Agg")
+    board = compare(models, wide, **ASKED)
+    text = str(board)
+    assert "8 windows of 3 series, ranked by mase" in text and "90 % confidence set" in text
+    assert "status" not in text and text.splitlines()[1].split()[0] == board.frame["model"].iloc[0]
+    axes = matplotlib.figure.Figure().add_subplot()
+    assert board.plot(axes) is axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == board.frame["model"].tolist() and axes.get_xlabel() == "mase"
+    points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(points, board.frame["mase"])
+
+
+def test_nothing_is_printed_unless_asked_for(models, wide, capsys):
+    compare(models, wide, **ASKED)
+    printed = capsys.readouterr()
+    assert not printed.out and not printed.err
+    compare(models, wide, verbose=1, **ASKED)
+    printed = capsys.readouterr()
+    assert not printed.out and "3/3" in printed.err
+
+
+def test_costs_are_measured(models, wide):
+    found = compare(models, wide, **ASKED).frame.set_index("model")
+    assert (found["fit_seconds"] > 0).all() and (found["forecast_seconds"] > 0).all()
+    with PeakMemory() as memory:
+        held = np.ones(20 * 2**20 // 8)
+    assert held.sum() and (np.isnan(memory.megabytes) or 19 < memory.megabytes < 60)

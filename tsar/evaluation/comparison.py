@@ -1,0 +1,562 @@
+"""Comparing models: one backtest for all, and how far their differences can be trusted.
+
+Dimension letters: T windows, S series, M models, R resamples.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from tsar.evaluation.backtesting import BacktestJob, named_models
+from tsar.evaluation.measuring import (
+    METRICS,
+    Forecasts,
+    Table,
+    measure_model,
+    row_losses,
+    series_scales,
+)
+from tsar.evaluation.runs import PeakMemory, Run, RunFolder, fingerprint_of
+from tsar.evaluation.significance import (
+    CriticalDifference,
+    Outcome,
+    critical_difference,
+    diebold_mariano,
+    giacomini_white,
+    model_confidence_set,
+    stationary_bootstrap,
+)
+from tsar.exceptions import DataError, DataWarning, ParameterError, TsarError, warn
+from tsar.forecasting.naive import SeasonalNaive
+from tsar.params import check_choice
+
+__all__ = ["Leaderboard", "compare"]
+
+Floats = NDArray[np.float64]
+# Metrics that are means over rows, or roots of such, by which models can be ranked.
+RANKING = [
+    name
+    for name, metric in METRICS.items()
+    if metric.needs != "intervals" and name not in ("owa", "rmsse")
+]
+# What training and forecasting run into; the other models go on without the one that fails.
+FAILURES = (TsarError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
+CONFIDENCE = 0.95
+# What a run took, at the end of a leaderboard.
+TAIL = ["fit_seconds", "forecast_seconds", "peak_memory_mb", "status"]
+# Products of resamples and series held at a time.
+HELD_VALUES = 10_000_000
+
+
+def compare(
+    models: Any,
+    df: Any,
+    *,
+    metrics: str | Sequence[str] = ("mase", "mae", "rmse"),
+    horizon: int | None = None,
+    windows: int = 10,
+    step: int | None = None,
+    refit: bool | int = False,
+    quantiles: Sequence[float] | None = None,
+    level: float | Sequence[float] | None = None,
+    season_length: int | None = None,
+    baseline: str = "SeasonalNaive",
+    n_resamples: int = 1000,
+    random_state: int | None = 0,
+    folder: str | os.PathLike[str] | None = None,
+    verbose: int = 0,
+) -> "Leaderboard":
+    """Backtest several models on the same windows, and rank them.
+
+    A model that fails is left out of the ranking, with the reason in its ``status``; the
+    others go on.
+
+    Parameters
+    ----------
+    models : list or dict of forecasters
+        As :func:`tsar.evaluation.backtest` takes them. ``SeasonalNaive`` is added where it is
+        the baseline and not among them.
+    df : DataFrame or Series
+        The data, in any form.
+    metrics : str or sequence of str
+        As :func:`tsar.evaluation.measure` takes them. The first one ranks the models.
+    horizon : int or None
+        Steps to forecast; None takes that of the models.
+    windows, step, refit
+        As in :func:`tsar.evaluation.backtest`.
+    quantiles, level
+        The same; models that cannot give them are measured by their point forecasts.
+    season_length : int or None
+        For metrics in units of the seasonal changes; None follows from the frequency.
+    baseline : str
+        The model that skill is measured against.
+    n_resamples : int
+        Draws for the intervals and the model confidence set.
+    random_state : int or None
+        Seed of these draws.
+    folder : path or None
+        Keeps the forecasts of each model as soon as it is finished, so that an interrupted
+        comparison goes on where it was. A folder of other data, settings or parameters is
+        refused.
+    verbose : int
+        1 shows a progress bar of the models.
+
+    Returns
+    -------
+    Leaderboard
+
+    Raises
+    ------
+    ParameterError, DataError
+        An argument or the frame is not usable; found before any model is fitted.
+    PersistenceError
+        The folder belongs to something else, or cannot be written.
+
+    Warns
+    -----
+    DataWarning
+        A model failed.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> from tsar.evaluation import compare
+    >>> sea = tsar.load_dataset("elnino")
+    >>> board = compare([tsar.Naive(horizon=12), tsar.SeasonalNaive(horizon=12)], sea, windows=20)
+    >>> board.frame[["model", "mase", "skill"]].round(3)
+               model   mase  skill
+    0  SeasonalNaive  0.938   0.00
+    1          Naive  1.809  -0.93
+    """
+    named = named_models("compare", models)
+    asked = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in asked:
+        check_choice("compare", "metrics", name, METRICS)
+    check_choice("compare", "the first metric", asked[0] if asked else None, RANKING)
+    if METRICS[asked[0]].needs == "quantiles" and quantiles is None:
+        raise ParameterError(
+            f"compare: ranking by {asked[0]!r} needs quantiles=, such as [0.1, 0.5, 0.9], got None"
+        )
+    options: dict[str, Any] = {"windows": windows, "step": step, "refit": refit}
+    jobs: dict[str, BacktestJob] = {}
+    for name, model in named.items():
+        jobs[name] = BacktestJob(
+            model, df, horizon, **options, asked=(quantiles, level), optional=True
+        )
+    first = next(iter(jobs.values()))
+    differing = [name for name, job in jobs.items() if job.horizon != first.horizon]
+    if differing:
+        raise ParameterError(
+            f"compare: the models must forecast one horizon, got {first.horizon} of "
+            f"{next(iter(jobs))} and {jobs[differing[0]].horizon} of {differing[0]}; pass horizon="
+        )
+    if baseline not in jobs:
+        jobs[baseline] = _baseline(baseline, first, df, options)
+    settings = {
+        "horizon": first.horizon,
+        **{name: int(value) for name, value in options.items() if value is not None},
+        "quantiles": repr(quantiles),
+        "level": repr(level),
+    }
+    store = None if folder is None else RunFolder(folder, df, settings)
+    runs = _runs(jobs, store, verbose)
+    tested = _joined(jobs, runs)
+    return Leaderboard.of(
+        tested, runs, first, asked, season_length, baseline, int(n_resamples), random_state
+    )
+
+
+def _baseline(name: str, first: BacktestJob, df: Any, options: dict[str, Any]) -> BacktestJob:
+    """Return the job of the seasonal naive forecast, which reads the frame as the models do."""
+    if name != "SeasonalNaive":
+        raise ParameterError(
+            f"compare: baseline must be 'SeasonalNaive' or the name of a model, got {name!r}"
+        )
+    known = first.forecaster
+    model = SeasonalNaive(
+        horizon=first.horizon,
+        freq=known.freq,
+        gaps=known.gaps,
+        id_column=known.id_column,
+        time_column=known.time_column,
+        target=None if first.panel.form.squeeze else list(first.panel.variates),
+    )
+    return BacktestJob(model, df, first.horizon, **options, asked=(None, None))
+
+
+def _runs(jobs: dict[str, BacktestJob], store: RunFolder | None, verbose: int) -> dict[str, Run]:
+    """Run what is not kept already."""
+    prints = {name: fingerprint_of(job.model) for name, job in jobs.items()} if store else {}
+    # What is kept is read first: a folder that does not fit is known before work starts.
+    kept = {name: store.load(name, prints[name]) for name in jobs} if store else {}
+    runs: dict[str, Run] = {}
+    failed: dict[str, BaseException] = {}
+    for name, job in tqdm(jobs.items(), desc="compare", unit="model", disable=verbose < 1):
+        held = kept.get(name)
+        if held is not None:
+            runs[name] = held
+            continue
+        begun = time.perf_counter()
+        try:
+            with PeakMemory() as memory:
+                frame = job.run(name, verbose=0)
+        except FAILURES as error:
+            failed[name] = error
+            warn(f"compare: {name} failed and is not ranked: {error}", DataWarning)
+            spent = time.perf_counter() - begun
+            runs[name] = Run({}, spent, np.nan, np.nan, f"{type(error).__name__}: {error}")
+            continue
+        columns = {
+            label: frame[label].to_numpy()
+            for label in frame.columns
+            if label == name or str(label).startswith(f"{name}_")
+        }
+        runs[name] = Run(columns, job.fit_seconds, job.forecast_seconds, memory.megabytes)
+        if store is not None:
+            store.save(name, prints[name], runs[name])
+    if len(failed) == len(jobs):
+        raise next(iter(failed.values()))
+    return runs
+
+
+def _joined(jobs: dict[str, BacktestJob], runs: dict[str, Run]) -> pd.DataFrame:
+    """Return the backtest of all models in one frame."""
+    first = next(iter(jobs))
+    keys = jobs[first].keys()
+    for name, job in jobs.items():
+        columns = runs[name].columns
+        if columns and len(next(iter(columns.values()))) != len(keys):
+            raise DataError(
+                f"compare: the windows of {name} differ from those of {first}; the models must "
+                f"read the frame alike, and be fitted alike"
+            )
+        assert job.horizon == jobs[first].horizon, "checked before"
+    together = {label: values for run in runs.values() for label, values in run.columns.items()}
+    return pd.concat([keys, pd.DataFrame(together, index=keys.index)], axis=1)
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Models in the order of their losses, as :func:`compare` finds them.
+
+    Printed, it is a table of text.
+
+    Attributes
+    ----------
+    frame : DataFrame
+        A row for each model, the best first: ``model``; the metrics; ``<metric>_low`` and
+        ``<metric>_high``, the bootstrap interval (95 %) of the first metric; ``skill``, by
+        what share the loss is below that of the baseline, with its interval; ``p_value``
+        against the baseline (:func:`tsar.evaluation.diebold_mariano`); ``set_p_value``, above
+        0.1 for the models of the 90 % model confidence set; ``fit_seconds``,
+        ``forecast_seconds``, ``peak_memory_mb`` and ``status``.
+    backtest : DataFrame
+        The forecasts of all models.
+    losses : DataFrame of shape (T, M)
+        Mean loss of each window, in the order of time.
+    series_losses : DataFrame of shape (S, M)
+        Mean loss of each series.
+    metric : str
+        The first metric, by which all of these are.
+    baseline : str
+        The model that skill is measured against.
+    overlap : int
+        How many windows in a row share a step.
+    """
+
+    frame: pd.DataFrame
+    backtest: pd.DataFrame
+    losses: pd.DataFrame
+    series_losses: pd.DataFrame
+    metric: str
+    baseline: str
+    overlap: int
+
+    @classmethod
+    def of(
+        cls,
+        tested: pd.DataFrame,
+        runs: dict[str, Run],
+        job: BacktestJob,
+        metrics: list[str],
+        season_length: int | None,
+        baseline: str,
+        n_resamples: int,
+        random_state: int | None,
+    ) -> "Leaderboard":
+        """Rank the models of a backtest."""
+        metric, overlap = metrics[0], -(-job.horizon // job.step)
+        models, table = Forecasts.of(tested), Table(tested)
+        scales = {
+            power: series_scales(tested, job.panel, season_length, power)
+            for power in {METRICS[name].scale for name in metrics}
+        }
+        # What a model does not forecast, and what failed, is left empty.
+        rows: dict[str, dict[str, float]] = {name: {} for name in runs}
+        for name, model in models.items():
+            given = [one for one in metrics if model.gives(one)]
+            found = measure_model(name, models, given, table, scales, baseline)
+            rows[name] = {key: float(value[0]) for key, value in found.items()}
+        cells = _Cells.of(tested, metric, scales[METRICS[metric].scale], job.horizon)
+        windows, series = cells.by_window(), cells.by_series()
+        draws = cells.resampled(n_resamples, overlap, random_state)
+        for name in draws:
+            rows[name] |= _uncertain(metric, rows, draws, name, baseline)
+            if baseline in draws and name != baseline:
+                pair = windows[name], windows[baseline]
+                rows[name]["p_value"] = diebold_mariano(*pair, overlap=overlap).p_value
+        if len(windows) > 1 and windows.shape[1] > 1:
+            set_p_values = model_confidence_set(
+                windows,
+                block_length=max(overlap, len(windows) ** (1 / 3)),
+                n_resamples=n_resamples,
+                random_state=random_state,
+            )
+            for label, p_value in set_p_values.items():
+                rows[str(label)]["set_p_value"] = p_value
+        board = pd.DataFrame(list(rows.values()), index=list(rows))
+        for column in TAIL:
+            board[column] = [getattr(runs[name], column) for name in rows]
+        board = board[_columns(metric, list(board.columns))]
+        board = board.sort_values(metric, kind="stable").rename_axis("model").reset_index()
+        return cls(board, tested, windows, series, metric, baseline, overlap)
+
+    def diebold_mariano(self) -> pd.DataFrame:
+        """Return the p-value of :func:`tsar.evaluation.diebold_mariano` of each pair, (M, M)."""
+        return self._pairs(diebold_mariano)
+
+    def giacomini_white(self) -> pd.DataFrame:
+        """Return the p-value of :func:`tsar.evaluation.giacomini_white` of each pair, (M, M)."""
+        return self._pairs(giacomini_white)
+
+    def _pairs(self, test: Any) -> pd.DataFrame:
+        names = [name for name in self.frame["model"] if name in self.losses]
+        table = pd.DataFrame(np.nan, index=names, columns=names)
+        for one in names:
+            for two in names:
+                if one != two:
+                    found: Outcome = test(self.losses[one], self.losses[two], overlap=self.overlap)
+                    table.loc[one, two] = found.p_value
+        return table
+
+    def confidence_set(self, alpha: float = 0.1) -> list[str]:
+        """Return the models that hold the best one with a probability of ``1 - alpha``.
+
+        Parameters
+        ----------
+        alpha : float
+            In (0, 1).
+
+        Returns
+        -------
+        list of str
+            Best first; see :func:`tsar.evaluation.model_confidence_set`. Empty where there
+            are too few windows or models to tell.
+        """
+        if "set_p_value" not in self.frame:
+            return []
+        return self.frame.loc[self.frame["set_p_value"] > alpha, "model"].tolist()
+
+    def critical_difference(self, alpha: float = 0.05) -> CriticalDifference:
+        """Return the test of Friedman and Nemenyi over series; of one series, over windows.
+
+        Parameters
+        ----------
+        alpha : float
+            In (0, 1).
+
+        Returns
+        -------
+        CriticalDifference
+            See :func:`tsar.evaluation.critical_difference`. Windows that follow each other
+            are no independent rows, so that of one series it tells too many models apart.
+        """
+        rows = self.series_losses if len(self.series_losses) > 1 else self.losses
+        return critical_difference(rows, alpha=alpha)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the first metric of each model with its interval.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or None
+            Where to draw; None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+            Not shown and not saved.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        """
+        from tsar.evaluation.figures import leaderboard
+
+        return leaderboard(self, ax)
+
+    def __str__(self) -> str:
+        shown = self.frame.copy()
+        for column in shown.select_dtypes("number"):
+            shown[column] = shown[column].map(lambda value: f"{value:.4g}")
+        if (shown["status"] == "ok").all():
+            shown = shown.drop(columns="status")
+        n_windows, n_series = len(self.losses), len(self.series_losses)
+        lines = [
+            shown.to_string(index=False, na_rep="nan"),
+            "",
+            f"{n_windows} windows of {n_series} series, ranked by {self.metric}; skill and "
+            f"p_value against {self.baseline}",
+        ]
+        if self.confidence_set():
+            lines.append(f"90 % confidence set: {', '.join(self.confidence_set())}")
+        return "\n".join(lines)
+
+
+def _uncertain(
+    metric: str,
+    rows: dict[str, dict[str, float]],
+    draws: dict[str, Floats],
+    name: str,
+    baseline: str,
+) -> dict[str, float]:
+    """Return the skill of a model, and the bootstrap intervals."""
+    ends = np.array([1 - CONFIDENCE, 1 + CONFIDENCE]) * 50
+    low, high = np.percentile(draws[name], ends)
+    content = {f"{metric}_low": float(low), f"{metric}_high": float(high)}
+    if baseline in draws:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            skill = 1 - draws[name] / draws[baseline]
+            content["skill"] = float(1 - np.divide(rows[name][metric], rows[baseline][metric]))
+        low, high = np.percentile(skill, ends)
+        content |= {"skill_low": float(low), "skill_high": float(high)}
+    return content
+
+
+def _columns(ranking: str, found: list[str]) -> list[str]:
+    """Return the columns of a leaderboard in their order."""
+    skills = ["skill", "skill_low", "skill_high"]
+    tests = [f"{ranking}_low", f"{ranking}_high", *skills, "p_value", "set_p_value"]
+    measured = [name for name in found if name not in TAIL and name not in tests]
+    return [*measured, *(name for name in tests if name in found), *TAIL]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Losses summed by window and series.
+
+    Attributes
+    ----------
+    sums : dict of str to float array of shape (T, S)
+        By model; those left out that lack a forecast.
+    counts : float array of shape (T, S)
+        Observed rows.
+    series : Index of shape (S,)
+    root, scaled : bool
+        Whether the metric is the root of a mean, and whether series are averaged.
+    """
+
+    sums: dict[str, Floats]
+    counts: Floats
+    series: pd.Index
+    root: bool
+    scaled: bool
+
+    @classmethod
+    def of(cls, tested: pd.DataFrame, metric: str, scale: Floats | None, horizon: int) -> "_Cells":
+        """Sum the losses of a backtest, whose rows are in the order it writes them."""
+        keys = [name for name in ("id", "variate") if name in tested.columns]
+        blocks = tested[keys].iloc[::horizon]
+        owner = blocks.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
+        distinct = blocks.drop_duplicates()
+        series = pd.MultiIndex.from_frame(distinct) if len(keys) > 1 else pd.Index(distinct["id"])
+        counts = np.bincount(owner)
+        # The last windows of all series are the same one.
+        number = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
+        number += counts.max() - counts[owner]
+        shape = (int(counts.max()), len(counts))
+        cell = np.repeat(number * shape[1] + owner, horizon)
+        truth = tested["y"].to_numpy(np.float64)
+        used = ~np.isnan(truth)
+        if scale is not None:
+            used &= scale > 0
+
+        def total(values: Floats) -> Floats:
+            summed = np.bincount(cell[used], weights=values[used], minlength=shape[0] * shape[1])
+            return np.asarray(summed.reshape(shape), dtype=np.float64)
+
+        sums = {}
+        for name, model in Forecasts.of(tested).items():
+            if not model.gives(metric):
+                continue
+            (losses,) = row_losses(metric, truth, name, model).values()
+            if np.isnan(losses[used]).any():
+                # A missing forecast has no mean, and nothing can be said of it.
+                continue
+            sums[name] = total(losses if scale is None else losses / np.where(used, scale, 1.0))
+        root, scaled = METRICS[metric].root, scale is not None
+        return cls(sums, total(np.ones(len(truth))), series, root, scaled)
+
+    def by_window(self) -> pd.DataFrame:
+        """Return the mean loss of each window, those without truth left out, (T, M)."""
+        seen = self.counts.sum(axis=1)
+        means = {name: values.sum(axis=1)[seen > 0] for name, values in self.sums.items()}
+        return pd.DataFrame(means).div(seen[seen > 0], axis=0)
+
+    def by_series(self) -> pd.DataFrame:
+        """Return the mean loss of each series, those without truth left out, (S, M)."""
+        seen = self.counts.sum(axis=0)
+        means = {name: values.sum(axis=0)[seen > 0] for name, values in self.sums.items()}
+        index = self.series[seen > 0]
+        return pd.DataFrame(means, index=index).div(seen[seen > 0], axis=0)
+
+    def resampled(
+        self, n_resamples: int, overlap: int, random_state: int | None
+    ) -> dict[str, Floats]:
+        """Return the metric of windows and series that are drawn again and again, (R,) each.
+
+        Windows are drawn in stretches, which keep their order, and series one by one; all
+        models get the same draws (the pigeonhole bootstrap of Owen, "The pigeonhole
+        bootstrap", Annals of Applied Statistics 1(2), 2007). Of a single window or series
+        there is nothing to draw.
+        """
+        n_windows, n_series = self.counts.shape
+        if n_windows * n_series < 2 or not self.sums or not self.counts.any():
+            return {}
+        generator = np.random.default_rng(random_state)
+        size = max(HELD_VALUES // max(n_series, n_windows), 1)
+        parts: dict[str, list[Floats]] = {name: [] for name in self.sums}
+        for begin in range(0, n_resamples, size):
+            n_drawn = min(size, n_resamples - begin)
+            length = max(overlap, n_windows ** (1 / 3))
+            drawn = stationary_bootstrap(n_windows, length, n_drawn, generator)
+            windows = _counted(drawn, n_windows)
+            series = _counted(generator.integers(0, n_series, (n_drawn, n_series)), n_series)
+            seen = windows @ self.counts
+            for name, sums in self.sums.items():
+                parts[name].append(self._metric(windows @ sums, seen, series))
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def _metric(self, sums: Floats, seen: Floats, series: Floats) -> Floats:
+        """Return the metric of sums of losses by resample and series, (R, S)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.scaled:
+                each = np.where(seen > 0, sums / seen, 0.0)
+                return (each * series).sum(axis=1) / (series * (seen > 0)).sum(axis=1)
+            means = (sums * series).sum(axis=1) / (seen * series).sum(axis=1)
+        return np.sqrt(means) if self.root else means
+
+
+def _counted(drawn: np.ndarray, n_values: int) -> Floats:
+    """Return how often each value was drawn, by resample."""
+    flat = drawn + n_values * np.arange(len(drawn))[:, None]
+    counts = np.bincount(flat.ravel(), minlength=len(drawn) * n_values)
+    return np.asarray(counts.reshape(len(drawn), n_values), dtype=np.float64)
