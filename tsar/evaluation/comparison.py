@@ -132,8 +132,8 @@ def compare(
     >>> board = compare([tsar.Naive(horizon=12), tsar.SeasonalNaive(horizon=12)], sea, windows=20)
     >>> board.frame[["model", "mase", "skill"]].round(3)
                model   mase  skill
-    0  SeasonalNaive  0.938   0.00
-    1          Naive  1.809  -0.93
+    0  SeasonalNaive  0.938  0.000
+    1          Naive  1.809 -0.928
     """
     named = named_models("compare", models)
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
