@@ -21,8 +21,6 @@ GATES = {
     "patchtst_etth2_192": (0.01, True),
     "patchtst_etth2_336": (0.009, True),
     "patchtst_etth2_720": (0.011, True),
-    "patchtst_pretrained_etth1_24": (0.016, True),
-    "patchtst_pretrained_etth1_48": (0.017, True),
     "autoformer_exchange_96": ((0.039, 0.0646), True),
     "autoformer_illness_60": ((0.554, 0.225), True),
 }
@@ -55,6 +53,14 @@ def test_bands_are_the_promised_ones(name, bounds):
     band, one_sided = bounds
     mse, mae = band if isinstance(band, tuple) else (band, band)
     assert (cell.band, cell.one_sided) == ({"mse": mse, "mae": mae}, one_sided)
+
+
+def test_bands_of_the_pretrained_model_are_five_percent():
+    cells = load_recipe("patchtst_pretrained_etth1").cells
+    assert [(cell.published.horizon, cell.published.mse, cell.band["mse"]) for cell in cells] == [
+        (24, 0.322, 0.016),
+        (48, 0.354, 0.017),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -132,23 +138,26 @@ def test_fit_sees_the_validation_rows_and_nothing_after(published_data, monkeypa
 
 
 def test_pretraining_has_parameters_of_its_own_and_the_same_rows(published_data, monkeypatch):
-    recipe = load_recipe("patchtst_pretrained_etth1_48")
-    cls, seen = forecaster_class("PatchTST"), {}
+    """It is done once for all horizons, and every fit starts from it."""
+    recipe = load_recipe("patchtst_pretrained_etth1")
+    cls, seen = forecaster_class("PatchTST"), []
     for name in ("pretrain", "fit"):
 
         def spy(self, df, y=None, name=name):
-            seen[name] = (len(df), self.horizon, self.device, self.get_params())
+            seen.append((name, self, len(df), self.get_params()))
             return self
 
         monkeypatch.setattr(cls, name, spy)
     monkeypatch.setattr(
         "tsar.evaluation.recipes.evaluate", lambda *_, **__: {"mse": 1, "mae": 1, "n_windows": 2}
     )
-    assert recipe.pretrain
-    next(run_recipe(recipe, {"device": "cpu"}))
-    for name, params in (("pretrain", recipe.params | recipe.pretrain), ("fit", recipe.params)):
-        assert list(seen) == ["pretrain", "fit"] and seen[name][:3] == (11520, 48, "cpu")
-        assert params.items() <= seen[name][3].items()
+    assert recipe.pretrain and len(list(run_recipe(recipe, {"device": "cpu"}))) == 2
+    names, models, lengths, parameters = zip(*seen, strict=True)
+    assert names == ("pretrain", "fit", "fit") and set(lengths) == {11520}
+    assert models[0] is models[1] is models[2]
+    expected = [recipe.params | recipe.pretrain, recipe.params, recipe.params]
+    for own, given, horizon in zip(parameters, expected, (24, 24, 48), strict=True):
+        assert (given | {"horizon": horizon, "device": "cpu"}).items() <= own.items()
 
 
 @pytest.mark.slow

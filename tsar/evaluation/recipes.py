@@ -80,7 +80,7 @@ class Recipe:
         Run one after the other; those of one horizon share a fresh model.
     pretrain : dict or None
         Parameters that differ while the model is pre-trained on the rows it is then fitted
-        on; None fits without pre-training.
+        on, once for all horizons of a data set; None fits without pre-training.
     """
 
     name: str
@@ -261,10 +261,11 @@ def run_recipe(
     overrides = overrides or {}
     params = {**recipe.params, **overrides}
     pretrain = None if recipe.pretrain is None else {**recipe.pretrain, **overrides}
+    pretrained: dict[str, Any] = {}
     last: Cell | None = None
     for cell in recipe.cells:
         if last is None or not _alike(last, cell):
-            errors, seconds = _measure(recipe.model, params, cell, pretrain)
+            errors, seconds = _measure(recipe.model, params, cell, pretrain, pretrained)
         last = cell
         if cell.baseline:
             found, _ = _measure(cell.published.model, {}, cell)
@@ -286,9 +287,16 @@ def _alike(one: Cell, other: Cell) -> bool:
 
 
 def _measure(
-    name: str, params: dict[str, Any], cell: Cell, pretrain: dict[str, Any] | None = None
+    name: str,
+    params: dict[str, Any],
+    cell: Cell,
+    pretrain: dict[str, Any] | None = None,
+    pretrained: dict[str, Any] | None = None,
 ) -> tuple[dict[str, float], float]:
-    """Fit a model and measure it by the protocol of a cell; return the seconds as well."""
+    """Fit a model and measure it by the protocol of a cell; return the seconds as well.
+
+    ``pretrained`` holds the models of earlier cells by data set, and takes up that of this one.
+    """
     card, frame = load_card(cell.dataset), load_dataset(cell.dataset)
     split = card.borders
     assert split is not None, "a card with published results has a split"
@@ -298,9 +306,11 @@ def _measure(
         model.set_params(validation_size=split.val_end - split.train_end)
     model.set_params(**params)
     rows = frame.iloc[: split.val_end]
-    if pretrain is not None:
+    if pretrain is not None and pretrained is not None:
         for_fit = model.get_params()
-        model.set_params(**pretrain).pretrain(rows).set_params(**for_fit)
+        if cell.dataset not in pretrained:
+            pretrained[cell.dataset] = model.set_params(**pretrain).pretrain(rows)
+        model = pretrained[cell.dataset].set_params(**for_fit)
     model.fit(rows)
     errors = evaluate(
         model,
