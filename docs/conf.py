@@ -44,6 +44,7 @@ SECTIONS = {
     "tsar.data.datasets": "Data sets",
     "tsar.evaluation": "Evaluation: backtests, metrics, comparisons, recipes",
     "tsar.tuning": "The search for parameters",
+    "tsar.plot": "Figures",
     "tsar.checks": "Checks for estimators",
     "tsar": "Models on disk and panels",
     "tsar.exceptions": "Errors and warnings",
@@ -54,10 +55,12 @@ SECTIONS = {
 def write_api_page() -> None:
     """Write one list of names per section; autosummary makes a page of each name."""
     lines = ["API", "===", ""]
-    seen: set[str] = set()
+    seen: set[int] = set()
     for module, title in SECTIONS.items():
-        names = [name for name in importlib.import_module(module).__all__ if name not in seen]
-        seen.update(names)
+        found = importlib.import_module(module)
+        # By the object: a backtest and the figure of one have the same name.
+        names = [name for name in found.__all__ if id(getattr(found, name)) not in seen]
+        seen.update(id(getattr(found, name)) for name in names)
         lines += [title, "-" * len(title), "", ".. currentmodule:: tsar", ""]
         lines += [".. autosummary::", "   :toctree: .", "   :nosignatures:", ""]
         for name in sorted(names):

@@ -23,6 +23,7 @@ API = [
     "tsar.core.mixers",
     "tsar.data.datasets",
     "tsar.evaluation",
+    "tsar.plot",
     "tsar.tuning",
 ]
 

@@ -12,9 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsar import plot
+from tsar.axes import axes_or_new
 from tsar.base import Forecaster
 from tsar.data.datasets import load_card, load_dataset
+from tsar.evaluation.backtesting import backtest
 from tsar.evaluation.metrics import mae, mase, rmse
+from tsar.exceptions import MissingExtraError
 from tsar.forecasting import NLinear, PatchTST, SeasonalNaive
 from tsar.tables import check_writable, write_table
 
@@ -101,23 +105,16 @@ def _plot(
 ) -> None:
     """Draw the held-out years with the forecast of each, made at its beginning."""
     try:
-        from matplotlib.figure import Figure
-    except ImportError:
+        ax = axes_or_new("tsar demo", None, size=(10, 4))
+    except MissingExtraError:
         say("No plot: it needs matplotlib, pip install 'tsar[plot]'")
         return
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.add_subplot()
     (name,) = frame.columns
-    end = frame.iloc[-HELD_OUT - HORIZON :]
-    axes.plot(end.index, end[name], color="0.6", label="observed")
-    cutoffs = np.arange(len(frame) - HELD_OUT, len(frame), HORIZON)
-    years = model.forecast_windows(frame, cutoffs, HORIZON)[:, :, 0]
-    for cutoff, year in zip(cutoffs, years, strict=True):
-        label = "forecast, a year ahead" if cutoff == cutoffs[0] else None
-        axes.plot(frame.index[cutoff : cutoff + HORIZON], year, color="tab:blue", label=label)
-    axes.plot(forecast.index, forecast[name], color="tab:red", label="forecast of the future")
-    axes.set_title(f"{type(model).__name__} on {DATASET}")
-    axes.set_ylabel("degrees Celsius")
-    figure.legend(loc="outside lower center", ncols=3)
-    figure.savefig(path, dpi=120)
+    years = backtest(model, frame, windows=HELD_OUT // HORIZON)
+    before = frame.iloc[-HELD_OUT - HORIZON : -HELD_OUT]
+    plot.backtest(years, history=before[name], ax=ax)
+    plot.forecast(forecast, color="C3", ax=ax)
+    ax.set_title(f"{type(model).__name__} on {DATASET}: a year ahead, and the year to come")
+    ax.set_ylabel("degrees Celsius")
+    ax.figure.savefig(path, dpi=120)
     say(f"Wrote {path}")

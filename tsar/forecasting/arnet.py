@@ -9,12 +9,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from tsar.axes import axes_or_new
 from tsar.core.output import Output
 from tsar.data.calendar import CALENDAR_FEATURES
 from tsar.data.covariates import ColumnCoding
 from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs
-from tsar.exceptions import MissingExtraError, ParameterError
+from tsar.exceptions import ParameterError
 from tsar.forecasting.covariates import ColumnEmbedding, CovariateEncoder, CovariateSpec
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.params import Interval
@@ -469,14 +470,7 @@ class ARNet(NetworkForecaster):
             If matplotlib is not installed.
         """
         coefficients = self.coefficients_
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingExtraError(
-                "ARNet: plot_coefficients needs matplotlib: pip install 'tsar[plot]'"
-            ) from None
-        if ax is None:
-            ax = Figure(figsize=(8, 4), layout="constrained").add_subplot()
+        ax = axes_or_new("ARNet: plot_coefficients", ax)
         n_variates = coefficients.shape[1]
         ax.axhline(0.0, color="0.7", linewidth=0.8)
         for place, name in enumerate(coefficients.columns):

@@ -1,0 +1,283 @@
+"""What figures show: the data of their lines, their labels and their legends."""
+
+import sys
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from scipy import stats
+
+import tsar
+from tsar import plot
+from tsar.evaluation import backtest, measure
+from tsar.exceptions import DataError, MissingExtraError, ParameterError
+
+matplotlib.use("Agg")
+SMALL = {"context_length": 14, "max_epochs": 2, "random_state": 0, "device": "cpu"}
+
+
+def lines(ax):
+    """Return the lines of a figure by their labels."""
+    return {line.get_label(): line for line in ax.get_lines()}
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def bands(ax):
+    """Return each shaded band as (low, high), from the first one drawn."""
+    found = []
+    for band in ax.collections:
+        corners = band.get_paths()[0].vertices
+        by_place = pd.Series(corners[:, 1]).groupby(corners[:, 0])
+        found.append((by_place.min().to_numpy(), by_place.max().to_numpy()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def sold() -> pd.Series:
+    rng = np.random.default_rng(1)
+    values = 10 + 3 * np.sin(2 * np.pi * np.arange(90) / 7) + rng.normal(size=90)
+    return pd.Series(values, index=pd.date_range("2024-01-01", periods=90), name="sold")
+
+
+@pytest.fixture(scope="module")
+def network(sold):
+    levels = [0.05, 0.1, 0.9, 0.95]
+    return tsar.NLinear(horizon=6, loss="quantile", quantiles=levels, **SMALL).fit(sold)
+
+
+@pytest.fixture(scope="module")
+def tested(sold):
+    models = {
+        "net": tsar.NLinear(horizon=4, loss="quantile", quantiles=[0.1, 0.9], **SMALL),
+        "naive": tsar.Naive(horizon=4),
+    }
+    both = backtest(models["naive"], sold, windows=5)
+    frame = backtest(models["net"], sold, windows=5, level=80)
+    return frame.assign(naive=both["Naive"]).rename(
+        columns=lambda name: name.replace("NLinear", "net")
+    )
+
+
+def test_a_forecast_with_history_and_intervals(sold, network):
+    predicted = network.predict(level=[80, 90])
+    ax = plot.forecast(predicted, sold, rows=30)
+    drawn = lines(ax)
+    assert list(drawn) == ["observed", "forecast"]
+    np.testing.assert_array_equal(drawn["observed"].get_ydata(), sold[-30:])
+    np.testing.assert_array_equal(drawn["observed"].get_xdata(), sold.index[-30:])
+    np.testing.assert_array_equal(drawn["forecast"].get_ydata(), predicted["sold"])
+    np.testing.assert_array_equal(drawn["forecast"].get_xdata(), predicted.index)
+    # The wide interval lies behind the narrow one.
+    for (low, high), level in zip(bands(ax), (90, 80), strict=True):
+        np.testing.assert_allclose(low, predicted[f"sold_lo{level}"])
+        np.testing.assert_allclose(high, predicted[f"sold_hi{level}"])
+    assert legend(ax) == ["observed", "90 %", "80 %", "forecast"]
+    assert ax.get_ylabel() == "sold"
+
+
+def test_pairs_of_quantiles_are_intervals(sold, network):
+    predicted = network.predict(quantiles=[0.1, 0.9, 0.5])
+    (band,) = bands(plot.forecast(predicted))
+    np.testing.assert_allclose(band, predicted[["sold_q0.1", "sold_q0.9"]].to_numpy().T)
+
+
+def test_rolled_steps_are_dashed(sold, network):
+    for predicted in (network.predict(10), network.predict(10, level=80)):
+        drawn = lines(plot.forecast(predicted, sold))
+        values = predicted if isinstance(predicted, pd.Series) else predicted["sold"]
+        np.testing.assert_array_equal(drawn["forecast"].get_ydata(), values[:6])
+        # It begins where the other line ends.
+        np.testing.assert_array_equal(drawn["rolled forward"].get_ydata(), values[5:])
+        assert drawn["rolled forward"].get_linestyle() == "--"
+
+
+def test_one_of_several_series(sold):
+    long = pd.concat(
+        [
+            pd.DataFrame({"shop": name, "day": sold.index, "y": sold * factor, "tax": 1.0})
+            for name, factor in (("a", 1.0), ("b", -2.0))
+        ]
+    )
+    columns = {"id_column": "shop", "time_column": "day"}
+    predicted = tsar.SeasonalNaive(horizon=3, **columns).fit(long).predict(5)
+    drawn = lines(plot.forecast(predicted, long, id="b", **columns))
+    np.testing.assert_array_equal(drawn["observed"].get_ydata(), -2 * sold)
+    np.testing.assert_array_equal(drawn["forecast"].get_ydata(), -2 * sold[-7:-4])
+    assert len(drawn["rolled forward"].get_ydata()) == 3
+    with pytest.raises(ParameterError, match="plot.forecast: id must be one of 'a', 'b', got None"):
+        plot.forecast(predicted, long, **columns)
+    indexed = long.set_index(["shop", "day"])[["y"]]
+    again = lines(plot.forecast(tsar.Naive(horizon=2).fit(indexed).predict(), indexed, id="a"))
+    np.testing.assert_array_equal(again["observed"].get_ydata(), sold)
+
+
+def test_one_of_several_variates(sold):
+    wide = pd.DataFrame({"a": sold, "b": sold + 100})
+    predicted = tsar.Naive(horizon=3).fit(wide).predict()
+    ax = plot.forecast(predicted, wide, variate="b")
+    np.testing.assert_array_equal(lines(ax)["observed"].get_ydata(), wide["b"])
+    assert ax.get_ylabel() == "b"
+    with pytest.raises(ParameterError, match="variate must be one of 'a', 'b', got 'c'"):
+        plot.forecast(predicted, wide, variate="c")
+
+
+def test_a_local_clock_is_shown(sold):
+    local = sold.tz_localize("Asia/Tokyo")
+    ax = plot.forecast(tsar.Naive(horizon=2).fit(local).predict(), local)
+    assert str(ax.xaxis.get_major_locator().tz) == "Asia/Tokyo"
+    places = pd.DatetimeIndex(lines(ax)["forecast"].get_xdata()).tz_localize("UTC")
+    assert places.tolist() == [local.index[-1] + pd.Timedelta(days=day) for day in (1, 2)]
+
+
+@pytest.mark.parametrize("kind", ["period", "integer", "text"])
+def test_times_of_any_kind(sold, kind):
+    index = {
+        "period": sold.index.to_period("D"),
+        "integer": pd.RangeIndex(10, 100),
+        "text": sold.index.strftime("%Y-%m-%d"),
+    }[kind]
+    series = sold.set_axis(index)
+    drawn = lines(plot.forecast(tsar.Naive(horizon=4).fit(series).predict(), series))
+    places = drawn["forecast"].get_xdata()
+    expected = np.arange(100, 104) if kind == "integer" else pd.date_range("2024-03-31", periods=4)
+    np.testing.assert_array_equal(np.asarray(places), expected)
+
+
+def test_a_backtest_by_cutoff(tested, sold):
+    ax = plot.backtest(tested, model="net", history=sold)
+    observed, *windows = ax.get_lines()
+    np.testing.assert_array_equal(observed.get_ydata(), sold)
+    assert len(windows) == 5 and len(bands(ax)) == 5
+    for line, (_, rows) in zip(windows, tested.groupby("cutoff"), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), rows["net"])
+        np.testing.assert_array_equal(line.get_xdata(), rows["time"])
+    np.testing.assert_allclose(bands(ax)[4][1], tested["net_hi80"][-4:])
+    assert legend(ax) == ["observed", "80 %", "net"]
+    both = plot.backtest(tested)
+    assert legend(both) == ["observed", "net", "naive"] and not both.collections
+    assert len({line.get_color() for line in both.get_lines()}) == 3
+    with pytest.raises(ParameterError, match="model must be one of 'net', 'naive', got 'nett'"):
+        plot.backtest(tested, model="nett")
+
+
+def test_a_backtest_of_several_series(sold):
+    wide = pd.DataFrame({"a": sold, "b": sold + 100})
+    frame = backtest(tsar.Naive(horizon=3), wide, windows=2, step=2)
+    ax = plot.backtest(frame, variate="b")
+    # Rows that two windows forecast are drawn once.
+    np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), wide["b"][-5:])
+    with pytest.raises(ParameterError, match="plot.backtest: variate must be one of 'a', 'b'"):
+        plot.backtest(frame)
+    with pytest.raises(DataError, match="it has no column 'cutoff'"):
+        plot.backtest(wide)
+
+
+def test_errors_by_step(tested, sold):
+    ax = plot.error_by_step(tested, "rmse")
+    table = measure(tested, "rmse", by="step")
+    for name, line in lines(ax).items():
+        rows = table[table["model"] == name]
+        np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4])
+        np.testing.assert_array_equal(line.get_ydata(), rows["rmse"])
+    assert legend(ax) == ["net", "naive"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "rmse")
+    scaled = plot.error_by_step(tested, "mase", history=sold)
+    assert legend(scaled) == ["net", "naive"]
+    shares = plot.error_by_step(tested[tested.columns.drop("naive")], "coverage")
+    assert len(shares.get_lines()) == 1
+
+
+def test_reliability_of_quantiles():
+    rng = np.random.default_rng(3)
+    y = rng.normal(size=4000)
+    y[7] = np.nan
+    levels = [0.1, 0.25, 0.5, 0.9]
+    frame = pd.DataFrame({"id": 0, "cutoff": 0, "time": 0, "step": 1, "y": y, "sure": 0.0})
+    for level in levels:
+        # Half as wide as they should be.
+        frame[f"sure_q{level}"] = 0.5 * stats.norm.ppf(level)
+    frame["sure_lo90"], frame["sure_hi90"] = -0.5 * 1.6448536, 0.5 * 1.6448536
+    ax = plot.reliability(frame)
+    line = lines(ax)["sure"]
+    np.testing.assert_allclose(line.get_xdata(), [0.05, *levels, 0.95])
+    expected = stats.norm.cdf(0.5 * stats.norm.ppf(line.get_xdata()))
+    np.testing.assert_allclose(line.get_ydata(), expected, atol=0.025)
+    np.testing.assert_array_equal(lines(ax)["reliable"].get_ydata(), [0, 1])
+    with pytest.raises(DataError, match="plot.reliability: the backtest holds no quantiles"):
+        plot.reliability(frame[["id", "cutoff", "time", "step", "y", "sure"]])
+
+
+def test_residuals_in_four_ways(sold):
+    frame = backtest(tsar.Naive(horizon=2), sold, windows=40, step=1)
+    axes = plot.residuals(frame, step=2)
+    assert axes.shape == (2, 2)
+    left = (sold.shift(0) - sold.shift(2))[-40:].to_numpy()
+    over_time, histogram, correlation, quantiles = axes.ravel()
+    np.testing.assert_allclose(lines(over_time)["residual"].get_ydata(), left)
+    areas = [bar.get_height() * bar.get_width() for bar in histogram.patches]
+    assert sum(areas) == pytest.approx(1)
+    centred = left - left.mean()
+    expected = [np.sum(centred[lag:] * centred[:-lag]) / np.sum(centred**2) for lag in (1, 2, 5)]
+    found = lines(correlation)["autocorrelation"].get_ydata()[[0, 1, 4]]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    np.testing.assert_allclose(lines(quantiles)["residual"].get_ydata(), np.sort(left))
+    assert [ax.get_title() for ax in axes.ravel()][1] == "histogram"
+    with pytest.raises(DataError, match="step=3 of Naive has 0 residuals, 3 are needed"):
+        plot.residuals(frame, step=3)
+
+
+def test_a_learning_curve(network):
+    ax = plot.learning_curve(network)
+    drawn = lines(ax)
+    np.testing.assert_array_equal(drawn["training"].get_ydata(), network.history_["train_loss"])
+    np.testing.assert_array_equal(drawn["validation"].get_ydata(), network.history_["val_loss"])
+    assert drawn[f"kept: epoch {network.best_epoch_}"].get_xdata()[0] == network.best_epoch_
+    with pytest.raises(ParameterError, match="plot.learning_curve: model must be .* got Naive"):
+        plot.learning_curve(tsar.Naive())
+
+
+def drawers(tested, network):
+    return {
+        "forecast": lambda ax: plot.forecast(network.predict(), ax=ax),
+        "backtest": lambda ax: plot.backtest(tested, ax=ax),
+        "error_by_step": lambda ax: plot.error_by_step(tested, ax=ax),
+        "reliability": lambda ax: plot.reliability(tested, ax=ax),
+        "learning_curve": lambda ax: plot.learning_curve(network, ax=ax),
+    }
+
+
+def test_axes_that_are_given_are_drawn_on_and_returned(tested, network, monkeypatch):
+    from matplotlib import pyplot
+
+    monkeypatch.setattr(pyplot, "show", lambda *args: pytest.fail("a figure was shown"))
+    for name, draw in drawers(tested, network).items():
+        ax = Figure().add_subplot()
+        assert draw(ax) is ax, name
+        ax.figure.canvas.draw()
+        with pytest.raises(ParameterError, match=f"plot.{name}: ax must be matplotlib axes"):
+            draw("here")
+    four = Figure().subplots(2, 2)
+    naive = tested[tested.columns.drop(["net", "net_lo80", "net_hi80"])]
+    assert plot.residuals(naive, axes=list(four.ravel()))[1, 1] is four[1, 1]
+    with pytest.raises(ParameterError, match="plot.residuals: axes must be 4 axes, got 3"):
+        plot.residuals(naive, axes=four.ravel()[:3])
+    assert pyplot.get_fignums() == [], "a figure is kept open"
+
+
+def test_without_matplotlib(tested, network, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for name, draw in drawers(tested, network).items():
+        message = rf"plot.{name} needs matplotlib: pip install 'tsar\[plot\]'"
+        with pytest.raises(MissingExtraError, match=message):
+            draw(None)
+
+
+@pytest.mark.parametrize("rows", [0, -3, 2.5, True])
+def test_rows_of_the_history(sold, network, rows):
+    with pytest.raises(ParameterError, match="plot.forecast: rows must be an integer in"):
+        plot.forecast(network.predict(), sold, rows=rows)
