@@ -20,7 +20,7 @@ from tsar.training.distributions import DISTRIBUTIONS
 if TYPE_CHECKING:
     from tsar.base import Forecaster
 
-__all__ = ["Asked", "read_asked", "write_forecast"]
+__all__ = ["Asked", "calibrated_ends", "read_asked", "write_forecast"]
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,40 @@ def _calibrated(
     low, high = point, point
     if calibration.quantiles is not None:
         low, high = (model._predictive.quantile(forecast, share) for share in calibration.quantiles)
+    return calibrated_ends(model, asked, panel, point, (low, high))
+
+
+def calibrated_ends(
+    model: "Forecaster",
+    asked: Asked,
+    panel: Panel,
+    point: np.ndarray,
+    between: tuple[np.ndarray, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return the ends of calibrated intervals, by the end of the name of their column.
+
+    Parameters
+    ----------
+    model : Forecaster
+        Calibrated.
+    asked : Asked
+        With the units of the series, see :meth:`Asked.of_series`.
+    panel : Panel
+        The series that are forecast.
+    point : float array of shape (S, H, C)
+    between : pair of float arrays of shape (S, H, C)
+        The quantiles that are moved; the point forecast twice where there are none.
+
+    Returns
+    -------
+    dict of str to float array of shape (S, H, C)
+    """
+    calibration, units = model._calibration, asked.units
+    assert calibration is not None and units is not None, "asked of a calibrated model"
+    low, high = between
     found: dict[str, np.ndarray] = {}
     for level in asked.levels:
-        margins = calibration.margins(level, panel, asked.units, point.shape[1])
+        margins = calibration.margins(level, panel, units, point.shape[1])
         # An interval that has shrunk to nothing is the point forecast.
         bounds = np.minimum(low - margins, point), np.maximum(high + margins, point)
         ends = (model._in_range(bound) for bound in bounds)

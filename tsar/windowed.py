@@ -23,7 +23,7 @@ from tsar.exceptions import DataError, ParameterError
 if TYPE_CHECKING:
     from tsar.base import Forecaster
 
-__all__ = ["forecast_rows", "forecast_windows", "score"]
+__all__ = ["forecast_rows", "forecast_windows", "score", "window_histories"]
 
 # Values of history copied at a time, where every window is scaled by its own.
 COPIED_VALUES = 2_000_000
@@ -72,8 +72,7 @@ def forecast_rows(
         forecast = model._forecast_windows(tensors, owners[chosen], rows[chosen], horizon)
         scaled = scaling.take(owners[chosen])
         parts.append((chosen, model._predictive.restore(forecast, scaled)))
-    for chosen in _chunks(panel, owners, rows, np.flatnonzero(~settled)):
-        histories = _histories(panel, owners[chosen], rows[chosen])
+    for chosen, histories in window_histories(panel, owners, rows, np.flatnonzero(~settled)):
         scaling = model._scaling_of(histories)
         histories = model._learned.kept(histories)
         apart = model._tensors(histories, scaling)
@@ -91,14 +90,30 @@ def forecast_rows(
     return model._point(forecasts), by_level
 
 
-def _chunks(
+def window_histories(
     panel: Panel, owners: np.ndarray, rows: np.ndarray, chosen: np.ndarray
-) -> Iterator[np.ndarray]:
-    """Divide windows by what their histories hold together."""
+) -> Iterator[tuple[np.ndarray, Panel]]:
+    """Make a series of each window: the rows before its cutoff.
+
+    Parameters
+    ----------
+    panel : Panel
+    owners, rows : int64 arrays of shape (W,)
+        Series and cutoff of each window.
+    chosen : int64 array of shape (n,)
+        Which windows to take.
+
+    Yields
+    ------
+    chosen : int64 array
+        Some of them, as many as fit into memory.
+    histories : Panel
+        With one series for each.
+    """
     if len(chosen):
         held = np.cumsum(rows[chosen] - panel.offsets[owners[chosen]]) * panel.n_variates
-        chunk = held // COPIED_VALUES
-        yield from np.split(chosen, np.flatnonzero(np.diff(chunk)) + 1)
+        for part in np.split(chosen, np.flatnonzero(np.diff(held // COPIED_VALUES)) + 1):
+            yield part, _histories(panel, owners[part], rows[part])
 
 
 def _histories(panel: Panel, owners: np.ndarray, rows: np.ndarray) -> Panel:

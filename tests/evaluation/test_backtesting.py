@@ -1,5 +1,7 @@
 """Backtests against the loop of fit and predict that they stand for."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,6 +147,24 @@ def test_distributions_give_any_level(wide):
     rows = frame[(frame["variate"] == "load") & (frame["cutoff"] == cutoff)]
     for label in ("q0.3", "lo72", "hi72"):
         np.testing.assert_allclose(rows[f"NLinear_{label}"], expected[f"load_{label}"], **CLOSE)
+
+
+@pytest.mark.parametrize("loss", ["mse", "quantile"])
+def test_calibrated_intervals(wide, long, loss):
+    """Of fitted series, and of new ones."""
+    fitted = tsar.NLinear(**SMALL, loss=loss)
+    fitted.fit(long[long["unique_id"] != "price"]).calibrate(long[long["unique_id"] != "price"])
+    with warnings.catch_warnings():
+        # These rows were fitted, which is of no concern here.
+        warnings.simplefilter("ignore", DataWarning)
+        frame = backtest(fitted, long, windows=3, level=[60, 80])
+    found = []
+    for (name, cutoff), _ in frame.groupby(["id", "cutoff"], sort=False):
+        own = long[(long["unique_id"] == name) & (long["ds"] < cutoff)]
+        found.append(fitted.predict(df=own, level=[60, 80]))
+    expected = pd.concat(found)
+    for label in ("lo60", "hi60", "lo80", "hi80"):
+        np.testing.assert_allclose(frame[f"NLinear_{label}"], expected[f"y_{label}"], **CLOSE)
 
 
 def test_future_covariates_come_from_the_frame(wide):

@@ -21,7 +21,8 @@ from tsar.data.panel import Panel
 from tsar.data.timeaxis import UNIT, read_times
 from tsar.exceptions import DataError, DataWarning, ParameterError, warn
 from tsar.params import check_fractions, check_horizon, check_parameters, check_percentages
-from tsar.probabilistic import read_asked
+from tsar.probabilistic import calibrated_ends, read_asked
+from tsar.windowed import window_histories
 
 __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
 
@@ -370,20 +371,30 @@ class BacktestJob:
     def _forecast(self, fitted: Forecaster, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Forecast some windows: (W, H, C) by the end of the name of the column."""
         try:
-            asked = read_asked(fitted, *self.asked, samples=None).quantiles
+            asked = read_asked(fitted, *self.asked, samples=None)
         except ParameterError:
             if not self.optional:
                 raise
-            asked = {}
+            asked = read_asked(fitted, None, None, None)
         panel = fitted._read_new(self.df, allow_new_variates=False)
         ordered = in_order(panel, fitted._end.variates)
         joined = ordered.after(fitted._end)
         owners, rows = self.origins.owners[chosen], self.origins.rows[chosen]
-        shift = joined.offsets[1:] - panel.offsets[1:]
+        rows = rows + (joined.offsets[1:] - panel.offsets[1:])[owners]
+        calibration = fitted._calibration if asked.levels else None
+        moved = calibration.quantiles or () if calibration is not None else ()
         point, by_share = fitted._forecast_rows(
-            joined, owners, rows + shift[owners], self.horizon, list(asked.values())
+            joined, owners, rows, self.horizon, [*asked.quantiles.values(), *moved]
         )
-        found = {"": point} | {key: by_share[share] for key, share in asked.items()}
+        found = {"": point} | {key: by_share[share] for key, share in asked.quantiles.items()}
+        if calibration is not None:
+            bounds = [by_share[share] for share in moved] or [point, point]
+            for part, histories in window_histories(joined, owners, rows, np.arange(len(owners))):
+                given = asked.of_series(fitted, histories, self.horizon)
+                low, high = (bound[part] for bound in bounds)
+                ends = calibrated_ends(fitted, given, histories, point[part], (low, high))
+                for key, values in ends.items():
+                    found.setdefault(key, np.empty_like(point))[part] = values
         place = ordered.variates.get_indexer(self.panel.variates)
         return {key: values[:, :, place] for key, values in found.items()}
 
