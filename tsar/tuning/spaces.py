@@ -30,11 +30,15 @@ BY_NAME: dict[str, Callable[[Any], Choices]] = {
     "dropout": lambda here: (0.0, max(0.5, here)),
     "patch_length": lambda here: [here, 2 * here],
 }
-# What a model needs in another way: None leaves a parameter as it is.
+# What a model needs beside that, or in another way: None leaves a parameter as it is.
 BY_MODEL: dict[str, dict[str, Choices | None]] = {
+    "ARIMA": {"order": [(0, 1, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1), (2, 1, 1), (2, 1, 2)]},
     "ARNet": {"batch_size": None, "sparsity_strength": (1e-3, 1e-1, "log")},
+    "AutoReg": {"lags": [1, 2, 3, 6, 12, 24]},
     "DLinear": {"kernel": [5, 13, 25, 49]},
-    "SeasonalNaive": {"season_length": None},
+    "ETS": {"damped_trend": [True, False], "seasonal": ["add", "mul", None]},
+    "STLETS": {"damped_trend": [True, False], "seasonal_window": [7, 13, 25, 49]},
+    "Theta": {"seasonal": ["add", "mul", None]},
 }
 
 
