@@ -45,6 +45,7 @@ SECTIONS = {
     "tsar.evaluation": "Evaluation: backtests, metrics, comparisons, recipes",
     "tsar.tuning": "The search for parameters",
     "tsar.plot": "Figures",
+    "tsar.batch": "Forecasts of files",
     "tsar.checks": "Checks for estimators",
     "tsar": "Models on disk and panels",
     "tsar.exceptions": "Errors and warnings",

@@ -111,8 +111,9 @@ def test_forecast_of_several_series(tmp_path, run):
     )
     assert code == 0
     assert printed.splitlines() == [
-        "shop,day,sold",
-        *("b,2024-01-21,3.0", "b,2024-01-22,3.0", "a,2024-01-21,8.0", "a,2024-01-22,8.0"),
+        "shop,day,sold,status",
+        *("b,2024-01-21,3.0,ok", "b,2024-01-22,3.0,ok"),
+        *("a,2024-01-21,8.0,ok", "a,2024-01-22,8.0,ok"),
     ]
 
 

@@ -25,6 +25,7 @@ API = [
     "tsar.evaluation",
     "tsar.plot",
     "tsar.tuning",
+    "tsar.batch",
 ]
 
 

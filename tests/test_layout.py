@@ -50,10 +50,12 @@ ALLOWED = {
     "plot": FAMILY | {"axes", "evaluation"},
     "tables": BASE | {"data"},
     "demo": FAMILY | {"axes", "forecasting", "registry", "evaluation", "plot", "tables"},
+    "batch": FAMILY | {"forecasting", "registry", "persistence", "probabilistic", "tables"},
     "advice": BASE,
     "cli": BASE | {"advice"},
     "__main__": {"cli"},
-    "commands": FAMILY | {"forecasting", "registry", "evaluation", "tables", "demo"},
+    "commands": FAMILY
+    | {"forecasting", "registry", "evaluation", "tuning", "batch", "tables", "demo"},
     "tsar": FAMILY | {"forecasting", "evaluation", "registry", "persistence"},
 }
 # Imports inside of functions that go against the table, each for its reason.

@@ -1,30 +1,32 @@
 """The commands behind ``tsar``: each a few lines over the Python API."""
 
+import contextlib
 import sys
-import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 import tsar
+from tsar import batch
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
 from tsar.demo import run_demo
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
-from tsar.exceptions import InterruptedWarning
+from tsar.exceptions import ParameterError
 from tsar.registry import forecaster_class, forecaster_names, parse_parameters
-from tsar.tables import (
-    as_csv,
-    check_writable,
-    drop_row_numbers,
-    find_time_column,
-    parse_times,
-    read_table,
-    write_table,
-)
+from tsar.tables import as_csv
 
 __all__ = ["app"]
 
@@ -35,6 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+# The exit code where some series have no forecast.
+PARTIAL = 3
 
 Settings = Annotated[
     list[str] | None,
@@ -71,7 +76,9 @@ def demo(
 def forecast(
     data: Annotated[Path, typer.Argument(help="CSV or Parquet file, one row per time step.")],
     horizon: Annotated[int, typer.Option(help="Steps to forecast.")],
-    model: Annotated[str, typer.Option(help="See `tsar models`.")] = "PatchTST",
+    model: Annotated[
+        str, typer.Option(help="A name, see `tsar models`, or the folder of a saved model.")
+    ] = "PatchTST",
     target: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,39 +97,75 @@ def forecast(
         Path | None,
         typer.Option(help="File with the future covariates of the steps to forecast."),
     ] = None,
+    level: Annotated[
+        list[float] | None,
+        typer.Option(help="Interval that is to cover so many percent of values; repeatable."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; printed if left out.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="JSON file that says what became of each series.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a run was stopped.")
+    ] = False,
+    fit_rows: Annotated[
+        int, typer.Option(help="Rows to fit on at most; of a longer file whole series, a sample.")
+    ] = 1_000_000,
     settings: Settings = None,
 ) -> None:
-    """Fit a model on a file and forecast what comes after it."""
-    cls = forecaster_class(model)
-    params = parse_parameters(cls, settings or [])
-    if out is not None:
-        check_writable(out, inputs=[data] if future is None else [data, future])
-    frame = read_table(data)
-    known = None if future is None else read_table(future)
-    time = time or find_time_column(frame)
-    frame = drop_row_numbers(frame, [time, series_id, *(target or [])])
-    if time_format is not None:
-        frame = parse_times(frame, time, time_format)
-        known = None if known is None else parse_times(known, time, time_format)
-    estimator = cls(horizon=horizon, time_column=time, id_column=series_id, target=target or None)
-    estimator.set_params(**params)
-    estimator.check_future(frame, known, horizon)
-    with warnings.catch_warnings():
-        # An unfinished model is no basis for a file that looks finished.
-        warnings.simplefilter("error", InterruptedWarning)
+    """Forecast what comes after the series of a file; exit with 3 where some have no forecast."""
+    saved = model not in forecaster_names() and Path(model).is_dir()
+    if saved and settings:
+        raise ParameterError(f"--set is for a model that is named, {model!r} is fitted already")
+    with _progress("forecast") as on_progress:
         try:
-            estimator.fit(frame)
-        except (InterruptedWarning, KeyboardInterrupt):
-            print("Interrupted: nothing was forecast or written", file=sys.stderr)
+            done = batch.forecast(
+                data,
+                model=model,
+                horizon=horizon,
+                out=out,
+                future=future,
+                level=level or None,
+                id_column=series_id,
+                time_column=time,
+                time_format=time_format,
+                target=target or None,
+                params={} if saved else parse_parameters(forecaster_class(model), settings or []),
+                fit_rows=fit_rows,
+                report=report,
+                resume=resume,
+                on_progress=on_progress,
+            )
+        except KeyboardInterrupt:
+            kept = " but finished blocks, which --resume goes on with" if out else ""
+            print(f"Interrupted: nothing was written{kept}", file=sys.stderr)
             raise typer.Exit(130) from None
-    result = estimator.predict(horizon=horizon, future=known)
-    if time_format is not None:
-        result[time] = result[time].dt.strftime(time_format)
-    if out is None:
-        print(as_csv(result), end="")
-    else:
-        write_table(result, out)
+    if done.forecast is not None:
+        print(as_csv(done.forecast), end="")
+    if done.n_failed:
+        first = done.series.iloc[0]
+        print(
+            f"Warning: {done.n_failed} of {done.n_series} series have no forecast, see the column "
+            f"status{' and the report' if report else ''}; the first is {first['id']!r}: "
+            f"{first['reason']}",
+            file=sys.stderr,
+        )
+        raise typer.Exit(PARTIAL)
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many series are done, on the error output and on a terminal only."""
+    console = Console(stderr=True)
+    columns = (
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+        *(TextColumn("series"), TimeElapsedColumn(), TimeRemainingColumn()),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, n_series: bar.update(task, completed=done, total=n_series)
 
 
 @app.command()

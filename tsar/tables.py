@@ -21,6 +21,7 @@ __all__ = [
     "drop_row_numbers",
     "find_time_column",
     "parse_times",
+    "read_head",
     "read_table",
     "write_table",
 ]
@@ -83,19 +84,51 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    separator = "," if path.suffix.lower() in PACKED else _separator(path)
-    readings = []
-    for decimal in ".," if separator != "," else ".":
-        with warnings.catch_warnings():
-            # Cells beyond the header would be dropped, or the first ones taken for an index.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            readings.append(
-                pd.read_csv(path, sep=separator, decimal=decimal, index_col=False, low_memory=False)
-            )
-    frame = max(readings, key=lambda read: read.select_dtypes("number").shape[1])
+    frame, _ = _best_reading(path, None)
     # A separator at the end of each line makes a column of nothing.
     empty = [name for name in frame.columns if _is_nameless(name) and frame[name].isna().all()]
     return frame.drop(columns=empty)
+
+
+def _best_reading(path: Path, rows: int | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the first rows, or all, in the dialect that finds most numbers; return both."""
+    separator = "," if path.suffix.lower() in PACKED else _separator(path)
+    readings = []
+    for decimal in ".," if separator != "," else ".":
+        dialect: dict[str, Any] = {"sep": separator, "decimal": decimal}
+        with warnings.catch_warnings():
+            # Cells beyond the header would be dropped, or the first ones taken for an index.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(path, index_col=False, low_memory=False, nrows=rows, **dialect)
+        readings.append((frame, dialect))
+    return max(readings, key=lambda read: read[0].select_dtypes("number").shape[1])
+
+
+def read_head(path: Path, rows: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read the first rows of a CSV file that is too large to be read at once.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    rows : int
+
+    Returns
+    -------
+    frame : DataFrame
+    dialect : dict
+        ``sep`` and ``decimal``, as :func:`pandas.read_csv` takes them.
+
+    Raises
+    ------
+    DataError
+        If it is no table.
+    """
+    try:
+        return _best_reading(path, rows)
+    except UnicodeDecodeError:
+        raise DataError(f"{path} cannot be read as a table: its text is not UTF-8") from None
+    except (ValueError, pd.errors.ParserWarning) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from None
 
 
 def _separator(path: Path) -> str:

@@ -25,7 +25,15 @@ from pandas.api import types as dtypes
 from tsar.data.timeaxis import AmbiguousDates, read_times
 from tsar.exceptions import DataError
 
-__all__ = ["FrameForm", "Rows", "column_values", "holds_times", "read_rows", "write_frame"]
+__all__ = [
+    "FrameForm",
+    "Rows",
+    "column_values",
+    "holds_times",
+    "read_rows",
+    "require_columns",
+    "write_frame",
+]
 
 ID, TIME, TARGET = "unique_id", "ds", "y"
 NAMES_SHOWN = 20
@@ -165,7 +173,7 @@ def _check_columns(df: pd.DataFrame, roles: dict[str, Sequence[Any]]) -> None:
         doubled = df.columns[df.columns.duplicated()][0]
         raise DataError(f"column {doubled!r} occurs more than once; rename or drop one of them")
     for role, names in roles.items():
-        _require(df, names, f"{role}_covariates")
+        require_columns(df, names, f"{role}_covariates")
 
 
 def _read_series(series: pd.Series) -> Rows:
@@ -235,7 +243,7 @@ def _read_long(
     id_name = id_column if id_column is not None else (ID if ID in df.columns else None)
     for parameter, name in (("time_column", time_name), ("id_column", id_name)):
         if name is not None:
-            _require(df, [name], parameter)
+            require_columns(df, [name], parameter)
     if id_name is None and df.index.name == ID:
         raise DataError(
             f"the ids {ID!r} are the index of the frame and the times a column; use "
@@ -320,7 +328,8 @@ def _one_series(df: pd.DataFrame) -> tuple[pd.Index, np.ndarray]:
     return pd.Index([None], dtype=object), np.broadcast_to(np.int64(0), len(df))
 
 
-def _require(df: pd.DataFrame, names: Iterable[Any], parameter: str) -> None:
+def require_columns(df: pd.DataFrame, names: Iterable[Any], parameter: str) -> None:
+    """Raise a :class:`DataError` unless a frame has the columns that a parameter names."""
     missing = [name for name in names if name not in df.columns]
     if not missing:
         return
@@ -354,7 +363,7 @@ def _targets(
         label = isinstance(target, tuple) and target in df.columns
         several = isinstance(target, list | tuple | pd.Index) and not label
         names = list(target) if several else [target]
-        _require(df, names, "target")
+        require_columns(df, names, "target")
         twice = [name for place, name in enumerate(names) if name in names[:place]]
         if twice:
             raise DataError(f"target: column {twice[0]!r} is named twice; name it once")

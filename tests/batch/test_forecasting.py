@@ -1,0 +1,299 @@
+"""Whole files are forecast as the Python API does, whatever some of their series are like."""
+
+import json
+import multiprocessing
+import os
+import signal
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tsar
+from tsar.batch import forecast
+from tsar.batch import forecasting as module
+from tsar.exceptions import DataError, ParameterError
+
+HORIZON = 3
+COLUMNS = ["unique_id", "ds", "y"]
+
+
+def _series(name, n=40, level=0.0, freq="D"):
+    days = pd.date_range("2024-01-01", periods=n, freq=freq).strftime("%Y-%m-%d %H:%M:%S")
+    steps = np.arange(n)
+    values = np.sin(steps / 3 + level) + level + 0.01 * steps
+    return pd.DataFrame({"unique_id": name, "ds": days, "y": values})
+
+
+def _panel(n_series=7):
+    return pd.concat(
+        [_series(f"s{k}", 30 + 2 * k, level=k) for k in range(n_series)], ignore_index=True
+    )
+
+
+def _broken():
+    """One series for every way to be bad that a file can hold."""
+    one_row = _series("one row", 1)
+    nothing = _series("nothing").assign(y=np.nan)
+    infinite, gap, doubled = _series("infinite"), _series("gap"), _series("doubled")
+    infinite.loc[11, "y"] = np.inf
+    gap = gap.drop(index=[9, 10])
+    doubled = pd.concat([doubled, doubled.iloc[[4]]])
+    words, unread = _series("words"), _series("unread")
+    words["y"] = words["y"].astype(object)
+    words.loc[2, "y"] = "many"
+    unread["ds"] = unread["ds"].astype(object)
+    unread.loc[5, "ds"] = "soon"
+    return [
+        *(one_row, nothing, infinite, gap, doubled, words, unread),
+        _series("hourly", freq="h"),
+    ]
+
+
+KINDS = {
+    "nothing": "no values",
+    "infinite": "infinite",
+    "gap": "gap",
+    "doubled": "duplicate",
+    "words": "non-numeric",
+    "unread": "timestamp",
+    "hourly": "frequency",
+}
+
+
+def _model(**params):
+    options = {"horizon": HORIZON, "context_length": 12, "max_epochs": 2, "random_state": 0}
+    return tsar.NLinear(**{**options, **params})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _write(frame, name):
+    frame.to_parquet(name, index=False) if name.endswith("t") else frame.to_csv(name, index=False)
+
+
+def _read(name):
+    return pd.read_parquet(name) if name.endswith("t") else pd.read_csv(name)
+
+
+@pytest.mark.parametrize("source", ["in.csv", "in.parquet"])
+@pytest.mark.parametrize("out", ["out.csv", "out.parquet"])
+@pytest.mark.parametrize("block_rows", [10_000, 70])
+def test_equals_the_python_api_bit_for_bit(source, out, block_rows, folder):
+    panel = _panel()
+    _write(panel, source)
+    done = forecast(
+        source, model=_model(), horizon=HORIZON, out=out, block_rows=block_rows, fit_rows=None
+    )
+    expected = _model().fit(panel).predict(horizon=HORIZON, df=panel)
+    found = _read(out)
+    assert found["status"].eq("ok").all() and list(found.columns) == [*COLUMNS, "status"]
+    pd.testing.assert_frame_equal(
+        found[COLUMNS], expected, check_dtype=False, check_exact=out.endswith("t"), rtol=1e-15
+    )
+    assert (done.n_series, done.n_failed, done.n_short) == (7, 0, 0)
+    assert done.fitted_on == "7 of 7 series, 252 rows" or "of 252 rows" in done.fitted_on
+    assert sorted(os.listdir()) == sorted([source, out])
+
+
+@pytest.mark.parametrize("source", ["in.csv", "in.parquet"])
+def test_bad_series_are_set_aside_and_cost_the_others_nothing(source, folder):
+    good = _panel()
+    parts = [rows for _, rows in good.groupby("unique_id", sort=False)]
+    bad = _broken()
+    mixed = pd.concat([parts[0], *bad[:4], *parts[1:4], *bad[4:], *parts[4:]], ignore_index=True)
+    if source.endswith("t"):
+        mixed = mixed[mixed["unique_id"] != "words"].astype({"y": float})
+    _write(mixed, source)
+    _write(good, "good.csv")
+    done = forecast(source, model=_model(), horizon=HORIZON, out="out.csv", report="r.json")
+    forecast("good.csv", model=_model(), horizon=HORIZON, out="good_out.csv")
+    found, alone = _read("out.csv"), _read("good_out.csv")
+    ids = mixed["unique_id"].unique()
+    assert len(found) == len(ids) * HORIZON
+    assert found["unique_id"].tolist() == np.repeat(ids, HORIZON).tolist()
+    kept = found[found["unique_id"].isin(good["unique_id"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, alone, check_exact=True)
+    status = dict(zip(found["unique_id"], found["status"], strict=True))
+    for name, kind in KINDS.items():
+        if name in ids:
+            assert status[name] == kind
+            assert found.loc[found["unique_id"] == name, "y"].isna().all()
+    assert status["one row"] == "short_history"
+    # Steps after the last usable time, for those that have one on the grid.
+    gap = found.loc[found["unique_id"] == "gap", "ds"]
+    assert gap.tolist() == [f"2024-02-{day:02} 00:00:00" for day in (10, 11, 12)]
+    report = json.loads((folder / "r.json").read_text())
+    assert report["n_series"] == len(ids) and report["n_failed"] == done.n_failed
+    assert report["n_ok"] == 7 and report["n_short_history"] == 1
+    listed = {row["id"]: row for row in report["series"]}
+    assert listed["infinite"]["reason"] == "infinite, count 1, first at 2024-01-12 00:00:00"
+    assert set(listed) == set(ids) - set(good["unique_id"])
+
+
+def test_intervals_are_passed_through(folder):
+    _write(_panel(), "in.csv")
+    model = _model(loss="gaussian")
+    forecast("in.csv", model=model, out="out.csv", level=[80, 95])
+    found = _read("out.csv")
+    expected = _model(loss="gaussian").fit(_panel()).predict(df=_panel(), level=[80, 95])
+    assert list(found.columns) == [*expected.columns, "status"]
+    np.testing.assert_allclose(found["y_hi95"], expected["y_hi95"], rtol=1e-12)
+
+
+def test_saved_models_forecast_what_they_never_saw(folder):
+    model = _model().fit(_panel(3))
+    model.save("saved")
+    _write(_panel(), "in.parquet")
+    done = forecast("in.parquet", model="saved", horizon=5, out="out.parquet", block_rows=80)
+    expected = model.predict(horizon=5, df=_panel())
+    found = _read("out.parquet")
+    pd.testing.assert_frame_equal(found.drop(columns="status"), expected, check_dtype=False)
+    assert done.fitted_on == "before"
+    with pytest.raises(ParameterError, match="time_column must be .* as the NLinear was fitted"):
+        forecast("in.parquet", model="saved", time_column="when", out="out.parquet")
+
+
+def test_future_covariates_that_are_missing_cost_one_series(folder):
+    panel = _panel(4).assign(price=lambda rows: rows["y"] * 2)
+    model = _model(future_covariates="price", target=["y"])
+    future = tsar.SeasonalNaive(horizon=HORIZON).fit(panel).make_future_frame()
+    future["price"] = 1.5
+    _write(future[future["unique_id"] != "s2"], "future.csv")
+    _write(panel, "in.csv")
+    done = forecast("in.csv", model=model, out="out.csv", future="future.csv")
+    assert done.series["id"].tolist() == ["s2"]
+    assert "'price' is missing for id 's2'" in done.series["reason"].iloc[0]
+    found = _read("out.csv")
+    assert found["y"].notna().sum() == 3 * HORIZON
+    assert found.loc[found["unique_id"] == "s2", "ds"].notna().all()
+
+
+def test_a_sample_is_fitted_where_the_file_is_long(folder):
+    _write(_panel(), "in.csv")
+    done = forecast("in.csv", model="SeasonalNaive", horizon=2, out="out.csv", fit_rows=80)
+    assert done.fitted_on == "2 of 7 series, 70 rows of 252" or "of 252 rows" in done.fitted_on
+    fitted = int(done.fitted_on.partition(" of ")[0])
+    assert 1 <= fitted <= 2 and done.n_failed == 0
+
+
+def _killed_after(blocks):
+    def stop(done, n_series):
+        if done >= blocks:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return stop
+
+
+CALL = {"model": "NLinear", "horizon": HORIZON, "out": "out.csv", "block_rows": 70}
+FAST = {"context_length": 12, "max_epochs": 2}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_killed_run_leaves_no_file_and_is_resumed(folder, monkeypatch):
+    """The model is not fitted again, finished blocks are not forecast again, nothing is left."""
+    _write(_panel(), "in.csv")
+    fork = multiprocessing.get_context("fork")
+    process = fork.Process(
+        target=lambda: forecast("in.csv", **CALL, params=FAST, on_progress=_killed_after(4))
+    )
+    with warnings.catch_warnings():
+        # Python warns of forks beside threads; those of torch and of pytest hold no lock here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(os.listdir()) == [".out.csv.parts", "in.csv"]
+    kept = tsar.load(".out.csv.parts/model")
+    with pytest.raises(ParameterError, match="its horizon was 3 and is 4; call it without resume"):
+        forecast("in.csv", **{**CALL, "horizon": 4}, params=FAST, resume=True)
+    steps = []
+    done = forecast(
+        "in.csv", **CALL, params=FAST, resume=True, on_progress=lambda *step: steps.append(step)
+    )
+    assert steps[0] == (4, 7) and steps[-1] == (7, 7)
+    assert (done.n_series, done.fitted_on) == (7, "7 of 7 series, 252 of 252 rows")
+    expected = kept.predict(df=_panel())
+    np.testing.assert_allclose(_read("out.csv")["y"], expected["y"], rtol=1e-12)
+    assert sorted(os.listdir()) == ["in.csv", "out.csv"]
+
+
+def test_without_resume_a_run_begins_anew(folder, monkeypatch):
+    _write(_panel(), "in.csv")
+
+    def stop(done, n_series):
+        if done > 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        forecast("in.csv", **CALL, params=FAST, on_progress=stop)
+    steps = []
+    forecast("in.csv", **CALL, params=FAST, on_progress=lambda *step: steps.append(step))
+    assert steps[0] == (0, 7)
+
+
+def test_output_of_before_stays_until_there_is_another(folder):
+    _write(_panel(), "in.csv")
+    (folder / "out.csv").write_text("before")
+    with pytest.raises(ZeroDivisionError):
+        forecast("in.csv", **CALL, params=FAST, on_progress=lambda done, n: 1 / (n - done - 3))
+    assert (folder / "out.csv").read_text() == "before"
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(folder):
+    _write(_panel(), "in.csv")
+    (folder / ".out.csv.parts").mkdir()
+    (folder / ".out.csv.parts" / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match="is in the way; it was not made by tsar"):
+        forecast("in.csv", **CALL, params=FAST)
+    assert (folder / ".out.csv.parts" / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"source": "no.csv"}, DataError, "there is no file no.csv"),
+        ({"source": "bad.parquet"}, DataError, "bad.parquet cannot be read as a table"),
+        ({"out": "out.txt"}, DataError, "must end in .csv or .parquet"),
+        ({"out": "in.csv"}, DataError, "is the file that is read"),
+        ({"out": "in.csv/out.csv"}, DataError, "is no writable folder"),
+        ({"report": "nowhere/r.json"}, DataError, "report nowhere/r.json cannot be written"),
+        ({"model": "PatchTTS"}, ParameterError, "did you mean 'PatchTST'"),
+        ({"level": 0}, ParameterError, "level must be percentages between 0 and 100"),
+        ({"level": 80}, ParameterError, "level"),
+        ({"quantiles": [0.3]}, ParameterError, "needs a model fitted for quantiles"),
+        ({"horizon": 0}, ParameterError, "horizon must be an integer"),
+        ({"block_rows": 0}, ParameterError, "block_rows must be an integer in"),
+        ({"out": None, "resume": True}, ParameterError, "resume needs out="),
+        ({"params": {"context_length": 0}}, ParameterError, "NLinear: context_length must be"),
+        ({"model": _model(), "params": {"dropout": 1}}, ParameterError, "params are for a model"),
+    ],
+)
+def test_faults_are_one_error_before_any_work(change, error, message, folder, monkeypatch):
+    _write(_panel(), "in.csv")
+    (folder / "bad.parquet").write_bytes(b"PAR1 and then nothing of the kind PAR1")
+    monkeypatch.setattr(module._Run, "_fit", None)
+    before = sorted(os.listdir())
+    with pytest.raises(error, match=message):
+        forecast(**{"source": "in.csv", **CALL, "params": FAST, **change})
+    assert sorted(os.listdir()) == before
+
+
+def test_all_bad_is_an_error_with_the_first_reason(folder):
+    _write(pd.concat([_series("a").assign(y=np.inf)] * 2), "in.csv")
+    with pytest.raises(DataError, match="none of 1 series can be forecast; the first one, 'a'"):
+        forecast("in.csv", **CALL, params=FAST)
+
+
+def test_one_series_without_ids_is_forecast_as_it_is(folder):
+    frame = _series("a")[["ds", "y"]]
+    _write(frame, "in.csv")
+    done = forecast("in.csv", model=_model(), horizon=4)
+    expected = _model(time_column="ds").fit(frame).predict(horizon=4)
+    pd.testing.assert_frame_equal(done.forecast, expected)
+    assert done.n_series == 1

@@ -1,0 +1,553 @@
+"""Forecasts of whole files."""
+
+import contextlib
+import hashlib
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from tsar import forecasting
+from tsar.base import Forecaster
+from tsar.batch.parts import Parts, write_json
+from tsar.batch.quarantine import Bad, set_aside
+from tsar.batch.source import Source, open_source, share_of_series
+from tsar.data.frames import TARGET
+from tsar.exceptions import DataError, InterruptedWarning, ParameterError
+from tsar.params import check_horizon, check_parameters, check_percentages
+from tsar.persistence import load
+from tsar.probabilistic import read_asked
+from tsar.registry import forecaster_class
+from tsar.tables import check_writable, parse_times, read_table, write_table
+
+__all__ = ["Report", "forecast"]
+
+OK, SHORT = "ok", "short_history"
+STATUS = "status"
+
+
+@dataclass
+class Report:
+    """What became of a file.
+
+    Attributes
+    ----------
+    n_series, n_failed, n_short : int
+        All series; those that were not forecast; those that were forecast from less than
+        a context.
+    fitted_on : str
+        What the model was fitted on, in words.
+    series : DataFrame
+        ``id``, ``status`` and ``reason`` of every series that is not "ok".
+    seconds : float
+        From the first check to the last row.
+    forecast : DataFrame or None
+        The forecast, where no file was asked for.
+    """
+
+    n_series: int
+    n_failed: int
+    n_short: int
+    fitted_on: str
+    series: pd.DataFrame
+    seconds: float
+    forecast: pd.DataFrame | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON, without the forecast."""
+        series = self.series.astype(object).where(self.series.notna(), None)
+        return {
+            "n_series": self.n_series,
+            "n_ok": self.n_series - self.n_failed - self.n_short,
+            "n_short_history": self.n_short,
+            "n_failed": self.n_failed,
+            "fitted_on": self.fitted_on,
+            "seconds": round(self.seconds, 3),
+            "series": series.to_dict(orient="records"),
+        }
+
+
+def forecast(
+    source: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Forecaster,
+    horizon: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    future: str | os.PathLike[str] | None = None,
+    quantiles: Sequence[float] | None = None,
+    level: float | Sequence[float] | None = None,
+    id_column: str | None = None,
+    time_column: str | None = None,
+    time_format: str | None = None,
+    target: Sequence[str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    fit_rows: int | None = 1_000_000,
+    block_rows: int = 1_000_000,
+    report: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Forecast what comes after every series of a file.
+
+    A file with ids is read a block of series at a time, so that it may be larger than the
+    memory. No series is lost: those that cannot be forecast are set aside before the model
+    sees them, and their rows of the output hold no values and a ``status`` that says why.
+    A file without ids is one series, whose faults are errors.
+
+    Parameters
+    ----------
+    source : path
+        CSV or Parquet, long: a row per series and time. A file of more than ``block_rows``
+        rows has to have the rows of a series together; smaller ones may have any order.
+    model : str, path or Forecaster
+        A name such as ``"PatchTST"``, a forecaster that is not fitted, a fitted one, or a
+        folder given to ``save``. What is not fitted is fitted on the file.
+    horizon : int or None
+        Steps to forecast; None takes that of the model.
+    out : path or None
+        CSV or Parquet, by its ending; it appears whole or not at all. None returns the
+        forecast with the report, in memory.
+    future : path or None
+        File of future covariates; it is read at once.
+    quantiles, level
+        As :meth:`Forecaster.predict` takes them.
+    id_column, time_column : str or None
+        None finds ``unique_id``, and ``ds`` or the column that holds times.
+    time_format : str or None
+        How times are written, if that can be read in two ways.
+    target : sequence of str or None
+        Columns to forecast; None takes ``y`` where there are ids, else every column.
+    params : mapping or None
+        Parameters for a model that is named.
+    fit_rows : int or None
+        Rows to fit on at most: of a longer file whole series, chosen evenly over it. None
+        fits on all, in memory.
+    block_rows : int
+        Rows that are read and forecast at a time.
+    report : path or None
+        JSON file for the report.
+    resume : bool
+        Whether to go on with the finished blocks of a run that was stopped. They lie in a
+        folder beside ``out`` until it is written.
+    on_progress : callable or None
+        Called with the number of finished series and of all, after each block.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged or not in order; the output cannot be written; or no
+        series can be forecast.
+    ParameterError
+        An argument is not usable, or a run that was stopped was another one.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tsar.batch import forecast
+    >>> days = pd.date_range("2024-01-01", periods=30).astype(str)
+    >>> shops = [pd.DataFrame({"unique_id": shop, "ds": days, "y": 1.0}) for shop in "ab"]
+    >>> pd.concat(shops).to_csv("shops.csv", index=False)
+    >>> done = forecast("shops.csv", model="SeasonalNaive", horizon=7, out="forecast.csv")
+    >>> done.n_series, done.n_failed
+    (2, 0)
+    """
+    begun = time.perf_counter()
+    paths = _Paths.of(source, out, future, report, resume)
+    for name, value in (("block_rows", block_rows), ("fit_rows", fit_rows)):
+        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+            raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
+    chosen = _chosen(model, params, horizon, id_column, time_column, target)
+    _check_asked(chosen, horizon, quantiles, level)
+    file = open_source(
+        paths.source,
+        id_column=chosen.id_column,
+        time_column=chosen.time_column,
+        time_format=time_format,
+        used=_used(chosen),
+        rows_at_once=block_rows,
+    )
+    if not _is_fitted(chosen):
+        chosen.set_params(id_column=file.columns.id_column, time_column=file.columns.time_column)
+    known = None if paths.future is None else read_table(paths.future)
+    if known is not None and time_format is not None:
+        known = parse_times(known, file.columns.time_column, time_format)
+    run = _Run(
+        file=file,
+        model=chosen,
+        horizon=horizon,
+        asked={"quantiles": quantiles, "level": level},
+        future=known,
+        fit_rows=fit_rows,
+        block_rows=block_rows,
+        on_progress=on_progress or (lambda done, n_series: None),
+    )
+    result = run.one_series(paths) if file.series is None else run.all_series(paths)
+    result.seconds = time.perf_counter() - begun
+    if paths.report is not None:
+        write_json(result.to_json(), paths.report)
+    return result
+
+
+@dataclass(frozen=True)
+class _Paths:
+    source: Path
+    out: Path | None
+    future: Path | None
+    report: Path | None
+    resume: bool
+
+    @classmethod
+    def of(cls, source: Any, out: Any, future: Any, report: Any, resume: bool) -> "_Paths":
+        """Read the paths, and find out whether what is to be written can be."""
+        read = Path(source)
+        written, known, noted = (
+            None if path is None else Path(path) for path in (out, future, report)
+        )
+        if written is not None:
+            check_writable(written, inputs=[read] if known is None else [read, known])
+        elif resume:
+            raise ParameterError("batch: resume needs out=, beside which finished blocks are kept")
+        if noted is not None:
+            folder = noted.absolute().parent
+            if not folder.is_dir() or not os.access(folder, os.W_OK) or noted.is_dir():
+                raise DataError(f"report {noted} cannot be written; name a file in a folder")
+        return cls(read, written, known, noted, resume)
+
+
+# ------------------------------------------------------------------ the model
+
+
+def _is_fitted(model: Forecaster) -> bool:
+    return model.__sklearn_is_fitted__()
+
+
+def _chosen(
+    model: Any, params: Any, horizon: Any, id_column: Any, time_column: Any, target: Any
+) -> Forecaster:
+    """Return the model, ready to be fitted or fitted already."""
+    own = {"id_column": id_column, "time_column": time_column, "target": target}
+    own = {name: value for name, value in own.items() if value is not None}
+    if isinstance(model, Forecaster) and not _is_fitted(model):
+        chosen: Forecaster = clone(model).set_params(**own)
+    elif isinstance(model, Forecaster):
+        chosen = model
+    elif isinstance(model, str) and model in forecasting.__all__:
+        chosen = forecaster_class(model)(**own)
+        if horizon is not None:
+            chosen.set_params(horizon=check_horizon("batch", horizon))
+        return chosen.set_params(**(params or {}))
+    elif Path(model).is_dir():
+        chosen = load(model)
+    else:
+        # Names with a suggestion, for what is neither a model nor a folder.
+        forecaster_class(str(model))
+    if params:
+        raise ParameterError(
+            f"batch: params are for a model that is named, got {sorted(params)} beside a "
+            f"{type(chosen).__name__}; set them in it before it is fitted"
+        )
+    if _is_fitted(chosen):
+        read = chosen._as_fitted
+        for name, value in own.items():
+            if getattr(read, name) != value:
+                raise ParameterError(
+                    f"batch: {name} must be {getattr(read, name)!r} as the {read._name} was "
+                    f"fitted, got {value!r}; leave it out"
+                )
+    return chosen
+
+
+def _check_asked(model: Forecaster, horizon: Any, quantiles: Any, level: Any) -> None:
+    """Find out before training what predict would refuse."""
+    if horizon is not None:
+        check_horizon("batch", horizon)
+    check_percentages("batch", level)
+    if _is_fitted(model):
+        read_asked(model, quantiles, level, None)
+        return
+    check_parameters(model)
+    model._check_consistency()
+    imagined = clone(model)
+    imagined._fitted_parameters = imagined.get_params(deep=False)
+    if hasattr(imagined, "_make_loss"):
+        imagined._fitted_levels = tuple(getattr(imagined._make_loss(), "levels", ()))
+    read_asked(imagined, quantiles, level, None)
+
+
+def _used(model: Forecaster) -> list[Any]:
+    """Return the columns a model reads beside ids and times, none if it takes what it finds."""
+    targets = _listed(model.target)
+    if not targets:
+        return []
+    return targets + [
+        name for role, names in model._roles.items() if role != "calendar" for name in names
+    ]
+
+
+def _listed(names: Any) -> list[Any]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str | int) else list(names)
+
+
+# -------------------------------------------------------------------- the work
+
+
+@dataclass
+class _Run:
+    """One call of :func:`forecast`."""
+
+    file: Source
+    model: Forecaster
+    horizon: int | None
+    asked: dict[str, Any]
+    future: pd.DataFrame | None
+    fit_rows: int | None
+    block_rows: int
+    on_progress: Callable[[int, int], None]
+    template: pd.DataFrame | None = field(default=None)
+
+    def one_series(self, paths: _Paths) -> Report:
+        """Forecast a file without ids; what is wrong with it is an error."""
+        (frame,) = self.file.frames([int(self.file.counts[0])], {0})
+        rows = len(frame)
+        if _is_fitted(self.model):
+            model, fitted_on, data = self.model, "", {"df": frame}
+        else:
+            self.model.check_future(frame, self.future, self.horizon)
+            model, fitted_on, data = self._fit(frame), f"1 series, {rows} rows", {}
+        result = model.predict(horizon=self.horizon, future=self.future, **data, **self.asked)
+        self.on_progress(1, 1)
+        written = self._styled(result)
+        if paths.out is not None:
+            write_table(written, paths.out)
+        empty = pd.DataFrame(columns=["id", STATUS, "reason"])
+        short = bool(result.attrs["short_history"])
+        shown = written if paths.out is None else None
+        return Report(1, 0, int(short), fitted_on or "before", empty, 0.0, shown)
+
+    def all_series(self, paths: _Paths) -> Report:
+        """Forecast a file with ids, block by block."""
+        series = self.file.series
+        assert series is not None, "this file has ids"
+        blocks = self.file.blocks(self.block_rows)
+        parts = None
+        if paths.out is not None:
+            parts = Parts(paths.out, self._identity(paths), paths.resume)
+        finished = [None if parts is None else parts.facts(n) for n in range(len(blocks))]
+        fitted_on = self._prepare(parts, finished)
+        wanted = [number for number, facts in enumerate(finished) if facts is None]
+        sizes = [int(self.file.counts[begin:end].sum()) for begin, end in blocks]
+        frames: list[pd.DataFrame] = []
+        done = sum(blocks[n][1] - blocks[n][0] for n, facts in enumerate(finished) if facts)
+        self.on_progress(done, len(series))
+        read = self.file.frames(sizes, wanted)
+        for number, frame in zip(wanted, read, strict=True):
+            begin, end = blocks[number]
+            written, bad, short = self._block(frame, series[begin:end])
+            facts = {
+                "fitted_on": fitted_on,
+                "bad": [[_plain(name), *why] for name, why in bad.items()],
+                "short": [_plain(name) for name in short],
+            }
+            finished[number] = facts
+            if parts is None:
+                frames.append(written)
+            else:
+                parts.add(number, written, facts)
+            done += end - begin
+            self.on_progress(done, len(series))
+        if parts is not None:
+            parts.join(len(blocks))
+        whole = pd.concat(frames, ignore_index=True) if parts is None else None
+        return _report(len(series), fitted_on, finished, whole)
+
+    def _identity(self, paths: _Paths) -> dict[str, Any]:
+        """Say what the run is about: with another one, finished parts are of no use."""
+        stamps = {}
+        for path in (paths.source, paths.future):
+            if path is not None:
+                stat = path.stat()
+                stamps[str(path.absolute())] = [stat.st_size, stat.st_mtime_ns]
+        return {
+            "files": stamps,
+            "horizon": self.horizon,
+            "model": _describe(self.model),
+            **{name: repr(value) for name, value in self.asked.items()},
+            "fit_rows": self.fit_rows,
+            "block_rows": self.block_rows,
+            "time_format": self.file.columns.time_format,
+        }
+
+    # ------------------------------------------------------------------ fit
+
+    def _prepare(self, parts: Parts | None, finished: list[Any]) -> str:
+        """Fit the model, unless it is; return on what, in words."""
+        if _is_fitted(self.model):
+            return "before"
+        if parts is not None and parts.model.is_dir():
+            self.model = load(parts.model)
+            known = [facts["fitted_on"] for facts in finished if facts]
+            return known[0] if known else "an earlier run"
+        counts = self.file.counts
+        chosen = share_of_series(counts, self.fit_rows)
+        blocks = self.file.blocks(self.block_rows)
+        sizes = [int(counts[begin:end].sum()) for begin, end in blocks]
+        wanted = [number for number, (begin, end) in enumerate(blocks) if chosen[begin:end].any()]
+        taken = []
+        for number, rows in zip(wanted, self.file.frames(sizes, wanted), strict=True):
+            begin, end = blocks[number]
+            taken.append(rows[np.repeat(chosen[begin:end], counts[begin:end])])
+        frame = pd.concat(taken, ignore_index=True)
+        read = clone(self.model)
+        good, bad = self._parted(frame, lambda rows: self._readable(read, rows))
+        if not len(good):
+            raise _all_bad(bad)
+        self.model = self._fit(good)
+        if parts is not None and len(self.file.blocks(self.block_rows)) > 1:
+            self.model.save(parts.model)
+        n_series = int(good[self.file.columns.id_column].nunique())
+        return f"{n_series} of {len(counts)} series, {len(good)} of {int(counts.sum())} rows"
+
+    def _readable(self, model: Forecaster, rows: pd.DataFrame) -> None:
+        """Raise a DataError unless a frame can be fitted, and its future is known."""
+        panel = model._read(rows, freq=model.freq)
+        names = model._roles.get("future_covariates", [])
+        if names or self.future is not None:
+            model._known(panel, names, self.future, int(self.horizon or model.horizon))
+
+    def _fit(self, frame: pd.DataFrame) -> Forecaster:
+        with warnings.catch_warnings():
+            # An unfinished model is no basis for a file that looks finished.
+            warnings.simplefilter("error", InterruptedWarning)
+            try:
+                return self.model.fit(frame)
+            except InterruptedWarning:
+                raise KeyboardInterrupt from None
+
+    # -------------------------------------------------------------- a block
+
+    def _parted(
+        self, frame: pd.DataFrame, check: Callable[[pd.DataFrame], Any]
+    ) -> tuple[pd.DataFrame, Bad]:
+        columns = self.file.columns
+        targets = _listed(self.model.target) or [TARGET]
+        return set_aside(frame, columns.id_column, targets, check)
+
+    def _block(self, frame: pd.DataFrame, series: pd.Index) -> tuple[pd.DataFrame, Bad, list[Any]]:
+        """Forecast some series; return a row for each step of each of them."""
+        model, id_column = self.model, self.file.columns.id_column
+        found: list[Any] = []
+
+        def attempt(rows: pd.DataFrame) -> None:
+            found[:] = [
+                model.predict(horizon=self.horizon, df=rows, future=self.future, **self.asked)
+            ]
+
+        good, bad = self._parted(frame, attempt)
+        short: list[Any] = []
+        if len(good):
+            (result,) = found
+            short = list(result.attrs["short_history"])
+            result.attrs = {}
+            status = np.where(result[id_column].isin(short), SHORT, OK)
+            self.template = result.iloc[:0]
+            tables = [result.assign(**{STATUS: status})]
+        elif self.template is None:
+            raise _all_bad(bad)
+        else:
+            tables = []
+        if bad:
+            tables.append(self._without_values(frame, bad))
+        whole = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+        place = series.get_indexer(pd.Index(whole[id_column]))
+        whole = whole.iloc[np.argsort(place, kind="stable")]
+        return self._styled(whole), bad, short
+
+    def _without_values(self, frame: pd.DataFrame, bad: Bad) -> pd.DataFrame:
+        """Return the rows of series that were set aside: ids, times if they can be told."""
+        columns, template = self.file.columns, self.template
+        assert template is not None, "a series was forecast before"
+        steps = int(self.horizon or self.model.horizon_)
+        last = _last_rows(frame, bad, columns.id_column, columns.time_column)
+        known: dict[Any, pd.Series] = {}
+        for rows in [last, *(last.iloc[[place]] for place in range(len(last)))]:
+            # All at once, or each on its own where one of them has no usable time.
+            with contextlib.suppress(DataError, ParameterError):
+                ahead = self.model.make_future_frame(steps, df=rows)
+                times = ahead.groupby(columns.id_column, sort=False)[columns.time_column]
+                known |= dict(iter(times))
+            if len(known) == len(last):
+                break
+        tables = []
+        for name, (kind, _) in bad.items():
+            empty = template.reindex(range(steps))
+            empty[columns.id_column] = np.full(steps, name, dtype=object)
+            if name in known:
+                empty[columns.time_column] = known[name].to_numpy()
+            tables.append(empty.assign(**{STATUS: kind}))
+        whole = pd.concat(tables, ignore_index=True)
+        return whole.astype(
+            {name: template[name].dtype for name in (columns.id_column, columns.time_column)}
+        )
+
+    def _styled(self, result: pd.DataFrame) -> pd.DataFrame:
+        """Write times as they were written."""
+        style, name = self.file.columns.time_format, self.file.columns.time_column
+        if style is None:
+            return result
+        return result.assign(**{name: result[name].dt.strftime(style)})
+
+
+def _last_rows(frame: pd.DataFrame, bad: Bad, id_column: Any, time_column: Any) -> pd.DataFrame:
+    """Return the last row of each bad series that has a time, its values made plain."""
+    rows = frame[frame[id_column].isin(list(bad))]
+    times = rows[time_column]
+    if pd.api.types.is_object_dtype(times.dtype) or pd.api.types.is_string_dtype(times.dtype):
+        times = pd.to_datetime(times, errors="coerce", format="ISO8601", utc=True)
+    rows = rows[times.notna()].iloc[np.argsort(times[times.notna()], kind="stable")]
+    last = rows.groupby(id_column, sort=False).tail(1)
+    others = [name for name in last.columns if name not in (id_column, time_column)]
+    return last.assign(**{name: 0.0 for name in others})
+
+
+def _all_bad(bad: Bad) -> DataError:
+    name, (kind, reason) = next(iter(bad.items()))
+    return DataError(
+        f"none of {len(bad)} series can be forecast; the first one, {_plain(name)!r}: {reason}"
+    )
+
+
+def _report(
+    n_series: int, fitted_on: str, finished: list[Any], whole: pd.DataFrame | None
+) -> Report:
+    bad = [row for facts in finished for row in facts["bad"]]
+    short = [name for facts in finished for name in facts["short"]]
+    rows = bad + [[name, SHORT, "observed for less than a context"] for name in short]
+    listed = pd.DataFrame(rows, columns=["id", STATUS, "reason"])
+    return Report(n_series, len(bad), len(short), fitted_on, listed, 0.0, whole)
+
+
+def _describe(model: Forecaster) -> str:
+    """Tell a model from others: by its parameters, and by what it has learned."""
+    digest = hashlib.sha256(repr(sorted(model.get_params(deep=False).items(), key=str)).encode())
+    if _is_fitted(model):
+        _, tensors = model._learned_state()
+        for name in sorted(tensors):
+            digest.update(tensors[name].cpu().numpy().tobytes())
+    return f"{type(model).__name__} {digest.hexdigest()[:12]}"
+
+
+def _plain(label: Any) -> Any:
+    return label.item() if isinstance(label, np.generic) else label

@@ -1,0 +1,110 @@
+"""Bad series set aside, so that they cost the others nothing."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsar.exceptions import DataError
+
+__all__ = ["Bad", "set_aside"]
+
+# By id: what is wrong in a word, and in a sentence.
+Bad = dict[Any, tuple[str, str]]
+
+
+def set_aside(
+    frame: pd.DataFrame,
+    id_column: Any,
+    targets: Iterable[Any],
+    check: Callable[[pd.DataFrame], Any],
+) -> tuple[pd.DataFrame, Bad]:
+    """Part the series that can be read from those that cannot.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Long.
+    id_column : label
+    targets : iterable of labels
+        Columns to forecast; a series without any observation is bad.
+    check : callable
+        Raises a :class:`DataError` for a frame that cannot be read or forecast.
+
+    Returns
+    -------
+    frame : DataFrame
+        The rows of the good series, none if there are none.
+    bad : dict
+        Kind of fault and reason by id.
+    """
+    bad: Bad = {}
+    present = [name for name in targets if name in frame.columns]
+    for name in present:
+        frame = _numeric(frame, id_column, name, bad)
+    frame = _without(frame, id_column, bad)
+    if present and len(frame):
+        observed = frame[present].notna().any(axis=1).groupby(frame[id_column], sort=False).any()
+        empty = observed.index[~observed]
+        bad |= {series: ("no values", "no value is observed") for series in empty}
+        frame = _without(frame, id_column, {series: bad[series] for series in empty})
+    while len(frame):
+        try:
+            check(frame)
+            break
+        except DataError as error:
+            found = _blamed(error, frame, id_column) or _searched(error, frame, id_column, check)
+        bad |= found
+        frame = _without(frame, id_column, found)
+    return frame, bad
+
+
+def _numeric(frame: pd.DataFrame, id_column: Any, name: Any, bad: Bad) -> pd.DataFrame:
+    """Read a column that is text because some of its cells are no numbers."""
+    column = frame[name]
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return frame
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna() & column.notna()
+    for series, cells in column[wrong].groupby(frame.loc[wrong, id_column], sort=False):
+        reason = f"column {name!r} holds {cells.iloc[0]!r}, which is no number"
+        bad.setdefault(series, ("non-numeric", reason))
+    return frame.assign(**{name: numbers})
+
+
+def _without(frame: pd.DataFrame, id_column: Any, bad: Bad) -> pd.DataFrame:
+    return frame[~frame[id_column].isin(list(bad))] if bad else frame
+
+
+def _blamed(error: DataError, frame: pd.DataFrame, id_column: Any) -> Bad:
+    """Return the series that an error names, none where it does not."""
+    if error.faults is None:
+        return {}
+    found: Bad = {}
+    known = set(frame[id_column].unique())
+    for fault in error.faults.itertuples():
+        if fault.id in known:
+            reason = f"{fault.kind}, count {fault.count}, first at {fault.first}"
+            found.setdefault(fault.id, (str(fault.kind), reason))
+    return found
+
+
+def _searched(
+    error: DataError, frame: pd.DataFrame, id_column: Any, check: Callable[[pd.DataFrame], Any]
+) -> Bad:
+    """Find by halving which series an error is about."""
+    ids = frame[id_column].unique()
+    if len(ids) == 1:
+        return {ids[0]: ("unusable", str(error).partition("\n")[0])}
+    found: Bad = {}
+    for half in np.array_split(np.arange(len(ids)), 2):
+        rows = frame[frame[id_column].isin(ids[half])]
+        try:
+            check(rows)
+        except DataError as inner:
+            found |= _blamed(inner, rows, id_column) or _searched(inner, rows, id_column, check)
+    # Together they fail, and each half does not: then it is about no series.
+    if not found:
+        raise error
+    return found
