@@ -11,7 +11,9 @@ from tsar.registry import forecaster_class, forecaster_names
 from tsar.tuning import default_space
 from tsar.tuning.spaces import Space
 
-SEARCHABLE = [name for name in forecaster_names() if name not in ("Naive", "SeasonalNaive")]
+# What an ensemble is made of is chosen by who makes it.
+WITHOUT = ("Naive", "SeasonalNaive", "Ensemble")
+SEARCHABLE = [name for name in forecaster_names() if name not in WITHOUT]
 TRAINED = [name for name in SEARCHABLE if hasattr(forecaster_class(name), "partial_fit")]
 
 
