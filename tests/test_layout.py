@@ -45,7 +45,7 @@ ALLOWED = {
     "image": FAMILY,
     "registry": FAMILY | {"forecasting"},
     "checks": FAMILY | {"forecasting", "registry", "persistence"},
-    "evaluation": FAMILY | {"forecasting", "registry", "probabilistic", "windowed"},
+    "evaluation": FAMILY | {"axes", "forecasting", "registry", "probabilistic", "windowed"},
     "tuning": FAMILY | {"forecasting", "registry", "evaluation"},
     "plot": FAMILY | {"axes", "evaluation"},
     "tables": BASE | {"data"},

@@ -11,7 +11,7 @@ from scipy import stats
 
 import tsar
 from tsar import plot
-from tsar.evaluation import backtest, measure
+from tsar.evaluation import backtest, compare, measure
 from tsar.exceptions import DataError, MissingExtraError, ParameterError
 
 matplotlib.use("Agg")
@@ -239,6 +239,16 @@ def test_a_learning_curve(network):
     assert drawn[f"kept: epoch {network.best_epoch_}"].get_xdata()[0] == network.best_epoch_
     with pytest.raises(ParameterError, match="plot.learning_curve: model must be .* got Naive"):
         plot.learning_curve(tsar.Naive())
+
+
+def test_a_leaderboard_is_the_figure_of_a_comparison(sold):
+    models = [tsar.Naive(horizon=3), tsar.AutoReg(horizon=3)]
+    board = compare(models, sold, windows=8, n_resamples=50)
+    ax = plot.leaderboard(board)
+    ranked = board.frame.sort_values(board.metric)
+    assert [text.get_text() for text in ax.get_yticklabels()] == ranked["model"].tolist()
+    points = [line.get_xdata()[0] for line in ax.get_lines() if line.get_marker() == "o"]
+    np.testing.assert_allclose(points, ranked[board.metric])
 
 
 def drawers(tested, network):

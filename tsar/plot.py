@@ -13,6 +13,7 @@ import pandas as pd
 
 from tsar.axes import axes_or_new, grid_or_new
 from tsar.data.frames import read_rows
+from tsar.evaluation.figures import leaderboard
 from tsar.evaluation.measuring import BESIDE, Forecasts, measure
 from tsar.exceptions import DataError, ParameterError
 from tsar.params import check_choice
@@ -21,6 +22,7 @@ __all__ = [
     "backtest",
     "error_by_step",
     "forecast",
+    "leaderboard",
     "learning_curve",
     "reliability",
     "residuals",

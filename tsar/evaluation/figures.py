@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from tsar.exceptions import MissingExtraError
+from tsar.axes import axes_or_new
 
 if TYPE_CHECKING:
     from tsar.evaluation.comparison import Leaderboard
@@ -32,16 +32,8 @@ def leaderboard(board: "Leaderboard", ax: Any = None) -> Any:
     MissingExtraError
         If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError(
-            "leaderboard: figures need matplotlib: pip install 'tsar[plot]'"
-        ) from None
     frame = board.frame[board.frame[board.metric].notna()]
-    if ax is None:
-        height = 1 + 0.4 * len(frame)
-        ax = Figure(figsize=(7, height), layout="constrained").add_subplot()
+    ax = axes_or_new("plot.leaderboard", ax, size=(7, 1 + 0.4 * len(frame)))
     best = board.confidence_set()
     for place, (_, row) in enumerate(frame.iterrows()):
         low, high = row.get(f"{board.metric}_low"), row.get(f"{board.metric}_high")
