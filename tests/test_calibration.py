@@ -99,8 +99,8 @@ def test_split_conformal_is_the_closed_form():
     found = model.predict(level=[50, 90])
     for level in (50, 90):
         expected = _split_by_hand(series, 2, level)
-        np.testing.assert_allclose(found["y"] - found[f"y_lo{level}"], expected)
-        np.testing.assert_allclose(found[f"y_hi{level}"] - found["y"], expected)
+        np.testing.assert_array_equal(found[f"y_lo{level}"], found["y"] - expected)
+        np.testing.assert_array_equal(found[f"y_hi{level}"], found["y"] + expected)
 
 
 def test_quantile_regression_is_moved_by_the_closed_form():
@@ -208,6 +208,15 @@ def test_constant_series_among_others_have_no_width():
     constant = forecast[forecast["unique_id"] == 2]
     np.testing.assert_allclose(constant[["y", "y_lo80", "y_hi80"]], 7.0)
     assert np.isfinite(forecast["y_hi80"]).all()
+
+
+def test_nothing_is_fitted_again(monkeypatch):
+    panel = _panel(2, 150)
+    model = _linear().fit(panel)
+    weights = {name: value.clone() for name, value in model.module_.state_dict().items()}
+    monkeypatch.setattr(tsar.NLinear, "_learn", None)
+    model.calibrate(panel).predict(level=80)
+    assert all((value == weights[name]).all() for name, value in model.module_.state_dict().items())
 
 
 def test_missing_values_are_left_out():

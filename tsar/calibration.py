@@ -321,7 +321,9 @@ def _units(
     smallest = np.finfo(np.float64).tiny
     if joined.n_series == 1:
         unit = np.maximum(of_series / np.maximum(n_series, 1), smallest)
-        return unit, unit[owners], relative
+        # By a power of two nothing is rounded: the threshold is one of the errors.
+        unit = np.exp2(np.round(np.log2(unit)))
+        return unit, unit[owners], unit[0] / np.where(deviation[0] > 0, deviation[0], 1.0)
     helped = errors.shape[1]
     guess = relative * deviation
     unit = (of_series + helped * guess) / (n_series + helped)
