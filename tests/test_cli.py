@@ -314,3 +314,33 @@ def test_warnings_are_lines_without_source_code(csv, run):
     )
     assert code == 0 and errors.startswith("Warning: NLinear: no series has 203 rows")
     assert errors.count("\n") == 1
+
+
+def test_backtest_compares_models_as_the_python_api_does(csv, wide, tmp_path, run):
+    out = tmp_path / "tested.csv"
+    options = ["--target", "load", "--windows", 4, "--out", out]
+    code, printed, errors = run(
+        "backtest", csv, "--horizon", 6, "--model", "NLinear", *options, *FAST
+    )
+    assert (code, errors) == (0, "")
+    assert "NLinear" in printed and "SeasonalNaive" in printed and "mase" in printed
+    params = {"context_length": 24, "max_epochs": 2, "random_state": 5}
+    model = tsar.NLinear(horizon=6, time_column="when", target=["load"], **params)
+    expected = tsar.evaluation.backtest(model, pd.read_csv(csv), windows=4)
+    np.testing.assert_allclose(pd.read_csv(out)["NLinear"], expected["NLinear"], rtol=1e-12)
+
+
+def test_tune_prints_settings_that_forecast_takes(csv, tmp_path, run):
+    options = ["--model", "NLinear", "--target", "load", "--trials", 2]
+    code, printed, errors = run(
+        *("tune", csv, "--horizon", 6, *options, *FAST),
+        *("--out", tmp_path / "trials.csv", "--save", tmp_path / "best"),
+    )
+    assert (code, errors) == (0, "")
+    lines = printed.splitlines()
+    assert lines[0].startswith("score -") and len(pd.read_csv(tmp_path / "trials.csv")) == 2
+    found = dict(line.removeprefix("--set ").split("=") for line in lines[1:])
+    best = tsar.load(tmp_path / "best")
+    assert {name: str(getattr(best, name)) for name in found} == found
+    code, _, errors = run("tune", csv, "--horizon", 6, "--model", "Naive", "--windows", 2)
+    assert code == 1 and "Naive has no default space" in errors

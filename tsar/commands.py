@@ -23,10 +23,19 @@ import tsar
 from tsar import batch
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
 from tsar.demo import run_demo
+from tsar.evaluation import compare
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
 from tsar.exceptions import ParameterError
 from tsar.registry import forecaster_class, forecaster_names, parse_parameters
-from tsar.tables import as_csv
+from tsar.tables import (
+    as_csv,
+    check_writable,
+    drop_row_numbers,
+    find_time_column,
+    read_table,
+    write_table,
+)
+from tsar.tuning import OptunaSearch
 
 __all__ = ["app"]
 
@@ -166,6 +175,96 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, n_series: bar.update(task, completed=done, total=n_series)
+
+
+Horizon = Annotated[int, typer.Option(help="Steps to forecast.")]
+Targets = Annotated[list[str] | None, typer.Option("--target", help="As in `tsar forecast`.")]
+TimeColumn = Annotated[str | None, typer.Option("--time", help="As in `tsar forecast`.")]
+IdColumn = Annotated[str | None, typer.Option("--id", help="As in `tsar forecast`.")]
+
+
+def _read_data(
+    data: Path, horizon: int, target: list[str] | None, time: str | None, series_id: str | None
+) -> tuple[Any, dict[str, Any]]:
+    """Return the rows of a file, and the parameters by which estimators read them."""
+    frame = read_table(data)
+    time = time or find_time_column(frame)
+    frame = drop_row_numbers(frame, [time, series_id, *(target or [])])
+    read = {"horizon": horizon, "time_column": time, "id_column": series_id}
+    return frame, {**read, "target": target or None}
+
+
+@app.command()
+def backtest(
+    data: Annotated[Path, typer.Argument(help="CSV or Parquet file, one row per time step.")],
+    horizon: Horizon,
+    model: Annotated[list[str] | None, typer.Option(help="See `tsar models`; repeatable.")] = None,
+    windows: Annotated[int, typer.Option(help="Cutoffs, one horizon apart.")] = 10,
+    target: Targets = None,
+    time: TimeColumn = None,
+    series_id: IdColumn = None,
+    out: Annotated[Path | None, typer.Option(help="File for the forecasts and the truth.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Compare models by what they forecast of the end of a file, with SeasonalNaive among them."""
+    names = list(dict.fromkeys(model or ["PatchTST"]))
+    params = {name: parse_parameters(forecaster_class(name), settings or []) for name in names}
+    if out is not None:
+        check_writable(out, inputs=[data])
+    frame, read = _read_data(data, horizon, target, time, series_id)
+    models = {name: forecaster_class(name)(**read).set_params(**params[name]) for name in names}
+    models.setdefault("SeasonalNaive", tsar.SeasonalNaive(**read))
+    board = compare(models, frame, windows=windows, verbose=int(sys.stderr.isatty()))
+    print(board)
+    if out is not None:
+        write_table(board.backtest, out)
+
+
+@app.command()
+def tune(
+    data: Annotated[Path, typer.Argument(help="CSV or Parquet file, one row per time step.")],
+    horizon: Horizon,
+    model: Annotated[str, typer.Option(help="See `tsar models`.")] = "PatchTST",
+    trials: Annotated[int, typer.Option(help="Trials in all.")] = 20,
+    timeout: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    windows: Annotated[
+        int | None, typer.Option(help="Cutoffs to judge by; the validation tail if left out.")
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="SQLite file or URL of a database, to share and to resume.")
+    ] = None,
+    target: Targets = None,
+    time: TimeColumn = None,
+    series_id: IdColumn = None,
+    out: Annotated[Path | None, typer.Option(help="File for the table of trials.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for the best model, fitted on everything.")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Search for the parameters of a model in its default space, and print the best."""
+    cls = forecaster_class(model)
+    params = parse_parameters(cls, settings or [])
+    if out is not None:
+        check_writable(out, inputs=[data])
+    frame, read = _read_data(data, horizon, target, time, series_id)
+    search = OptunaSearch(
+        cls(**read).set_params(**params),
+        n_trials=trials,
+        timeout=timeout,
+        windows=windows,
+        storage=storage,
+        random_state=params.get("random_state"),
+        verbose=int(sys.stderr.isatty()),
+    )
+    search.fit(frame)
+    if out is not None:
+        write_table(search.trials_, out)
+    if save is not None:
+        search.best_estimator_.save(save)
+    print(f"score {search.best_score_:.6g} in {len(search.trials_)} trials")
+    for name, value in search.best_params_.items():
+        print(f"--set {name}={value}")
 
 
 @app.command()
