@@ -160,6 +160,12 @@ def test_quantiles_and_models_without(models, wide):
     assert found["mae"].notna().all() and (found["status"] == "ok").all()
 
 
+def test_no_model_gives_what_ranks(wide):
+    with pytest.warns(DataWarning, match="no model gives what 'crps' needs"):
+        board = compare(tsar.Naive(horizon=6), wide, metrics="crps", quantiles=[0.5], **ASKED)
+    assert board.frame["crps"].isna().all() and str(board)
+
+
 def test_a_model_that_fails_is_told_and_left_out(models, wide):
     models["far"] = tsar.NLinear(**{**SMALL, "context_length": 500})
     with pytest.warns(DataWarning, match="compare: far failed .* need 506 rows"):
@@ -168,6 +174,9 @@ def test_a_model_that_fails_is_told_and_left_out(models, wide):
     assert board.frame["status"].iloc[-1].startswith("DataError: backtest")
     assert "far" not in board.losses and "far" in str(board)
     assert board.plot().get_yticklabels()[-1].get_text() != "far"
+    with pytest.warns(DataWarning, match="compare: far failed"):
+        board = compare(models, wide, metrics=["mae", "owa"], baseline="far", **ASKED)
+    assert board.frame["mae"].notna().sum() == 3 and "skill" not in board.frame
     with pytest.warns(DataWarning), pytest.raises(DataError, match="need 506 rows"):
         compare({"far": models["far"]}, wide, baseline="far", **ASKED)
 

@@ -301,7 +301,9 @@ class Leaderboard:
         # What a model does not forecast, and what failed, is left empty.
         rows: dict[str, dict[str, float]] = {name: {} for name in runs}
         for name, model in models.items():
-            given = [one for one in metrics if model.gives(one)]
+            given = [
+                one for one in metrics if model.gives(one) and (one != "owa" or baseline in models)
+            ]
             found = measure_model(name, models, given, table, scales, baseline)
             rows[name] = {key: float(value[0]) for key, value in found.items()}
         cells = _Cells.of(tested, metric, scales[METRICS[metric].scale], job.horizon)
@@ -322,6 +324,9 @@ class Leaderboard:
             for label, p_value in set_p_values.items():
                 rows[str(label)]["set_p_value"] = p_value
         board = pd.DataFrame(list(rows.values()), index=list(rows))
+        if metric not in board:
+            warn(f"compare: no model gives what {metric!r} needs, nothing is ranked", DataWarning)
+            board.insert(0, metric, np.nan)
         for column in TAIL:
             board[column] = [getattr(runs[name], column) for name in rows]
         board = board[_columns(metric, list(board.columns))]
@@ -509,7 +514,7 @@ class _Cells:
         """Return the mean loss of each window, those without truth left out, (T, M)."""
         seen = self.counts.sum(axis=1)
         means = {name: values.sum(axis=1)[seen > 0] for name, values in self.sums.items()}
-        return pd.DataFrame(means).div(seen[seen > 0], axis=0)
+        return pd.DataFrame(means, index=range(int((seen > 0).sum()))).div(seen[seen > 0], axis=0)
 
     def by_series(self) -> pd.DataFrame:
         """Return the mean loss of each series, those without truth left out, (S, M)."""
