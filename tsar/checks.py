@@ -427,7 +427,7 @@ def check_intervals(estimator: Forecaster) -> None:
     assert list(forecast.index) == list(point.index), "other stamps than the point forecast"
     with tempfile.TemporaryDirectory() as folder:
         fitted.save(Path(folder) / "model")
-        twin = load(Path(folder) / "model").predict(level=[80, 50])
+        twin = load(Path(folder) / "model", cls=type(estimator)).predict(level=[80, 50])
     pd.testing.assert_frame_equal(twin, forecast, check_exact=True)
 
 
