@@ -166,13 +166,15 @@ def forecast(
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many series are done, on the error output and on a terminal only."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        # Even a bar that is disabled ends with an empty line in older versions of rich.
+        yield lambda done, n_series: None
+        return
     columns = (
         *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
         *(TextColumn("series"), TimeElapsedColumn(), TimeRemainingColumn()),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, n_series: bar.update(task, completed=done, total=n_series)
 

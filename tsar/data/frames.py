@@ -486,13 +486,13 @@ def write_frame(
     if form.kind == "long":
         if form.id_name is not None:
             keys[form.id_name] = ids.repeat(horizon)
-        keys[form.time_name] = times
+        keys[form.time_name] = times.copy(deep=True)
     for name, mark in marks.items():
         while name in content or name in keys:
             name = f"{name}_"
         content[name] = mark
     if form.kind == "long":
-        # Several columns may be one array, and must not be in the frame; ids and times are new.
+        # Several columns may be one array, and must not be in the frame; ids and times are its own.
         content = {name: column.copy() for name, column in content.items()}
         frame = pd.DataFrame({**keys, **content}, copy=False)
     else:
