@@ -37,7 +37,7 @@ numpydoc_xref_param_type = False
 SECTIONS = {
     "tsar.forecasting": "Forecasters",
     "tsar.base": "What all forecasters share",
-    "tsar.intervals": "Intervals of all forecasters",
+    "tsar.probabilistic.intervals": "Intervals of all forecasters",
     "tsar.forecasting.local": "What all classical forecasters share",
     "tsar.forecasting.network": "What all trained forecasters share",
     "tsar.forecasting.patch_pretraining": "What forecasters that can be pre-trained share",

@@ -20,7 +20,7 @@ CODE = [
 BASE = {"exceptions", "params"}
 TENSORS = BASE | {"core"}
 ESTIMATOR = TENSORS | {"training", "data"}
-FAMILY = ESTIMATOR | {"base", "learned", "predictive"}
+FAMILY = ESTIMATOR | {"base", "learned", "probabilistic"}
 ALLOWED = {
     "exceptions": set(),
     "params": {"exceptions"},
@@ -31,26 +31,20 @@ ALLOWED = {
     "rolling": BASE | {"data"},
     "learned": BASE | {"data"},
     "windowed": BASE | {"data"},
-    "predictive": ESTIMATOR,
-    "sampling": BASE | {"data", "predictive", "rolling"},
-    "probabilistic": ESTIMATOR | {"sampling"},
-    "conformal": set(),
-    "calibration": BASE | {"data", "conformal"},
-    "intervals": BASE | {"calibration", "predictive"},
-    "base": ESTIMATOR
-    | {"rolling", "learned", "windowed", "calibration", "intervals", "probabilistic"},
+    "probabilistic": ESTIMATOR | {"rolling", "windowed"},
+    "base": ESTIMATOR | {"rolling", "learned", "windowed", "probabilistic"},
     "persistence": FAMILY | {"forecasting"},
     "forecasting": FAMILY | {"axes"},
     "language": FAMILY,
     "image": FAMILY,
     "registry": FAMILY | {"forecasting"},
     "checks": FAMILY | {"forecasting", "registry", "persistence"},
-    "evaluation": FAMILY | {"axes", "forecasting", "registry", "probabilistic", "windowed"},
+    "evaluation": FAMILY | {"axes", "forecasting", "registry", "windowed"},
     "tuning": FAMILY | {"forecasting", "registry", "evaluation"},
     "plot": FAMILY | {"axes", "evaluation"},
     "tables": BASE | {"data"},
     "demo": FAMILY | {"axes", "forecasting", "registry", "evaluation", "plot", "tables"},
-    "batch": FAMILY | {"forecasting", "registry", "persistence", "probabilistic", "tables"},
+    "batch": FAMILY | {"forecasting", "registry", "persistence", "tables"},
     "advice": BASE,
     "cli": BASE | {"advice"},
     "__main__": {"cli"},

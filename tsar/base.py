@@ -20,7 +20,6 @@ from pandas.tseries.offsets import BaseOffset
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from tsar.calibration import Calibration
 from tsar.data.covariates import CovariateCoding, covariate_tensors
 from tsar.data.forecasts import short_histories
 from tsar.data.future import make_future_frame, read_future
@@ -29,10 +28,11 @@ from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataError, NotFittedError, ParameterError
-from tsar.intervals import Intervals
 from tsar.learned import Learned
 from tsar.params import Interval, check_horizon, check_parameters, check_range, frame_first
-from tsar.probabilistic import read_asked, write_forecast
+from tsar.probabilistic.asked import read_asked, write_forecast
+from tsar.probabilistic.calibration import Calibration
+from tsar.probabilistic.intervals import Intervals
 from tsar.rolling import roll_windows
 from tsar.windowed import forecast_rows, forecast_windows, score
 

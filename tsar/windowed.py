@@ -23,7 +23,7 @@ from tsar.exceptions import DataError, ParameterError
 if TYPE_CHECKING:
     from tsar.base import Forecaster
 
-__all__ = ["forecast_rows", "forecast_windows", "score", "window_histories"]
+__all__ = ["first_cutoffs", "forecast_rows", "forecast_windows", "score", "window_histories"]
 
 # Values of history copied at a time, where every window is scaled by its own.
 COPIED_VALUES = 2_000_000
@@ -185,14 +185,34 @@ def forecast_windows(model: "Forecaster", df: Any, cutoffs: Any, horizon: int) -
     return np.asarray(forecast[:, :, fitted.variates.get_indexer(panel.variates)])
 
 
+def first_cutoffs(model: "Forecaster", panel: Panel, joined: Panel) -> np.ndarray:
+    """Return how many rows of each series of ``joined`` are no more than context.
+
+    A series with a history of its own gives every row of ``panel`` as a cutoff; any other
+    one keeps up to half of its rows as context.
+
+    Parameters
+    ----------
+    model : Forecaster
+        Fitted.
+    panel : Panel
+        The rows that are given.
+    joined : Panel
+        The same, after the fitted rows where those adjoin.
+
+    Returns
+    -------
+    int64 array of shape (S,)
+    """
+    known = joined.lengths - panel.lengths
+    return np.where(known > 0, known, np.minimum(model._context_rows, panel.lengths // 2))
+
+
 def score(model: "Forecaster", df: Any) -> float:
     """Return the negative mean absolute error over a frame, see ``Forecaster.score``."""
     panel = in_order(model._read_new(df, allow_new_variates=False), model._end.variates)
     joined = panel.after(model._end)
-    known = joined.lengths - panel.lengths
-    # Without a history of its own a series gives up to half of its rows as context.
-    begins = np.where(known > 0, known, np.minimum(model._context_rows, panel.lengths // 2))
-    begins = np.maximum(begins, 1)
+    begins = np.maximum(first_cutoffs(model, panel, joined), 1)
     cutoffs, series = [], []
     for owner, begin in enumerate(begins):
         origins = np.arange(begin, joined.lengths[owner], model.horizon_)

@@ -29,7 +29,7 @@ from side_by_side import answer, take_turns
 
 N_ROWS = 8640
 # Steps of one fit, and how many of them are warm-up.
-N_STEPS, N_FIRST = 14, 4
+N_STEPS, N_FIRST = 10, 3
 PARTS = ("fit", "network")
 
 

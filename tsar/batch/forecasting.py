@@ -23,7 +23,7 @@ from tsar.data.frames import TARGET
 from tsar.exceptions import DataError, InterruptedWarning, ParameterError
 from tsar.params import check_horizon, check_parameters, check_percentages
 from tsar.persistence import load
-from tsar.probabilistic import read_asked
+from tsar.probabilistic.asked import read_asked
 from tsar.registry import forecaster_class
 from tsar.tables import check_writable, parse_times, read_table, write_table
 

@@ -8,7 +8,7 @@ import pandas as pd
 from tsar.data.frames import FrameForm, column_values
 from tsar.data.matching import check_axis
 from tsar.data.panel import Panel
-from tsar.data.timeaxis import UNIT, TimeAxis, read_times
+from tsar.data.timeaxis import TimeAxis, read_times
 from tsar.exceptions import DataError
 
 __all__ = ["make_future_frame", "read_future"]
@@ -128,10 +128,7 @@ def _stamps(times: pd.Index, axis: TimeAxis) -> np.ndarray:
         kind, mask = next(iter(read.faults.items()))
         raise DataError(f"future has {int(mask.sum())} rows without a usable time ({kind})")
     check_axis("the time of future", read.axis, axis)
-    if axis.kind != "timestamp":
-        return read.stamps
-    own, other = UNIT[axis.unit], UNIT[read.axis.unit]
-    return read.stamps * (other // own) if other >= own else read.stamps // (own // other)
+    return axis.stamps_of(read.stamps, read.axis)
 
 
 def _raise_missing(panel: Panel, name: Any, missing: np.ndarray, wanted: np.ndarray) -> None:

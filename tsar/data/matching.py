@@ -104,9 +104,10 @@ def check_counts(panel: Panel, loss: str) -> None:
     if wrong.any():
         row, place = (int(found[0]) for found in wrong.nonzero())
         series = panel.ids[int(np.searchsorted(panel.offsets, row, side="right")) - 1]
+        of_series = "" if series is None else f" of id {series!r}"
         raise DataError(
             f"loss={loss!r} needs counts, whole numbers from 0 on, got "
-            f"{panel.values[row, place]:g} in column {panel.variates[place]!r} of id {series!r}, "
+            f"{panel.values[row, place]:g} in column {panel.variates[place]!r}{of_series}, "
             f"and {int(wrong.sum()) - 1} others that are none; choose another loss, such as "
             f"'gaussian' with output_range=(0, None)"
         )

@@ -18,7 +18,7 @@ from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
 from tsar.data.frequency import Frequency
 from tsar.data.inference import infer_frequency
 from tsar.data.regularity import irregularities, is_regular
-from tsar.data.timeaxis import UNIT, TimeAxis, look_like_dates, read_times
+from tsar.data.timeaxis import TimeAxis, look_like_dates, read_times
 from tsar.exceptions import DataError
 
 __all__ = ["Panel"]
@@ -313,13 +313,10 @@ class Panel:
             the left; the others are as they were.
         """
         place = history.ids.get_indexer(self.ids)
-        following, began = history.future_stamps(1)[:, 0], history.first
-        if self.axis.kind == "timestamp":
-            # Frames of different resolution: compare what both can say.
-            following, began = (
-                stamps * UNIT[history.axis.unit] // UNIT[self.axis.unit]
-                for stamps in (following, began)
-            )
+        following, began = (
+            self.axis.stamps_of(stamps, history.axis)
+            for stamps in (history.future_stamps(1)[:, 0], history.first)
+        )
         first = self.first.copy()
         # Row r of both together is row r of the history, or else row r - len(history) here.
         pieces, lengths = [], []

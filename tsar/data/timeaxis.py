@@ -119,6 +119,16 @@ class TimeAxis:
         """Stamps in a day."""
         return DAY // UNIT[self.unit]
 
+    def stamps_of(self, stamps: np.ndarray, axis: "TimeAxis") -> np.ndarray:
+        """Return stamps of another axis as stamps of this one, of the same kind.
+
+        Frames of different resolution then say what both can; what is finer is rounded down.
+        """
+        if self.kind != "timestamp":
+            return stamps
+        own, other = UNIT[self.unit], UNIT[axis.unit]
+        return stamps * (other // own) if other >= own else stamps // (own // other)
+
     def local(self, stamps: np.ndarray) -> np.ndarray:
         """Return what a wall clock shows at the UTC stamps."""
         if self.tz is None or self.kind != "timestamp":

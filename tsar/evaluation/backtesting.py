@@ -18,10 +18,10 @@ from tsar.base import Forecaster
 from tsar.data.frames import read_rows
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
-from tsar.data.timeaxis import UNIT, read_times
+from tsar.data.timeaxis import read_times
 from tsar.exceptions import DataError, DataWarning, ParameterError, warn
 from tsar.params import check_fractions, check_horizon, check_parameters, check_percentages
-from tsar.probabilistic import calibrated_ends, read_asked
+from tsar.probabilistic.asked import calibrated_ends, read_asked
 from tsar.windowed import window_histories
 
 __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
@@ -401,9 +401,7 @@ class BacktestJob:
     def _warn_of_seen_rows(self, name: str) -> None:
         """Warn of windows that forecast rows the model was fitted on."""
         end = self.forecaster._end
-        last = end.last
-        if end.axis.kind == "timestamp":
-            last = last * UNIT[end.axis.unit] // UNIT[self.panel.axis.unit]
+        last = self.panel.axis.stamps_of(end.last, end.axis)
         place = end.ids.get_indexer(self.panel.ids)[self.origins.owners]
         seen = (place >= 0) & (self.stamps[self.origins.rows] <= last[place])
         if seen.any():

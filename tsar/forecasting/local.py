@@ -20,7 +20,6 @@ from tsar.base import Forecaster
 from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import ROUNDING, Scaling
-from tsar.data.timeaxis import UNIT
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataWarning, warn
 from tsar.learned import Learned
@@ -297,10 +296,7 @@ class LocalForecaster(Forecaster):
         fitted = self._estimates
         series = self._end.ids.get_indexer(panel.ids)
         variates = self._end.variates.get_indexer(panel.variates)
-        first = panel.first
-        if panel.axis.kind == "timestamp":
-            # Frames of different resolution: compare what both can say.
-            first = first * UNIT[panel.axis.unit] // UNIT[self._end.axis.unit]
+        first = self._end.axis.stamps_of(panel.first, panel.axis)
         known: list[Estimate | None] = []
         for place, owner in enumerate(series):
             rows = panel.values[panel.offsets[place] : panel.offsets[place + 1]]

@@ -36,7 +36,12 @@ from tsar.exceptions import (
 from tsar.forecasting.covariates import CovariatePathway, CovariateSpec
 from tsar.learned import Learned
 from tsar.params import Interval, column_labels
-from tsar.predictive import DistributionForecasts, PointForecasts, Predictive, QuantileForecasts
+from tsar.probabilistic.predictive import (
+    DistributionForecasts,
+    PointForecasts,
+    Predictive,
+    QuantileForecasts,
+)
 from tsar.training.device import resolve_device
 from tsar.training.distributions import DISTRIBUTIONS
 from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource, train

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tsar.conformal import (
+from tsar.probabilistic.conformal import (
     adaptive_thresholds,
     fewest_scores,
     interval_scores,

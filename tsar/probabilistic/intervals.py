@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from tsar.calibration import Calibration, calibrate
 from tsar.params import check_horizon
-from tsar.predictive import PointForecasts, Predictive
+from tsar.probabilistic.calibration import Calibration, calibrate
+from tsar.probabilistic.predictive import PointForecasts, Predictive
 
 __all__ = ["Intervals"]
 

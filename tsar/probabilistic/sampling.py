@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
-from tsar.predictive import series_generator
+from tsar.probabilistic.predictive import series_generator
 from tsar.rolling import sample_paths
 
 if TYPE_CHECKING:

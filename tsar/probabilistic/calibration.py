@@ -4,26 +4,26 @@ Dimension letters: S series, W windows, H steps, C variates, T cutoffs of one se
 statistics.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from tsar.conformal import (
+from tsar.data.codec import decode_index, encode_index
+from tsar.data.matching import in_order
+from tsar.data.panel import Panel
+from tsar.data.scaling import Scaling
+from tsar.exceptions import DataError, ParameterError
+from tsar.params import check_choice, check_percentages
+from tsar.probabilistic.conformal import (
     adaptive_thresholds,
     fewest_scores,
     interval_scores,
     pid_thresholds,
     split_threshold,
 )
-from tsar.data.codec import decode_index, encode_index
-from tsar.data.matching import in_order
-from tsar.data.panel import Panel
-from tsar.data.scaling import Scaling
-from tsar.data.timeaxis import UNIT
-from tsar.exceptions import DataError, ParameterError
-from tsar.params import check_choice, check_percentages
+from tsar.windowed import first_cutoffs
 
 if TYPE_CHECKING:
     from tsar.base import Forecaster
@@ -255,14 +255,11 @@ def calibrate(
 def _unseen(model: "Forecaster", panel: Panel, joined: Panel) -> np.ndarray:
     """Return how many rows of each series of ``joined`` a backtest must not begin before."""
     known = joined.lengths - panel.lengths
-    # Without a history of its own a series gives up to half of its rows as context.
-    begins = np.where(known > 0, known, np.minimum(model._context_rows, panel.lengths // 2))
+    begins = first_cutoffs(model, panel, joined)
     if model._is_trained:
         end = model._end
         place = end.ids.get_indexer(panel.ids)
-        last = end.last
-        if end.axis.kind == "timestamp":
-            last = last * UNIT[end.axis.unit] // UNIT[panel.axis.unit]
+        last = panel.axis.stamps_of(end.last, end.axis)
         fitted = np.flatnonzero((place >= 0) & (known == 0) & (panel.first <= last[place]))
         if len(fitted):
             held_out = model._learned.held_out
@@ -383,5 +380,4 @@ def _with_adaptive_reach(
                 start = np.where(np.isfinite(start), start, 0.0)
                 found = pid_thresholds(lined_up, level, start, delays=delays)
             reach[number, some] = found[-1].swapaxes(1, 2)
-    fields = {**calibration.__dict__, "reach": reach}
-    return Calibration(**fields)
+    return replace(calibration, reach=reach)

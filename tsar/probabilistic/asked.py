@@ -14,7 +14,7 @@ from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.exceptions import ParameterError
 from tsar.params import check_percentages, check_samples
-from tsar.sampling import draw_samples
+from tsar.probabilistic.sampling import draw_samples
 from tsar.training.distributions import DISTRIBUTIONS
 
 if TYPE_CHECKING:
