@@ -34,7 +34,7 @@ ALLOWED = {
     "probabilistic": ESTIMATOR | {"rolling", "windowed"},
     "base": ESTIMATOR | {"rolling", "learned", "windowed", "probabilistic"},
     "persistence": FAMILY | {"forecasting"},
-    "forecasting": FAMILY | {"axes"},
+    "forecasting": FAMILY | {"axes", "rolling"},
     "language": FAMILY,
     "image": FAMILY,
     "registry": FAMILY | {"forecasting"},

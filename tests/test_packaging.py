@@ -120,6 +120,18 @@ def test_import_loads_no_optional_stack():
     assert len(added - ours) < 150, sorted(added - ours)
 
 
+@pytest.mark.parametrize("model", ["NLinear", "PatchTST", "AutoformerForecaster"])
+def test_fit_loads_no_compiler(model):
+    """It takes two seconds, and 70 MB, in every process."""
+    code = f"""
+import sys, tsar
+from tsar.checks import small_forecaster
+small_forecaster(tsar.{model}, max_epochs=1).fit(tsar.load_dataset("elnino")).predict()
+print([name for name in ("torch._dynamo", "torch._inductor", "torch.onnx") if name in sys.modules])
+"""
+    assert _run(code) == "[]\n"
+
+
 def test_import_changes_no_global_state():
     code = """
 import random, sys, logging, warnings, os

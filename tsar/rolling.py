@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsar.data.windows import Inputs, SeriesTensors
 
-__all__ = ["roll_windows", "sample_paths"]
+__all__ = ["roll_windows", "sample_paths", "windows_at_once"]
 
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
@@ -19,6 +19,11 @@ BATCH_VALUES = 400_000
 # Matrix products of fewer rows run through other kernels, which round otherwise; with this
 # many, a window has the same forecast bit for bit whatever else is forecast beside it.
 SMALLEST_BATCH = 4
+
+
+def windows_at_once(context_length: int, n_variates: int) -> int:
+    """Return how many windows to forecast in one pass."""
+    return max(BATCH_VALUES // (context_length * n_variates), 1)
 
 
 def roll_windows(
@@ -63,7 +68,7 @@ def roll_windows(
     # Windows with missing steps are forecast apart, so that a complete one has the same
     # forecast whatever else is in the frame.
     complete = _complete(tensors, owner, cutoff, context_length)
-    size = max(BATCH_VALUES // (context_length * tensors.values.shape[1]), 1)
+    size = windows_at_once(context_length, tensors.values.shape[1])
     forecast: np.ndarray | None = None
     for whole in (True, False):
         group = (complete == whole).nonzero()[:, 0]
@@ -123,7 +128,7 @@ def sample_paths(
     """
     device = tensors.values.device
     n_variates = tensors.values.shape[1]
-    size = max(BATCH_VALUES // (context_length * n_variates * n_samples), 1)
+    size = windows_at_once(context_length * n_samples, n_variates)
     paths = np.empty((len(series), n_samples, horizon, n_variates))
     for numbers in np.split(np.arange(len(series)), range(size, len(series), size)):
         owner = torch.from_numpy(np.asarray(series[numbers], dtype=np.int64)).to(device)

@@ -27,12 +27,10 @@ from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.segment_tokens import AutoTimesNetwork
 from tsar.learned import Learned
 from tsar.params import Interval, check_choice, frame_first
+from tsar.rolling import windows_at_once
 from tsar.training.device import resolve_device
 
 __all__ = ["AutoTimes"]
-
-# Values in a batch of windows with their prompts.
-BATCH_VALUES = 400_000
 
 Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
@@ -318,7 +316,7 @@ class AutoTimes(NetworkForecaster):
         told = self._tensors(prompts, self._scaling_of(prompts))
         known = self._tensors(tail, scaling, ahead=n_segments * size, future=future)
         parts = []
-        at_once = max(BATCH_VALUES // ((n_prompt + rows) * tail.n_variates), 1)
+        at_once = windows_at_once(n_prompt + rows, tail.n_variates)
         for part in torch.arange(tail.n_series, device=known.values.device).split(at_once):
             owner = torch.from_numpy(owners).to(part.device)[part]
             pieces = [

@@ -42,6 +42,7 @@ from tsar.probabilistic.predictive import (
     Predictive,
     QuantileForecasts,
 )
+from tsar.rolling import windows_at_once
 from tsar.training.device import resolve_device
 from tsar.training.distributions import DISTRIBUTIONS
 from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource, train
@@ -364,7 +365,10 @@ class NetworkForecaster(Forecaster):
         state: TrainingState | None = None
         if go_on:
             network, state = self._continued(network, panel), self._training_state
-        options = self._training_options
+        at_once = windows_at_once(spec.context_length, panel.n_variates)
+        options = replace(
+            self._training_options, validation_batch_size=max(self.batch_size, at_once)
+        )
         result = self._train(
             network, training, validation, loss, options, device=device, seed=seed, state=state
         )

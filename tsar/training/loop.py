@@ -16,7 +16,7 @@ from tsar.core.dropout import set_generator
 from tsar.exceptions import ParameterError, TrainingError
 from tsar.training.device import autocast
 from tsar.training.losses import Loss
-from tsar.training.optim import make_optimizer, make_schedule, set_learning_rate
+from tsar.training.optim import make_optimizer, make_schedule
 from tsar.training.seeding import make_generator
 from tsar.training.state import TrainingState, capture_optimizer, restore_optimizer
 
@@ -93,6 +93,8 @@ class TrainingOptions:
     batch_size : int
         Windows in a batch; the incomplete last batch of an epoch is left out
         where there is a complete one.
+    validation_batch_size : int or None
+        Windows scored at a time, of which no gradients are kept; None takes ``batch_size``.
     optimizer : {"adam", "adamw"}
     learning_rate, weight_decay : float
     betas : pair of float
@@ -111,6 +113,7 @@ class TrainingOptions:
     max_epochs: int | None = 10
     max_steps: int | None = None
     batch_size: int = 32
+    validation_batch_size: int | None = None
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
@@ -268,6 +271,16 @@ def evaluate(
 ) -> tuple[float, float]:
     """Score a network on every window, in order.
 
+    Parameters
+    ----------
+    network : nn.Module
+    windows : WindowSource
+    loss : Loss
+    batch_size : int
+        Windows at a time.
+    device : torch.device
+    precision : {"float32", "bfloat16", "auto"}
+
     Returns
     -------
     loss : float
@@ -412,7 +425,7 @@ class _Run:
                 break
         record = {
             "train_loss": losses.mean(),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizer.learning_rate,
         }
         if self.validation is not None:
             record["val_loss"], record["val_mae"] = self._validate()
@@ -441,7 +454,7 @@ class _Run:
 
     def _step(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Make one step; return the sum of the errors and the number of entries."""
-        set_learning_rate(self.optimizer, self.rate(self.step))
+        self.optimizer.learning_rate = self.rate(self.step)
         with autocast(self.device, self.options.precision):
             if self.loss.needs_scale:
                 # It is known for the future only, and of that as it is.
@@ -449,7 +462,7 @@ class _Run:
             else:
                 compared = *compare(self.network, batch), None
         total, count = self.loss.total(*compared)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         penalise(self.network, total / count.clamp(min=1)).backward()
         if self.options.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip)
@@ -463,7 +476,7 @@ class _Run:
             self.network,
             self.validation,
             self.loss,
-            batch_size=self.options.batch_size,
+            batch_size=self.options.validation_batch_size or self.options.batch_size,
             device=self.device,
             precision=self.options.precision,
         )

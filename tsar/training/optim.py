@@ -4,17 +4,133 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tsar.params import check_choice
 from tsar.training.device import has_fused_optimizers
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "make_optimizer", "make_schedule", "set_learning_rate"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "Adam", "make_optimizer", "make_schedule"]
 
-OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
+OPTIMIZERS = ("adam", "adamw")
+
+
+class Adam:
+    """Adam, with weight decay as a part of the gradient or decoupled from it.
+
+    The same steps as ``torch.optim.Adam`` and ``AdamW``, which import the compiler of torch when
+    the first of them is made: two seconds and 70 MB in every process that fits.
+
+    Parameters
+    ----------
+    parameters : iterable of nn.Parameter
+        Those that do not require gradients are left as they are.
+    learning_rate : float
+        May be set anew before every step.
+    betas : pair of float
+        How much of the running means of gradients and of their squares a step keeps.
+    weight_decay : float
+    decoupled : bool
+        Whether weights shrink by ``learning_rate * weight_decay`` in each step (AdamW).
+
+    Attributes
+    ----------
+    parameters : list of nn.Parameter
+    state : dict of int to dict of str to Tensor
+        Of each parameter that had a gradient, by its place: ``step``, a float32 Tensor of
+        shape (), and the means ``exp_avg`` and ``exp_avg_sq``, shaped like the parameter.
+
+    References
+    ----------
+    Kingma and Ba, "Adam", ICLR 2015, algorithm 1; Loshchilov and Hutter, "Decoupled weight
+    decay regularization", ICLR 2019, algorithm 2.
+    """
+
+    EPSILON = 1e-8
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: float,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+    ) -> None:
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.learning_rate = learning_rate
+        self.betas = betas
+        self.weight_decay = weight_decay
+        self.decoupled = decoupled
+        self.state: dict[int, dict[str, Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+        for place, parameter in enumerate(self.parameters):
+            if parameter.grad is not None:
+                groups.setdefault((parameter.device, parameter.dtype), []).append(place)
+                if place not in self.state:
+                    self.state[place] = {
+                        "step": torch.zeros((), device=parameter.device),
+                        "exp_avg": torch.zeros_like(parameter),
+                        "exp_avg_sq": torch.zeros_like(parameter),
+                    }
+        for (device, _), places in groups.items():
+            moved: list[Tensor] = [self.parameters[place] for place in places]
+            gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
+            steps, means, squares = (
+                [self.state[place][name] for place in places]
+                for name in ("step", "exp_avg", "exp_avg_sq")
+            )
+            torch._foreach_add_(steps, 1)
+            move = self._fused if has_fused_optimizers(device) else self._plain
+            move(moved, gradients, means, squares, steps)
+
+    def _fused(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        means: list[Tensor],
+        squares: list[Tensor],
+        steps: list[Tensor],
+    ) -> None:
+        """Move all parameters in one pass instead of a dozen small ones for each."""
+        kernel = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
+        kernel(
+            parameters,
+            gradients,
+            means,
+            squares,
+            [],
+            steps,
+            lr=self.learning_rate,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=self.weight_decay,
+            eps=self.EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _plain(self, *tensors: list[Tensor]) -> None:
+        """Move one parameter after the other, as the formula is written."""
+        kept, kept_of_squares = self.betas
+        for parameter, gradient, mean, square, step in zip(*tensors, strict=True):
+            if self.decoupled:
+                parameter.mul_(1 - self.learning_rate * self.weight_decay)
+            else:
+                gradient = gradient + self.weight_decay * parameter
+            mean.lerp_(gradient, 1 - kept)
+            square.lerp_(gradient.square(), 1 - kept_of_squares)
+            size = self.learning_rate / (1 - kept**step)
+            spread = (square / (1 - kept_of_squares**step)).sqrt_() + self.EPSILON
+            parameter.sub_(size * mean / spread)
 
 
 def make_optimizer(
@@ -24,14 +140,13 @@ def make_optimizer(
     *,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
-) -> torch.optim.Optimizer:
+) -> Adam:
     """Build the optimiser of that name.
 
     Parameters
     ----------
     name : {"adam", "adamw"}
     parameters : iterable of nn.Parameter
-        All on one device.
     learning_rate, weight_decay : float
     betas : pair of float
 
@@ -41,22 +156,13 @@ def make_optimizer(
         If there is none of that name.
     """
     check_choice("make_optimizer", "optimizer", name, OPTIMIZERS)
-    parameters = [parameter for parameter in parameters if parameter.requires_grad]
-    # One fused pass instead of a dozen small ones per parameter.
-    fused = bool(parameters) and has_fused_optimizers(parameters[0].device)
-    return OPTIMIZERS[name](
+    return Adam(
         parameters,
-        lr=learning_rate,
+        learning_rate,
         betas=betas,
         weight_decay=weight_decay,
-        fused=fused,
+        decoupled=name == "adamw",
     )
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every parameter group."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 def _constant(step: int, steps_per_epoch: int, n_steps: int) -> float:

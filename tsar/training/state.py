@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from tsar.training.optim import Adam
 
 __all__ = ["TrainingState"]
 
@@ -65,21 +66,20 @@ class TrainingState:
         return state
 
 
-def capture_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def capture_optimizer(optimizer: Adam) -> dict[str, Tensor]:
     """Copy the moments of an optimiser into flat, named tensors on the CPU."""
-    per_parameter = optimizer.state_dict()["state"]
     return {
-        f"{index}.{name}": value.detach().cpu().clone()
-        for index, entries in per_parameter.items()
+        f"{place}.{name}": value.cpu().clone()
+        for place, entries in optimizer.state.items()
         for name, value in entries.items()
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Adam, tensors: dict[str, Tensor]) -> None:
     """Give an optimiser the moments that :func:`capture_optimizer` copied."""
-    per_parameter: dict[int, dict[str, Tensor]] = {}
+    optimizer.state = {}
     for path, tensor in tensors.items():
-        index, name = path.split(".", 1)
-        per_parameter.setdefault(int(index), {})[name] = tensor.clone()
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": per_parameter, "param_groups": groups})
+        place, name = path.split(".", 1)
+        device = optimizer.parameters[int(place)].device
+        # A copy on its own device, too: steps are made in place.
+        optimizer.state.setdefault(int(place), {})[name] = tensor.to(device, copy=True)
