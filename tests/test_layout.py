@@ -25,6 +25,7 @@ ALLOWED = {
     "exceptions": set(),
     "params": {"exceptions"},
     "axes": BASE,
+    "toml": BASE,
     "core": BASE,
     "training": TENSORS,
     "data": TENSORS,
@@ -39,7 +40,7 @@ ALLOWED = {
     "image": FAMILY,
     "registry": FAMILY | {"forecasting"},
     "checks": FAMILY | {"forecasting", "registry", "persistence"},
-    "evaluation": FAMILY | {"axes", "forecasting", "registry", "windowed"},
+    "evaluation": FAMILY | {"axes", "toml", "forecasting", "registry", "windowed"},
     "tuning": FAMILY | {"forecasting", "registry", "evaluation"},
     "plot": FAMILY | {"axes", "evaluation"},
     "tables": BASE | {"data"},
@@ -48,8 +49,10 @@ ALLOWED = {
     "advice": BASE,
     "cli": BASE | {"advice"},
     "__main__": {"cli"},
+    "file_recipes": FAMILY | {"toml", "forecasting", "registry", "tuning"},
     "commands": FAMILY
-    | {"forecasting", "registry", "evaluation", "tuning", "batch", "tables", "demo"},
+    | {"forecasting", "registry", "persistence", "evaluation", "tuning", "batch"}
+    | {"file_recipes", "tables", "demo"},
     "tsar": FAMILY | {"forecasting", "evaluation", "registry", "persistence"},
 }
 # Imports inside of functions that go against the table, each for its reason.

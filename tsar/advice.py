@@ -55,6 +55,8 @@ PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     ),
     (r"\b(?:pass|set|use) (\w+)='([^']*)'", r"use --set \1=\2"),
     (r"\bgaps='mask'", "--set gaps=mask"),
+    (r"; pass space=$", "; give one with --space, or [tune.space] of a recipe"),
+    (r"; set windows=(\d+)", r"; give --windows \1"),
 ]
 
 

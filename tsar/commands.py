@@ -26,16 +26,20 @@ from tsar.demo import run_demo
 from tsar.evaluation import compare
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
 from tsar.exceptions import ParameterError
+from tsar.file_recipes import DEFAULT_MODEL, as_params_table, load_file_recipe
+from tsar.persistence import check_folder
 from tsar.registry import forecaster_class, forecaster_names, parse_parameters
 from tsar.tables import (
     as_csv,
     check_writable,
     drop_row_numbers,
     find_time_column,
+    parse_times,
     read_table,
     write_table,
 )
 from tsar.tuning import OptunaSearch
+from tsar.tuning.spaces import parse_space
 
 __all__ = ["app"]
 
@@ -50,6 +54,47 @@ app = typer.Typer(
 # The exit code where some series have no forecast.
 PARTIAL = 3
 
+
+def _read_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Let a recipe say what options do not; it is checked before they are read."""
+    if path is not None:
+        ctx.obj = load_file_recipe(path)
+        ctx.default_map = ctx.obj.options(ctx.info_name)
+    return path
+
+
+# What forecast, backtest and tune have in common.
+Data = Annotated[Path | None, typer.Argument(help="CSV or Parquet file, one row per time step.")]
+Horizon = Annotated[int | None, typer.Option(help="Steps to forecast.")]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        is_eager=True,
+        callback=_read_recipe,
+        help="TOML file that says all of this; options go before what it says.",
+    ),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target", help="Column to forecast; repeatable. Default: every other column, with --id y."
+    ),
+]
+TimeColumn = Annotated[
+    str | None, typer.Option("--time", help="Column of the time; found if left out.")
+]
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(help="How times are written, such as %d/%m/%Y; found if left out."),
+]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", help="Column of the series id, if there are several.")
+]
+Levels = Annotated[
+    list[float] | None,
+    typer.Option(help="Interval that is to cover so many percent of values; repeatable."),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the model; repeatable."),
@@ -83,33 +128,22 @@ def demo(
 
 @app.command()
 def forecast(
-    data: Annotated[Path, typer.Argument(help="CSV or Parquet file, one row per time step.")],
-    horizon: Annotated[int, typer.Option(help="Steps to forecast.")],
+    ctx: typer.Context,
+    data: Data = None,
+    horizon: Horizon = None,
+    recipe: RecipeFile = None,
     model: Annotated[
         str, typer.Option(help="A name, see `tsar models`, or the folder of a saved model.")
-    ] = "PatchTST",
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column to forecast; repeatable. Default: every other column, with --id y."
-        ),
-    ] = None,
-    time: Annotated[str | None, typer.Option(help="Column of the time; found if left out.")] = None,
-    time_format: Annotated[
-        str | None,
-        typer.Option(help="How times are written, such as %d/%m/%Y; found if left out."),
-    ] = None,
-    series_id: Annotated[
-        str | None, typer.Option("--id", help="Column of the series id, if there are several.")
-    ] = None,
+    ] = DEFAULT_MODEL,
+    target: Targets = None,
+    time: TimeColumn = None,
+    time_format: TimeFormat = None,
+    series_id: IdColumn = None,
     future: Annotated[
         Path | None,
         typer.Option(help="File with the future covariates of the steps to forecast."),
     ] = None,
-    level: Annotated[
-        list[float] | None,
-        typer.Option(help="Interval that is to cover so many percent of values; repeatable."),
-    ] = None,
+    level: Levels = None,
     out: Annotated[Path | None, typer.Option(help="File to write; printed if left out.")] = None,
     report: Annotated[
         Path | None, typer.Option(help="JSON file that says what became of each series.")
@@ -123,6 +157,7 @@ def forecast(
     settings: Settings = None,
 ) -> None:
     """Forecast what comes after the series of a file; exit with 3 where some have no forecast."""
+    data, horizon = _given(ctx, data, horizon)
     saved = model not in forecaster_names() and Path(model).is_dir()
     if saved and settings:
         raise ParameterError(f"--set is for a model that is named, {model!r} is fitted already")
@@ -139,7 +174,7 @@ def forecast(
                 time_column=time,
                 time_format=time_format,
                 target=target or None,
-                params={} if saved else parse_parameters(forecaster_class(model), settings or []),
+                params={} if saved else _params(ctx, model, settings),
                 fit_rows=fit_rows,
                 report=report,
                 resume=resume,
@@ -179,18 +214,34 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, n_series: bar.update(task, completed=done, total=n_series)
 
 
-Horizon = Annotated[int, typer.Option(help="Steps to forecast.")]
-Targets = Annotated[list[str] | None, typer.Option("--target", help="As in `tsar forecast`.")]
-TimeColumn = Annotated[str | None, typer.Option("--time", help="As in `tsar forecast`.")]
-IdColumn = Annotated[str | None, typer.Option("--id", help="As in `tsar forecast`.")]
+def _given(ctx: typer.Context, data: Path | None, horizon: int | None) -> tuple[Path, int]:
+    """Return what has to be given, be it as an option or in a recipe."""
+    if data is None:
+        ctx.fail("no file: name it as the argument, or as data = ... in the file of --recipe")
+    if horizon is None:
+        ctx.fail("no horizon: give --horizon, or horizon = ... in the file of --recipe")
+    return data, horizon
+
+
+def _params(ctx: typer.Context, model: str, settings: list[str] | None) -> dict[str, Any]:
+    """Return the parameters of a named model: those of the recipe, with settings in their place."""
+    known = ctx.obj.params(model) if ctx.obj else {}
+    return {**known, **parse_parameters(forecaster_class(model), settings or [])}
 
 
 def _read_data(
-    data: Path, horizon: int, target: list[str] | None, time: str | None, series_id: str | None
+    data: Path,
+    horizon: int,
+    target: list[str] | None,
+    time: str | None,
+    time_format: str | None,
+    series_id: str | None,
 ) -> tuple[Any, dict[str, Any]]:
     """Return the rows of a file, and the parameters by which estimators read them."""
     frame = read_table(data)
     time = time or find_time_column(frame)
+    if time_format is not None:
+        frame = parse_times(frame, time, time_format)
     frame = drop_row_numbers(frame, [time, series_id, *(target or [])])
     read = {"horizon": horizon, "time_column": time, "id_column": series_id}
     return frame, {**read, "target": target or None}
@@ -198,35 +249,62 @@ def _read_data(
 
 @app.command()
 def backtest(
-    data: Annotated[Path, typer.Argument(help="CSV or Parquet file, one row per time step.")],
-    horizon: Horizon,
+    ctx: typer.Context,
+    data: Data = None,
+    horizon: Horizon = None,
+    recipe: RecipeFile = None,
     model: Annotated[list[str] | None, typer.Option(help="See `tsar models`; repeatable.")] = None,
     windows: Annotated[int, typer.Option(help="Cutoffs, one horizon apart.")] = 10,
+    level: Levels = None,
     target: Targets = None,
     time: TimeColumn = None,
+    time_format: TimeFormat = None,
     series_id: IdColumn = None,
     out: Annotated[Path | None, typer.Option(help="File for the forecasts and the truth.")] = None,
     settings: Settings = None,
 ) -> None:
     """Compare models by what they forecast of the end of a file, with SeasonalNaive among them."""
-    names = list(dict.fromkeys(model or ["PatchTST"]))
-    params = {name: parse_parameters(forecaster_class(name), settings or []) for name in names}
+    data, horizon = _given(ctx, data, horizon)
+    names = list(dict.fromkeys(model or [DEFAULT_MODEL]))
+    params = {name: _params(ctx, name, settings) for name in names}
     if out is not None:
         check_writable(out, inputs=[data])
-    frame, read = _read_data(data, horizon, target, time, series_id)
+    frame, read = _read_data(data, horizon, target, time, time_format, series_id)
     models = {name: forecaster_class(name)(**read).set_params(**params[name]) for name in names}
     models.setdefault("SeasonalNaive", tsar.SeasonalNaive(**read))
-    board = compare(models, frame, windows=windows, verbose=int(sys.stderr.isatty()))
+    metrics = ["mase", "mae", "rmse", *(["coverage", "interval_width"] if level else [])]
+    board = compare(
+        models,
+        frame,
+        metrics=metrics,
+        windows=windows,
+        level=level or None,
+        verbose=int(sys.stderr.isatty()),
+    )
     print(board)
     if out is not None:
-        write_table(board.backtest, out)
+        tested = board.backtest
+        if time_format is not None:
+            styled = {name: tested[name].dt.strftime(time_format) for name in ("cutoff", "time")}
+            tested = tested.assign(**styled)
+        write_table(tested, out)
 
 
 @app.command()
 def tune(
-    data: Annotated[Path, typer.Argument(help="CSV or Parquet file, one row per time step.")],
-    horizon: Horizon,
-    model: Annotated[str, typer.Option(help="See `tsar models`.")] = "PatchTST",
+    ctx: typer.Context,
+    data: Data = None,
+    horizon: Horizon = None,
+    recipe: RecipeFile = None,
+    model: Annotated[str, typer.Option(help="See `tsar models`.")] = DEFAULT_MODEL,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUES",
+            help="What to choose from: n_layers=1,2,3, dropout=0..0.5 or "
+            "learning_rate=1e-4..1e-2:log; repeatable. A default space if left out.",
+        ),
+    ] = None,
     trials: Annotated[int, typer.Option(help="Trials in all.")] = 20,
     timeout: Annotated[float | None, typer.Option(help="Seconds.")] = None,
     windows: Annotated[
@@ -237,6 +315,7 @@ def tune(
     ] = None,
     target: Targets = None,
     time: TimeColumn = None,
+    time_format: TimeFormat = None,
     series_id: IdColumn = None,
     out: Annotated[Path | None, typer.Option(help="File for the table of trials.")] = None,
     save: Annotated[
@@ -244,14 +323,19 @@ def tune(
     ] = None,
     settings: Settings = None,
 ) -> None:
-    """Search for the parameters of a model in its default space, and print the best."""
+    """Search for the parameters of a model, and print the best."""
+    data, horizon = _given(ctx, data, horizon)
     cls = forecaster_class(model)
-    params = parse_parameters(cls, settings or [])
+    params = _params(ctx, model, settings)
+    wanted = {**(ctx.obj.space(model) if ctx.obj else {}), **parse_space(cls, space or [])}
     if out is not None:
         check_writable(out, inputs=[data])
-    frame, read = _read_data(data, horizon, target, time, series_id)
+    if save is not None:
+        check_folder(save)
+    frame, read = _read_data(data, horizon, target, time, time_format, series_id)
     search = OptunaSearch(
         cls(**read).set_params(**params),
+        wanted or None,
         n_trials=trials,
         timeout=timeout,
         windows=windows,
@@ -264,9 +348,17 @@ def tune(
         write_table(search.trials_, out)
     if save is not None:
         search.best_estimator_.save(save)
-    print(f"score {search.best_score_:.6g} in {len(search.trials_)} trials")
-    for name, value in search.best_params_.items():
-        print(f"--set {name}={value}")
+    best = dict(search.best_params_)
+    if search.best_seed_ is not None:
+        best["random_state"] = search.best_seed_
+    done = f"score {search.best_score_:.6g} in {len(search.trials_)} trials"
+    if recipe is None:
+        print("\n".join([done, *(f"--set {name}={value}" for name, value in best.items())]))
+        return
+    # As a whole it is TOML again, to stand in the place of the recipe's table.
+    print(f"# {done}\n{as_params_table({**params, **best})}")
+    if save is not None:
+        print(f"# the fitted model: tsar forecast --recipe {recipe} --model {save}")
 
 
 @app.command()

@@ -36,6 +36,7 @@ __all__ = [
     "check_percentages",
     "check_range",
     "check_samples",
+    "check_value",
     "column_labels",
     "did_you_mean",
     "frame_first",
@@ -146,6 +147,7 @@ def _describe(hint: Any) -> str:
     if hint is None or hint is type(None):
         return "None"
     names = {bool: "a boolean", int: "an integer", float: "a number", str: "a string"}
+    names |= {dict: "a table"}
     if hint in names:
         return names[hint]
     if origin is not None:
@@ -171,14 +173,29 @@ def check_parameters(estimator: Any) -> None:
     """
     hints = _hints(estimator.__class__)
     for name, value in estimator.get_params(deep=False).items():
-        hint = hints[name]
-        if _matches(value, hint):
-            continue
-        suggestion = did_you_mean(value, _choices(hint)) if isinstance(value, str) else ""
-        owner = type(estimator).__name__
-        raise ParameterError(
-            f"{owner}: {name} must be {_describe(hint)}, got {value!r}{suggestion}"
-        )
+        check_value(type(estimator).__name__, name, value, hints[name])
+
+
+def check_value(owner: str, name: str, value: object, hint: Any) -> None:
+    """Check one value against a type hint, with its constraints.
+
+    Parameters
+    ----------
+    owner, name : str
+        Of what, for the message.
+    value : object
+    hint : type hint
+        Such as ``Annotated[int, Interval(1)] | None``.
+
+    Raises
+    ------
+    ParameterError
+        As from :func:`check_parameters`.
+    """
+    if _matches(value, hint):
+        return
+    suggestion = did_you_mean(value, _choices(hint)) if isinstance(value, str) else ""
+    raise ParameterError(f"{owner}: {name} must be {_describe(hint)}, got {value!r}{suggestion}")
 
 
 def admits(cls: Any, name: str, value: object) -> bool:
@@ -204,8 +221,7 @@ def _choices(hint: Any) -> list[str]:
 
 def check_horizon(owner: str, horizon: Any) -> int:
     """Return the horizon given to ``predict``, or raise a :class:`ParameterError`."""
-    if not _matches(horizon, Annotated[int, Interval(1)]):
-        raise ParameterError(f"{owner}: horizon must be an integer in [1, inf), got {horizon!r}")
+    check_value(owner, "horizon", horizon, Annotated[int, Interval(1)])
     return int(horizon)
 
 
@@ -315,8 +331,7 @@ def check_range(owner: str, name: str, limits: Any) -> None:
 
 def check_samples(owner: str, samples: Any) -> int:
     """Return the number of samples asked for, or raise a :class:`ParameterError`."""
-    if not _matches(samples, Annotated[int, Interval(1)]):
-        raise ParameterError(f"{owner}: samples must be an integer in [1, inf), got {samples!r}")
+    check_value(owner, "samples", samples, Annotated[int, Interval(1)])
     return int(samples)
 
 

@@ -50,15 +50,7 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
         no JSON form.
     """
     manifest, tensors = describe(model)
-    target = _path("save", folder)
-    if target.exists() and not _replaceable(target):
-        raise PersistenceError(
-            f"save: {str(folder)!r} exists and holds more than a saved model; choose another folder"
-        )
-    if target == Path.cwd():
-        raise PersistenceError(
-            f"save: {str(folder)!r} is the current folder, which cannot be replaced; name one in it"
-        )
+    target = check_folder(folder)
     try:
         text = json.dumps(manifest, indent=1)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +74,40 @@ def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
         if isinstance(error, OSError | SafetensorError):
             raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
         raise
+
+
+def check_folder(folder: str | os.PathLike[str]) -> Path:
+    """Find out before long work whether a model can be saved in a folder.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    pathlib.Path
+        Where it is.
+
+    Raises
+    ------
+    PersistenceError
+        It holds something else, or lies below a file or a folder that cannot be written to.
+    """
+    target = _path("save", folder)
+    if target.exists() and not _replaceable(target):
+        raise PersistenceError(
+            f"save: {str(folder)!r} exists and holds more than a saved model; choose another folder"
+        )
+    if target == Path.cwd():
+        raise PersistenceError(
+            f"save: {str(folder)!r} is the current folder, which cannot be replaced; name one in it"
+        )
+    existing = next(above for above in target.parents if above.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise PersistenceError(
+            f"save: {str(folder)!r} cannot be written: {existing} is no folder that can be written"
+        )
+    return target
 
 
 def describe(model: Forecaster) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -48,7 +48,7 @@ def parse_parameters(cls: type[Any], settings: Iterable[str]) -> dict[str, Any]:
     cls : type
         Estimator class whose fields are annotated.
     settings : iterable of str
-        ``"d_model=32"``, ``"quantiles=0.1,0.5,0.9"``, ``"patience=none"``.
+        ``"d_model=32"``, ``"quantiles=0.1,0.5,0.9"``, ``"max_steps=none"``.
 
     Returns
     -------

@@ -8,33 +8,33 @@ to, a cell names baselines that have to be beaten; they are measured in the same
 
 import math
 import time
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tsar.data.datasets import DatasetCard, PublishedResult, load_card, load_dataset
 from tsar.data.shipped import shipped_file, shipped_names
 from tsar.evaluation.published import evaluate
 from tsar.exceptions import DataError
-from tsar.params import check_choice
+from tsar.params import Interval
 from tsar.registry import forecaster_class
+from tsar.toml import check_table, read_toml
 
 __all__ = ["Cell", "Recipe", "Result", "load_recipe", "recipe_names", "run_recipe"]
 
-# What a recipe may say, and what each of its cells: a misspelt key would be passed over.
-KEYS = ("title", "model", "params", "pretrain", "cells")
-CELL = (
-    "dataset",
-    "horizons",
-    "published",
-    "baselines",
-    "drop_last",
-    "batch_size",
-    "band",
-    "one_sided",
-)
+# What a recipe may say, and what each of its cells.
+KEYS = {"title": str, "model": str, "params": dict, "pretrain": dict, "cells": list[dict]}
+CELL = {
+    "dataset": str,
+    "horizons": list[Annotated[int, Interval(1)]],
+    "published": str,
+    "baselines": list[str],
+    "drop_last": bool,
+    "batch_size": Annotated[int, Interval(1)],
+    "band": float | dict,
+    "one_sided": bool,
+}
 METRICS = ("mse", "mae")
 
 
@@ -154,7 +154,8 @@ def load_recipe(recipe: str | Path) -> Recipe:
     Raises
     ------
     ParameterError
-        If there is no such recipe, or a key is none of a recipe; it suggests the nearest.
+        If there is no such recipe, or a key is none of a recipe, with the nearest as a
+        suggestion; or a value is of another type.
     DataError
         If a cell is not on the card of its data set, or the file is no recipe.
     """
@@ -163,13 +164,17 @@ def load_recipe(recipe: str | Path) -> Recipe:
         path = shipped_file("examples/recipes", str(recipe), "recipe")
     if not path.is_file():
         raise DataError(f"there is no recipe {str(path)!r}; `tsar reproduce --list` lists them")
+    owner = f"recipe {path.stem}"
+    content = read_toml(path, owner)
+    if "cells" not in content:
+        raise DataError(
+            f"{owner}: 'cells' is missing, the published numbers; what is done with a file of "
+            f"your own is for `tsar forecast --recipe {path}`"
+        )
+    check_table(owner, content, KEYS)
+    for group in content["cells"]:
+        check_table(owner, group, CELL)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content["cells"], list):
-            raise TypeError("cells must be written as [[cells]]")
-        for group in [content, *content["cells"]]:
-            for key in group:
-                check_choice(f"recipe {path.stem}", "key", key, KEYS if group is content else CELL)
         return Recipe(
             name=path.stem,
             title=content["title"],
@@ -184,9 +189,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
             pretrain=content.get("pretrain"),
         )
     except KeyError as error:
-        raise DataError(f"recipe {path.stem}: {error} is missing") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
-        raise DataError(f"recipe {path.stem} cannot be read: {error}") from None
+        raise DataError(f"{owner}: {error} is missing") from None
 
 
 def _cells(recipe: str, group: dict[str, Any], horizon: int) -> list[Cell]:

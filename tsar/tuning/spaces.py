@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from tsar.base import Forecaster
 from tsar.data.codec import decode, encode
 from tsar.exceptions import ParameterError
 from tsar.params import admits, check_choice
+from tsar.registry import parse_parameters
 
-__all__ = ["Space", "default_space"]
+__all__ = ["Space", "default_space", "parse_space"]
 
 # Under which a trial keeps what functions returned.
 RETURNED = "returned"
@@ -87,6 +88,64 @@ def default_space(estimator: Forecaster, *, longest_context: int | None = None) 
             )
         space["context_length"] = fitting
     return space
+
+
+def parse_space(cls: type[Any], entries: Iterable[str]) -> dict[str, Any]:
+    """Read the entries of a space from text.
+
+    Parameters
+    ----------
+    cls : type
+        Estimator class whose fields are annotated.
+    entries : iterable of str
+        ``"n_layers=1,2,3"``, ``"dropout=0..0.5"``, ``"learning_rate=1e-4..1e-2:log"``.
+
+    Returns
+    -------
+    dict
+        By parameter, as :class:`~tsar.tuning.OptunaSearch` takes it.
+
+    Raises
+    ------
+    ParameterError
+        An entry is written in another way, or names no parameter; it suggests the nearest one.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> from tsar.tuning.spaces import parse_space
+    >>> parse_space(tsar.NLinear, ["learning_rate=1e-4..1e-2:log", "max_steps=300,none"])
+    {'learning_rate': (0.0001, 0.01, 'log'), 'max_steps': [300, None]}
+    """
+    space: dict[str, Any] = {}
+    for entry in entries:
+        name, _, text = (part.strip() for part in entry.partition("="))
+        low, dots, rest = text.partition("..")
+        high, _, scale = rest.partition(":")
+        try:
+            ends = tuple(map(_number, (low, high))) if dots else ()
+        except ValueError:
+            ends = ()
+        if not text or "..." in text or scale not in ("", "log") or bool(dots) != bool(ends):
+            raise ParameterError(
+                f"{cls.__name__}: an entry of the space must be name=low..high, "
+                f"name=low..high:log or name=choice,choice,..., got {entry!r}"
+            )
+        if dots:
+            check_choice(cls.__name__, "parameter", name, cls().get_params(deep=False))
+            space[name] = (*ends, "log") if scale else ends
+        else:
+            choices = [f"{name}={choice}" for choice in text.split(",")]
+            space[name] = [parse_parameters(cls, [choice])[name] for choice in choices]
+    return space
+
+
+def _number(text: str) -> float:
+    """Read a number; whole ones are integers, which a range of integers is made of."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 class Space:
