@@ -37,6 +37,7 @@ numpydoc_xref_param_type = False
 SECTIONS = {
     "tsar.forecasting": "Forecasters",
     "tsar.base": "What all forecasters share",
+    "tsar.inspection": "A closer look at fitted forecasters",
     "tsar.probabilistic.intervals": "Intervals of all forecasters",
     "tsar.forecasting.local": "What all classical forecasters share",
     "tsar.forecasting.network": "What all trained forecasters share",

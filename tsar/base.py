@@ -28,19 +28,20 @@ from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.inspection import Inspection
 from tsar.learned import Learned
 from tsar.params import Interval, check_horizon, check_parameters, check_range, frame_first
 from tsar.probabilistic.asked import read_asked, write_forecast
 from tsar.probabilistic.calibration import Calibration
 from tsar.probabilistic.intervals import Intervals
 from tsar.rolling import roll_windows
-from tsar.windowed import forecast_rows, forecast_windows, score
+from tsar.windowed import forecast_rows
 
 __all__ = ["Forecaster"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Forecaster(Intervals, BaseEstimator, ABC):
+class Forecaster(Inspection, Intervals, BaseEstimator, ABC):
     """A forecaster with the interface of scikit-learn.
 
     ``fit`` reads a frame, ``predict`` continues it: the forecast has the form of the
@@ -401,9 +402,15 @@ class Forecaster(Intervals, BaseEstimator, ABC):
 
     def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
         """Read a frame to forecast, against what was fitted."""
-        panel = self._as_fitted._read(
-            df, freq=None if self._end.axis.kind == "period" else self._end.frequency
-        )
+        return self._matched(self._read_as_fitted(df), allow_new_variates)
+
+    def _read_as_fitted(self, df: Any) -> Panel:
+        """Read a frame as the fitted one was read."""
+        freq = None if self._end.axis.kind == "period" else self._end.frequency
+        return self._as_fitted._read(df, freq=freq)
+
+    def _matched(self, panel: Panel, allow_new_variates: bool) -> Panel:
+        """Compare a panel with what was fitted, and code its covariates."""
         with self._named_errors():
             check_axis("the time column", panel.axis, self._end.axis)
             independent = self._takes_new_variates
@@ -411,6 +418,11 @@ class Forecaster(Intervals, BaseEstimator, ABC):
                 check_variates(panel, self._end, others_allowed=independent)
         coding = self._learned.coding
         return panel.coded(coding) if coding else panel
+
+    @property
+    def _forecasts_variates_alone(self) -> bool:
+        """Whether the history of a variate moves no other one."""
+        return self._channel_independent
 
     @property
     def _takes_new_variates(self) -> bool:
@@ -464,7 +476,7 @@ class Forecaster(Intervals, BaseEstimator, ABC):
             horizon=horizon,
         )
 
-    # ------------------------------------------------------ windows and score
+    # ------------------------------------------------------------- many windows
 
     def _forecast_rows(
         self,
@@ -479,56 +491,6 @@ class Forecaster(Intervals, BaseEstimator, ABC):
         Each window is a series and the row at which its forecast begins.
         """
         return forecast_rows(self, panel, owners, rows, horizon, levels)
-
-    def forecast_windows(
-        self, df: Any, cutoffs: Sequence[int] | np.ndarray, horizon: int | None = None
-    ) -> np.ndarray:
-        """Forecast many windows of one wide frame in batched passes.
-
-        Parameters
-        ----------
-        df : DataFrame or Series
-            One series with the fitted variates.
-        cutoffs : int array of shape (n_windows,)
-            Row at which each forecast begins; the model reads the rows before it.
-        horizon : int or None
-            Steps to forecast; None takes the fitted one.
-
-        Returns
-        -------
-        float64 array of shape (n_windows, horizon, n_variates)
-            Point forecasts in original units, variates in the order of ``df``. Future
-            covariates beyond the end of ``df`` keep their last value.
-
-        Raises
-        ------
-        DataError
-            ``df`` holds several series, or a cutoff lies outside of it.
-        """
-        self._check_fitted()
-        return forecast_windows(self, df, cutoffs, self._check_horizon(horizon))
-
-    def score(self, df: Any, y: None = None) -> float:
-        """Return the negative mean absolute error over a frame, in original units.
-
-        Rows of ``df`` that follow the fitted series are forecast from it; series that do
-        not are forecast from their own first rows. The origin moves by one horizon at a
-        time, so that every row is forecast once.
-
-        Parameters
-        ----------
-        df : DataFrame or Series
-            The truth, in any form.
-        y : None
-            Not used.
-
-        Returns
-        -------
-        float
-            Never positive; larger is better, as scikit-learn's searches expect.
-        """
-        self._check_fitted()
-        return score(self, df)
 
     # ------------------------------------------------------------ persistence
 

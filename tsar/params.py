@@ -29,6 +29,7 @@ __all__ = [
     "Interval",
     "admits",
     "check_choice",
+    "check_count",
     "check_fractions",
     "check_horizon",
     "check_levels",
@@ -219,10 +220,15 @@ def _choices(hint: Any) -> list[str]:
     return [choice for member in get_args(hint) for choice in _choices(member)]
 
 
+def check_count(owner: str, name: str, value: Any) -> int:
+    """Return a number of something as an int, or raise a :class:`ParameterError`."""
+    check_value(owner, name, value, Annotated[int, Interval(1)])
+    return int(value)
+
+
 def check_horizon(owner: str, horizon: Any) -> int:
     """Return the horizon given to ``predict``, or raise a :class:`ParameterError`."""
-    check_value(owner, "horizon", horizon, Annotated[int, Interval(1)])
-    return int(horizon)
+    return check_count(owner, "horizon", horizon)
 
 
 def check_levels(owner: str, quantiles: Any, fitted: Sequence[float]) -> list[float]:
@@ -331,8 +337,7 @@ def check_range(owner: str, name: str, limits: Any) -> None:
 
 def check_samples(owner: str, samples: Any) -> int:
     """Return the number of samples asked for, or raise a :class:`ParameterError`."""
-    check_value(owner, "samples", samples, Annotated[int, Interval(1)])
-    return int(samples)
+    return check_count(owner, "samples", samples)
 
 
 def column_labels(given: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Forecasts of many windows of given series: what backtests and scores are made of.
+"""Forecasts of many windows of given series: backtests, scores and fitted values.
 
 A window is a series and a row, its cutoff: the rows before the cutoff are known, those from
 it on are forecast. Nothing at or after the cutoff reaches the forecast, except future
@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from tsar.data.covariates import covariate_tensors
 from tsar.data.matching import in_order
@@ -23,8 +24,20 @@ from tsar.exceptions import DataError, ParameterError
 if TYPE_CHECKING:
     from tsar.base import Forecaster
 
-__all__ = ["first_cutoffs", "forecast_rows", "forecast_windows", "score", "window_histories"]
+__all__ = [
+    "KEYS",
+    "first_cutoffs",
+    "fitted_values",
+    "forecast_rows",
+    "forecast_windows",
+    "in_window_order",
+    "score",
+    "window_histories",
+    "window_keys",
+]
 
+# What frames of windows begin with; forecasts follow.
+KEYS = ("id", "variate", "cutoff", "time", "step", "y")
 # Values of history copied at a time, where every window is scaled by its own.
 COPIED_VALUES = 2_000_000
 
@@ -206,6 +219,81 @@ def first_cutoffs(model: "Forecaster", panel: Panel, joined: Panel) -> np.ndarra
     """
     known = joined.lengths - panel.lengths
     return np.where(known > 0, known, np.minimum(model._context_rows, panel.lengths // 2))
+
+
+def in_window_order(values: np.ndarray, owners: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Flatten forecasts (W, H, C) into the order of :func:`window_keys`, shape (W * C * H,)."""
+    window, variate = _order(owners, rows, values.shape[2])
+    return values[window, :, variate].reshape(-1)
+
+
+def _order(owners: np.ndarray, rows: np.ndarray, n_variates: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return window and variate of each block of rows: series, variates, windows."""
+    blocks = np.arange(len(rows) * n_variates)
+    window, variate = blocks // n_variates, blocks % n_variates
+    order = np.lexsort((rows[window], variate, owners[window]))
+    return window[order], variate[order]
+
+
+def window_keys(panel: Panel, owners: np.ndarray, rows: np.ndarray, horizon: int) -> pd.DataFrame:
+    """Say what windows forecast, and the truth.
+
+    Parameters
+    ----------
+    panel : Panel
+        Of which the stamps are known.
+    owners, rows : int64 arrays of shape (W,)
+        Series of each window, and the row of ``panel.values`` that is its cutoff.
+    horizon : int
+        H; what is said of steps beyond the end of the panel means nothing.
+
+    Returns
+    -------
+    DataFrame
+        A row for each series, variate, cutoff and step, in this order: the columns
+        :data:`KEYS`, without ``variate`` where there is one. Without ids, the id is 0.
+    """
+    stamps = panel.stamps()
+    window, variate = _order(owners, rows, panel.n_variates)
+    steps = np.minimum(rows[window, None] + np.arange(horizon), len(stamps) - 1)
+    ids = pd.Index([0]) if panel.ids[0] is None else panel.ids
+    content: dict[str, Any] = {
+        "id": ids.take(owners[window]).repeat(horizon),
+        "variate": panel.variates.take(variate).repeat(horizon),
+        "cutoff": panel.axis.index(stamps[rows[window]]).repeat(horizon),
+        "time": panel.axis.index(stamps[steps].reshape(-1)),
+        "step": np.tile(np.arange(1, horizon + 1), len(window)),
+        "y": panel.values[steps, variate[:, None]].reshape(-1).astype(np.float64),
+    }
+    if panel.n_variates == 1:
+        del content["variate"]
+    return pd.DataFrame(content)
+
+
+def fitted_values(model: "Forecaster", df: Any, horizon: int) -> pd.DataFrame:
+    """Forecast every row of a frame, see ``Forecaster.fitted_values``."""
+    panel = in_order(model._read_new(df, allow_new_variates=False), model._end.variates)
+    joined = panel.after(model._end)
+    known = joined.lengths - panel.lengths
+    begins = np.where(known > 0, known, max(model._context_rows, 1))
+    counts = np.maximum(joined.lengths - begins, 0)
+    if not counts.any():
+        raise DataError(
+            f"{model._name}: fitted_values needs {max(model._context_rows, 1) + 1} rows of a "
+            f"series, {model._context_rows} of them as history; the longest has "
+            f"{panel.lengths.max()}"
+        )
+    owners = np.repeat(np.arange(joined.n_series), counts)
+    numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = (joined.offsets[:-1] + begins)[owners] + numbers
+    forecast, _ = model._forecast_rows(joined, owners, rows, horizon)
+    # The same rows of the panel, whose stamps are known.
+    rows = rows - (joined.offsets[1:] - panel.offsets[1:])[owners]
+    frame = window_keys(panel, owners, rows, horizon)
+    frame["forecast"] = in_window_order(forecast, owners, rows)
+    room = (panel.offsets[1:][owners] - rows)[:, None, None]
+    inside = np.broadcast_to(np.arange(horizon)[:, None] < room, forecast.shape)
+    return frame[in_window_order(inside, owners, rows)].reset_index(drop=True)
 
 
 def score(model: "Forecaster", df: Any) -> float:

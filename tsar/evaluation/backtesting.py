@@ -20,14 +20,18 @@ from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import read_times
 from tsar.exceptions import DataError, DataWarning, ParameterError, warn
-from tsar.params import check_fractions, check_horizon, check_parameters, check_percentages
+from tsar.params import (
+    check_count,
+    check_fractions,
+    check_horizon,
+    check_parameters,
+    check_percentages,
+)
 from tsar.probabilistic.asked import calibrated_ends, read_asked
-from tsar.windowed import window_histories
+from tsar.windowed import KEYS, in_window_order, window_histories, window_keys
 
 __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
 
-# What every backtest begins with; the columns of the models follow.
-KEYS = ("id", "variate", "cutoff", "time", "step", "y")
 NAMES_SHOWN = 5
 
 
@@ -192,11 +196,6 @@ def _refit_every(refit: Any) -> int | None:
     return int(refit)
 
 
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ParameterError(f"backtest: {name} must be an integer in [1, inf), got {value!r}")
-
-
 @dataclass(frozen=True)
 class _Origins:
     """Where forecasts begin, series by series and in the order of time.
@@ -279,7 +278,7 @@ class BacktestJob:
         check_fractions("backtest", asked[0])
         check_percentages("backtest", asked[1])
         for name, value in (("windows", windows), ("step", 1 if step is None else step)):
-            _check_count(name, value)
+            check_count("backtest", name, value)
         self.model, self.df, self.asked, self.optional = model, df, asked, optional
         self.fit_seconds = self.forecast_seconds = 0.0
         self.forecaster = forecaster_in("backtest", model)
@@ -312,10 +311,12 @@ class BacktestJob:
             for key, values in found.items():
                 label = f"{name}_{key}" if key else name
                 columns.setdefault(label, np.empty(shape))[chosen] = values
-        frame, (window, variate) = self.keys(), self._order()
-        for label, values in columns.items():
-            frame[label] = values[window, :, variate].reshape(-1)
-        return frame
+        return self.keys().assign(
+            **{
+                label: in_window_order(values, self.origins.owners, self.origins.rows)
+                for label, values in columns.items()
+            }
+        )
 
     def _fits(self, name: str, verbose: int) -> Iterator[tuple[np.ndarray, Forecaster]]:
         """Yield windows, and a fitted forecaster for them."""
@@ -412,28 +413,6 @@ class BacktestJob:
                 DataWarning,
             )
 
-    def _order(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return window and variate of each block of rows: series, variates, windows."""
-        n_variates = self.panel.n_variates
-        blocks = np.arange(len(self.origins.rows) * n_variates)
-        window, variate = blocks // n_variates, blocks % n_variates
-        order = np.lexsort((self.origins.numbers[window], variate, self.origins.owners[window]))
-        return window[order], variate[order]
-
     def keys(self) -> pd.DataFrame:
         """Return the frame without forecasts."""
-        panel, origins = self.panel, self.origins
-        window, variate = self._order()
-        rows = origins.rows[window, None] + np.arange(self.horizon)
-        ids = pd.Index([0]) if panel.ids[0] is None else panel.ids
-        content: dict[str, Any] = {
-            "id": ids.take(origins.owners[window]).repeat(self.horizon),
-            "variate": panel.variates.take(variate).repeat(self.horizon),
-            "cutoff": panel.axis.index(self.stamps[rows[:, 0]]).repeat(self.horizon),
-            "time": panel.axis.index(self.stamps[rows].reshape(-1)),
-            "step": np.tile(np.arange(1, self.horizon + 1), len(rows)),
-            "y": panel.values[rows, variate[:, None]].reshape(-1).astype(np.float64),
-        }
-        if panel.n_variates == 1:
-            del content["variate"]
-        return pd.DataFrame(content)
+        return window_keys(self.panel, self.origins.owners, self.origins.rows, self.horizon)

@@ -343,6 +343,10 @@ class Ensemble(Forecaster):
     # -------------------------------------------------------------- predict
 
     @property
+    def _forecasts_variates_alone(self) -> bool:
+        return all(member._forecasts_variates_alone for member in self.models_.values())
+
+    @property
     def _takes_new_variates(self) -> bool:
         return all(member._takes_new_variates for member in self.models_.values())
 
@@ -351,8 +355,8 @@ class Ensemble(Forecaster):
         names = (name for member in self.models_.values() for name in member._future_names)
         return list(dict.fromkeys(names))
 
-    def _read_new(self, df: Any, allow_new_variates: bool) -> Panel:
-        return self._as_read_by_members(super()._read_new(df, allow_new_variates))
+    def _matched(self, panel: Panel, allow_new_variates: bool) -> Panel:
+        return self._as_read_by_members(super()._matched(panel, allow_new_variates))
 
     def _as_read_by_members(self, panel: Panel) -> MemberPanels:
         members = self.models_.values()
