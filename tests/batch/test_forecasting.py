@@ -90,7 +90,9 @@ def test_equals_the_python_api_bit_for_bit(source, out, block_rows, folder):
     done = forecast(
         source, model=_model(), horizon=HORIZON, out=out, block_rows=block_rows, fit_rows=None
     )
-    expected = _model().fit(panel).predict(horizon=HORIZON, df=panel)
+    # As pandas reads it: older versions miss the last digit of some numbers of a text.
+    read = _read(source).astype({"ds": panel["ds"].dtype})
+    expected = _model().fit(read).predict(horizon=HORIZON, df=read)
     found = _read(out)
     assert found["status"].eq("ok").all() and list(found.columns) == [*COLUMNS, "status"]
     pd.testing.assert_frame_equal(
@@ -110,9 +112,10 @@ def test_bad_series_are_set_aside_and_cost_the_others_nothing(source, folder):
     if source.endswith("t"):
         mixed = mixed[mixed["unique_id"] != "words"].astype({"y": float})
     _write(mixed, source)
-    _write(good, "good.csv")
+    alone = source.replace("in", "good")
+    _write(good, alone)
     done = forecast(source, model=_model(), horizon=HORIZON, out="out.csv", report="r.json")
-    forecast("good.csv", model=_model(), horizon=HORIZON, out="good_out.csv")
+    forecast(alone, model=_model(), horizon=HORIZON, out="good_out.csv")
     found, alone = _read("out.csv"), _read("good_out.csv")
     ids = mixed["unique_id"].unique()
     assert len(found) == len(ids) * HORIZON

@@ -285,4 +285,5 @@ def test_samples_of_other_forms():
     indexed = _model("gaussian", max_epochs=1).fit(long.set_index(["unique_id", "ds"]))
     drawn = indexed.predict(samples=3)
     assert drawn.index.names == ["unique_id", "ds"] and list(drawn.columns) == ["y", "sample"]
-    assert drawn.loc["b", "sample"].tolist() == np.repeat(range(3), HORIZON).tolist()
+    of_b = drawn[drawn.index.get_level_values("unique_id") == "b"]
+    assert of_b["sample"].tolist() == np.repeat(range(3), HORIZON).tolist()

@@ -1,8 +1,9 @@
-"""Studies in a file: shared by processes, taken up after a kill, refused to another search."""
+"""Stored studies: shared by processes, taken up after a kill, refused to another search."""
 
 import multiprocessing
 import os
 import signal
+import socket
 import warnings
 
 import numpy as np
@@ -14,7 +15,7 @@ import tsar
 from tsar.data.panel import Panel
 from tsar.exceptions import ParameterError
 from tsar.tuning import OptunaSearch
-from tsar.tuning.study import data_digest, quiet
+from tsar.tuning.study import data_digest, quiet, release_killed
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -52,6 +53,23 @@ def search(rate, storage, n_trials):
     )
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def storage(request, tmp_path):
+    if request.param == "sqlite":
+        return f"{tmp_path}/study.db"
+    return request.getfixturevalue("postgresql")()
+
+
+def _stored_trials(storage):
+    """Return what any other program finds in a storage."""
+    url = storage if "://" in storage else f"sqlite:///{storage}"
+    with quiet(optuna):
+        opened = optuna.storages.RDBStorage(url)
+        trials = optuna.load_study(study_name="NLinear", storage=opened).trials
+    opened.engine.dispose()
+    return trials
+
+
 def _in_another_process(rate, storage, n_trials):
     """Begin a search elsewhere; a fork has nothing to import."""
     fork = multiprocessing.get_context("fork")
@@ -64,9 +82,8 @@ def _in_another_process(rate, storage, n_trials):
 
 
 @needs_fork
-def test_killed_search_is_taken_up(tmp_path):
+def test_killed_search_is_taken_up(storage):
     """The trial that was killed is made again, and no finished one is."""
-    storage = tmp_path / "study.db"
     process = _in_another_process(killed_in(2), storage, 5)
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
@@ -74,28 +91,47 @@ def test_killed_search_is_taken_up(tmp_path):
     frame = found.trials_
     assert frame["state"].tolist() == ["complete"] * 2 + ["failed"] + ["complete"] * 3
     assert frame["error"][2] == "its process ended"
-    assert found.study_.trials[3].params == found.study_.trials[2].params
+    trials = _stored_trials(storage)
+    assert trials[3].params == trials[2].params
     assert frame["learning_rate"].nunique() == 5
     # Once more: the budget is used up, and the best is fitted again.
     again = search(rate, storage, 5).fit(data())
     assert len(again.trials_) == 6 and again.best_params_ == found.best_params_
     assert again.predict().equals(found.predict())
+    # Numbers come back from the storage as they were, to the last bit.
+    best = model(**found.best_params_, random_state=found.best_seed_).fit(data())
+    assert -min(best.history_["val_loss"]) == found.best_score_
 
 
 @needs_fork
-def test_two_processes_share_one_study(tmp_path):
-    storage = tmp_path / "study.db"
+def test_two_processes_share_one_study(storage):
     process = _in_another_process(rate, storage, 14)
     frame = search(rate, storage, 14).fit(data()).trials_
     process.join(120)
     assert process.exitcode == 0
-    with quiet(optuna):
-        study = optuna.load_study(study_name="NLinear", storage=f"sqlite:///{storage}")
-    assert 14 <= len(study.trials) <= 15 and len(frame) >= 14
-    makers = {trial.user_attrs["process"] for trial in study.trials}
+    trials = _stored_trials(storage)
+    assert 14 <= len(trials) <= 15 and len(frame) >= 14
+    makers = {trial.user_attrs["process"] for trial in trials}
     assert len(makers) == 2
     # Both draw from the same seed, and none draws what the other drew.
-    assert len({trial.params["rate"] for trial in study.trials}) == len(study.trials)
+    assert len({trial.params["rate"] for trial in trials}) == len(trials)
+
+
+def test_parameters_of_a_killed_trial_are_queued_once(monkeypatch):
+    """Two processes find it at the same time; the second one comes too late."""
+    dead = multiprocessing.get_context("spawn").Process(target=print)
+    dead.start()
+    dead.join()
+    with quiet(optuna):
+        study = optuna.create_study()
+        trial = study.ask({"rate": optuna.distributions.FloatDistribution(0, 1)})
+        trial.set_user_attr("process", f"{socket.gethostname()}:{dead.pid}")
+        running = study.get_trials()
+        release_killed(optuna, study)
+        with monkeypatch.context() as patched:
+            patched.setattr(study, "get_trials", lambda **_: running)
+            release_killed(optuna, study)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
 
 
 SPACE = {"learning_rate": (1e-3, 1e-1, "log")}

@@ -91,8 +91,10 @@ class OptunaSearch(BaseEstimator):
     timeout : float or None, default None
         Seconds after which no trial begins, and a running one is pruned at its next epoch.
     storage : path, str or None, default None
-        A SQLite file or the URL of a database in which the study is kept. Several processes
-        can share it, and one that was killed is taken up again by the next call of ``fit``.
+        A SQLite file or the URL of a database, such as
+        ``"postgresql+psycopg://user@host/database"``, in which the study is kept. Several
+        processes can share it, and one that was killed is taken up again by the next call of
+        ``fit``.
     study_name : str or None, default None
         Its name there; None takes the name of the estimator's class.
     sampler, pruner : optuna sampler and pruner or None, default None
@@ -181,20 +183,20 @@ class OptunaSearch(BaseEstimator):
             A parameter, the space or the frame is not usable, the storage cannot be opened,
             or its study is about something else. Found before the first trial.
         TrainingError
-            No trial was completed.
+            No trial was completed, or the storage failed during the search.
         """
         optuna = import_optuna()
         self._check()
         panel = self._panel(df)
         space = Space(self.estimator, self._space(panel))
-        with quiet(optuna):
-            study = open_study(
-                optuna,
-                self.storage,
-                self.study_name or type(self.estimator).__name__,
-                self.pruner or optuna.pruners.MedianPruner(n_warmup_steps=1),
-                self._belongs(space, panel),
-            )
+        opened = open_study(
+            optuna,
+            self.storage,
+            self.study_name or type(self.estimator).__name__,
+            self.pruner or optuna.pruners.MedianPruner(n_warmup_steps=1),
+            self._belongs(space, panel),
+        )
+        with quiet(optuna), opened as study:
             interrupted = _Trials(self, optuna, study, space, df).run()
             self._remember(study, space)
         if interrupted:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.panel import Panel
-from tsar.exceptions import MissingExtraError, ParameterError
+from tsar.exceptions import MissingExtraError, ParameterError, TrainingError
 
 __all__ = [
     "ERROR",
@@ -61,14 +62,17 @@ def quiet(optuna: Any) -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
+@contextlib.contextmanager
 def open_study(
     optuna: Any,
     storage: str | os.PathLike[str] | None,
     study_name: str,
     pruner: Any,
     belongs: Mapping[str, Any],
-) -> Any:
+) -> Iterator[Any]:
     """Create a study, or go on with the one that is stored, provided that it is the same.
+
+    Connections are given back at the end; the study makes new ones if it is used later.
 
     Parameters
     ----------
@@ -84,23 +88,41 @@ def open_study(
     ------
     ParameterError
         The storage cannot be opened, or the study is about something else.
+    TrainingError
+        The storage fails later on.
     """
-    study = optuna.create_study(
-        storage=None if storage is None else _open_storage(optuna, storage),
-        study_name=study_name,
-        direction="maximize",
-        pruner=pruner,
-        load_if_exists=True,
-    )
-    _check_belongs(study, storage, belongs)
-    return study
-
-
-def _open_storage(optuna: Any, storage: str | os.PathLike[str]) -> Any:
     # Optuna brings it along, and is installed if this is called.
     from sqlalchemy.exc import SQLAlchemyError
 
-    url, options = os.fspath(storage), {}
+    opened = None if storage is None else _open_storage(optuna, storage)
+    try:
+        study = optuna.create_study(
+            storage=opened,
+            study_name=study_name,
+            direction="maximize",
+            pruner=pruner,
+            load_if_exists=True,
+        )
+        _check_belongs(study, storage, belongs)
+        yield study
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        raise TrainingError(
+            f"OptunaSearch: storage must work until the last trial, {_shown(storage)} does not: "
+            f"{_reason(error)}; what is stored is kept, call fit again to "
+            f"go on with it"
+        ) from None
+    finally:
+        if opened is not None:
+            opened.engine.dispose()
+
+
+def _open_storage(optuna: Any, storage: str | os.PathLike[str]) -> Any:
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    url = os.fspath(storage)
+    # A server may close connections during a long trial.
+    options: dict[str, Any] = {"pool_pre_ping": True}
     try:
         if "://" not in url:
             path = Path(url).absolute()
@@ -108,8 +130,11 @@ def _open_storage(optuna: Any, storage: str | os.PathLike[str]) -> Any:
                 raise FileNotFoundError(f"there is no folder {path.parent}")
             # Another process may be writing; a trial is worth waiting for.
             url, options = f"sqlite:///{path}", {"connect_args": {"timeout": 60}}
+        _check_url(url)
         for left in reversed(range(TRIES)):
             try:
+                # Tables are made without a pool, which would be lost with a connection in it.
+                optuna.storages.RDBStorage(url, engine_kwargs={**options, "poolclass": NullPool})
                 return optuna.storages.RDBStorage(url, engine_kwargs=options)
             except SQLAlchemyError as error:
                 # Two processes that make the tables of one database at once: one of them fails.
@@ -117,17 +142,57 @@ def _open_storage(optuna: Any, storage: str | os.PathLike[str]) -> Any:
                 if not (made and left):
                     raise
                 time.sleep(0.3)
-    except (OSError, ImportError, SQLAlchemyError) as error:
-        reason = str(error).partition("\n")[0]
+    except (
+        *(OSError, ImportError, ValueError, RuntimeError),
+        *(SQLAlchemyError, optuna.exceptions.StorageInternalError),
+    ) as error:
+        reason = _reason(error)
+        if isinstance(error, ImportError):
+            reason += (
+                "; install the driver of the database, for postgresql+psycopg:// by "
+                "pip install 'psycopg[binary]'"
+            )
         raise ParameterError(
             f"OptunaSearch: storage must be a SQLite file that can be written or the URL of a "
-            f"database, got {str(storage)!r}: {reason}"
+            f"database, such as 'postgresql+psycopg://user@host/database', got {_shown(storage)}: "
+            f"{reason}"
         ) from None
 
 
+def _check_url(url: str) -> None:
+    """Find what a driver would complain of by quoting a piece of the password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        host = make_url(url).host or ""
+    except (ArgumentError, ValueError):
+        host = "@"
+    if "@" in host:
+        raise ValueError(
+            "it is no URL; in names and passwords, write special characters as "
+            "urllib.parse.quote_plus does"
+        )
+
+
+def _shown(storage: Any) -> str:
+    """Return how a storage is written in an error: without its password."""
+    hidden = re.sub(r"(://[^:/]*:).*@", r"\1***@", str(storage))
+    return repr(re.sub(r"(?i)(password=)[^&]*", r"\1***", hidden))
+
+
+def _reason(error: BaseException) -> str:
+    """Return what a driver said first, without what was made of it on the way up."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).partition("\n")[0]
+
+
 def _check_belongs(study: Any, storage: Any, belongs: Mapping[str, Any]) -> None:
+    # In this order: who begins at the same time notes what it is about before its first trial.
+    begun = bool(study.get_trials(deepcopy=False))
     stored = study.user_attrs.get(BELONGS)
-    if stored is None and not study.get_trials(deepcopy=False):
+    if stored is None and not begun:
         study.set_user_attr(BELONGS, dict(belongs))
         return
     known = {} if stored is None else stored
@@ -140,8 +205,8 @@ def _check_belongs(study: Any, storage: Any, belongs: Mapping[str, Any]) -> None
         part = next(name for name in {**then, **now} if now.get(name) != then.get(name))
         key, now, then = f"{key} of {part}", now.get(part), then.get(part)
     raise ParameterError(
-        f"OptunaSearch: study {study.study_name!r} in {str(storage)!r} must belong to this search; "
-        f"its {key} is {then}, here it is {now}; choose another study_name"
+        f"OptunaSearch: study {study.study_name!r} in {_shown(storage)} must belong to this "
+        f"search; its {key} is {then}, here it is {now}; choose another study_name"
     )
 
 
@@ -171,8 +236,11 @@ def release_killed(optuna: Any, study: Any) -> None:
     states = optuna.trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
         if not _is_alive(trial):
-            told = study.tell(trial.number, state=states.FAIL, skip_if_finished=True)
-            if told.state == states.FAIL and trial.params:
+            try:
+                study.tell(trial.number, state=states.FAIL)
+            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                continue  # Another process has come first, and queued them.
+            if trial.params:
                 study.enqueue_trial(trial.params)
 
 
