@@ -123,9 +123,9 @@ class FileRecipe:
             Of ``[params]`` it takes what it has, and then all of ``[params.<model>]``.
         """
         cls, given = forecaster_class(model), self.content.get("params", {})
-        own = given.get(model, {}) if model in forecaster_names() else {}
+        own = given.get(model, {})
         shared = {name: given[name] for name in given if name not in forecaster_names()}
-        present = cls().get_params(deep=False)
+        present = _parameters(model)
         chosen = {name: value for name, value in shared.items() if name in present} | own
         return {name: _typed(cls, name, value) for name, value in chosen.items()}
 
@@ -145,7 +145,7 @@ class FileRecipe:
         owner, cls = f"{self.owner}, [tune.space]", forecaster_class(model)
         space: dict[str, Any] = {}
         for name, given in self.content.get("tune", {}).get("space", {}).items():
-            if isinstance(given, list):
+            if isinstance(given, list) and given:
                 space[name] = [_typed(cls, name, value) for value in given]
                 continue
             if not isinstance(given, dict):
@@ -215,16 +215,20 @@ class FileRecipe:
             return
         # What the model of the recipe does not have would be passed over by all its commands.
         models = [named] if "model" in self.content or not compared else compared
-        own = [name for name in given if name in forecaster_names()]
+        known = [key for name in models for key in _parameters(name)]
+        own = [name for name in given if isinstance(given[name], dict) and name not in known]
         for model in own:
-            names = list(forecaster_class(model)().get_params(deep=False))
-            table = given[model]
-            if not isinstance(table, dict):
-                raise ParameterError(f"{owner}: {model} must be a table, got {table!r}")
-            _check_names(f"{owner}, {model}", table, names)
+            check_choice(owner, "model", model, forecaster_names())
+            _check_names(f"{owner}, {model}", given[model], _parameters(model))
+        for name in given:
+            others = [other for other in compared if name in _parameters(other)]
+            if name not in known and name not in own and others:
+                raise ParameterError(
+                    f"{owner}: {name!r} is no parameter of {', '.join(models)}; write it in "
+                    f"[params.{others[0]}]"
+                )
         shared = [name for name in given if name not in own]
-        known = [key for name in models for key in forecaster_class(name)().get_params(deep=False)]
-        _check_names(f"{owner} of {', '.join(models)}", shared, list(dict.fromkeys(known)))
+        _check_names(f"{owner} of {', '.join(models)}", shared, known)
         for model in dict.fromkeys([*models, *own]):
             params = self.params(model)
             if not params:
@@ -307,18 +311,23 @@ def _check_names(owner: str, given: Any, names: list[str]) -> None:
                 f"{owner}: {name} is the key {OWN_KEYS[name]!r} before the first table; write it "
                 f"there"
             )
-        check_choice(owner, "parameter", name, names)
+        left = [name for name in dict.fromkeys(names) if name not in OWN_KEYS]
+        check_choice(owner, "parameter", name, left)
+
+
+def _parameters(model: str) -> list[str]:
+    return list(forecaster_class(model)().get_params(deep=False))
 
 
 def _check_places(owner: str, table: Mapping[str, Any], here: str) -> None:
     """Say where a key belongs that is in the wrong table; what follows a [table] is in it."""
     allowed = COMMANDS[here] if here else TOP
-    parameters = forecaster_class(DEFAULT_MODEL)().get_params(deep=False)
+    parameters = {name for model in forecaster_names() for name in _parameters(model)}
     for key in table:
         if key in allowed:
             continue
         places = [f"[{command}]" for command, keys in COMMANDS.items() if key in keys]
-        places += ["[params]"] if key in parameters and key not in TOP else []
+        places = places or ["[params]"] * (key in parameters and key not in TOP)
         places += ["the top, before the first table"] if here and key in TOP else []
         if places:
             raise ParameterError(f"{owner}: {key!r} belongs to {' or '.join(places)}; move it")
