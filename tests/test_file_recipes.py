@@ -160,6 +160,17 @@ def test_backtest_compares_the_models_of_the_recipe(folder, sales, run):
     assert code == 0 and "Naive" in printed and "AutoReg" not in printed
 
 
+def test_baseline_of_a_backtest_reads_the_file_as_the_models_do(folder, sales, run):
+    """A row is missing, which has to be allowed once and for all models."""
+    kept = sales.drop(index=50).assign(day=lambda rows: rows["day"].dt.strftime("%d/%m/%Y"))
+    kept.to_csv(folder / "sales.csv", index=False)
+    call = ["backtest", "--recipe", "shop/shop.toml", "--model", "Naive"]
+    code, printed, errors = run(*call)
+    assert (code, printed) == (1, "") and "--set gaps=mask" in errors
+    code, printed, errors = run(*call, "--set", "gaps=mask")
+    assert (code, errors) == (0, "") and "SeasonalNaive" in printed
+
+
 def test_tune_prints_a_table_that_stands_in_the_place_of_the_recipes(folder, sales, run):
     code, printed, errors = run("tune", "--recipe", "shop/shop.toml")
     assert (code, errors) == (0, "")

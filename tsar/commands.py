@@ -271,7 +271,6 @@ def backtest(
         check_writable(out, inputs=[data])
     frame, read = _read_data(data, horizon, target, time, time_format, series_id)
     models = {name: forecaster_class(name)(**read).set_params(**params[name]) for name in names}
-    models.setdefault("SeasonalNaive", tsar.SeasonalNaive(**read))
     metrics = ["mase", "mae", "rmse", *(["coverage", "interval_width"] if level else [])]
     board = compare(
         models,
