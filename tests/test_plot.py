@@ -251,6 +251,38 @@ def test_a_leaderboard_is_the_figure_of_a_comparison(sold):
     np.testing.assert_allclose(points, ranked[board.metric])
 
 
+EXPLAINED = pd.DataFrame(
+    {
+        "id": [0, 0, 0, 0, 0],
+        "variate": ["a", "a", "a", "b", "b"],
+        "role": ["history", "future", "past", "history", "future"],
+        "input": ["a", "price", "heat", "b", "price"],
+        "share": [0.3, 0.6, 0.1, 0.8, 0.2],
+    }
+)
+
+
+def test_importance_is_the_mean_share_the_largest_first():
+    ax = plot.importance(EXPLAINED)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    widths = [bar.get_width() for bar in ax.patches]
+    # Bars are drawn from below; the history of a variate is an input of that one only.
+    assert labels == ["heat", "a, history", "b, history", "price"]
+    np.testing.assert_allclose(widths, [0.05, 0.15, 0.4, 0.4])
+    assert len(plot.importance(EXPLAINED, most=2).patches) == 2
+    with pytest.raises(DataError, match=r"plot.importance: explained must be the frame that expl"):
+        plot.importance(EXPLAINED.drop(columns="share"))
+    with pytest.raises(ParameterError, match="plot.importance: most must be an integer in"):
+        plot.importance(EXPLAINED, most=0)
+
+
+def test_fitted_values_have_residuals_to_draw(sold):
+    model = tsar.SeasonalNaive(horizon=4, season_length=7).fit(sold)
+    axes = plot.residuals(model.fitted_values(sold, horizon=1))
+    left = axes[0, 0].lines[-1].get_ydata()
+    np.testing.assert_allclose(left, (sold - sold.shift(7)).dropna())
+
+
 def drawers(tested, network):
     return {
         "forecast": lambda ax: plot.forecast(network.predict(), ax=ax),
@@ -258,6 +290,7 @@ def drawers(tested, network):
         "error_by_step": lambda ax: plot.error_by_step(tested, ax=ax),
         "reliability": lambda ax: plot.reliability(tested, ax=ax),
         "learning_curve": lambda ax: plot.learning_curve(network, ax=ax),
+        "importance": lambda ax: plot.importance(EXPLAINED, ax=ax),
     }
 
 

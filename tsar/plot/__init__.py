@@ -1,0 +1,22 @@
+"""Figures of forecasts, backtests, errors and training.
+
+Every function draws on the axes it is given, or on those of a new figure, and returns them.
+Nothing is shown and nothing is saved: ``ax.figure.savefig("forecast.png")`` does that, and a
+notebook shows a figure that is the last value of a cell.
+"""
+
+from tsar.evaluation.figures import leaderboard
+from tsar.plot.errors import error_by_step, reliability, residuals
+from tsar.plot.forecasts import backtest, forecast
+from tsar.plot.models import importance, learning_curve
+
+__all__ = [
+    "backtest",
+    "error_by_step",
+    "forecast",
+    "importance",
+    "leaderboard",
+    "learning_curve",
+    "reliability",
+    "residuals",
+]
