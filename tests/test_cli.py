@@ -2,6 +2,7 @@
 
 import io
 import re
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import tsar
 from tsar import cli
 from tsar.data.datasets import dataset_names
 from tsar.evaluation import recipe_names
-from tsar.registry import forecaster_names
+from tsar.registry import forecaster_names, parse_parameters
 
 FAST = ["--set", "context_length=24", "--set", "max_epochs=2", "--set", "random_state=5"]
 
@@ -342,5 +343,11 @@ def test_tune_prints_settings_that_forecast_takes(csv, tmp_path, run):
     found = dict(line.removeprefix("--set ").split("=") for line in lines[1:])
     best = tsar.load(tmp_path / "best")
     assert {name: str(getattr(best, name)) for name in found} == found
+    options = ["--model", "ARIMA", "--target", "load", "--windows", 2, "--trials", 1]
+    code, printed, _ = run(*("tune", csv, "--horizon", 3, *options, "--save", tmp_path / "best"))
+    (line,) = printed.splitlines()[1:]
+    (setting,) = shlex.split(line.removeprefix("--set "))
+    best = tsar.load(tmp_path / "best")
+    assert code == 0 and parse_parameters(tsar.ARIMA, [setting]) == {"order": best.order}
     code, _, errors = run("tune", csv, "--horizon", 6, "--model", "Naive", "--windows", 2)
     assert code == 1 and "Naive has no default space" in errors

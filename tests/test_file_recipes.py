@@ -1,5 +1,6 @@
 """One TOML file says what forecast, backtest and tune do; options go before it."""
 
+import shlex
 import shutil
 import tomllib
 from pathlib import Path
@@ -13,9 +14,7 @@ from tsar import cli
 from tsar.evaluation import backtest
 from tsar.exceptions import DataError, ParameterError
 from tsar.file_recipes import load_file_recipe
-from tsar.toml import as_toml
 from tsar.tuning import OptunaSearch
-from tsar.tuning.spaces import parse_space
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RECIPE = """
@@ -185,7 +184,7 @@ def test_tune_prints_a_table_that_stands_in_the_place_of_the_recipes(folder, sal
     pasted = f"{head}{printed}{rest[rest.index('[params.AutoReg]') :]}"
     (folder / "tuned.toml").write_text(pasted)
     assert run("forecast", "--recipe", "shop/tuned.toml", "--out", "pasted.csv")[0] == 0
-    call = printed.splitlines()[-1].split(": tsar ")[1].split()
+    call = shlex.split(printed.splitlines()[-1].split(": tsar ")[1])
     assert run(*call, "--out", "saved.csv") == (0, "", "")
     assert Path("pasted.csv").read_bytes() == Path("saved.csv").read_bytes()
     # The recipe can name the saved model itself.
@@ -350,50 +349,7 @@ def test_saved_model_takes_no_settings(folder, sales, run):
     assert (folder / "out" / "forecast.csv").read_bytes() == Path("own.csv").read_bytes()
 
 
-def test_values_are_written_as_toml_reads_them():
-    for value in (3, -2.5e-7, 1e22, True, 'a "quoted" \\ name\n', "Zürich ✓", [0, "x"], (1, 2)):
-        read = tomllib.loads(f"value = {as_toml(value)}")["value"]
-        assert read == (list(value) if isinstance(value, tuple) else value)
-        assert type(read) is type(value) or isinstance(value, tuple)
-    assert tomllib.loads(f"value = {as_toml((0, None))}")["value"] == [0, "none"]
-
-
 def test_none_is_read_where_it_is_admitted(folder):
     (folder / "own.toml").write_text('[params]\noutput_range = [0, "none"]\nmax_steps = "none"')
     params = load_file_recipe(folder / "own.toml").params("PatchTST")
     assert params == {"output_range": (0, None), "max_steps": None}
-
-
-@pytest.mark.parametrize(
-    ("entry", "expected"),
-    [
-        ("n_layers=1,2,3", {"n_layers": [1, 2, 3]}),
-        ("n_layers=1..4", {"n_layers": (1, 4)}),
-        ("dropout=0..0.5", {"dropout": (0, 0.5)}),
-        ("learning_rate=1e-4..1e-2:log", {"learning_rate": (1e-4, 1e-2, "log")}),
-        ("max_steps=3,none", {"max_steps": [3, None]}),
-        ("loss=mse", {"loss": ["mse"]}),
-    ],
-)
-def test_spaces_from_text(entry, expected):
-    space = parse_space(tsar.PatchTST, [entry])
-    assert space == expected
-    for name, values in expected.items():
-        assert repr(space[name]) == repr(values)
-
-
-@pytest.mark.parametrize(
-    ("entry", "message"),
-    [
-        ("dropout", "name=low..high"),
-        ("dropout=", "name=low..high"),
-        ("dropout=0..", "name=low..high"),
-        ("dropout=a..b", "name=low..high"),
-        ("dropout=0..0.5:lin", "name=low..high"),
-        ("dropuot=0..0.5", "did you mean 'dropout'"),
-        ("dropuot=0,0.5", "did you mean 'dropout'"),
-    ],
-)
-def test_entries_that_are_no_space(entry, message):
-    with pytest.raises(ParameterError, match=message):
-        parse_space(tsar.PatchTST, [entry])

@@ -1,6 +1,7 @@
 """The commands behind ``tsar``: each a few lines over the Python API."""
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -352,12 +353,19 @@ def tune(
         best["random_state"] = search.best_seed_
     done = f"score {search.best_score_:.6g} in {len(search.trials_)} trials"
     if recipe is None:
-        print("\n".join([done, *(f"--set {name}={value}" for name, value in best.items())]))
+        print("\n".join([done, *(f"--set {_setting(name, best[name])}" for name in best)]))
         return
     # As a whole it is TOML again, to stand in the place of the recipe's table.
     print(f"# {done}\n{as_params_table({**params, **best})}")
     if save is not None:
-        print(f"# the fitted model: tsar forecast --recipe {recipe} --model {save}")
+        again = ["tsar", "forecast", "--recipe", str(recipe), "--model", str(save)]
+        print(f"# the fitted model: {shlex.join(again)}")
+
+
+def _setting(name: str, value: Any) -> str:
+    """Write a parameter as ``--set`` reads it, in a shell."""
+    listed = isinstance(value, list | tuple)
+    return shlex.quote(f"{name}={','.join(map(str, value)) if listed else value}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from tsar.exceptions import ParameterError
 from tsar.params import admits, check_parameters
 from tsar.registry import forecaster_class, forecaster_names
 from tsar.tuning import default_space
-from tsar.tuning.spaces import Space
+from tsar.tuning.spaces import Space, parse_space
 
 # What an ensemble is made of is chosen by who makes it.
 WITHOUT = ("Naive", "SeasonalNaive", "Ensemble")
@@ -101,3 +101,38 @@ def test_faults_of_a_space_are_one_error(space, message):
 def test_admits_follows_the_annotation():
     assert admits(tsar.PatchTST, "d_model", 3) and not admits(tsar.PatchTST, "d_model", 3.0)
     assert admits(tsar.PatchTST, "no_parameter", object())
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("n_layers=1,2,3", {"n_layers": [1, 2, 3]}),
+        ("n_layers=1..4", {"n_layers": (1, 4)}),
+        ("dropout=0..0.5", {"dropout": (0, 0.5)}),
+        ("learning_rate=1e-4..1e-2:log", {"learning_rate": (1e-4, 1e-2, "log")}),
+        ("max_steps=3,none", {"max_steps": [3, None]}),
+        ("loss=mse", {"loss": ["mse"]}),
+    ],
+)
+def test_spaces_from_text(entry, expected):
+    space = parse_space(tsar.PatchTST, [entry])
+    assert space == expected
+    for name, values in expected.items():
+        assert repr(space[name]) == repr(values)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("dropout", "name=low..high"),
+        ("dropout=", "name=low..high"),
+        ("dropout=0..", "name=low..high"),
+        ("dropout=a..b", "name=low..high"),
+        ("dropout=0..0.5:lin", "name=low..high"),
+        ("dropuot=0..0.5", "did you mean 'dropout'"),
+        ("dropuot=0,0.5", "did you mean 'dropout'"),
+    ],
+)
+def test_entries_that_are_no_space(entry, message):
+    with pytest.raises(ParameterError, match=message):
+        parse_space(tsar.PatchTST, [entry])
