@@ -27,7 +27,7 @@ def test_saved_model_forecasts_what_it_did(folder):
     if request["index"]:
         history = history.set_index(request["index"])
     model = tsar.load(folder / "model")
-    asked = {"horizon": request["horizon"], "quantiles": request["quantiles"]}
+    asked = {name: request.get(name) for name in ("horizon", "quantiles", "level")}
     for file, forecast in (
         ("forecast.csv", model.predict(**asked)),
         ("new.csv", model.predict(df=history, **asked)),

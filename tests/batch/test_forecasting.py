@@ -13,6 +13,7 @@ import pytest
 import tsar
 from tsar.batch import forecast
 from tsar.batch import forecasting as module
+from tsar.batch.source import share_of_series
 from tsar.exceptions import DataError, ParameterError
 
 HORIZON = 3
@@ -149,6 +150,91 @@ def test_intervals_are_passed_through(folder):
     np.testing.assert_allclose(found["y_hi95"], expected["y_hi95"], rtol=1e-12)
 
 
+ANY = {
+    "SeasonalNaive": lambda: tsar.SeasonalNaive(horizon=HORIZON),
+    "NLinear": _model,
+    "no validation": lambda: _model(early_stopping=False),
+    "AutoReg": lambda: tsar.AutoReg(horizon=HORIZON),
+    "quantiles": lambda: _model(loss="quantile"),
+}
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_intervals_of_models_that_have_none(name, folder):
+    """Fitted and calibrated on the file, as by hand."""
+    panel = _panel()
+    _write(panel, "in.parquet")
+    done = forecast("in.parquet", model=ANY[name](), out="out.parquet", level=[90, 50])
+    expected = ANY[name]().fit(panel).calibrate(panel, level=90, refit=True)
+    intervals = expected.predict(df=panel, level=[90, 50])
+    found = _read("out.parquet").drop(columns="status")
+    pd.testing.assert_frame_equal(found, intervals, check_dtype=False)
+    n_windows = expected._calibration.counts
+    assert done.calibrated_on == f"{n_windows.min()} to {n_windows.max()} windows, by step"
+    assert done.to_json()["calibrated_on"] == done.calibrated_on
+    # Asking for intervals does not change the forecast.
+    plain = forecast("in.parquet", model=ANY[name]())
+    assert plain.calibrated_on is None
+    pd.testing.assert_frame_equal(plain.forecast[COLUMNS], found[COLUMNS])
+
+
+def test_intervals_cover_series_in_the_sample_and_others(folder):
+    """90 % intervals of a stationary panel cover 88 to 92 % at every step."""
+    rng = np.random.default_rng(0)
+    n_series, rows = 4000, 80
+    values = np.zeros((n_series, 30 + rows + HORIZON))
+    noise = rng.normal(size=values.shape)
+    for step in range(1, values.shape[1]):
+        values[:, step] = 0.7 * values[:, step - 1] + noise[:, step]
+    values = values[:, 30:] * np.geomspace(0.1, 100, n_series)[rng.permutation(n_series), None]
+    panel = pd.DataFrame(
+        {
+            "unique_id": np.repeat(np.arange(n_series), rows),
+            "ds": np.tile(pd.date_range("2024-01-01", periods=rows), n_series),
+            "y": values[:, :rows].ravel(),
+        }
+    )
+    _write(panel, "in.parquet")
+    found = forecast(
+        "in.parquet", model=_model(batch_size=256), level=90, fit_rows=n_series * rows // 2
+    )
+    truth = values[:, rows:]
+    low, high = (
+        found.forecast[f"y_{end}90"].to_numpy().reshape(truth.shape) for end in ("lo", "hi")
+    )
+    inside = (low <= truth) & (truth <= high)
+    sample = share_of_series(np.full(n_series, rows), n_series * rows // 2)
+    assert found.fitted_on.startswith(f"{sample.sum()} of {n_series} series")
+    for part in (sample, ~sample):
+        assert (np.abs(inside[part].mean(axis=0) - 0.9) <= 0.02).all()
+
+
+def test_saved_calibrations_are_used_and_missing_ones_are_an_error(folder):
+    panel = _panel()
+    _write(panel, "in.csv")
+    model = _model().fit(panel[panel["unique_id"] < "s4"])
+    model.save("plain")
+    message = "needs a calibrated model.*save it again; a model that is not fitted is calibrated"
+    for given in (model, "plain"):
+        with pytest.raises(ParameterError, match=message):
+            forecast("in.csv", model=given, level=80)
+    model.calibrate(panel).save("saved")
+    done = forecast("in.csv", model="saved", level=80, horizon=2)
+    expected = model.predict(2, df=panel, level=80)
+    np.testing.assert_array_equal(done.forecast["y_lo80"], expected["y_lo80"])
+    with pytest.raises(ParameterError, match="calibrated for 3 steps, got horizon=4"):
+        forecast("in.csv", model="saved", level=80, horizon=4)
+
+
+def test_too_few_rows_for_a_level(folder):
+    _write(_series("a", 12), "in.csv")
+    with pytest.raises(ParameterError, match="level=95 needs at least 19 windows"):
+        forecast("in.csv", model="SeasonalNaive", horizon=2, level=95, out="out.csv")
+    with pytest.raises(ParameterError, match="level=90 needs at least 9 windows .* there were 4"):
+        forecast("in.csv", model=tsar.AutoReg(season_length=1), horizon=3, level=90, out="out.csv")
+    assert not os.path.exists("out.csv")
+
+
 def test_saved_models_forecast_what_they_never_saw(folder):
     model = _model().fit(_panel(3))
     model.save("saved")
@@ -202,9 +288,8 @@ def test_killed_run_leaves_no_file_and_is_resumed(folder, monkeypatch):
     """The model is not fitted again, finished blocks are not forecast again, nothing is left."""
     _write(_panel(), "in.csv")
     fork = multiprocessing.get_context("fork")
-    process = fork.Process(
-        target=lambda: forecast("in.csv", **CALL, params=FAST, on_progress=_killed_after(4))
-    )
+    call = {**CALL, "params": FAST, "level": 80}
+    process = fork.Process(target=lambda: forecast("in.csv", **call, on_progress=_killed_after(4)))
     with warnings.catch_warnings():
         # Python warns of forks beside threads; those of torch and of pytest hold no lock here.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -214,15 +299,15 @@ def test_killed_run_leaves_no_file_and_is_resumed(folder, monkeypatch):
     assert sorted(os.listdir()) == [".out.csv.parts", "in.csv"]
     kept = tsar.load(".out.csv.parts/model")
     with pytest.raises(ParameterError, match="its horizon was 3 and is 4; call it without resume"):
-        forecast("in.csv", **{**CALL, "horizon": 4}, params=FAST, resume=True)
+        forecast("in.csv", **{**call, "horizon": 4}, resume=True)
     steps = []
-    done = forecast(
-        "in.csv", **CALL, params=FAST, resume=True, on_progress=lambda *step: steps.append(step)
-    )
+    done = forecast("in.csv", **call, resume=True, on_progress=lambda *step: steps.append(step))
     assert steps[0] == (4, 7) and steps[-1] == (7, 7)
     assert (done.n_series, done.fitted_on) == (7, "7 of 7 series, 252 of 252 rows")
-    expected = kept.predict(df=_panel())
-    np.testing.assert_allclose(_read("out.csv")["y"], expected["y"], rtol=1e-12)
+    expected = kept.predict(df=_panel(), level=80)
+    for column in ("y", "y_lo80", "y_hi80"):
+        np.testing.assert_allclose(_read("out.csv")[column], expected[column], rtol=1e-12)
+    assert done.calibrated_on == "34 to 48 windows, by step"
     assert sorted(os.listdir()) == ["in.csv", "out.csv"]
 
 
@@ -268,7 +353,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(folder):
         ({"report": "nowhere/r.json"}, DataError, "report nowhere/r.json cannot be written"),
         ({"model": "PatchTTS"}, ParameterError, "did you mean 'PatchTST'"),
         ({"level": 0}, ParameterError, "level must be percentages between 0 and 100"),
-        ({"level": 80}, ParameterError, "level"),
+        ({"level": [80, 100]}, ParameterError, "level must be percentages between 0 and 100"),
         ({"quantiles": [0.3]}, ParameterError, "needs a model fitted for quantiles"),
         ({"horizon": 0}, ParameterError, "horizon must be an integer"),
         ({"block_rows": 0}, ParameterError, "block_rows must be an integer in"),
@@ -300,3 +385,7 @@ def test_one_series_without_ids_is_forecast_as_it_is(folder):
     expected = _model(time_column="ds").fit(frame).predict(horizon=4)
     pd.testing.assert_frame_equal(done.forecast, expected)
     assert done.n_series == 1
+    calibrated = forecast("in.csv", model=_model(), horizon=4, level=60)
+    model = _model(time_column="ds").fit(frame).calibrate(frame, level=60, horizon=4)
+    pd.testing.assert_frame_equal(calibrated.forecast, model.predict(4, level=60))
+    assert calibrated.calibrated_on == "5 to 8 windows, by step"

@@ -167,6 +167,41 @@ def test_calibrated_intervals(wide, long, loss):
         np.testing.assert_allclose(frame[f"NLinear_{label}"], expected[f"y_{label}"], **CLOSE)
 
 
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("name", ["NLinear", "Theta"])
+def test_models_without_intervals_are_calibrated_before_the_cutoff(long, name, refit):
+    """As by hand, and bit by bit the same whatever comes later."""
+    make = {
+        "NLinear": lambda: tsar.NLinear(**SMALL),
+        "Theta": lambda: tsar.Theta(horizon=6, season_length=2),
+    }[name]
+    long = long[long["unique_id"] != "price"]
+    frame = backtest(make(), long, windows=2, level=80, refit=refit)
+    assert list(frame.columns[-3:]) == [name, f"{name}_lo80", f"{name}_hi80"]
+    first, last = frame["cutoff"].min(), frame["cutoff"].max()
+    before = long[long["ds"] < (last if refit else first)]
+    fitted = make().fit(before).calibrate(before, level=80, refit=True)
+    expected = fitted.predict(df=long[long["ds"] < last], level=80)
+    rows = frame[frame["cutoff"] == last]
+    for label in ("lo80", "hi80"):
+        np.testing.assert_allclose(rows[f"{name}_{label}"], expected[f"y_{label}"], **CLOSE)
+    later = long["ds"] >= last
+    altered = long.assign(y=long["y"].where(~later, long["y"] * 3 + 1e4))
+    again = backtest(make(), altered, windows=2, level=80, refit=refit)
+    pd.testing.assert_frame_equal(
+        again.drop(columns="y"), frame.drop(columns="y"), check_exact=True
+    )
+
+
+def test_levels_that_the_rows_before_a_cutoff_cannot_show(wide):
+    data = wide[["load"]][:30]
+    with pytest.raises(ParameterError, match="level=95 needs at least 19 windows"):
+        backtest(tsar.Naive(horizon=6), data, windows=2, level=95)
+    fitted = tsar.Naive(horizon=6).fit(data[:20])
+    with pytest.raises(ParameterError, match=r"call calibrate\(df\)"):
+        backtest(fitted, data, windows=1, level=80)
+
+
 def test_future_covariates_come_from_the_frame(wide):
     data = wide[["load", "price"]].assign(plan=np.sin(np.arange(len(wide))))
     fitted = tsar.NLinear(**SMALL, future_covariates="plan", calendar_features=True)

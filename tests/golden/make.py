@@ -73,6 +73,31 @@ CASES: dict[str, tuple[Any, pd.DataFrame, dict[str, Any]]] = {
         months(),
         {"horizon": 15, "quantiles": None, "zone": None, "index": ["ds"]},
     ),
+    "seasonal_naive_calibrated_split": (
+        tsar.SeasonalNaive(horizon=6),
+        long(),
+        {"horizon": 5, "quantiles": None, "level": [50, 80], "zone": None, "index": []},
+    ),
+    "nlinear_calibrated_cqr": (
+        tsar.NLinear(
+            **(TRAINING | {"context_length": 24, "horizon": 6}),
+            loss="quantile",
+            quantiles=[0.2, 0.8],
+        ),
+        wide(),
+        {
+            **{"horizon": 6, "quantiles": [0.2], "level": [30, 70], "method": "cqr"},
+            **{"zone": "Europe/Berlin", "index": ["ds"]},
+        },
+    ),
+    "seasonal_naive_calibrated_pid": (
+        tsar.SeasonalNaive(horizon=7),
+        long(),
+        {
+            **{"horizon": 7, "quantiles": None, "level": [50, 80], "method": "pid"},
+            **{"zone": None, "index": []},
+        },
+    ),
 }
 
 
@@ -82,6 +107,11 @@ def prepare(history: pd.DataFrame, request: dict[str, Any]) -> pd.DataFrame:
     stamps = history["ds"].dt.tz_convert(zone)
     frame = history.assign(ds=stamps)
     return frame.set_index(request["index"]) if request["index"] else frame
+
+
+def asked(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``predict``; requests of earlier models ask for no level."""
+    return {name: request.get(name) for name in ("horizon", "quantiles", "level")}
 
 
 def plain(forecast: pd.DataFrame, request: dict[str, Any]) -> pd.DataFrame:
@@ -96,8 +126,10 @@ def main() -> None:
         if folder.exists():
             print(f"kept {folder}")
             continue
-        asked = {"horizon": request["horizon"], "quantiles": request["quantiles"]}
-        model.fit(prepare(history, request))
+        frame = prepare(history, request)
+        model.fit(frame)
+        if "level" in request:
+            model.calibrate(frame, method=request.get("method"), level=request["level"])
         model.save(folder / "model")
         numbers = history.select_dtypes("number").columns
         later = history.assign(**{column: history[column] * 2 + 1 for column in numbers})
@@ -105,8 +137,8 @@ def main() -> None:
             folder / "history.csv", index=False
         )
         (folder / "request.json").write_text(json.dumps(request, indent=1) + "\n")
-        new = model.predict(df=prepare(later, request), **asked)
-        plain(model.predict(**asked), request).to_csv(folder / "forecast.csv", index=False)
+        new = model.predict(df=prepare(later, request), **asked(request))
+        plain(model.predict(**asked(request)), request).to_csv(folder / "forecast.csv", index=False)
         plain(new, request).to_csv(folder / "new.csv", index=False)
         print(f"wrote {folder}")
 

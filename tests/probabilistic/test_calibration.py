@@ -219,6 +219,119 @@ def test_nothing_is_fitted_again(monkeypatch):
     assert all((value == weights[name]).all() for name, value in model.module_.state_dict().items())
 
 
+def _without_last(panel: pd.DataFrame, rows: int) -> pd.DataFrame:
+    lengths = panel.groupby("unique_id")["y"].transform("size")
+    return panel[panel.groupby("unique_id").cumcount() < lengths - rows]
+
+
+REFITTED = {
+    "autoreg": lambda: tsar.AutoReg(horizon=HORIZON, season_length=1),
+    "linear": lambda: _linear(early_stopping=False),
+    "ensemble": lambda: tsar.Ensemble(models=[tsar.AutoReg(), _linear()], horizon=HORIZON),
+}
+
+
+@pytest.mark.parametrize("name", REFITTED)
+def test_a_copy_without_the_last_rows_stands_in(name):
+    """Its intervals, around the forecasts of the model that read all rows."""
+    panel = _panel(3, 100)
+    whole = REFITTED[name]().fit(panel)
+    with pytest.raises(DataError, match=r"calibrate\(df, refit=True\)"):
+        whole.calibrate(panel)
+    less = REFITTED[name]().fit(_without_last(panel, 20)).calibrate(panel, level=80)
+    expected, point = less.predict(df=panel, level=[50, 80]), whole.predict()
+    found = whole.calibrate(panel, level=80, refit=True).predict(level=[50, 80])
+    np.testing.assert_array_equal(found["y"], point["y"])
+    assert (found["y"] - expected["y"]).abs().max() > 0
+    for column in ("y_lo50", "y_hi50", "y_lo80", "y_hi80"):
+        reach = expected[column] - expected["y"]
+        np.testing.assert_allclose(found[column] - found["y"], reach, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("n_series", "rows", "level", "held_out"),
+    [
+        # A fifth of the rows; what a level takes; less of each where there are several; a half.
+        (1, 200, 80, 40),
+        (1, 60, 95, HORIZON - 1 + 19),
+        (4, 20, 95, HORIZON - 1 + 5),
+        (1, 20, 80, HORIZON - 1 + 4),
+        (3, 8, 50, HORIZON),
+    ],
+)
+def test_rows_that_are_held_out(n_series, rows, level, held_out, monkeypatch):
+    panel = _panel(n_series, rows)
+    model = tsar.AutoReg(horizon=HORIZON, season_length=1).fit(panel)
+    seen = []
+    plain = tsar.AutoReg._fit_panel
+
+    def fit_panel(self, part, go_on):
+        seen.append(part.lengths)
+        return plain(self, part, go_on)
+
+    monkeypatch.setattr(tsar.AutoReg, "_fit_panel", fit_panel)
+    model.calibrate(panel, level=level, refit=True)
+    (lengths,) = seen
+    np.testing.assert_array_equal(lengths, rows - held_out)
+    assert (model._calibration.counts[-1] == n_series * (held_out - HORIZON + 1)).all()
+
+
+def test_what_was_held_out_in_fit_is_enough(monkeypatch):
+    panel = _panel(2, 150)
+    model = _linear().fit(panel)
+    expected = model.calibrate(panel).predict(level=80)
+    monkeypatch.setattr(tsar.NLinear, "_learn", None)
+    found = model.calibrate(panel, level=80, refit=True).predict(level=80)
+    pd.testing.assert_frame_equal(found, expected)
+    naive = _naive().fit(panel)
+    pd.testing.assert_frame_equal(
+        naive.calibrate(panel, refit=True).predict(level=80),
+        naive.calibrate(panel).predict(level=80),
+    )
+
+
+def test_a_copy_for_what_was_held_out_is_too_little_for_a_level():
+    series = pd.Series(np.random.default_rng(3).normal(size=60), index=pd.RangeIndex(60))
+    model = _linear().fit(series)
+    with pytest.raises(ParameterError, match="level=95 needs at least 19 windows .* there were 9"):
+        model.calibrate(series, level=95)
+    model.calibrate(series, level=95, refit=True)
+    assert np.isfinite(model.predict(level=95).to_numpy()).all()
+    with pytest.raises(ParameterError, match="level=99 needs at least 99 windows"):
+        model.calibrate(series, level=99, refit=True)
+    short = _linear(context_length=28).fit(series)
+    with pytest.raises(DataError, match="holds out 30 rows .* the rest is too little: NLinear"):
+        short.calibrate(series, level=99, refit=True)
+
+
+def test_the_copy_keeps_a_context_and_a_horizon():
+    """A fifth, 12 rows, would leave 48 rows, and the network reads 52."""
+    panel = _panel(3, 60)
+    model = _linear(context_length=48, early_stopping=False).fit(panel)
+    model.calibrate(panel, level=80, refit=True)
+    assert model._calibration.counts.ravel().tolist() == [24, 21, 18, 15]
+
+
+def test_covariates_and_the_calendar_are_cut_with_the_rows():
+    hours = pd.date_range("2024-03-25", periods=160, freq="h", tz="Europe/Berlin")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"price": rng.normal(size=160), "wind": rng.normal(size=160)}, hours)
+    frame["load"] = 3 * frame["price"] + rng.normal(size=160)
+    options = {"target": "load", "future_covariates": "price", "past_covariates": "wind"}
+    options |= {"calendar_features": True, "early_stopping": False}
+    less = _linear(**options).fit(frame[:128]).calibrate(frame)
+    whole = _linear(**options).fit(frame).calibrate(frame, refit=True)
+    future = whole.make_future_frame().assign(price=0.5)
+    reach = [
+        (found["load_hi80"] - found["load"]).to_numpy()
+        for found in (
+            less.predict(df=frame, future=future, level=80),
+            whole.predict(future=future, level=80),
+        )
+    ]
+    np.testing.assert_allclose(*reach, rtol=1e-5)
+
+
 def test_missing_values_are_left_out():
     series = pd.Series(np.random.default_rng(3).normal(size=60), index=pd.RangeIndex(60))
     model = _naive().fit(series)

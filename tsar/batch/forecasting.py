@@ -23,7 +23,7 @@ from tsar.data.frames import TARGET
 from tsar.exceptions import DataError, InterruptedWarning, ParameterError
 from tsar.params import check_horizon, check_parameters, check_percentages
 from tsar.persistence import load
-from tsar.probabilistic.asked import read_asked
+from tsar.probabilistic.asked import ensure_intervals, read_asked
 from tsar.registry import forecaster_class
 from tsar.tables import check_writable, parse_times, read_table, write_table
 
@@ -44,6 +44,9 @@ class Report:
         a context.
     fitted_on : str
         What the model was fitted on, in words.
+    calibrated_on : str or None
+        On what the intervals were calibrated, in words; None where there are none, or those of
+        the model itself.
     series : DataFrame
         ``id``, ``status`` and ``reason`` of every series that is not "ok".
     seconds : float
@@ -56,6 +59,7 @@ class Report:
     n_failed: int
     n_short: int
     fitted_on: str
+    calibrated_on: str | None
     series: pd.DataFrame
     seconds: float
     forecast: pd.DataFrame | None = None
@@ -69,6 +73,7 @@ class Report:
             "n_short_history": self.n_short,
             "n_failed": self.n_failed,
             "fitted_on": self.fitted_on,
+            "calibrated_on": self.calibrated_on,
             "seconds": round(self.seconds, 3),
             "series": series.to_dict(orient="records"),
         }
@@ -117,7 +122,9 @@ def forecast(
     future : path or None
         File of future covariates; it is read at once.
     quantiles, level
-        As :meth:`Forecaster.predict` takes them.
+        As :meth:`Forecaster.predict` takes them. A model that is fitted here, and has no
+        intervals of the levels by itself, is calibrated on what it is fitted on, as
+        ``calibrate(refit=True)`` does.
     id_column, time_column : str or None
         None finds ``unique_id``, and ``ds`` or the column that holds times.
     time_format : str or None
@@ -274,7 +281,14 @@ def _check_asked(model: Forecaster, horizon: Any, quantiles: Any, level: Any) ->
         check_horizon("batch", horizon)
     check_percentages("batch", level)
     if _is_fitted(model):
-        read_asked(model, quantiles, level, None)
+        try:
+            read_asked(model, quantiles, level, None)
+        except ParameterError as error:
+            if level is None or model._calibration is not None:
+                raise
+            raise ParameterError(
+                f"{error}, then save it again; a model that is not fitted is calibrated here"
+            ) from None
         return
     check_parameters(model)
     model._check_consistency()
@@ -282,7 +296,8 @@ def _check_asked(model: Forecaster, horizon: Any, quantiles: Any, level: Any) ->
     imagined._fitted_parameters = imagined.get_params(deep=False)
     if hasattr(imagined, "_make_loss"):
         imagined._fitted_levels = tuple(getattr(imagined._make_loss(), "levels", ()))
-    read_asked(imagined, quantiles, level, None)
+    # Intervals that it does not have come from a calibration.
+    read_asked(imagined, quantiles, None, None)
 
 
 def _used(model: Forecaster) -> list[Any]:
@@ -335,7 +350,9 @@ class _Run:
         empty = pd.DataFrame(columns=["id", STATUS, "reason"])
         short = bool(result.attrs["short_history"])
         shown = written if paths.out is None else None
-        return Report(1, 0, int(short), fitted_on or "before", empty, 0.0, shown)
+        return Report(
+            1, 0, int(short), fitted_on or "before", self._calibrated_on(), empty, 0.0, shown
+        )
 
     def all_series(self, paths: _Paths) -> Report:
         """Forecast a file with ids, block by block."""
@@ -371,7 +388,7 @@ class _Run:
         if parts is not None:
             parts.join(len(blocks))
         whole = pd.concat(frames, ignore_index=True) if parts is None else None
-        return _report(len(series), fitted_on, finished, whole)
+        return _report(len(series), fitted_on, self._calibrated_on(), finished, whole)
 
     def _identity(self, paths: _Paths) -> dict[str, Any]:
         """Say what the run is about: with another one, finished parts are of no use."""
@@ -432,9 +449,21 @@ class _Run:
             # An unfinished model is no basis for a file that looks finished.
             warnings.simplefilter("error", InterruptedWarning)
             try:
-                return self.model.fit(frame)
+                self.model.fit(frame)
             except InterruptedWarning:
                 raise KeyboardInterrupt from None
+        ensure_intervals(
+            self.model, frame, self.asked["level"], int(self.horizon or self.model.horizon_)
+        )
+        return self.model
+
+    def _calibrated_on(self) -> str | None:
+        """Say how much the intervals are made of."""
+        calibration = self.model._calibration
+        if calibration is None or self.asked["level"] is None:
+            return None
+        few, many = int(calibration.counts.min()), int(calibration.counts.max())
+        return f"{many} windows" if few == many else f"{few} to {many} windows, by step"
 
     # -------------------------------------------------------------- a block
 
@@ -530,13 +559,17 @@ def _all_bad(bad: Bad) -> DataError:
 
 
 def _report(
-    n_series: int, fitted_on: str, finished: list[Any], whole: pd.DataFrame | None
+    n_series: int,
+    fitted_on: str,
+    calibrated_on: str | None,
+    finished: list[Any],
+    whole: pd.DataFrame | None,
 ) -> Report:
     bad = [row for facts in finished for row in facts["bad"]]
     short = [name for facts in finished for name in facts["short"]]
     rows = bad + [[name, SHORT, "observed for less than a context"] for name in short]
     listed = pd.DataFrame(rows, columns=["id", STATUS, "reason"])
-    return Report(n_series, len(bad), len(short), fitted_on, listed, 0.0, whole)
+    return Report(n_series, len(bad), len(short), fitted_on, calibrated_on, listed, 0.0, whole)
 
 
 def _describe(model: Forecaster) -> str:

@@ -1,4 +1,4 @@
-"""Whether new data are of the kind that was fitted."""
+"""Whether new data are of the kind that was fitted, and panels made to match."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,7 @@ from tsar.data.panel import Panel
 from tsar.data.timeaxis import TimeAxis, same_zone
 from tsar.exceptions import DataError
 
-__all__ = ["check_axis", "check_variates", "in_order"]
+__all__ = ["check_axis", "check_counts", "check_variates", "in_order", "without_end"]
 
 NAMES_SHOWN = 10
 
@@ -94,6 +94,35 @@ def in_order(panel: Panel, variates: pd.Index) -> Panel:
     form = replace(panel.form, dtypes=tuple(panel.form.dtypes[column] for column in place))
     ordered = panel.with_values(panel.values[:, place], panel.variates[place])
     return replace(ordered, form=form)
+
+
+def without_end(panel: Panel, rows: np.ndarray) -> Panel:
+    """Return a panel without the last rows of each series.
+
+    Parameters
+    ----------
+    panel : Panel
+        Its covariates not yet coded.
+    rows : int64 array of shape (S,)
+        How many; fewer than there are.
+
+    Returns
+    -------
+    Panel
+    """
+    lengths = panel.lengths - rows
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    keep = np.repeat(panel.offsets[:-1] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return replace(
+        panel,
+        values=panel.values[keep],
+        offsets=offsets,
+        last=panel.stamps()[panel.offsets[:-1] + lengths - 1],
+        moved=None,
+        past={name: column[keep] for name, column in panel.past.items()},
+        future={name: column[keep] for name, column in panel.future.items()},
+        calendar=None if panel.calendar is None else panel.calendar[keep],
+    )
 
 
 def check_counts(panel: Panel, loss: str) -> None:

@@ -27,7 +27,7 @@ from tsar.params import (
     check_parameters,
     check_percentages,
 )
-from tsar.probabilistic.asked import calibrated_ends, read_asked
+from tsar.probabilistic.asked import calibrated_ends, ensure_intervals, read_asked
 from tsar.windowed import KEYS, in_window_order, window_histories, window_keys
 
 __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
@@ -76,7 +76,9 @@ def backtest(
         Levels to return in columns ``<name>_q<level>``, as in ``predict``.
     level : float, sequence of float or None
         Intervals to return, by the percentage they are to cover: 80 gives the columns
-        ``<name>_lo80`` and ``<name>_hi80``, as in ``predict``.
+        ``<name>_lo80`` and ``<name>_hi80``, as in ``predict``. A model that is fitted here
+        and has none by itself is calibrated on the rows it is fitted on, as
+        ``calibrate(refit=True)`` does.
     verbose : int
         1 shows a progress bar of the fits.
 
@@ -337,9 +339,19 @@ class BacktestJob:
                     f"backtest: {len(training)} rows lie before the first cutoff: {error}",
                     error.faults,
                 ) from None
+            found = forecaster_in("backtest", fitted)
+            self._calibrate(found, training)
             self.fit_seconds += time.perf_counter() - begun
             inside = (windows >= begin) & (windows < begin + every)
-            yield np.flatnonzero(inside), forecaster_in("backtest", fitted)
+            yield np.flatnonzero(inside), found
+
+    def _calibrate(self, fitted: Forecaster, training: Any) -> None:
+        """Let a model give the intervals that are asked for, from what it was fitted on."""
+        try:
+            ensure_intervals(fitted, training, self.asked[1], self.horizon)
+        except (DataError, ParameterError):
+            if not self.optional:
+                raise
 
     def _before(self, begin: int) -> Any:
         """Return the rows of the frame before the window ``begin`` of their series.

@@ -3,7 +3,7 @@
 Dimension letters: M members, S series, W windows, H horizon, C variates.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tsar.base import Forecaster
 from tsar.data.calendar import CALENDARS
-from tsar.data.matching import in_order
+from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs
@@ -304,7 +304,7 @@ class Ensemble(Forecaster):
 
     def _held_out_weights(self, panel: Panel, held_out: np.ndarray) -> np.ndarray:
         """Learn weights (M, C) from the last ``held_out`` rows of each series."""
-        before = _without_end(panel, held_out)
+        before = without_end(panel, held_out)
         try:
             members = self._fitted_members(before)
         except DataError as error:
@@ -478,25 +478,3 @@ def _coded_for(member: Forecaster, panel: Panel) -> Panel:
         return member._as_read_by_members(part)
     coding = member._learned.coding
     return part.coded(coding) if coding else part
-
-
-def _without_end(panel: Panel, rows: np.ndarray) -> Panel:
-    """Return a panel without the last rows of each series, of which something is left."""
-    lengths = panel.lengths - rows
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    keep = np.concatenate([*_ranges(panel.offsets[:-1], lengths)])
-    stamps = panel.stamps()
-    return replace(
-        panel,
-        values=panel.values[keep],
-        offsets=offsets,
-        last=stamps[panel.offsets[:-1] + lengths - 1],
-        moved=None,
-        past={name: column[keep] for name, column in panel.past.items()},
-        future={name: column[keep] for name, column in panel.future.items()},
-    )
-
-
-def _ranges(begins: np.ndarray, lengths: np.ndarray) -> Iterator[np.ndarray]:
-    for begin, length in zip(begins, lengths, strict=True):
-        yield np.arange(begin, begin + length)

@@ -20,7 +20,7 @@ from tsar.training.distributions import DISTRIBUTIONS
 if TYPE_CHECKING:
     from tsar.base import Forecaster
 
-__all__ = ["Asked", "calibrated_ends", "read_asked", "write_forecast"]
+__all__ = ["Asked", "calibrated_ends", "ensure_intervals", "read_asked", "write_forecast"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,29 @@ def read_asked(model: "Forecaster", quantiles: Any, level: Any, samples: Any) ->
             f"once with quantiles= or level="
         )
     return Asked({}, check_samples(name, samples))
+
+
+def ensure_intervals(model: "Forecaster", df: Any, level: Any, horizon: int) -> None:
+    """Calibrate a model that was just fitted, unless it gives intervals by itself.
+
+    Parameters
+    ----------
+    model : Forecaster
+    df : DataFrame or Series
+        What it was fitted on.
+    level : float, sequence of float or None
+        In percent.
+    horizon : int
+
+    Raises
+    ------
+    ParameterError, DataError
+        There are too few rows.
+    """
+    try:
+        read_asked(model, None, level, None)
+    except ParameterError:
+        model.calibrate(df, level=level, horizon=horizon, refit=True)
 
 
 def write_forecast(

@@ -4,6 +4,7 @@ Dimension letters: S series, W windows, H steps, C variates, T cutoffs of one se
 statistics.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.codec import decode_index, encode_index
-from tsar.data.matching import in_order
+from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
-from tsar.exceptions import DataError, ParameterError
+from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError
 from tsar.params import check_choice, check_percentages
 from tsar.probabilistic.conformal import (
     adaptive_thresholds,
@@ -39,6 +40,8 @@ MOST_WINDOWS, MOST_VALUES = 20_000, 5_000_000
 MOST_CUTOFFS, FEWEST_CUTOFFS = 500, 20
 # More order statistics of the scores than this are thinned out.
 MOST_KEPT = 2000
+# Of the rows of a series, one in so many is held out where the errors of a copy stand in.
+HELD_OUT, MOST_HELD_OUT = 5, 2
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Calibration:
         That size in deviations of a series, and in original units, for other series.
     ordered : float array of shape (M, H, C)
         Order statistics of the scores of all series, in units of each; NaN at the end.
+    elsewhere : float array of shape (M, H, C)
+        The same in units that the deviation of each series lets expect, for other series.
     counts : int64 array of shape (H, C)
         How many scores there were.
     reach : float array of shape (n_levels, S, H, C)
@@ -77,6 +82,7 @@ class Calibration:
     relative: np.ndarray
     typical: np.ndarray
     ordered: np.ndarray
+    elsewhere: np.ndarray
     counts: np.ndarray
     reach: np.ndarray
 
@@ -123,10 +129,8 @@ class Calibration:
         known = place >= 0
         unit = self.unit[np.maximum(place, 0)][:, columns]
         if not known.all():
-            measured = Scaling.measure(panel.values, panel.offsets, panel.offsets[1:])
-            guessed = measured.scale * self.relative[columns]
-            usable = np.isfinite(guessed) & (guessed > 0)
-            guessed = np.where(usable, guessed, self.typical[columns])
+            deviation = Scaling.measure(panel.values, panel.offsets, panel.offsets[1:]).scale
+            guessed = _guessed_units(deviation, self.relative[columns], self.typical[columns])
             unit = np.where(known[:, None], unit, guessed)
         return unit
 
@@ -148,10 +152,13 @@ class Calibration:
         float array of shape (S, horizon, C)
         """
         columns = self.variates.get_indexer(panel.variates)
-        threshold = split_threshold(self.ordered, self.counts, level)[:horizon, columns]
-        margins = threshold * units[:, None]
+        place = self.ids.get_indexer(panel.ids)
+        threshold, other = (
+            split_threshold(ordered, self.counts, level)[:horizon, columns]
+            for ordered in (self.ordered, self.elsewhere)
+        )
+        margins = np.where((place >= 0)[:, None, None], threshold, other) * units[:, None]
         if self.levels:
-            place = self.ids.get_indexer(panel.ids)
             # A wider level never has the narrower interval.
             wider = self.reach[: self.levels.index(level) + 1].max(axis=0)
             adaptive = wider[np.maximum(place, 0)][:, :horizon, columns]
@@ -168,7 +175,7 @@ class Calibration:
             "ids": encode_index(self.ids),
             "variates": encode_index(self.variates),
         }
-        names = ("unit", "relative", "typical", "ordered", "counts", "reach")
+        names = ("unit", "relative", "typical", "ordered", "elsewhere", "counts", "reach")
         return record, {f"calibration.{name}": getattr(self, name) for name in names}
 
     @classmethod
@@ -190,8 +197,46 @@ class Calibration:
         )
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """The windows of a backtest, in the order of time within a series.
+
+    Attributes
+    ----------
+    joined : Panel
+        The rows that were given, after the fitted ones where those adjoin.
+    n_unseen : int64 array of shape (S,)
+        How many rows of each series the model was not trained on.
+    owners, rows : int64 arrays of shape (W,)
+        Series and cutoff of each.
+    truth : float array of shape (W, H, C)
+        What happened, NaN where that is not known.
+    """
+
+    joined: Panel
+    n_unseen: np.ndarray
+    owners: np.ndarray
+    rows: np.ndarray
+    truth: np.ndarray
+
+    @classmethod
+    def of(cls, model: "Forecaster", df: Any, horizon: int, adaptive: bool) -> "_Windows":
+        """Place windows in the rows of a frame that a model was not trained on."""
+        panel = in_order(model._read_new(df, allow_new_variates=False), model._end.variates)
+        joined = panel.after(model._end)
+        begins = _unseen(model, panel, joined)
+        owners, rows = _cutoffs(joined, begins, horizon, adaptive)
+        truth = _truth(joined, owners, rows, horizon)
+        return cls(joined, joined.lengths - begins, owners, rows, truth)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How many values there are to compare with at each step, int64 of shape (H, C)."""
+        return np.asarray((~np.isnan(self.truth)).sum(axis=0))
+
+
 def calibrate(
-    model: "Forecaster", df: Any, method: str | None, level: Any, horizon: int
+    model: "Forecaster", df: Any, method: str | None, level: Any, horizon: int, refit: bool
 ) -> Calibration:
     """Forecast the rows that a model was not trained on, and keep how it errs.
 
@@ -208,41 +253,51 @@ def calibrate(
             f"does not forecast; take method='split', or fit with loss='quantile' or a distribution"
         )
     levels = check_percentages(name, level)
-    panel = in_order(model._read_new(df, allow_new_variates=False), model._end.variates)
-    joined = panel.after(model._end)
-    begins = _unseen(model, panel, joined)
     adaptive = method in ADAPTIVE
-    owners, rows = _cutoffs(joined, begins, horizon, adaptive)
+    source, windows = model, _Windows.of(model, df, horizon, adaptive)
+    needed = max(map(fewest_scores, levels or ADAPTIVE_LEVELS))
+    if refit and model._is_trained and windows.counts.min() < needed:
+        source = _fitted_on_less(model, df, horizon, needed)
+        windows = _Windows.of(source, df, horizon, adaptive)
+    joined, owners, rows, truth = windows.joined, windows.owners, windows.rows, windows.truth
     if not len(rows):
         raise DataError(
             f"{name}: calibrate needs rows that the model was not trained on, and there are none; "
-            f"pass rows after the fitted ones, or hold some out in fit (early_stopping=True)"
+            f"pass rows after the fitted ones, hold some out in fit (early_stopping=True), or let "
+            f"a copy be fitted without the last rows: calibrate(df, refit=True)"
         )
-    point, bounds = model._forecast_rows(joined, owners, rows, horizon, pair or ())
-    low, high = (bounds[pair[0]], bounds[pair[1]]) if pair else (point, point)
-    truth = _truth(joined, owners, rows, horizon)
-    errors = np.abs(truth - point)
-    scores = interval_scores(truth, low, high)
-    counts = (~np.isnan(scores)).sum(axis=0)
+    counts = windows.counts
     if not counts.all():
         raise DataError(
             f"{name}: calibrate needs observed rows of every step, but there are only "
-            f"{int((joined.lengths - begins).max())} rows that the model was not trained on for "
+            f"{int(windows.n_unseen.max())} rows that the model was not trained on for "
             f"horizon={horizon}; pass more rows, or a shorter horizon="
         )
+    point, bounds = source._forecast_rows(joined, owners, rows, horizon, pair or ())
+    low, high = (bounds[pair[0]], bounds[pair[1]]) if pair else (point, point)
+    errors = np.abs(truth - point)
+    scores = interval_scores(truth, low, high)
     unit, of_window, relative = _units(joined, owners, rows, errors)
+    typical = np.median(unit, axis=0)
+    guessed = of_window
+    if joined.n_series > 1:
+        guessed = _guessed_units(_deviations_before(joined, owners, rows), relative, typical)
     with np.errstate(over="ignore"):
-        ordered = np.sort(scores / of_window[:, None], axis=0)
+        ordered, elsewhere = (
+            _thinned(np.sort(scores / size[:, None], axis=0), counts)
+            for size in (of_window, guessed)
+        )
     calibration = Calibration(
         method=method,
         quantiles=pair,
         levels=tuple(sorted(levels or ADAPTIVE_LEVELS)) if adaptive else (),
-        ids=panel.ids,
-        variates=panel.variates,
+        ids=joined.ids,
+        variates=joined.variates,
         unit=unit,
         relative=relative,
-        typical=np.median(unit, axis=0),
-        ordered=_thinned(ordered, counts),
+        typical=typical,
+        ordered=ordered,
+        elsewhere=elsewhere,
         counts=counts,
         reach=np.empty((0, *unit.shape[:1], *counts.shape)),
     )
@@ -250,6 +305,38 @@ def calibrate(
     if not adaptive:
         return calibration
     return _with_adaptive_reach(calibration, owners, scores)
+
+
+def _fitted_on_less(model: "Forecaster", df: Any, horizon: int, needed: int) -> "Forecaster":
+    """Fit a copy of a model without the last rows of each series of the frame it was fitted on.
+
+    A fifth of the rows of a series is held out, though a context and a horizon are left where
+    that can be; at least what it takes for so many windows of the whole horizon in all, and
+    never more than half.
+    """
+    copy, end = model._as_fitted, model._end
+    panel = copy._read(df, freq=None if end.axis.kind == "period" else end.frequency)
+    panel = in_order(panel, end.variates)
+    most = panel.lengths // MOST_HELD_OUT
+    n_long = max(int((most >= horizon).sum()), 1)
+    enough = horizon - 1 + -(-needed // n_long)
+    spare = panel.lengths - model._context_rows - model.horizon_
+    held_out = np.minimum(panel.lengths // HELD_OUT, spare)
+    held_out = np.minimum(np.maximum(held_out, enough), most)
+    try:
+        with warnings.catch_warnings():
+            # What there is to say was said of the model itself, and an unfinished copy errs
+            # more than it does.
+            warnings.simplefilter("ignore", DataWarning)
+            warnings.simplefilter("error", InterruptedWarning)
+            return copy._fit_panel(without_end(panel, held_out), go_on=False)
+    except InterruptedWarning:
+        raise KeyboardInterrupt from None
+    except DataError as error:
+        raise DataError(
+            f"{model._name}: calibrate holds out {int(held_out.max())} rows to learn the intervals "
+            f"from, and the rest is too little: {error}"
+        ) from None
 
 
 def _unseen(model: "Forecaster", panel: Panel, joined: Panel) -> np.ndarray:
@@ -339,6 +426,38 @@ def _units(
         n_series[owners] - (number[last] - number[first]) + helped
     )
     return unit, np.maximum(unit[owners] * apart, smallest), relative
+
+
+def _guessed_units(deviation: np.ndarray, relative: np.ndarray, typical: np.ndarray) -> np.ndarray:
+    """Return the size of errors (any, C) that the deviation of a history lets expect."""
+    guessed = deviation * relative
+    return np.where(np.isfinite(guessed) & (guessed > 0), guessed, typical)
+
+
+def _deviations_before(joined: Panel, owners: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the deviation of what precedes each window in its series, (W, C).
+
+    That of less than half of the series would be another measure than that of a whole one.
+    """
+    measured = Scaling.measure(joined.values, joined.offsets, joined.offsets[1:])
+    scale = np.where(measured.scale > 0, measured.scale, 1.0)
+    own = np.repeat(np.arange(joined.n_series), joined.lengths)
+    # In units of each series, as other sums over all of them.
+    z = (joined.values - measured.mean[own]) / scale[own]
+    seen = ~np.isnan(z)
+    z = np.where(seen, z, 0.0)
+    begins = joined.offsets[owners]
+    ends = np.maximum(rows, begins + joined.lengths[owners] // 2)
+    number, first, second = (
+        total[ends] - total[begins]
+        for total in (
+            np.concatenate([np.zeros((1, z.shape[1])), np.cumsum(part, axis=0)])
+            for part in (seen, z, np.square(z))
+        )
+    )
+    number = np.maximum(number, 1)
+    variance = np.maximum(second / number - np.square(first / number), 0)
+    return np.asarray(np.sqrt(variance) * scale[owners])
 
 
 def _thinned(ordered: np.ndarray, counts: np.ndarray) -> np.ndarray:

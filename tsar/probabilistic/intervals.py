@@ -27,14 +27,16 @@ class Intervals:
         method: str | None = None,
         level: float | Sequence[float] | None = None,
         horizon: int | None = None,
+        refit: bool = False,
     ) -> Self:
         """Learn how wide intervals have to be, so that ``predict(level=)`` can give them.
 
         The fitted model forecasts, from one cutoff after the other, the rows of ``df`` that
-        it was not trained on; nothing is fitted again. The frame may be the one that was
-        fitted: of that the rows count that were held out for validation
-        (``early_stopping``), and all rows for a baseline, which is not trained. Rows after
-        the fitted ones and other series count as well. ``fit`` forgets the calibration.
+        it was not trained on; nothing is fitted again unless ``refit`` allows it. The frame
+        may be the one that was fitted: of that the rows count that were held out for
+        validation (``early_stopping``), and all rows for a baseline, which is not trained.
+        Rows after the fitted ones and other series count as well. ``fit`` forgets the
+        calibration.
 
         Parameters
         ----------
@@ -52,6 +54,12 @@ class Intervals:
             windows for them is found out now.
         horizon : int or None
             Steps to calibrate; None takes the fitted ``horizon``.
+        refit : bool, default False
+            Whether a copy may be fitted where ``df``, the frame that was fitted, holds too few
+            rows that the model was not trained on: without a fifth of the rows of each series,
+            less where no context and horizon would be left, at least what the levels take (95
+            if none is named), at most half. The intervals are then made of the errors of the
+            copy, and the model stays as it is.
 
         Returns
         -------
@@ -93,7 +101,7 @@ class Intervals:
         model: Any = self
         model._check_fitted()
         steps = model.horizon_ if horizon is None else check_horizon(model._name, horizon)
-        self._calibration = calibrate(model, df, method, level, steps)
+        self._calibration = calibrate(model, df, method, level, steps, refit)
         return self
 
     @property
