@@ -351,3 +351,20 @@ def test_tune_prints_settings_that_forecast_takes(csv, tmp_path, run):
     assert code == 0 and parse_parameters(tsar.ARIMA, [setting]) == {"order": best.order}
     code, _, errors = run("tune", csv, "--horizon", 6, "--model", "Naive", "--windows", 2)
     assert code == 1 and "Naive has no default space" in errors
+
+
+def test_shards_of_a_file(tmp_path, run):
+    series = {
+        name: pd.Series(np.arange(20.0) + place, pd.date_range("2024-01-01", periods=20))
+        for place, name in enumerate("abc")
+    }
+    panel = pd.concat(series, names=["unique_id", "ds"]).rename("y").reset_index()
+    panel.to_csv(tmp_path / "panel.csv", index=False)
+    command = ["forecast", tmp_path / "panel.csv", "--model", "Naive", "--horizon", 2]
+    _, whole, _ = run(*command)
+    parts = [run(*command, "--shard", f"{number}/2") for number in (1, 2)]
+    (_, first, _), (_, second, _) = parts
+    assert [code for code, *_ in parts] == [0, 0]
+    assert first + second.split("\n", 1)[1] == whole
+    code, _, error = run(*command, "--shard", "2")
+    assert code == 1 and "--shard must be such as 2/4" in error

@@ -152,6 +152,10 @@ def forecast(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run was stopped.")
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Forecast the I-th of N parts of the series."),
+    ] = None,
     fit_rows: Annotated[
         int, typer.Option(help="Rows to fit on at most; of a longer file whole series, a sample.")
     ] = 1_000_000,
@@ -179,6 +183,7 @@ def forecast(
                 fit_rows=fit_rows,
                 report=report,
                 resume=resume,
+                shard=None if shard is None else _parse_shard(shard),
                 on_progress=on_progress,
             )
         except KeyboardInterrupt:
@@ -196,6 +201,13 @@ def forecast(
             file=sys.stderr,
         )
         raise typer.Exit(PARTIAL)
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    number, _, n_shards = text.partition("/")
+    if not (number.strip().isdecimal() and n_shards.strip().isdecimal()):
+        raise ParameterError(f"--shard must be such as 2/4, the second part of four, got {text!r}")
+    return int(number), int(n_shards)
 
 
 @contextlib.contextmanager

@@ -389,3 +389,73 @@ def test_one_series_without_ids_is_forecast_as_it_is(folder):
     model = _model(time_column="ds").fit(frame).calibrate(frame, level=60, horizon=4)
     pd.testing.assert_frame_equal(calibrated.forecast, model.predict(4, level=60))
     assert calibrated.calibrated_on == "5 to 8 windows, by step"
+
+
+# ---------------------------------------------------------------------- shards
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("block_rows", [100, 1_000_000])
+def test_shards_one_after_the_other_are_the_single_run(folder, suffix, block_rows):
+    # Among three parts, all of the second are bad.
+    bad = [_series(f"bad{k}").assign(y=np.nan) for k in range(4)]
+    halves = [[_series(f"{half}{k}", 30 + k, level=k) for k in range(4)] for half in "ab"]
+    _write(pd.concat([*halves[0], *bad, *halves[1]], ignore_index=True), f"panel.{suffix}")
+
+    def run(out, **options):
+        return forecast(
+            f"panel.{suffix}",
+            model=_model(),
+            out=out,
+            level=80,
+            block_rows=block_rows,
+            **options,
+        )
+
+    whole = run(f"whole.{suffix}")
+    done = [run(f"part{number}.{suffix}", shard=(number, 3)) for number in (1, 2, 3)]
+    assert [one.n_series for one in done] == [4, 4, 4]
+    assert [one.n_failed for one in done] == [0, 4, 0] and whole.n_failed == 4
+    parts = [_read(f"part{number}.{suffix}") for number in (1, 2, 3)]
+    pd.testing.assert_frame_equal(
+        pd.concat(parts, ignore_index=True), _read(f"whole.{suffix}"), check_exact=True
+    )
+
+
+def test_shards_of_covariates_known_ahead(folder):
+    bad = _series("a bad one").assign(y=np.nan)
+    panel = pd.concat([bad, _panel(3)], ignore_index=True).assign(price=1.0)
+    model = _model(future_covariates="price").fit(panel[panel["unique_id"] != "a bad one"])
+    _write(panel, "panel.csv")
+    ahead = model.make_future_frame(df=panel.fillna({"y": 0.0})).assign(price=2.0)
+    _write(ahead, "future.csv")
+    model.save("model")
+    options = {"model": "model", "future": "future.csv", "block_rows": 50}
+    whole = forecast("panel.csv", **options).forecast
+    parts = [forecast("panel.csv", **options, shard=(n, 4)).forecast for n in (1, 2, 3, 4)]
+    pd.testing.assert_frame_equal(
+        pd.concat(parts, ignore_index=True), whole, check_exact=True, check_dtype=False
+    )
+    assert set(parts[0]["status"]) == {"no values"} and len(parts[0]) == HORIZON
+
+
+@pytest.mark.parametrize("shard", [(0, 2), (3, 2), (1, 2.0), (True, 2), 2, "1/2", (1, 2, 3)])
+def test_shards_that_are_none(folder, shard):
+    _write(_panel(2), "panel.csv")
+    with pytest.raises(ParameterError, match="batch: shard must be a pair of integers such as"):
+        forecast("panel.csv", model=_model(), shard=shard)
+
+
+def test_shards_that_could_not_be_put_together(folder):
+    _write(_panel(2), "panel.csv")
+    with pytest.raises(ParameterError, match="same for every part, but random_state is None"):
+        forecast("panel.csv", model=_model(random_state=None), shard=(1, 2))
+    with pytest.raises(ParameterError, match="one part of 3, but there are 2 series"):
+        forecast("panel.csv", model=_model(), shard=(1, 3))
+    _write(_series("one").drop(columns="unique_id"), "one.csv")
+    with pytest.raises(ParameterError, match="shard is for files of several series"):
+        forecast("one.csv", model=_model(), shard=(1, 2))
+    members = tsar.Ensemble(models=[_model(random_state=None), tsar.Naive()], horizon=HORIZON)
+    with pytest.raises(ParameterError, match="but NLinear__random_state is None"):
+        forecast("panel.csv", model=members, shard=(1, 2))
+    assert sorted(path.name for path in folder.iterdir()) == ["one.csv", "panel.csv"]

@@ -1,5 +1,6 @@
 """Forecasts of whole files: streamed by series, with bad series set aside."""
 
-from tsar.batch.forecasting import Report, forecast
+from tsar.batch.forecasting import forecast
+from tsar.batch.report import Report
 
 __all__ = ["Report", "forecast"]

@@ -18,65 +18,17 @@ from tsar import forecasting
 from tsar.base import Forecaster
 from tsar.batch.parts import Parts, write_json
 from tsar.batch.quarantine import Bad, set_aside
+from tsar.batch.report import OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
 from tsar.data.frames import TARGET
-from tsar.exceptions import DataError, InterruptedWarning, ParameterError
+from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError
 from tsar.params import check_horizon, check_parameters, check_percentages
 from tsar.persistence import load
 from tsar.probabilistic.asked import ensure_intervals, read_asked
 from tsar.registry import forecaster_class
 from tsar.tables import check_writable, parse_times, read_table, write_table
 
-__all__ = ["Report", "forecast"]
-
-OK, SHORT = "ok", "short_history"
-STATUS = "status"
-
-
-@dataclass
-class Report:
-    """What became of a file.
-
-    Attributes
-    ----------
-    n_series, n_failed, n_short : int
-        All series; those that were not forecast; those that were forecast from less than
-        a context.
-    fitted_on : str
-        What the model was fitted on, in words.
-    calibrated_on : str or None
-        On what the intervals were calibrated, in words; None where there are none, or those of
-        the model itself.
-    series : DataFrame
-        ``id``, ``status`` and ``reason`` of every series that is not "ok".
-    seconds : float
-        From the first check to the last row.
-    forecast : DataFrame or None
-        The forecast, where no file was asked for.
-    """
-
-    n_series: int
-    n_failed: int
-    n_short: int
-    fitted_on: str
-    calibrated_on: str | None
-    series: pd.DataFrame
-    seconds: float
-    forecast: pd.DataFrame | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON, without the forecast."""
-        series = self.series.astype(object).where(self.series.notna(), None)
-        return {
-            "n_series": self.n_series,
-            "n_ok": self.n_series - self.n_failed - self.n_short,
-            "n_short_history": self.n_short,
-            "n_failed": self.n_failed,
-            "fitted_on": self.fitted_on,
-            "calibrated_on": self.calibrated_on,
-            "seconds": round(self.seconds, 3),
-            "series": series.to_dict(orient="records"),
-        }
+__all__ = ["forecast"]
 
 
 def forecast(
@@ -97,6 +49,7 @@ def forecast(
     block_rows: int = 1_000_000,
     report: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    shard: tuple[int, int] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Forecast what comes after every series of a file.
@@ -143,6 +96,10 @@ def forecast(
     resume : bool
         Whether to go on with the finished blocks of a run that was stopped. They lie in a
         folder beside ``out`` until it is written.
+    shard : pair of int or None
+        ``(2, 4)`` forecasts the second of four parts of the series, in their order, so that
+        several processes or machines share a file. The outputs of all parts, one after the
+        other, are that of a single run to the bit.
     on_progress : callable or None
         Called with the number of finished series and of all, after each block.
 
@@ -176,6 +133,8 @@ def forecast(
             raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
     chosen = _chosen(model, params, horizon, id_column, time_column, target)
     _check_asked(chosen, horizon, quantiles, level)
+    if shard is not None:
+        _check_shard(shard, chosen)
     file = open_source(
         paths.source,
         id_column=chosen.id_column,
@@ -197,8 +156,11 @@ def forecast(
         future=known,
         fit_rows=fit_rows,
         block_rows=block_rows,
+        shard=shard,
         on_progress=on_progress or (lambda done, n_series: None),
     )
+    if file.series is None and shard is not None:
+        raise ParameterError("batch: shard is for files of several series; name their id_column=")
     result = run.one_series(paths) if file.series is None else run.all_series(paths)
     result.seconds = time.perf_counter() - begun
     if paths.report is not None:
@@ -300,6 +262,24 @@ def _check_asked(model: Forecaster, horizon: Any, quantiles: Any, level: Any) ->
     read_asked(imagined, quantiles, None, None)
 
 
+def _check_shard(shard: Any, model: Forecaster) -> None:
+    """Find out whether a part of the series is named, and all parts get the same model."""
+    pair = shard if isinstance(shard, tuple | list) and len(shard) == 2 else (0, 0)
+    if not all(type(number) is int for number in pair) or not 1 <= pair[0] <= pair[1]:
+        raise ParameterError(
+            f"batch: shard must be a pair of integers such as (2, 4), the second part of four, "
+            f"got {shard!r}"
+        )
+    if _is_fitted(model):
+        return
+    for name, value in model.get_params().items():
+        if name.split("__")[-1] == "random_state" and value is None:
+            raise ParameterError(
+                f"batch: shard needs a model that is the same for every part, but {name} is None; "
+                f"set it to a number, or pass a saved model"
+            )
+
+
 def _used(model: Forecaster) -> list[Any]:
     """Return the columns a model reads beside ids and times, none if it takes what it finds."""
     targets = _listed(model.target)
@@ -330,6 +310,7 @@ class _Run:
     future: pd.DataFrame | None
     fit_rows: int | None
     block_rows: int
+    shard: tuple[int, int] | None
     on_progress: Callable[[int, int], None]
     template: pd.DataFrame | None = field(default=None)
 
@@ -358,18 +339,20 @@ class _Run:
         """Forecast a file with ids, block by block."""
         series = self.file.series
         assert series is not None, "this file has ids"
-        blocks = self.file.blocks(self.block_rows)
+        first, stop = self._range(len(series))
+        blocks = self.file.blocks(self.block_rows, first, stop)
         parts = None
         if paths.out is not None:
             parts = Parts(paths.out, self._identity(paths), paths.resume)
         finished = [None if parts is None else parts.facts(n) for n in range(len(blocks))]
         fitted_on = self._prepare(parts, finished)
         wanted = [number for number, facts in enumerate(finished) if facts is None]
-        sizes = [int(self.file.counts[begin:end].sum()) for begin, end in blocks]
+        skipped = self.file.blocks(self.block_rows, 0, first)
+        sizes = [int(self.file.counts[begin:end].sum()) for begin, end in skipped + blocks]
         frames: list[pd.DataFrame] = []
         done = sum(blocks[n][1] - blocks[n][0] for n, facts in enumerate(finished) if facts)
-        self.on_progress(done, len(series))
-        read = self.file.frames(sizes, wanted)
+        self.on_progress(done, stop - first)
+        read = self.file.frames(sizes, [len(skipped) + number for number in wanted])
         for number, frame in zip(wanted, read, strict=True):
             begin, end = blocks[number]
             written, bad, short = self._block(frame, series[begin:end])
@@ -384,11 +367,21 @@ class _Run:
             else:
                 parts.add(number, written, facts)
             done += end - begin
-            self.on_progress(done, len(series))
+            self.on_progress(done, stop - first)
         if parts is not None:
             parts.join(len(blocks))
         whole = pd.concat(frames, ignore_index=True) if parts is None else None
-        return _report(len(series), fitted_on, self._calibrated_on(), finished, whole)
+        return report_of(stop - first, fitted_on, self._calibrated_on(), finished, whole)
+
+    def _range(self, n_series: int) -> tuple[int, int]:
+        """Return which series this run forecasts: the first, and the one after the last."""
+        number, n_shards = self.shard or (1, 1)
+        if n_shards > n_series:
+            raise ParameterError(
+                f"batch: shard={self.shard} is one part of {n_shards}, but there are {n_series} "
+                f"series; make at most so many parts"
+            )
+        return (number - 1) * n_series // n_shards, number * n_series // n_shards
 
     def _identity(self, paths: _Paths) -> dict[str, Any]:
         """Say what the run is about: with another one, finished parts are of no use."""
@@ -404,6 +397,7 @@ class _Run:
             **{name: repr(value) for name, value in self.asked.items()},
             "fit_rows": self.fit_rows,
             "block_rows": self.block_rows,
+            "shard": None if self.shard is None else list(self.shard),
             "time_format": self.file.columns.time_format,
         }
 
@@ -493,9 +487,8 @@ class _Run:
             status = np.where(result[id_column].isin(short), SHORT, OK)
             self.template = result.iloc[:0]
             tables = [result.assign(**{STATUS: status})]
-        elif self.template is None:
-            raise _all_bad(bad)
         else:
+            self.template = self._template(frame, bad) if self.template is None else self.template
             tables = []
         if bad:
             tables.append(self._without_values(frame, bad))
@@ -503,6 +496,21 @@ class _Run:
         place = series.get_indexer(pd.Index(whole[id_column]))
         whole = whole.iloc[np.argsort(place, kind="stable")]
         return self._styled(whole), bad, short
+
+    def _template(self, frame: pd.DataFrame, bad: Bad) -> pd.DataFrame:
+        """Return a forecast without rows, where all series of the first block are bad."""
+        if self.file.series is not None and len(bad) == len(self.file.series):
+            raise _all_bad(bad)
+        steps, names = self.horizon, self.model._future_names
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)
+            # What is known of the future does not matter for the form.
+            ahead = self.model.make_future_frame(steps).assign(**dict.fromkeys(names, 0.0))
+            known = ahead if names else None
+            result = self.model.predict(horizon=steps, future=known, **self.asked)
+        result.attrs = {}
+        id_column = self.file.columns.id_column
+        return result.iloc[:0].astype({id_column: frame[id_column].dtype})
 
     def _without_values(self, frame: pd.DataFrame, bad: Bad) -> pd.DataFrame:
         """Return the rows of series that were set aside: ids, times if they can be told."""
@@ -556,20 +564,6 @@ def _all_bad(bad: Bad) -> DataError:
     return DataError(
         f"none of {len(bad)} series can be forecast; the first one, {_plain(name)!r}: {reason}"
     )
-
-
-def _report(
-    n_series: int,
-    fitted_on: str,
-    calibrated_on: str | None,
-    finished: list[Any],
-    whole: pd.DataFrame | None,
-) -> Report:
-    bad = [row for facts in finished for row in facts["bad"]]
-    short = [name for facts in finished for name in facts["short"]]
-    rows = bad + [[name, SHORT, "observed for less than a context"] for name in short]
-    listed = pd.DataFrame(rows, columns=["id", STATUS, "reason"])
-    return Report(n_series, len(bad), len(short), fitted_on, calibrated_on, listed, 0.0, whole)
 
 
 def _describe(model: Forecaster) -> str:

@@ -58,10 +58,13 @@ class Source:
     def __init__(self, columns: Columns, series: pd.Index | None, counts: np.ndarray) -> None:
         self.columns, self.series, self.counts = columns, series, counts
 
-    def blocks(self, rows: int) -> list[tuple[int, int]]:
-        """Cut the series into blocks of at most so many rows, or of one series: first, last + 1."""
-        ends = np.cumsum(self.counts)
-        blocks, begin = [], 0
+    def blocks(self, rows: int, first: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
+        """Cut series into blocks of at most so many rows, or of one series: first, last + 1.
+
+        Those from ``first`` up to ``stop``, all of them by default.
+        """
+        ends = np.cumsum(self.counts)[:stop]
+        blocks, begin = [], first
         while begin < len(ends):
             before = ends[begin - 1] if begin else 0
             end = max(int(np.searchsorted(ends, before + rows, side="right")), begin + 1)
