@@ -42,6 +42,16 @@ def long(wide):
     return stacked
 
 
+def test_intervals_of_all_models_are_compared(models, wide):
+    data, asked = wide[["load"]], {**ASKED, "metrics": ["mae", "coverage"]}
+    board = compare(models, data, level=80, **asked)
+    assert board.frame["coverage_80"].between(0.4, 1).all()
+    # The rows before the first cutoff are too few for this level, and no reason to give up.
+    board = compare(models, data[:100], level=99.5, **asked)
+    assert board.frame["status"].eq("ok").all() and board.frame["mae"].notna().all()
+    assert not any("lo99.5" in name for name in board.backtest)
+
+
 def test_a_leaderboard_is_made_of_its_parts(models, long):
     board = compare(models, long, **ASKED)
     tested = backtest(models, long, **ASKED)

@@ -1,11 +1,13 @@
 """Calibrated intervals of fitted forecasters: coverage, closed forms, what is kept and refused."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import tsar
-from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.exceptions import DataError, InterruptedWarning, NotFittedError, ParameterError
 
 HORIZON = 4
 
@@ -312,6 +314,17 @@ def test_the_copy_keeps_a_context_and_a_horizon():
     assert model._calibration.counts.ravel().tolist() == [24, 21, 18, 15]
 
 
+def test_what_was_not_observed_is_made_up_for_by_more_rows():
+    """The end of a series is missing: a fifth of the other one is enough for 4, not for 12."""
+    panel = _panel(2, 50)
+    panel.loc[25:49, "y"] = np.nan
+    model = tsar.AutoReg(horizon=HORIZON, season_length=1).fit(panel)
+    model.calibrate(panel, level=80, refit=True)
+    assert model._calibration.counts[-1].tolist() == [7]
+    model.calibrate(panel, level=92, refit=True)
+    assert model._calibration.counts[-1].tolist() == [12]
+
+
 def test_covariates_and_the_calendar_are_cut_with_the_rows():
     hours = pd.date_range("2024-03-25", periods=160, freq="h", tz="Europe/Berlin")
     rng = np.random.default_rng(0)
@@ -330,6 +343,19 @@ def test_covariates_and_the_calendar_are_cut_with_the_rows():
         )
     ]
     np.testing.assert_allclose(*reach, rtol=1e-5)
+
+
+def test_an_interrupted_copy_changes_nothing(monkeypatch):
+    panel = _panel(2, 60)
+    model = _linear(early_stopping=False).fit(panel)
+
+    def learn(self, part, go_on):
+        warnings.warn("half done", InterruptedWarning, stacklevel=1)
+
+    monkeypatch.setattr(tsar.NLinear, "_learn", learn)
+    with pytest.raises(KeyboardInterrupt):
+        model.calibrate(panel, refit=True)
+    assert model._calibration is None
 
 
 def test_missing_values_are_left_out():

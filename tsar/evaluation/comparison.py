@@ -92,7 +92,8 @@ def compare(
     windows, step, refit
         As in :func:`tsar.evaluation.backtest`.
     quantiles, level
-        The same; models that cannot give them are measured by their point forecasts.
+        The same; models that cannot give them, or have too few rows to be calibrated on, are
+        measured by their point forecasts.
     season_length : int or None
         For metrics in units of the seasonal changes; None follows from the frequency.
     baseline : str

@@ -308,21 +308,11 @@ def calibrate(
 
 
 def _fitted_on_less(model: "Forecaster", df: Any, horizon: int, needed: int) -> "Forecaster":
-    """Fit a copy of a model without the last rows of each series of the frame it was fitted on.
-
-    A fifth of the rows of a series is held out, though a context and a horizon are left where
-    that can be; at least what it takes for so many windows of the whole horizon in all, and
-    never more than half.
-    """
+    """Fit a copy of a model without the last rows of each series of the frame it was fitted on."""
     copy, end = model._as_fitted, model._end
     panel = copy._read(df, freq=None if end.axis.kind == "period" else end.frequency)
     panel = in_order(panel, end.variates)
-    most = panel.lengths // MOST_HELD_OUT
-    n_long = max(int((most >= horizon).sum()), 1)
-    enough = horizon - 1 + -(-needed // n_long)
-    spare = panel.lengths - model._context_rows - model.horizon_
-    held_out = np.minimum(panel.lengths // HELD_OUT, spare)
-    held_out = np.minimum(np.maximum(held_out, enough), most)
+    held_out = _rows_to_hold_out(panel, model._context_rows + model.horizon_, horizon, needed)
     try:
         with warnings.catch_warnings():
             # What there is to say was said of the model itself, and an unfinished copy errs
@@ -337,6 +327,28 @@ def _fitted_on_less(model: "Forecaster", df: Any, horizon: int, needed: int) -> 
             f"{model._name}: calibrate holds out {int(held_out.max())} rows to learn the intervals "
             f"from, and the rest is too little: {error}"
         ) from None
+
+
+def _rows_to_hold_out(panel: Panel, window: int, horizon: int, needed: int) -> np.ndarray:
+    """Return how many rows at the end of each series to hold out, (S,).
+
+    A fifth of its rows, though a window of a context and a horizon is left where that can be; at
+    least what it takes to observe so many truths of the last step in all; never more than half.
+    """
+    preferred = np.minimum(panel.lengths // HELD_OUT, panel.lengths - window)
+    most = panel.lengths // MOST_HELD_OUT
+    owner = np.repeat(np.arange(panel.n_series), panel.lengths)
+    # The last row of a series is 1 from its end.
+    from_end = panel.offsets[1:][owner] - np.arange(len(panel.values))
+    observed, enough = ~np.isnan(panel.values), horizon
+    while True:
+        held_out = np.minimum(np.maximum(preferred, enough), most)
+        judged = observed[from_end <= (held_out - horizon + 1)[owner]]
+        lacking = needed - int(judged.sum(axis=0).min())
+        if lacking <= 0 or (held_out == most).all():
+            return held_out
+        # One more row of each series is one more truth of each at most.
+        enough += max(lacking // panel.n_series, 1)
 
 
 def _unseen(model: "Forecaster", panel: Panel, joined: Panel) -> np.ndarray:
