@@ -1,5 +1,8 @@
 """What all models of single series share: fallbacks, continuing, storing, several processes."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -216,3 +219,17 @@ def test_forecasts_do_not_depend_on_the_number_of_processes():
 def test_a_number_of_processes_that_is_none(weeks, n_jobs):
     with pytest.raises(ParameterError, match="Theta: n_jobs must be an integer"):
         tsar.Theta(n_jobs=n_jobs).fit(weeks)
+
+
+def test_the_first_warnings_of_a_process_are_held_back_too():
+    """Filters that statsmodels makes when it is imported do not go before ours, and do not stay."""
+    code = """
+import warnings, numpy as np, pandas as pd, tsar
+before = warnings.filters[:]
+index = pd.date_range("2024-01-01", periods=40)
+# A straight line is known from two of its values: three lags are one too many.
+tsar.AutoReg(horizon=3, lags=3).fit(pd.Series(np.arange(40.0), index=index)).predict()
+assert warnings.filters == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -4,9 +4,10 @@ Dimension letters: S series, C variates, W windows of one series, H horizon, n r
 K numbers that describe the covariates of a step.
 """
 
+import contextlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -464,9 +465,7 @@ def _estimate(job: tuple[LocalModel, np.ndarray, np.ndarray]) -> Estimate:
         mean, scale = 0.0, float(np.abs(observed).mean())
     z = ((y if model.reads_missing else _carried(y)) - mean) / scale
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # statsmodels warns series by series; what matters is in the status.
-            warnings.simplefilter("ignore")
+        with _quiet():
             parameters, some, converged = model.estimate(z, x[:, moving])
     except FAILURES as error:
         return Estimate.without("fallback", f"{type(error).__name__}: {error}")
@@ -529,13 +528,23 @@ def _apply(
     """Forecast with an estimate, (W, H); NaN and a message where that fails."""
     z = ((y if model.reads_missing else _carried(y)) - estimate.mean) / estimate.scale
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
+        with _quiet():
             found = model.forecast(estimate.parameters, estimate.effects, z, x, cutoffs, horizon)
             return found * estimate.scale + estimate.mean
     except FAILURES as error:
         messages.append(f"{type(error).__name__}: {error}")
         return np.full((len(cutoffs), horizon), np.nan)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold warnings back: statsmodels has some for each series; what matters is in the status."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # Its import makes filters of its own, which go before those that are there.
+        import statsmodels.tools.sm_exceptions  # noqa: F401
+
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _carried(y: np.ndarray) -> np.ndarray:
