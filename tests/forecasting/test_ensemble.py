@@ -206,6 +206,24 @@ def test_checks_hold_for_all_weights(check, weights):
     check(tsar.Ensemble(weights=weights, horizon=6))
 
 
+@pytest.mark.parametrize("form", [dict, list])
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks.check_clone,
+        checks.check_refit_equals_fresh_fit,
+        checks.check_pickle,
+        checks.check_save_load,
+    ],
+    ids=checks.check_id,
+)
+def test_checks_hold_for_members_that_were_given(check, form):
+    """The Ensemble of tests/test_checks.py has members of its own choice."""
+    given = {"net": checks.small_forecaster(tsar.NLinear, max_epochs=1), "auto": tsar.AutoReg()}
+    models = given if form is dict else list(given.values())
+    check(tsar.Ensemble(models=models, weights="backtest", windows=2, horizon=6))
+
+
 @pytest.mark.parametrize(
     "models, message",
     [

@@ -238,7 +238,7 @@ def release_killed(optuna: Any, study: Any) -> None:
         if not _is_alive(trial):
             try:
                 study.tell(trial.number, state=states.FAIL)
-            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+            except (ValueError, RuntimeError):
                 continue  # Another process has come first, and queued them.
             if trial.params:
                 study.enqueue_trial(trial.params)
