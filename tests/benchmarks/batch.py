@@ -5,7 +5,8 @@
 The file is written first, a block at a time, by another process; it holds daily random walks with a
 weekly wave. Then `tsar.batch.forecast` runs in a process of its own: the model is fitted on a
 sample of a million rows, for a few steps, and forecasts all series 28 days ahead. Peak memory
-is that of this process, the libraries included. `--threads` sets the threads of torch.
+is that of this process, the libraries included. `--threads` sets the threads of torch, and
+`--level 80` asks for intervals.
 """
 
 import argparse
@@ -55,7 +56,7 @@ def write(path: Path, n_series: int, rows: int) -> None:
         writer.close()
 
 
-def measure(path: Path, model: str) -> None:
+def measure(path: Path, model: str, level: float | None) -> None:
     """Forecast the file and print what it took, as JSON."""
     from tsar.batch import forecast
 
@@ -71,6 +72,7 @@ def measure(path: Path, model: str) -> None:
         model=model,
         params=params,
         horizon=HORIZON,
+        level=level,
         out=path.with_name(f"forecast{path.suffix}"),
         on_progress=note,
     )
@@ -92,10 +94,11 @@ def main() -> None:
     parser.add_argument("--format", choices=["csv", "parquet"], default="parquet")
     parser.add_argument("--models", nargs="+", default=["SeasonalNaive", "PatchTST"])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--level", type=float)
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        measure(Path(given.measure[0]), given.measure[1])
+        measure(Path(given.measure[0]), given.measure[1], given.level)
         return
     environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
     with tempfile.TemporaryDirectory() as folder:
@@ -105,6 +108,7 @@ def main() -> None:
         print(f"{given.series} series x {given.rows} rows, {given.format}, {size:.0f} MB")
         for model in given.models:
             command = [sys.executable, __file__, "--measure", str(path), model]
+            command += [] if given.level is None else ["--level", str(given.level)]
             done = subprocess.run(
                 command, capture_output=True, text=True, env=environment, check=False
             )

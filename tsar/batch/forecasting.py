@@ -21,7 +21,7 @@ from tsar.batch.quarantine import Bad, set_aside
 from tsar.batch.report import OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
 from tsar.data.frames import TARGET
-from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError
+from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, TsarError
 from tsar.params import check_horizon, check_parameters, check_percentages
 from tsar.persistence import load
 from tsar.probabilistic.asked import ensure_intervals, read_asked
@@ -345,7 +345,12 @@ class _Run:
         if paths.out is not None:
             parts = Parts(paths.out, self._identity(paths), paths.resume)
         finished = [None if parts is None else parts.facts(n) for n in range(len(blocks))]
-        fitted_on = self._prepare(parts, finished)
+        try:
+            fitted_on = self._prepare(parts, finished)
+        except TsarError:
+            if parts is not None and not any(finished):
+                parts.remove()
+            raise
         wanted = [number for number, facts in enumerate(finished) if facts is None]
         skipped = self.file.blocks(self.block_rows, 0, first)
         sizes = [int(self.file.counts[begin:end].sum()) for begin, end in skipped + blocks]

@@ -86,6 +86,10 @@ class Parts:
         whole = self.folder / f"whole{self.out.suffix.lower()}"
         (_join_parquet if whole.suffix == ".parquet" else _join_csv)(paths, whole)
         whole.replace(self.out)
+        self.remove()
+
+    def remove(self) -> None:
+        """Remove the folder."""
         shutil.rmtree(self.folder)
 
 
