@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tsar.batch.source import Columns, Source, open_source, share_of_series
@@ -135,3 +137,25 @@ def test_shares_are_whole_series_all_over_the_file():
     assert set(in_tenths) <= {9, 10, 11}
     assert share_of_series(counts, None).all() and share_of_series(counts, 20_000).all()
     assert share_of_series(np.array([50, 60]), 10).sum() == 1
+
+
+def test_a_large_parquet_file_is_not_kept_in_memory(tmp_path, monkeypatch):
+    """What was read of it is freed, whatever is still to come."""
+    monkeypatch.setattr("tsar.batch.source._LargeParquet.BATCH", 10_000)
+    draw, path = np.random.default_rng(0), tmp_path / "panel.parquet"
+    rows, n_groups, writer = 20_000, 40, None
+    for group in range(n_groups):
+        columns = {"unique_id": np.full(rows, f"s{group}"), "ds": np.arange(rows)}
+        table = pa.table({**columns, "y": draw.normal(size=rows)})
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    writer.close()
+    source = open_source(
+        path, id_column=None, time_column=None, time_format=None, used=[], rows_at_once=rows
+    )
+    before, held = pa.total_allocated_bytes(), []
+    for frame in source.frames([rows] * n_groups, range(n_groups)):
+        assert len(frame) == rows
+        held.append(pa.total_allocated_bytes() - before)
+    assert len(held) == n_groups
+    assert max(held) < path.stat().st_size / 2

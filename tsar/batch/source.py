@@ -280,7 +280,8 @@ def _parquet(path: Path) -> Any:
         read_table(path)
         raise
     try:
-        return pq.ParquetFile(path)
+        # What is buffered ahead is kept until the file is closed: in the end, all of it.
+        return pq.ParquetFile(path, pre_buffer=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from None
 
