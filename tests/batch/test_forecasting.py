@@ -460,3 +460,21 @@ def test_shards_that_could_not_be_put_together(folder):
     with pytest.raises(ParameterError, match="but NLinear__random_state is None"):
         forecast("panel.csv", model=members, shard=(1, 2))
     assert sorted(path.name for path in folder.iterdir()) == ["one.csv", "panel.csv"]
+
+
+@pytest.mark.parametrize("report", ["./panel.csv", "out.csv", "known.csv"])
+def test_a_report_takes_no_place_of_another_file(folder, report):
+    for name in ("panel.csv", "known.csv"):
+        _write(_panel(2), name)
+    before = (folder / "panel.csv").read_bytes()
+    with pytest.raises(DataError, match="is the file of the data; write to another one"):
+        forecast("panel.csv", model="Naive", out="out.csv", future="known.csv", report=report)
+    assert (folder / "panel.csv").read_bytes() == before == (folder / "known.csv").read_bytes()
+
+
+@pytest.mark.parametrize("role", ["id_column", "time_column", "target"])
+def test_a_column_called_status_is_not_written_over(folder, role):
+    own = {"id_column": "unique_id", "time_column": "ds", "target": "y"}
+    _write(_panel(2).rename(columns={own[role]: "status"}), "panel.csv")
+    with pytest.raises(DataError, match="'status' is the column that says"):
+        forecast("panel.csv", model="Naive", horizon=2, **{**own, role: "status"})

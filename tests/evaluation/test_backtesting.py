@@ -344,6 +344,7 @@ def test_rows_a_model_was_fitted_on(wide):
         {"level": 100},
         {"level": [80, 0]},
         {"horizon": 0.5},
+        {"horizon": 0},
         {"quantiles": 0.3},
     ],
 )

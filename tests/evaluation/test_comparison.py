@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 
 import matplotlib
 import numpy as np
@@ -21,6 +22,7 @@ from tsar.evaluation import (
 from tsar.evaluation.backtesting import BacktestJob
 from tsar.evaluation.runs import PeakMemory
 from tsar.exceptions import DataError, DataWarning, ParameterError, PersistenceError
+from tsar.training import on_epoch
 
 SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 2, "random_state": 0, "device": "cpu"}
 ASKED = {"windows": 8, "step": 4}
@@ -244,6 +246,12 @@ def test_an_interrupted_comparison_goes_on(models, wide, tmp_path, monkeypatch):
     more = {**models, "a/b": tsar.Naive(horizon=6)}
     assert len(compare(more, wide, folder=folder, metrics="smape", **ASKED).frame) == 4
     assert ran[4:] == ["a/b"] and not list(folder.glob(".*"))
+
+
+def test_the_keyboard_stops_a_comparison_and_nothing_unfinished_is_kept(models, wide, tmp_path):
+    with on_epoch(lambda _: signal.raise_signal(signal.SIGINT)), pytest.raises(KeyboardInterrupt):
+        compare(models, wide, folder=tmp_path, **ASKED)
+    assert sorted(path.name for path in tmp_path.glob("*.npz")) == ["last.npz"]
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,9 @@ def forecast(
         on_progress=on_progress or (lambda done, n_series: None),
     )
     if file.series is None and shard is not None:
-        raise ParameterError("batch: shard is for files of several series; name their id_column=")
+        raise ParameterError("batch: shard is for files of several series; pass id_column=")
+    if file.series is not None:
+        _check_status(file, chosen)
     result = run.one_series(paths) if file.series is None else run.all_series(paths)
     result.seconds = time.perf_counter() - begun
     if paths.report is not None:
@@ -191,6 +193,8 @@ class _Paths:
             folder = noted.absolute().parent
             if not folder.is_dir() or not os.access(folder, os.W_OK) or noted.is_dir():
                 raise DataError(f"report {noted} cannot be written; name a file in a folder")
+            if noted.resolve() in [path.resolve() for path in (read, written, known) if path]:
+                raise DataError(f"report {noted} is the file of the data; write to another one")
         return cls(read, written, known, noted, resume)
 
 
@@ -278,6 +282,16 @@ def _check_shard(shard: Any, model: Forecaster) -> None:
                 f"batch: shard needs a model that is the same for every part, but {name} is None; "
                 f"set it to a number, or pass a saved model"
             )
+
+
+def _check_status(file: Source, model: Forecaster) -> None:
+    """Find out whether the column that says what became of a series has its name for itself."""
+    columns = file.columns
+    if STATUS in (columns.id_column, columns.time_column, *_listed(model.target)):
+        raise DataError(
+            f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
+            f"the time or a target; rename it in the file"
+        )
 
 
 def _used(model: Forecaster) -> list[Any]:

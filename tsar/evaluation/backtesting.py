@@ -5,6 +5,7 @@ Dimension letters: S series, W windows, H horizon, C variates.
 
 import numbers
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from tsar.data.frames import read_rows
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import read_times
-from tsar.exceptions import DataError, DataWarning, ParameterError, warn
+from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, warn
 from tsar.params import (
     check_count,
     check_fractions,
@@ -294,7 +295,8 @@ class BacktestJob:
             check_parameters(self.forecaster)
             self.forecaster._check_consistency()
             self.panel = self.forecaster._read(df, freq=self.forecaster.freq)
-            self.horizon = check_horizon("backtest", horizon or self.forecaster.horizon)
+            steps = self.forecaster.horizon if horizon is None else horizon
+            self.horizon = check_horizon("backtest", steps)
             known = np.zeros(self.panel.n_series, dtype=bool)
         self.step = self.horizon if step is None else int(step)
         self.stamps = self.panel.stamps()
@@ -333,7 +335,12 @@ class BacktestJob:
             training = self._before(begin)
             begun = time.perf_counter()
             try:
-                fitted.fit(training)
+                with warnings.catch_warnings():
+                    # A model that was cut short by the keyboard is none to judge.
+                    warnings.simplefilter("error", InterruptedWarning)
+                    fitted.fit(training)
+            except InterruptedWarning:
+                raise KeyboardInterrupt from None
             except DataError as error:
                 raise DataError(
                     f"backtest: {len(training)} rows lie before the first cutoff: {error}",
