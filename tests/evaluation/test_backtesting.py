@@ -361,6 +361,8 @@ def test_wrong_arguments(wide, wrong):
         ([], "got none"),
         ([tsar.Naive(), tsar.Naive()], "two called Naive"),
         ({"y": tsar.Naive()}, "cannot be called 'y'"),
+        ({"a_q1": tsar.Naive(), "a": tsar.Naive()}, "'a_q1' beside one called 'a'"),
+        ({"a": tsar.Naive(), "a_lo80": tsar.Naive()}, "'a_lo80' beside one called 'a'"),
     ],
 )
 def test_what_is_no_model(wide, model, message):

@@ -152,6 +152,28 @@ def test_the_baseline_is_added_and_reads_the_frame_as_the_models(wide):
     assert board.losses.shape == (3, 2) and board.series_losses.shape == (3, 2)
 
 
+def test_a_baseline_that_is_added_has_the_intervals_that_are_asked_for(wide):
+    asked = {**ASKED, "level": 80}
+    board = compare(tsar.Naive(horizon=6), wide, metrics=["mae", "coverage"], **asked)
+    tested = backtest(tsar.SeasonalNaive(horizon=6), wide, **asked)
+    expected = measure(tested, "coverage").loc[0, "coverage_80"]
+    assert board.frame.set_index("model").loc["SeasonalNaive", "coverage_80"] == expected
+
+
+def test_series_without_truth_leave_the_bootstrap_intervals(models, wide):
+    stacked = wide.reset_index(names="ds").melt("ds", var_name="unique_id", value_name="y")
+    some = stacked[stacked["unique_id"].isin(wide.columns[:2])].copy()
+    some.loc[(some["unique_id"] == wide.columns[1]) & (some["ds"] > "2024-03-03"), "y"] = np.nan
+    board = compare({"last": tsar.Naive(horizon=6)}, some, metrics="mae", **ASKED)
+    assert len(board.series_losses) == 1
+    assert board.frame[["mae_low", "mae_high", "skill_low", "skill_high"]].notna().all(axis=None)
+
+
+def test_nothing_to_rank_by_is_told(wide):
+    with pytest.warns(DataWarning, match="'mase' is NaN of all models, nothing is ranked"):
+        compare(tsar.Naive(horizon=6), wide * 0 + 1, **ASKED)
+
+
 def test_quantiles_and_models_without(models, wide):
     models["net"].set_params(loss="gaussian")
     board = compare(
@@ -169,6 +191,7 @@ def test_quantiles_and_models_without(models, wide):
         found.loc["net", expected.index].astype(float), expected.astype(float)
     )
     assert found.loc[["last", "SeasonalNaive"], "crps"].isna().all()
+    assert found["coverage_80"].notna().all()
     assert found["mae"].notna().all() and (found["status"] == "ok").all()
 
 
@@ -203,6 +226,9 @@ def test_wrong_arguments_are_found_before_any_fit(models, wide, monkeypatch):
         ({"windows": 0}, "windows must be"),
         ({"baseline": "Naive"}, "baseline must be 'SeasonalNaive' or the name of a model"),
         ({"level": 200}, "level must be percentages"),
+        ({"n_resamples": 0}, "n_resamples must be an integer in"),
+        ({"random_state": -1}, "random_state must be an integer in"),
+        ({"season_length": 0}, "season_length must be an integer in"),
     ]
     for arguments, message in wrong:
         with pytest.raises(ParameterError, match=message):

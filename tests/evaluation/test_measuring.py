@@ -6,6 +6,7 @@ import pytest
 
 import tsar
 from tsar import evaluation
+from tsar.data.panel import Panel
 from tsar.evaluation import backtest, measure
 from tsar.exceptions import DataError, ParameterError
 
@@ -208,3 +209,18 @@ def test_histories_of_something_else(tested, long):
         measure(tested.drop(columns="SeasonalNaive"), "owa", history=long)
     with pytest.raises(DataError, match="must be what backtest returns"):
         measure(long)
+
+
+def test_infinite_intervals_cover(wide):
+    tested = backtest(tsar.Naive(horizon=6), wide[["load"]], windows=3, level=80)
+    tested["Naive_lo80"], tested["Naive_hi80"] = -np.inf, np.inf
+    assert measure(tested, "coverage")["coverage_80"].tolist() == [1.0]
+
+
+def test_a_history_with_names_of_its_own(wide):
+    named = wide.reset_index(names="day").melt("day", var_name="shop", value_name="sold")
+    read = {"id_column": "shop", "time_column": "day", "target": "sold"}
+    tested = backtest(tsar.Naive(horizon=6, **read), named, windows=3)
+    with pytest.raises(DataError, match=r"measure: history cannot.*history=Panel\.from_frame"):
+        measure(tested, "mase", history=named)
+    assert measure(tested, "mase", history=Panel.from_frame(named, **read)).notna().all(axis=None)

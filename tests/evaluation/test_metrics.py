@@ -155,3 +155,15 @@ def test_mase_does_not_hide_a_missing_forecast():
 def test_mase_refuses_a_history_that_does_not_fit(history, season, message):
     with pytest.raises(DataError, match=message):
         mase(np.zeros(3), np.zeros(3), history, season)
+
+
+@pytest.mark.parametrize("metric", [mase, rmsse])
+def test_a_variate_without_weight_is_left_out(metric):
+    draw = np.random.default_rng(4)
+    truth, forecast, history = (
+        draw.normal(size=(5, 2)),
+        draw.normal(size=(5, 2)),
+        draw.normal(size=(9, 2)),
+    )
+    first = metric(truth[:, 0], forecast[:, 0], history[:, 0])
+    assert metric(truth, forecast, history, weights=[1.0, 0.0]) == pytest.approx(first)

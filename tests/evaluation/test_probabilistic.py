@@ -175,3 +175,9 @@ def test_coverage_and_width(rng):
 def test_wrong_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_an_infinite_interval_covers():
+    lower, upper = [-np.inf, -np.inf, 0.0, -np.inf], [np.inf, 1.0, np.inf, 1.0]
+    assert coverage([5.0, 1.0, 0.0, 2.0], lower, upper) == 0.75
+    assert np.isnan(coverage([1.0], [np.nan], [np.inf]))

@@ -219,3 +219,10 @@ def test_groups_and_pairs_agree(rng):
 def test_wrong_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("wrong", [{"n_resamples": 0}, {"block_length": 0}, {"block_length": -2}])
+def test_a_confidence_set_of_no_draws(wrong):
+    losses = np.random.default_rng(5).random((8, 3))
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
+        model_confidence_set(losses, **wrong)

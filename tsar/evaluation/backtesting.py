@@ -3,7 +3,9 @@
 Dimension letters: S series, W windows, H horizon, C variates.
 """
 
+import contextlib
 import numbers
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,12 +30,14 @@ from tsar.params import (
     check_parameters,
     check_percentages,
 )
-from tsar.probabilistic.asked import calibrated_ends, ensure_intervals, read_asked
+from tsar.probabilistic.asked import Asked, calibrated_ends, ensure_intervals, read_asked
 from tsar.windowed import KEYS, in_window_order, window_histories, window_keys
 
 __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
 
 NAMES_SHOWN = 5
+# How the columns beside the point forecast of a model end, see tsar.data.forecasts.
+BESIDE = re.compile(r"(.+)_(q|lo|hi)(\d+(?:\.\d+)?(?:e-\d+)?)")
 
 
 def backtest(
@@ -164,6 +168,13 @@ def named_models(owner: str, model: Any) -> dict[str, Any]:
     taken = next((name for name in names if name in KEYS), None)
     if taken is not None:
         raise ParameterError(f"{owner}: a model cannot be called {taken!r}, a column of the result")
+    for name in names:
+        found = BESIDE.fullmatch(name)
+        if found and found[1] in names:
+            raise ParameterError(
+                f"{owner}: a model cannot be called {name!r} beside one called {found[1]!r}, whose "
+                f"quantiles and intervals have such names"
+            )
     return dict(named)
 
 
@@ -390,12 +401,7 @@ class BacktestJob:
 
     def _forecast(self, fitted: Forecaster, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Forecast some windows: (W, H, C) by the end of the name of the column."""
-        try:
-            asked = read_asked(fitted, *self.asked, samples=None)
-        except ParameterError:
-            if not self.optional:
-                raise
-            asked = read_asked(fitted, None, None, None)
+        asked = self._asked_of(fitted)
         panel = fitted._read_new(self.df, allow_new_variates=False)
         ordered = in_order(panel, fitted._end.variates)
         joined = ordered.after(fitted._end)
@@ -417,6 +423,20 @@ class BacktestJob:
                     found.setdefault(key, np.empty_like(point))[part] = values
         place = ordered.variates.get_indexer(self.panel.variates)
         return {key: values[:, :, place] for key, values in found.items()}
+
+    def _asked_of(self, fitted: Forecaster) -> Asked:
+        """Return what is asked for, where that is optional without what there is not."""
+        quantiles, level = self.asked
+        try:
+            return read_asked(fitted, quantiles, level, None)
+        except ParameterError:
+            if not self.optional:
+                raise
+        with contextlib.suppress(ParameterError):
+            return read_asked(fitted, None, level, None)
+        with contextlib.suppress(ParameterError):
+            return read_asked(fitted, quantiles, None, None)
+        return read_asked(fitted, None, None, None)
 
     def _warn_of_seen_rows(self, name: str) -> None:
         """Warn of windows that forecast rows the model was fitted on."""

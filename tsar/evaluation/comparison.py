@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +35,7 @@ from tsar.evaluation.significance import (
 )
 from tsar.exceptions import DataError, DataWarning, ParameterError, TsarError, warn
 from tsar.forecasting.naive import SeasonalNaive
-from tsar.params import check_choice
+from tsar.params import Interval, check_choice, check_count, check_value
 
 __all__ = ["Leaderboard", "compare"]
 
@@ -145,6 +145,12 @@ def compare(
         raise ParameterError(
             f"compare: ranking by {asked[0]!r} needs quantiles=, such as [0.1, 0.5, 0.9], got None"
         )
+    check_count("compare", "n_resamples", n_resamples)
+    for name, value, least in (
+        ("random_state", random_state, 0),
+        ("season_length", season_length, 1),
+    ):
+        check_value("compare", name, value, Annotated[int, Interval(least)] | None)
     options: dict[str, Any] = {"windows": windows, "step": step, "refit": refit}
     jobs: dict[str, BacktestJob] = {}
     for name, model in named.items():
@@ -159,7 +165,7 @@ def compare(
             f"{next(iter(jobs))} and {jobs[differing[0]].horizon} of {differing[0]}; pass horizon="
         )
     if baseline not in jobs:
-        jobs[baseline] = _baseline(baseline, first, df, options)
+        jobs[baseline] = _baseline(baseline, first, df, {**options, "asked": (quantiles, level)})
     settings = {
         "horizon": first.horizon,
         **{name: int(value) for name, value in options.items() if value is not None},
@@ -189,7 +195,7 @@ def _baseline(name: str, first: BacktestJob, df: Any, options: dict[str, Any]) -
         time_column=known.time_column,
         target=None if first.panel.form.squeeze else list(first.panel.variates),
     )
-    return BacktestJob(model, df, first.horizon, **options, asked=(None, None))
+    return BacktestJob(model, df, first.horizon, **options, optional=True)
 
 
 def _runs(jobs: dict[str, BacktestJob], store: RunFolder | None, verbose: int) -> dict[str, Run]:
@@ -328,6 +334,12 @@ class Leaderboard:
         if metric not in board:
             warn(f"compare: no model gives what {metric!r} needs, nothing is ranked", DataWarning)
             board.insert(0, metric, np.nan)
+        elif board[metric].isna().all():
+            warn(
+                f"compare: {metric!r} is NaN of all models, nothing is ranked: there are no "
+                f"observed rows to judge by, or nothing to scale by before the first cutoff",
+                DataWarning,
+            )
         for column in TAIL:
             board[column] = [getattr(runs[name], column) for name in rows]
         board = board[_columns(metric, list(board.columns))]
@@ -543,13 +555,16 @@ class _Cells:
         for begin in range(0, n_resamples, size):
             n_drawn = min(size, n_resamples - begin)
             length = max(overlap, n_windows ** (1 / 3))
-            drawn = stationary_bootstrap(n_windows, length, n_drawn, generator)
-            windows = _counted(drawn, n_windows)
+            rows = stationary_bootstrap(n_windows, length, n_drawn, generator)
+            windows = _counted(rows, n_windows)
             series = _counted(generator.integers(0, n_series, (n_drawn, n_series)), n_series)
             seen = windows @ self.counts
+            # Of windows before the first one of a short series there is nothing to judge.
+            some = (seen * series).sum(axis=1) > 0
             for name, sums in self.sums.items():
-                parts[name].append(self._metric(windows @ sums, seen, series))
-        return {name: np.concatenate(values) for name, values in parts.items()}
+                parts[name].append(self._metric((windows @ sums)[some], seen[some], series[some]))
+        drawn = {name: np.concatenate(values) for name, values in parts.items()}
+        return {name: values for name, values in drawn.items() if len(values)}
 
     def _metric(self, sums: Floats, seen: Floats, series: Floats) -> Floats:
         """Return the metric of sums of losses by resample and series, (R, S)."""

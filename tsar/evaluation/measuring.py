@@ -3,7 +3,6 @@
 Dimension letters: Q quantiles.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from tsar.data.panel import Panel
-from tsar.evaluation.backtesting import KEYS
+from tsar.evaluation.backtesting import BESIDE, KEYS
 from tsar.evaluation.metrics import relative_errors, symmetric_errors
 from tsar.evaluation.probabilistic import pinball, winkler
 from tsar.exceptions import DataError, ParameterError
@@ -31,8 +30,6 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 GROUPS = {"series": ["id", "variate"], "step": ["step"], "window": ["cutoff"]}
-# How the columns beside the point forecast of a model end, see tsar.data.forecasts.
-BESIDE = re.compile(r"(.+)_(q|lo|hi)(\d+(?:\.\d+)?(?:e-\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,7 @@ def _crps(truth: Floats, model: Forecasts) -> Floats:
 
 def _coverage(truth: Floats, model: Forecasts) -> dict[float, Floats]:
     return {
-        level: np.where(np.isnan(low + high), np.nan, (truth >= low) & (truth <= high))
+        level: np.where(np.isnan(low) | np.isnan(high), np.nan, (truth >= low) & (truth <= high))
         for level, (low, high) in model.intervals.items()
     }
 
@@ -488,7 +485,7 @@ def series_scales(
             "measure: metrics in units of a series need its history; pass history=df, the data of "
             "the backtest"
         )
-    panel = history if isinstance(history, Panel) else Panel.from_frame(history, gaps="mask")
+    panel = history if isinstance(history, Panel) else _read(history)
     season = panel.frequency.season_length if season_length is None else season_length
     if isinstance(season, bool) or not isinstance(season, int | np.integer) or season < 1:
         raise ParameterError(
@@ -516,6 +513,16 @@ def series_scales(
     np.add.at(count, owner[later], seen)
     with np.errstate(invalid="ignore"):
         return np.asarray((total / count)[series, variate])
+
+
+def _read(history: Any) -> Panel:
+    try:
+        return Panel.from_frame(history, gaps="mask")
+    except DataError as error:
+        raise DataError(
+            f"measure: history cannot be read: {error}. Columns of other names than the usual ones "
+            f"are named by history=Panel.from_frame(df, id_column=, time_column=, target=)"
+        ) from None
 
 
 def _places(labels: pd.Index, column: pd.Series, word: str) -> np.ndarray:

@@ -395,7 +395,8 @@ def mean_scaled(
         change = changes[one][~np.isnan(changes[one])]
         scale = _mean(change**2 if squared else change)
         loss = mean_known(name, truth[one], losses[one], None if counted is None else counted[one])
-        if scale > 0 and not np.isnan(truth[one]).all():
+        used = ~np.isnan(truth[one]) & (True if counted is None else counted[one] > 0)
+        if scale > 0 and used.any():
             scaled.append(np.sqrt(loss / scale) if squared else loss / scale)
     return _mean(np.array(scaled))
 

@@ -368,7 +368,9 @@ def coverage(
     0.75
     """
     truth, lower, upper = _interval("coverage", truth, lower, upper)
-    inside = np.where(np.isnan(lower + upper), np.nan, (truth >= lower) & (truth <= upper))
+    inside = np.where(
+        np.isnan(lower) | np.isnan(upper), np.nan, (truth >= lower) & (truth <= upper)
+    )
     return mean_known("coverage", truth, inside, weights)
 
 

@@ -5,7 +5,7 @@ better. Rows are in the order of time where a test says so. Dimension letters: T
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from tsar.exceptions import DataError, ParameterError
+from tsar.params import Interval, check_count, check_value
 
 __all__ = [
     "CriticalDifference",
@@ -187,8 +188,8 @@ def model_confidence_set(
 
     Raises
     ------
-    DataError
-        The losses are no table of at least two rows.
+    DataError, ParameterError
+        The losses are no table of at least two rows, or there is nothing to draw.
 
     References
     ----------
@@ -199,6 +200,9 @@ def model_confidence_set(
     rows = len(table)
     if rows < 2:
         raise DataError(f"model_confidence_set: at least 2 rows are needed, got {rows}")
+    check_count("model_confidence_set", "n_resamples", n_resamples)
+    limits = Annotated[float, Interval(1)] | None
+    check_value("model_confidence_set", "block_length", block_length, limits)
     length = max(rows ** (1 / 3), 1.0) if block_length is None else float(block_length)
     drawn = stationary_bootstrap(rows, length, n_resamples, np.random.default_rng(random_state))
     return pd.Series(confidence_p_values(table.to_numpy(), drawn), table.columns)

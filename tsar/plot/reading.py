@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.frames import read_rows
-from tsar.evaluation.measuring import BESIDE, Forecasts
+from tsar.evaluation.backtesting import BESIDE
+from tsar.evaluation.measuring import Forecasts
 from tsar.exceptions import DataError, ParameterError
 from tsar.params import check_choice
 from tsar.plot.drawing import placeable
