@@ -23,6 +23,7 @@ from rich.table import Table
 import tsar
 from tsar import batch
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
+from tsar.data.frames import ID
 from tsar.demo import run_demo
 from tsar.evaluation import compare
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
@@ -251,7 +252,7 @@ def _read_data(
     series_id: str | None,
 ) -> tuple[Any, dict[str, Any]]:
     """Return the rows of a file, and the parameters by which estimators read them."""
-    frame = read_table(data)
+    frame = read_table(data, series_id or ID)
     time = time or find_time_column(frame)
     if time_format is not None:
         frame = parse_times(frame, time, time_format)

@@ -17,6 +17,7 @@ from tsar.params import did_you_mean
 
 __all__ = [
     "as_csv",
+    "as_names",
     "check_writable",
     "drop_row_numbers",
     "find_time_column",
@@ -35,7 +36,7 @@ PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 NAMELESS = re.compile(r"Unnamed: \d+")
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, names: Any = None) -> pd.DataFrame:
     """Read a CSV or Parquet file.
 
     Parameters
@@ -44,6 +45,9 @@ def read_table(path: Path) -> pd.DataFrame:
         Parquet if its ending says so, else CSV: with commas, semicolons, tabs or bars
         between the cells, and with decimal points, or decimal commas where commas do not
         separate.
+    names : label or None
+        A column of names, such as the ids of series: in a CSV file they are text as it is
+        written there, or integers where all of them are, see :func:`as_names`.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def read_table(path: Path) -> pd.DataFrame:
         if ending == ".parquet":
             frame = pd.read_parquet(path)
             return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
-        return _read_csv(path)
+        return _read_csv(path, names)
     except ImportError:
         raise MissingExtraError(_PARQUET) from None
     except UnicodeDecodeError:
@@ -83,14 +87,30 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read as a table: {error}") from None
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    frame, _ = _best_reading(path, None)
+def _read_csv(path: Path, names: Any) -> pd.DataFrame:
+    frame, _ = _best_reading(path, None, names)
+    if names in frame.columns:
+        frame[names] = as_names(frame[names])
     # A separator at the end of each line makes a column of nothing.
     empty = [name for name in frame.columns if _is_nameless(name) and frame[name].isna().all()]
     return frame.drop(columns=empty)
 
 
-def _best_reading(path: Path, rows: int | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+def as_names(texts: pd.Series) -> pd.Series:
+    """Return texts as integers, if that is how all are written: 007 is a name and no number.
+
+    Parameters
+    ----------
+    texts : Series of str
+    """
+    distinct = pd.Series(texts.unique(), dtype=object)
+    integers = distinct.str.fullmatch(r"0|-?[1-9]\d{0,17}", na=False).all()
+    return texts.astype("int64") if integers else texts
+
+
+def _best_reading(
+    path: Path, rows: int | None, names: Any = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Read the first rows, or all, in the dialect that finds most numbers; return both."""
     separator = "," if path.suffix.lower() in PACKED else _separator(path)
     readings = []
@@ -99,7 +119,14 @@ def _best_reading(path: Path, rows: int | None) -> tuple[pd.DataFrame, dict[str,
         with warnings.catch_warnings():
             # Cells beyond the header would be dropped, or the first ones taken for an index.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(path, index_col=False, low_memory=False, nrows=rows, **dialect)
+            frame = pd.read_csv(
+                path,
+                index_col=False,
+                low_memory=False,
+                nrows=rows,
+                dtype=None if names is None else {names: str},
+                **dialect,
+            )
         readings.append((frame, dialect))
     return max(readings, key=lambda read: read[0].select_dtypes("number").shape[1])
 

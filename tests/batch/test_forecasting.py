@@ -478,3 +478,68 @@ def test_a_column_called_status_is_not_written_over(folder, role):
     _write(_panel(2).rename(columns={own[role]: "status"}), "panel.csv")
     with pytest.raises(DataError, match="'status' is the column that says"):
         forecast("panel.csv", model="Naive", horizon=2, **{**own, role: "status"})
+
+
+@pytest.mark.parametrize("damage", ["part gone", "part cut", "facts cut"])
+def test_a_damaged_part_is_made_again(folder, damage):
+    _write(_panel(4), "panel.csv")
+    options = {"model": _model(), "block_rows": 40}
+
+    def stop(done, n_series):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        forecast("panel.csv", out="out.csv", on_progress=stop, **options)
+    part = folder / ".out.csv.parts" / "part-000000.csv"
+    if damage == "part gone":
+        part.unlink()
+    else:
+        cut = part if damage == "part cut" else part.with_suffix(".json")
+        cut.write_bytes(cut.read_bytes()[:20])
+    forecast("panel.csv", out="out.csv", resume=True, **options)
+    forecast("panel.csv", out="whole.csv", **options)
+    assert (folder / "out.csv").read_bytes() == (folder / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("block_rows", [40, 1_000_000])
+@pytest.mark.parametrize(
+    ("ids", "kind"), [(["007", "7", "10"], str), (["1e5", "2", "3"], str), (["7", "-3", "0"], int)]
+)
+def test_ids_are_kept_as_they_are_written(folder, ids, kind, block_rows):
+    panel = _panel(3)
+    panel["unique_id"] = panel["unique_id"].map(dict(zip(["s0", "s1", "s2"], ids, strict=True)))
+    _write(panel, "panel.csv")
+    found = forecast("panel.csv", model="Naive", horizon=1, block_rows=block_rows).forecast
+    assert found["unique_id"].tolist() == list(map(kind, ids))
+    assert (found["status"] == "ok").all()
+
+
+@pytest.mark.parametrize("block_rows", [40, 1_000_000])
+def test_the_index_of_a_parquet_file_is_a_column(folder, block_rows):
+    panel = _panel(3).assign(ds=lambda rows: pd.to_datetime(rows["ds"]))
+    panel.to_parquet("plain.parquet", index=False)
+    expected = forecast("plain.parquet", model="Naive", horizon=2).forecast
+    for number, index in enumerate((["ds"], ["unique_id", "ds"])):
+        panel.set_index(index).to_parquet(f"{number}.parquet")
+        found = forecast(f"{number}.parquet", model="Naive", horizon=2, block_rows=block_rows)
+        assert found.forecast[expected.columns].to_dict() == expected.to_dict()
+    wide = panel.pivot(index="ds", columns="unique_id", values="y").dropna()
+    wide.rename_axis(columns=None).to_parquet("wide.parquet")
+    assert forecast("wide.parquet", model="Naive", horizon=2).forecast["s1"].notna().all()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_file_without_rows(folder, suffix):
+    _write(_panel(1).iloc[:0], f"panel.{suffix}")
+    with pytest.raises(DataError, match="has no rows"):
+        forecast(f"panel.{suffix}", model="Naive", horizon=2)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"fit_rows": "all"}, {"block_rows": float("nan")}, {"model": tsar.Naive}]
+)
+def test_arguments_of_another_kind(folder, wrong):
+    _write(_panel(1), "panel.csv")
+    with pytest.raises(ParameterError, match=f"batch: {next(iter(wrong))} must be"):
+        forecast("panel.csv", **{"model": "Naive", **wrong})

@@ -196,6 +196,24 @@ def test_time_is_a_budget(data):
     assert len(frame) == 1 or frame["state"].iloc[-1] == "pruned"
 
 
+def test_a_sampler_is_told_of_every_trial(data):
+    space = {"context_length": [12, 18, 24]}
+    search = OptunaSearch(
+        _model(random_state=3, max_epochs=1),
+        space,
+        n_trials=9,
+        sampler=optuna.samplers.GridSampler(space),
+        pruner=optuna.pruners.NopPruner(),
+    ).fit(data)
+    assert sorted(search.trials_["context_length"]) == [12, 18, 24]
+
+
+def test_no_time_for_a_trial(data):
+    search = OptunaSearch(_model(), SPACE, n_trials=2, timeout=1e-9)
+    with pytest.raises(TrainingError, match="timeout=1e-09 was over before the first one"):
+        search.fit(data)
+
+
 def test_interrupted_search_keeps_the_best(data):
     def rate(trial):
         if trial.number == 2:
@@ -231,6 +249,8 @@ def test_default_space_fits_the_data(data):
         ({"n_trials": 0}, ParameterError, "OptunaSearch: n_trials must be an integer in"),
         ({"n_trials": None}, ParameterError, "n_trials or timeout must be given"),
         ({"timeout": -1}, ParameterError, "timeout must be a number in"),
+        ({"sampler": "tpe"}, ParameterError, "sampler must be one of optuna.samplers or None"),
+        ({"pruner": 5}, ParameterError, "pruner must be one of optuna.pruners or None, got 5"),
         ({"space": {"d_model": [3]}}, ParameterError, "parameter of the space must be one of"),
     ],
 )

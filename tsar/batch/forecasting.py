@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import numbers
 import os
 import time
 import warnings
@@ -129,7 +130,8 @@ def forecast(
     begun = time.perf_counter()
     paths = _Paths.of(source, out, future, report, resume)
     for name, value in (("block_rows", block_rows), ("fit_rows", fit_rows)):
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+        wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
+        if value is not None and (wrong or not value >= 1 or value % 1):
             raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
     chosen = _chosen(model, params, horizon, id_column, time_column, target)
     _check_asked(chosen, horizon, quantiles, level)
@@ -145,7 +147,7 @@ def forecast(
     )
     if not _is_fitted(chosen):
         chosen.set_params(id_column=file.columns.id_column, time_column=file.columns.time_column)
-    known = None if paths.future is None else read_table(paths.future)
+    known = None if paths.future is None else read_table(paths.future, file.columns.id_column)
     if known is not None and time_format is not None:
         known = parse_times(known, file.columns.time_column, time_format)
     run = _Run(
@@ -161,8 +163,12 @@ def forecast(
     )
     if file.series is None and shard is not None:
         raise ParameterError("batch: shard is for files of several series; pass id_column=")
-    if file.series is not None:
-        _check_status(file, chosen)
+    named = (file.columns.id_column, file.columns.time_column, *_listed(chosen.target))
+    if file.series is not None and STATUS in named:
+        raise DataError(
+            f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
+            f"the time or a target; rename it in the file"
+        )
     result = run.one_series(paths) if file.series is None else run.all_series(paths)
     result.seconds = time.perf_counter() - begun
     if paths.report is not None:
@@ -220,6 +226,10 @@ def _chosen(
         if horizon is not None:
             chosen.set_params(horizon=check_horizon("batch", horizon))
         return chosen.set_params(**(params or {}))
+    elif not isinstance(model, str | os.PathLike):
+        raise ParameterError(
+            f"batch: model must be a name, a folder or a forecaster, got {model!r}"
+        )
     elif Path(model).is_dir():
         chosen = load(model)
     else:
@@ -282,16 +292,6 @@ def _check_shard(shard: Any, model: Forecaster) -> None:
                 f"batch: shard needs a model that is the same for every part, but {name} is None; "
                 f"set it to a number, or pass a saved model"
             )
-
-
-def _check_status(file: Source, model: Forecaster) -> None:
-    """Find out whether the column that says what became of a series has its name for itself."""
-    columns = file.columns
-    if STATUS in (columns.id_column, columns.time_column, *_listed(model.target)):
-        raise DataError(
-            f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
-            f"the time or a target; rename it in the file"
-        )
 
 
 def _used(model: Forecaster) -> list[Any]:

@@ -65,17 +65,20 @@ class Parts:
         return self.folder / "model"
 
     def facts(self, number: int) -> dict[str, Any] | None:
-        """Return what was noted of a finished part, None if it is not finished."""
-        path = self._path(number).with_suffix(".json")
-        if not path.is_file():
+        """Return what was noted of a finished part, None if it has to be made (again)."""
+        part = self._path(number)
+        try:
+            found: dict[str, Any] = json.loads(part.with_suffix(".json").read_text("utf-8"))
+            return found if found["bytes"] == part.stat().st_size else None
+        except (OSError, ValueError, KeyError, TypeError):
+            # Not there, or damaged since.
             return None
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
 
     def add(self, number: int, frame: pd.DataFrame, facts: Mapping[str, Any]) -> None:
         """Keep a part; it counts as finished when its facts are written."""
-        write_table(frame, self._path(number))
-        write_json(dict(facts), self._path(number).with_suffix(".json"))
+        part = self._path(number)
+        write_table(frame, part)
+        write_json({**facts, "bytes": part.stat().st_size}, part.with_suffix(".json"))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}{self.out.suffix.lower()}"

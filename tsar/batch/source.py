@@ -11,6 +11,7 @@ import pandas as pd
 from tsar.data.frames import ID, TIME, require_columns
 from tsar.exceptions import DataError
 from tsar.tables import (
+    as_names,
     drop_row_numbers,
     find_time_column,
     parse_times,
@@ -139,11 +140,9 @@ class _LargeCsv(_Streamed):
         self.integers = False
         super().__init__(path, columns)
         assert self.series is not None, "a streamed file has ids"
-        texts = pd.Series(self.series.astype(str))
-        numbers = pd.to_numeric(texts, errors="coerce")
-        # 007 is a name and no number.
-        if not numbers.isna().any() and numbers.astype(np.int64).astype(str).equals(texts):
-            self.integers, self.series = True, pd.Index(numbers.astype(np.int64))
+        names = as_names(pd.Series(self.series))
+        if pd.api.types.is_integer_dtype(names.dtype):
+            self.integers, self.series = True, pd.Index(names)
 
     def _reader(self, **options: Any) -> Any:
         return pd.read_csv(self.path, index_col=False, **self.dialect, **options)
@@ -182,7 +181,7 @@ class _LargeParquet(_Streamed):
 
     def _ids(self, columns: Columns) -> Iterator[pd.Series]:
         for batch in self._batches([columns.id_column]):
-            yield batch.to_pandas()[columns.id_column]
+            yield batch.to_pandas(ignore_metadata=True)[columns.id_column]
 
     def frames(self, sizes: list[int], wanted: Collection[int]) -> Iterator[pd.DataFrame]:
         import pyarrow as pa
@@ -244,7 +243,10 @@ def open_source(
         parse_times(head, time_column, time_format)
     columns = Columns(id_column, time_column, time_format, tuple(used))
     if n_rows <= rows_at_once or id_column is None:
-        return _InMemory(columns, read_table(path))
+        frame = read_table(path, id_column)
+        if not len(frame):
+            raise DataError("the file has no rows; pass at least one observation")
+        return _InMemory(columns, frame)
     if dialect is not None:
         return _LargeCsv(path, columns, dialect)
     names = [id_column, time_column, *used] if used else head.columns
@@ -270,7 +272,8 @@ def _head(path: Path) -> tuple[pd.DataFrame, dict[str, Any] | None, int]:
             raise DataError(f"{path} cannot be read as a table: {error}") from None
         if first is None:
             return read_table(path), None, rows
-        return first.to_pandas(), None, rows
+        head = first.to_pandas()
+        return head if isinstance(head.index, pd.RangeIndex) else head.reset_index(), None, rows
 
 
 def _parquet(path: Path) -> Any:

@@ -186,7 +186,7 @@ class OptunaSearch(BaseEstimator):
             No trial was completed, or the storage failed during the search.
         """
         optuna = import_optuna()
-        self._check()
+        self._check(optuna)
         panel = self._panel(df)
         space = Space(self.estimator, self._space(panel))
         opened = open_study(
@@ -211,13 +211,22 @@ class OptunaSearch(BaseEstimator):
         self.best_estimator_ = best.fit(df)
         return self
 
-    def _check(self) -> None:
+    def _check(self, optuna: Any) -> None:
         if not isinstance(self.estimator, Forecaster):
             raise ParameterError(
                 f"OptunaSearch: estimator must be a forecaster of tsar, got {self.estimator!r}"
             )
         check_parameters(self)
         check_parameters(self.estimator)
+        for name, kind in (
+            ("sampler", optuna.samplers.BaseSampler),
+            ("pruner", optuna.pruners.BasePruner),
+        ):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise ParameterError(
+                    f"OptunaSearch: {name} must be one of optuna.{name}s or None, got {value!r}"
+                )
         if self.n_trials is None and self.timeout is None:
             raise ParameterError(
                 "OptunaSearch: n_trials or timeout must be given, got None for both; a search "
@@ -288,6 +297,8 @@ class OptunaSearch(BaseEstimator):
         if not complete:
             errors = self.trials_["error"].dropna()
             first = f"; the first error was: {errors.iloc[0]}" if len(errors) else ""
+            if not trials:
+                first = f"; timeout={self.timeout} was over before the first one"
             raise TrainingError(
                 f"OptunaSearch: none of {len(self.trials_)} trials was completed{first}"
             )
@@ -357,6 +368,10 @@ class _Trials:
     def run(self) -> bool:
         """Make trials until a budget is used up; return whether that was cut short."""
         release_killed(self.optuna, self.study)
+        if self.search.sampler is not None:
+            # It is told of every trial from the first one on, and may say when it has no more.
+            self.study.sampler = self.search.sampler
+            self.study.stop = self._stop
         with tqdm(
             total=self.search.n_trials,
             initial=self._n_counted(),
@@ -373,6 +388,10 @@ class _Trials:
                         raise
                     return True
         return False
+
+    def _stop(self) -> None:
+        """Let no further trial begin; Optuna's own way is for its own loop."""
+        self.deadline = -math.inf
 
     def _n_counted(self) -> int:
         return sum(map(is_counted, self.study.get_trials(deepcopy=False)))
@@ -398,8 +417,6 @@ class _Trials:
             self.study.sampler = self.optuna.samplers.TPESampler(
                 seed=next(seeds), multivariate=False
             )
-        else:
-            self.study.sampler = self.search.sampler
         score, state, reason = None, states.FAIL, "interrupted"
         try:
             score, state, reason = self._outcome(trial, seeds)
