@@ -368,3 +368,10 @@ def test_shards_of_a_file(tmp_path, run):
     assert first + second.split("\n", 1)[1] == whole
     code, _, error = run(*command, "--shard", "2")
     assert code == 1 and "--shard must be such as 2/4" in error
+
+
+@pytest.mark.parametrize("command", ["backtest", "tune"])
+def test_saved_models_are_for_forecast(command, csv, tmp_path, run):
+    (tmp_path / "best").mkdir()
+    found = run(command, csv, "--horizon", 2, "--model", tmp_path / "best")
+    assert found[:2] == (1, "") and "model; only tsar forecast takes one" in found[2]

@@ -324,3 +324,8 @@ def test_without_matplotlib(tested, network, monkeypatch):
 def test_rows_of_the_history(sold, network, rows):
     with pytest.raises(ParameterError, match="plot.forecast: rows must be an integer in"):
         plot.forecast(network.predict(), sold, rows=rows)
+
+
+def test_a_frame_is_no_leaderboard():
+    with pytest.raises(ParameterError, match=r"board must be what tsar\.evaluation\.compare"):
+        plot.leaderboard(pd.DataFrame({"model": ["Naive"]}))

@@ -239,6 +239,11 @@ def _given(ctx: typer.Context, data: Path | None, horizon: int | None) -> tuple[
 
 def _params(ctx: typer.Context, model: str, settings: list[str] | None) -> dict[str, Any]:
     """Return the parameters of a named model: those of the recipe, with settings in their place."""
+    if model not in forecaster_names() and Path(model).is_dir():
+        raise ParameterError(
+            f"--model must be a name of `tsar models` here, {model!r} is the folder of a saved "
+            f"model; only tsar forecast takes one"
+        )
     known = ctx.obj.params(model) if ctx.obj else {}
     return {**known, **parse_parameters(forecaster_class(model), settings or [])}
 
@@ -338,8 +343,8 @@ def tune(
 ) -> None:
     """Search for the parameters of a model, and print the best."""
     data, horizon = _given(ctx, data, horizon)
-    cls = forecaster_class(model)
     params = _params(ctx, model, settings)
+    cls = forecaster_class(model)
     wanted = {**(ctx.obj.space(model) if ctx.obj else {}), **parse_space(cls, space or [])}
     if out is not None:
         check_writable(out, inputs=[data])

@@ -224,3 +224,19 @@ def test_a_history_with_names_of_its_own(wide):
     with pytest.raises(DataError, match=r"measure: history cannot.*history=Panel\.from_frame"):
         measure(tested, "mase", history=named)
     assert measure(tested, "mase", history=Panel.from_frame(named, **read)).notna().all(axis=None)
+
+
+def test_a_column_of_text_is_no_forecast(wide):
+    tested = backtest(tsar.Naive(horizon=6), wide, windows=2).assign(note="checked")
+    with pytest.raises(DataError, match="column 'note' of the backtest holds no numbers"):
+        measure(tested)
+
+
+def test_levels_near_a_hundred_keep_their_names(wide):
+    model = tsar.NLinear(
+        context_length=8, horizon=2, loss="gaussian", max_epochs=1, random_state=0, device="cpu"
+    )
+    tested = backtest({"net": model}, wide[["load"]], windows=2, level=[99.99999, 99.999999])
+    assert len(tested.columns.unique()) == len(tested.columns) == 10
+    found = measure(tested, ["coverage", "interval_score"])
+    assert {"coverage_99.99999", "interval_score_99.999999"} <= set(found)

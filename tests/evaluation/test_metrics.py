@@ -11,7 +11,7 @@ from sklearn.metrics import (
 )
 
 from tsar.evaluation import mae, mape, mase, mse, owa, rmse, rmsse, smape
-from tsar.exceptions import DataError
+from tsar.exceptions import DataError, ParameterError
 
 PAIRS = [
     (mse, mean_squared_error),
@@ -167,3 +167,9 @@ def test_a_variate_without_weight_is_left_out(metric):
     )
     first = metric(truth[:, 0], forecast[:, 0], history[:, 0])
     assert metric(truth, forecast, history, weights=[1.0, 0.0]) == pytest.approx(first)
+
+
+@pytest.mark.parametrize("season_length", ["week", 1.5, True])
+def test_a_season_is_a_number_of_steps(season_length):
+    with pytest.raises(ParameterError, match="mase: season_length must be an integer, got"):
+        mase([1.0], [1.0], [1.0, 2.0, 4.0], season_length)

@@ -119,7 +119,8 @@ def quantile_key(level: float) -> str:
 
 def interval_keys(level: float) -> tuple[str, str]:
     """Return how the columns of an interval end, whose level is in percent."""
-    return f"lo{level:g}", f"hi{level:g}"
+    # Six digits, the default, would make 100 of 99.99999.
+    return f"lo{level:.12g}", f"hi{level:.12g}"
 
 
 def _label(name: Any, key: str, variates: pd.Index) -> str:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from tsar.axes import axes_or_new
+from tsar.exceptions import ParameterError
 
 if TYPE_CHECKING:
     from tsar.evaluation.comparison import Leaderboard
@@ -31,7 +32,14 @@ def leaderboard(board: "Leaderboard", ax: Any = None) -> Any:
     ------
     MissingExtraError
         If matplotlib is not installed.
+    ParameterError
+        If the board is none.
     """
+    if not hasattr(board, "confidence_set"):
+        raise ParameterError(
+            f"plot.leaderboard: board must be what tsar.evaluation.compare returned, got "
+            f"{type(board).__name__}"
+        )
     frame = board.frame[board.frame[board.metric].notna()]
     ax = axes_or_new("plot.leaderboard", ax, size=(7, 1 + 0.4 * len(frame)))
     best = board.confidence_set()

@@ -75,7 +75,13 @@ class Forecasts:
         cls, frame: pd.DataFrame, name: str, beside: dict[str, dict[float, str]]
     ) -> "Forecasts":
         def values(column: str) -> Floats:
-            return frame[column].to_numpy(np.float64)
+            try:
+                return frame[column].to_numpy(np.float64)
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"measure: column {column!r} of the backtest holds no numbers, and is no "
+                    f"forecast; drop it"
+                ) from None
 
         levels = sorted(beside["q"])
         quantiles = np.empty((len(frame), len(levels)))
@@ -335,7 +341,7 @@ def row_losses(name: str, truth: Floats, label: str, model: Forecasts) -> dict[s
     losses = metric.losses(truth, model)
     if not isinstance(losses, dict):
         return {name: losses}
-    return {f"{name}_{level:g}": values for level, values in losses.items()}
+    return {f"{name}_{level:.12g}": values for level, values in losses.items()}
 
 
 class Table:

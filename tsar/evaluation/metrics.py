@@ -8,7 +8,7 @@ have the shape of the truth, or one that numpy broadcasts to it.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tsar.exceptions import DataError
+from tsar.exceptions import DataError, ParameterError
 
 __all__ = ["mae", "mape", "mase", "mse", "owa", "rmse", "rmsse", "smape"]
 
@@ -382,6 +382,8 @@ def mean_scaled(
             f"{name}: truth must be (horizon,) or (horizon, n_variates) and history alike, "
             f"got {truth.shape} and {known.shape}"
         )
+    if isinstance(season_length, bool) or not isinstance(season_length, int | np.integer):
+        raise ParameterError(f"{name}: season_length must be an integer, got {season_length!r}")
     if not 0 < season_length < len(known):
         raise DataError(
             f"{name}: history has {len(known)} steps, season_length={season_length} needs "
