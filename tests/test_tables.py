@@ -1,6 +1,7 @@
 import os
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -195,3 +196,15 @@ def test_times_are_read_as_stated():
         parse_times(frame, "t", "%Q")
     with pytest.raises(DataError, match=r"no column 'tt' \(did you mean 't'\?\)"):
         parse_times(frame, "tt", "%Y%m%d")
+
+
+def test_only_an_empty_cell_is_no_name(tmp_path):
+    """Namibia is called NA; in other columns it is a missing value, as pandas has it."""
+    path = tmp_path / "in.csv"
+    path.write_text("land,y,y\nNA,1,2\n,NA,null\nnull,3,-nan\n")
+    frame = read_table(path, "land")
+    assert frame["land"].isna().tolist() == [False, True, False]
+    assert frame["land"].tolist()[::2] == ["NA", "null"]
+    np.testing.assert_array_equal(frame["y"], [1, np.nan, 3])
+    np.testing.assert_array_equal(frame["y.1"], [2, np.nan, np.nan])
+    assert read_table(path)["land"].isna().all()

@@ -18,6 +18,7 @@ from tsar.params import did_you_mean
 __all__ = [
     "as_csv",
     "as_names",
+    "as_written",
     "check_writable",
     "drop_row_numbers",
     "find_time_column",
@@ -32,6 +33,11 @@ TIME_NAMES = ("ds", "date", "datetime", "timestamp", "time")
 WRITTEN = (".csv", ".parquet")
 NO_TABLES = (".xls", ".xlsx", ".xlsm", ".ods", ".json", ".feather", ".pkl", ".h5", ".hdf5", ".npz")
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
+# What stands for a missing value in a CSV file, as pandas has it.
+MISSING = (
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
+    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+)
 # What pandas calls a column without a name.
 NAMELESS = re.compile(r"Unnamed: \d+")
 
@@ -96,6 +102,26 @@ def _read_csv(path: Path, names: Any) -> pd.DataFrame:
     return frame.drop(columns=empty)
 
 
+def as_written(path: Path, name: Any, dialect: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of :func:`pandas.read_csv` that read one column as text.
+
+    007 then stays what it is, and so does NA: only an empty cell is missing.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    name : label
+        Of the column.
+    dialect : dict
+        ``sep`` and ``decimal``.
+    """
+    others = pd.read_csv(path, index_col=False, nrows=0, **dialect).columns.drop(
+        name, errors="ignore"
+    )
+    missing = {str(other): list(MISSING) for other in others} | {name: [""]}
+    return {"dtype": {name: str}, "keep_default_na": False, "na_values": missing}
+
+
 def as_names(texts: pd.Series) -> pd.Series:
     """Return texts as integers, if that is how all are written: 007 is a name and no number.
 
@@ -124,7 +150,7 @@ def _best_reading(
                 index_col=False,
                 low_memory=False,
                 nrows=rows,
-                dtype=None if names is None else {names: str},
+                **({} if names is None else as_written(path, names, dialect)),
                 **dialect,
             )
         readings.append((frame, dialect))

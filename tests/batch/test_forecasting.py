@@ -504,7 +504,13 @@ def test_a_damaged_part_is_made_again(folder, damage):
 
 @pytest.mark.parametrize("block_rows", [40, 1_000_000])
 @pytest.mark.parametrize(
-    ("ids", "kind"), [(["007", "7", "10"], str), (["1e5", "2", "3"], str), (["7", "-3", "0"], int)]
+    ("ids", "kind"),
+    [
+        (["007", "7", "10"], str),
+        (["1e5", "2", "3"], str),
+        (["7", "-3", "0"], int),
+        (["NA", "null", "nan"], str),
+    ],
 )
 def test_ids_are_kept_as_they_are_written(folder, ids, kind, block_rows):
     panel = _panel(3)

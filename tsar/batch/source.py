@@ -12,6 +12,7 @@ from tsar.data.frames import ID, TIME, require_columns
 from tsar.exceptions import DataError
 from tsar.tables import (
     as_names,
+    as_written,
     drop_row_numbers,
     find_time_column,
     parse_times,
@@ -137,6 +138,7 @@ class _LargeCsv(_Streamed):
 
     def __init__(self, path: Path, columns: Columns, dialect: dict[str, Any]) -> None:
         self.dialect: dict[str, Any] = dict(dialect)
+        self.reading = as_written(path, columns.id_column, self.dialect)
         self.integers = False
         super().__init__(path, columns)
         assert self.series is not None, "a streamed file has ids"
@@ -145,21 +147,22 @@ class _LargeCsv(_Streamed):
             self.integers, self.series = True, pd.Index(names)
 
     def _reader(self, **options: Any) -> Any:
-        return pd.read_csv(self.path, index_col=False, **self.dialect, **options)
+        return pd.read_csv(self.path, index_col=False, **self.dialect, **self.reading, **options)
 
     def _ids(self, columns: Columns) -> Iterator[pd.Series]:
         name = columns.id_column
-        with self._reader(usecols=[name], dtype={name: str}, chunksize=1_000_000) as reader:
+        with self._reader(usecols=[name], chunksize=1_000_000) as reader:
             for frame in reader:
                 yield frame[name]
 
     def frames(self, sizes: list[int], wanted: Collection[int]) -> Iterator[pd.DataFrame]:
         name = self.columns.id_column
-        kind = np.int64 if self.integers else str
-        with self._reader(dtype={name: kind}, low_memory=False, iterator=True) as reader:
+        with self._reader(low_memory=False, iterator=True) as reader:
             for number, size in enumerate(sizes):
                 frame = reader.get_chunk(size)
                 if number in wanted:
+                    if self.integers:
+                        frame[name] = frame[name].astype("int64")
                     yield self.columns.prepared(frame.reset_index(drop=True))
 
 
