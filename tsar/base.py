@@ -416,8 +416,16 @@ class Forecaster(Inspection, Intervals, BaseEstimator, ABC):
             independent = self._takes_new_variates
             if not (allow_new_variates and independent):
                 check_variates(panel, self._end, others_allowed=independent)
-        coding = self._learned.coding
-        return panel.coded(coding) if coding else panel
+            coding = self._learned.coding
+            return panel.coded(coding) if coding else panel
+
+    def _coded(
+        self, panel: Panel, stop: np.ndarray, coding: CovariateCoding | None = None
+    ) -> tuple[Panel, CovariateCoding]:
+        """Code the covariates of a panel to learn from; without a coding, learn that first."""
+        with self._named_errors():
+            coding = panel.coding(stop) if coding is None else coding
+            return panel.coded(coding) if coding else panel, coding
 
     @property
     def _forecasts_variates_alone(self) -> bool:

@@ -95,6 +95,9 @@ def test_calendar_is_that_of_every_row_also_of_inserted_ones():
         (pd.date_range("2024", periods=21), "covariate 'price' holds times"),
         (np.where(np.arange(21) == 4, np.inf, 1.0), "covariate 'price' holds 1 infinite"),
         (np.arange(21) * 1j, "covariate 'price' holds complex"),
+        (pd.date_range("2024", periods=21, tz="Asia/Tokyo"), "covariate 'price' holds times"),
+        (pd.period_range("2024", periods=21, freq="D"), "covariate 'price' holds times"),
+        ([[1, 2]] * 21, "holds .1, 2. of type list, which is neither a number nor a category"),
     ],
 )
 def test_columns_without_a_code_are_refused(column, words):
@@ -109,6 +112,51 @@ def test_constant_and_empty_columns_are_no_trouble():
     np.testing.assert_array_equal(constant.encode(values)[:3], 0)
     empty = ColumnCoding.measure("a", values, np.arange(4) == 3)
     np.testing.assert_array_equal(empty.encode(values)[:3], 4)
+
+
+@pytest.mark.parametrize("level", [0.3, -7e5, 0.0, 1e-9])
+def test_what_rounding_leaves_of_a_constant_is_no_movement(level):
+    values = np.full(150, level)
+    coding = ColumnCoding.measure("a", values, np.ones(150, dtype=bool))
+    np.testing.assert_array_equal(coding.encode(values), 0)
+    # Nothing was learned of it, so that nothing is known when it moves.
+    np.testing.assert_array_equal(coding.encode(values + 20), 0)
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (np.array([2.0, np.inf]), "holds 1 values that are infinite or far beyond"),
+        (np.array([2.0, 1e300]), "for example 1e.300"),
+        (np.array([2.0, "dear"], dtype=object), "was fitted as numbers, got 'dear' of type str"),
+        (np.array([0, 1], dtype="datetime64[s]"), "was fitted as numbers, got .* datetime64"),
+    ],
+)
+def test_what_has_no_code_later_is_refused(column, words):
+    coding = ColumnCoding.measure("a", np.arange(4.0), np.ones(4, dtype=bool))
+    with pytest.raises(DataError, match=f"covariate 'a' .*{words}"):
+        coding.encode(column)
+
+
+@pytest.mark.parametrize("dtype", ["float", "Int64", "boolean", "object"])
+def test_numbers_are_numbers_also_as_objects(dtype):
+    numbers = pd.Series(np.arange(21) % 2)
+    numbers[4] = None
+    panel, plain = (
+        _panel(_frame().assign(price=given.to_numpy()))
+        for given in (numbers.astype(dtype), numbers.astype(float))
+    )
+    np.testing.assert_array_equal(panel.future["price"], plain.future["price"])
+
+
+def test_categories_that_are_numbers_stay_categories():
+    weekday = np.arange(21) % 7
+    panel = _panel(_frame().assign(event=pd.Categorical(weekday)))
+    coding = panel.coding(panel.offsets[1:]).future[1]
+    assert coding.n_categories == 8
+    # Later they are known as plain numbers, too.
+    np.testing.assert_array_equal(coding.encode(weekday), weekday + 1)
+    assert ColumnCoding.from_state(json.loads(json.dumps(coding.to_state()))).n_categories == 8
 
 
 def test_coding_goes_through_json():

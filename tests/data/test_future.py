@@ -82,6 +82,7 @@ def test_what_is_missing_is_named_in_a_few_lines():
         (lambda f: f.drop(columns="unique_id"), "future has no column 'unique_id'"),
         (lambda f: pd.concat([f, f[4:5]]), "future has two rows for id 'a' at 2024-03-31 04"),
         (lambda f: f.assign(ds=f["ds"].dt.tz_localize(None)), "time of future must be like"),
+        (lambda f: pd.concat([f, f[["price"]]], axis=1), "the column 'price' more than once"),
         (lambda f: f.assign(ds=np.arange(9)), "time of future must be like the fitted one"),
         (lambda f: f.assign(ds=f["ds"].where(f["ds"] != f["ds"][0])), "3 rows without a usable"),
     ],

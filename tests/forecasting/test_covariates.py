@@ -339,6 +339,36 @@ def test_unusable_roles_are_refused(parameters, words):
         _model(**parameters).fit(_long().assign(y2=np.arange(180)))
 
 
+def test_errors_of_columns_name_the_estimator():
+    frame = _long()
+    for changed in (frame.assign(price=np.inf), frame.assign(price=pd.Timestamp("2024"))):
+        with pytest.raises(DataError, match="^NLinear: covariate 'price' holds"):
+            _model().fit(changed)
+    model = _model().fit(frame)
+    future = _future(model, 5)
+    for changed in (frame.assign(price="dear"), frame.assign(price=np.inf)):
+        with pytest.raises(DataError, match="^NLinear: covariate 'price'"):
+            model.predict(df=changed, future=future)
+    with pytest.raises(DataError, match="^NLinear: covariate 'price' was fitted as numbers"):
+        model.predict(future=future.assign(price="dear"))
+    with pytest.raises(DataError, match="future_covariates: a Series has no column 'price'"):
+        tsar.NLinear(context_length=14, horizon=5, future_covariates="price").fit(
+            pd.Series(np.arange(60.0), index=pd.date_range("2024", periods=60))
+        )
+
+
+def test_a_covariate_that_never_moved_in_training_moves_no_forecast():
+    frame = pd.DataFrame(
+        {"y": np.sin(np.arange(60.0)), "price": 0.3}, index=pd.date_range("2024", periods=60)
+    )
+    model = tsar.NLinear(
+        context_length=14, horizon=5, future_covariates="price", max_epochs=2, random_state=0
+    ).fit(frame)
+    future = model.make_future_frame()
+    same, other = (model.predict(future=future.assign(price=price)) for price in (0.3, 0.5))
+    pd.testing.assert_frame_equal(same, other, check_exact=True)
+
+
 def test_future_rows_are_needed_and_only_where_declared():
     frame = _long()
     model = _model().fit(frame)

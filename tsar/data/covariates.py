@@ -5,6 +5,7 @@ of 2 means the same in each of them; other columns become category codes, which 
 embed. Dimension letter: S series.
 """
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ from tsar.data.windows import CovariateTensors
 from tsar.exceptions import DataError, DataWarning, warn
 
 __all__ = ["ColumnCoding", "CovariateCoding", "CovariateRows", "covariate_tensors"]
+
+# What rounding alone leaves of a constant is no movement.
+ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class ColumnCoding:
     name : label
         Of the column.
     mean, scale : float
-        Of its training rows, where it is numeric.
+        Of its training rows, where it is numeric; the scale of what never moved in them is
+        0, and it is coded as 0 whatever it does later.
     categories : Index or None
         Its values, where it is not; code 0 stands for a missing or unknown one.
     """
@@ -97,7 +102,7 @@ class ColumnCoding:
         if column.dtype.kind == "c":
             raise DataError(f"covariate {name!r} holds complex numbers; pass two columns")
         if column.dtype.kind not in "fiub":
-            return cls(name, categories=pd.Index(pd.unique(column[~pd.isna(column)])))
+            return cls(name, categories=_categories(name, column))
         values = column.astype(np.float64)
         if np.isinf(values).any():
             raise DataError(
@@ -107,14 +112,21 @@ class ColumnCoding:
         values = values[training & ~np.isnan(values)]
         if not len(values):
             return cls(name)
-        deviation = float(values.std())
-        # What never moved in training tells nothing, and is not blown up when it does move.
-        return cls(name, float(values.mean()), deviation if deviation > 0 else 1.0)
+        deviation, largest = float(values.std()), float(np.abs(values).max())
+        # What never moved in training tells nothing, and moves no forecast when it does.
+        moves = deviation > ROUNDING * largest
+        return cls(name, float(values.mean()), deviation if moves else 0.0)
 
     def encode(self, column: np.ndarray) -> np.ndarray:
-        """Return a column as float32, NaN where a numeric one is missing."""
+        """Return a column as float32, NaN where a numeric one is missing.
+
+        Raises
+        ------
+        DataError
+            A numeric column holds something else, or values without a finite code.
+        """
         if self.categories is None:
-            return ((column.astype(np.float64) - self.mean) / self.scale).astype(np.float32)
+            return self._encode_numbers(column)
         codes = self.categories.get_indexer(pd.Index(column, dtype=object)) + 1
         unknown = (codes == 0) & ~pd.isna(column)
         if unknown.any():
@@ -124,6 +136,27 @@ class ColumnCoding:
                 DataWarning,
             )
         return codes.astype(np.float32)
+
+    def _encode_numbers(self, column: np.ndarray) -> np.ndarray:
+        try:
+            if column.dtype.kind in "mM":
+                raise TypeError
+            values = column.astype(np.float64)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"covariate {self.name!r} was fitted as numbers, got {_example(column)}; convert "
+                f"it to numbers"
+            ) from None
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = (values - self.mean) / (self.scale or np.inf)
+            coded = moved.astype(np.float32)
+        endless = np.isinf(values) | np.isinf(coded)
+        if endless.any():
+            raise DataError(
+                f"covariate {self.name!r} holds {int(endless.sum())} values that are infinite or "
+                f"far beyond the fitted ones, for example {values[endless.argmax()]}; replace them"
+            )
+        return coded
 
     def to_state(self) -> dict[str, Any]:
         """Return a JSON-able description."""
@@ -255,6 +288,23 @@ class CovariateCoding:
     def n_calendar(self) -> int:
         """How many calendar features there are."""
         return 0 if self.calendar is None else CALENDARS[self.calendar].width
+
+
+def _categories(name: Any, column: np.ndarray) -> pd.Index:
+    try:
+        return pd.Index(pd.unique(column[~pd.isna(column)]))
+    except TypeError:
+        raise DataError(
+            f"covariate {name!r} holds {_example(column)}, which is neither a number nor a "
+            f"category; pass text or numbers"
+        ) from None
+
+
+def _example(column: np.ndarray) -> str:
+    """Return a value that is no number, with its type, to be shown in an error."""
+    values = column[~pd.isna(column)]
+    odd = next((value for value in values if not isinstance(value, numbers.Real)), values[0])
+    return f"{odd!r} of type {type(odd).__name__}"
 
 
 def _coded(

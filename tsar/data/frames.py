@@ -37,6 +37,8 @@ __all__ = [
 
 ID, TIME, TARGET = "unique_id", "ds", "y"
 NAMES_SHOWN = 20
+# What pandas calls objects that are numbers, some of which may be missing.
+OBJECT_NUMBERS = {"boolean", "integer", "floating", "mixed-integer-float", "decimal"}
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,12 @@ def read_rows(
     """
     roles = {} if covariates is None else dict(covariates)
     if isinstance(df, pd.Series):
+        for role, names in roles.items():
+            if names:
+                raise DataError(
+                    f"{role}_covariates: a Series has no column {names[0]!r}; pass a DataFrame "
+                    f"with the target and the covariates"
+                )
         return _read_series(df)
     if not isinstance(df, pd.DataFrame):
         raise DataError(
@@ -433,9 +441,20 @@ def _covariates(
 
 
 def column_values(column: pd.Series) -> np.ndarray:
-    """Return a covariate as numbers where it holds some, else as it is; NaN where missing."""
-    number = _is_number(column.dtype) or dtypes.is_bool_dtype(column.dtype)
-    if number and not isinstance(column.dtype, np.dtype):
+    """Return a covariate as numbers where it holds some, else as it is; NaN where missing.
+
+    Categories that are numbers stay categories, and times of a zone are times.
+    """
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return np.asarray(column.astype(object).to_numpy())
+    if isinstance(dtype, pd.PeriodDtype | pd.DatetimeTZDtype):
+        naive = column.dt.to_timestamp() if isinstance(dtype, pd.PeriodDtype) else column
+        return naive.to_numpy(dtype="datetime64[ns]")
+    number = _is_number(dtype) or dtypes.is_bool_dtype(dtype)
+    # Missing values turn a column of booleans or integers into one of objects.
+    held = dtypes.is_object_dtype(dtype) and dtypes.infer_dtype(column, skipna=True)
+    if held in OBJECT_NUMBERS or (number and not isinstance(dtype, np.dtype)):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.asarray(column.to_numpy())
 

@@ -71,15 +71,18 @@ def read_future(df: Any, panel: Panel, names: list[Any], horizon: int) -> dict[A
             f"future has no column {lacking[0]!r}, its columns are {_listed(list(df.columns))}; "
             f"make_future_frame({horizon}) gives a frame with the columns to fill in"
         )
+    doubled = [name for name in df.columns[df.columns.duplicated()] if name in names]
+    if doubled:
+        raise DataError(f"future has the column {doubled[0]!r} more than once; drop one of them")
     codes, times = _keys(df, panel, horizon)
     stamps = _stamps(times, panel.axis)
     known = codes >= 0
     keys = pd.MultiIndex.from_arrays([codes[known], stamps[known]])
     if keys.has_duplicates:
-        doubled = np.flatnonzero(known)[int(keys.duplicated().argmax())]
+        row = np.flatnonzero(known)[int(keys.duplicated().argmax())]
         raise DataError(
-            f"future has two rows{_series(panel, int(codes[doubled]))} at "
-            f"{panel.axis.show(int(stamps[doubled]))}; drop one of them"
+            f"future has two rows{_series(panel, int(codes[row]))} at "
+            f"{panel.axis.show(int(stamps[row]))}; drop one of them"
         )
     wanted = panel.future_stamps(horizon)
     owners = np.repeat(np.arange(panel.n_series), horizon)

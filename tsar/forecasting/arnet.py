@@ -546,4 +546,6 @@ class _Effect(NamedTuple):
             for name in ("mean", "scale")
         )
         lags = list(range(first_lag, first_lag + len(weights)))
+        # What did not move in training has the scale 0, and no effect.
+        scales[scales == 0] = np.inf
         return cls(names, means, lags, effects / scales[:, None, None])

@@ -242,8 +242,7 @@ class LocalForecaster(Forecaster):
 
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         stop = panel.offsets[1:]
-        coding = panel.coding(stop) if any(self._roles.values()) else CovariateCoding()
-        coded = panel.coded(coding) if coding else panel
+        coded, coding = self._coded(panel, stop)
         season = panel.frequency.season_length if self.season_length is None else self.season_length
         model = self._make_model(int(season))
         x = _design(coded.covariates.future, coding) if coded.covariates else None

@@ -344,10 +344,9 @@ class NetworkForecaster(Forecaster):
         device = resolve_device(self.device)
         held_out = self._validation_rows(panel)
         stop = panel.offsets[1:] - held_out
-        coding = self._learned.coding if go_on else panel.coding(stop)
         if go_on:
-            self._check_same_covariates(coding)
-        panel = panel.coded(coding) if coding else panel
+            self._check_same_covariates(self._learned.coding)
+        panel, coding = self._coded(panel, stop, self._learned.coding if go_on else None)
         scaling, remembered, pooled = self._training_scaling(panel, stop)
         tensors = self._tensors(panel, scaling, device, coding)
         training, validation = self._windows(tensors, panel, held_out)
