@@ -120,6 +120,15 @@ def test_a_module_is_given_again_at_load(wide, tmp_path):
     pd.testing.assert_frame_equal(twin.predict(), model.predict(), check_exact=True)
 
 
+def test_a_language_model_is_neither_taken_away_nor_added_at_load(wide, tmp_path):
+    tsar.AutoTimes(llm=Sum(), **SMALL).fit(wide).save(tmp_path / "with")
+    with pytest.raises(PersistenceError, match="fitted with a language model, got llm=None"):
+        tsar.load(tmp_path / "with", llm=None)
+    tsar.AutoTimes(**SMALL).fit(wide).save(tmp_path / "without")
+    with pytest.raises(PersistenceError, match="fitted with no language model, got llm=Sum"):
+        tsar.load(tmp_path / "without", llm=Sum())
+
+
 def test_the_standing_decoder_is_trained_along(wide):
     model = tsar.AutoTimes(**SMALL).fit(wide)
     weights = sum(weight.numel() for weight in model.module_.parameters())

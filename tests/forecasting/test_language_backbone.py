@@ -162,6 +162,54 @@ def test_missing_weights_are_refused(language_models, tmp_path):
         _load(tmp_path / "gpt2")
 
 
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        ("model.safetensors", "garbage!!", "cannot be loaded: "),
+        ("config.json", '{"model_type": "gpt2", "n_embd": 15, "n_head": 2}', "cannot be loaded: "),
+        ("config.json", '{"model_type": "gpt2", "n_embd": "x"}', "is no folder of a language"),
+    ],
+)
+def test_broken_files_are_one_error(language_models, tmp_path, file, content, message):
+    shutil.copytree(language_models / "gpt2", tmp_path / "gpt2")
+    (tmp_path / "gpt2" / file).write_text(content)
+    with pytest.raises(ParameterError, match=f"^llm='.*gpt2' {message}"):
+        _load(tmp_path / "gpt2")
+
+
+def test_a_file_is_no_folder(language_models):
+    with pytest.raises(ParameterError, match="config.json' is a file; pass the folder"):
+        _load(language_models / "gpt2" / "config.json")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_a_model_of_few_tokens_is_checked_on_as_many(limit):
+    import transformers
+
+    config = transformers.GPT2Config(
+        n_embd=6,
+        n_head=2,
+        n_layer=1,
+        vocab_size=9,
+        n_positions=limit,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    assert freeze(transformers.GPT2Model(config)).max_tokens == limit
+    mean = Mean()
+    mean.max_tokens = limit
+    if limit > 1:
+        with pytest.raises(ParameterError, match="'a Mean object' is not causal"):
+            freeze(mean)
+
+
+def test_a_known_name_is_not_suggested_to_itself(monkeypatch, capfd):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ParameterError, match="is not in the cache and cannot be fetched: "):
+        _load("facebook/opt-1.3b")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_unknown_name_gets_a_suggestion(language_models, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ParameterError, match=r"not in the cache.*\(did you mean 'gpt2-medium'\?\)"):

@@ -243,7 +243,10 @@ class AutoTimes(NetworkForecaster):
             In-context forecasting (section 3.4): series with the fitted variates that come
             before the history as a prompt, for example what happened in a similar season.
             One series prompts all forecasts, several prompt those of their own ids. Whole
-            segments are taken from their ends, scaled by statistics of their own.
+            segments are taken from their ends. As with ``df``, a fitted series keeps the
+            scale of the fit, and a wide frame is the fitted series: bring one in other units
+            into those of the fit first. Series with ids that were not fitted are scaled by
+            statistics of their own.
         quantiles : sequence of float, optional
             Levels to return beside the point forecast.
         level : float or sequence of float, optional
@@ -338,6 +341,12 @@ class AutoTimes(NetworkForecaster):
         return record, tensors
 
     def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        if (self.llm is None) != ("language_model" not in record):
+            held = "no language model" if self.llm is not None else "a language model"
+            raise PersistenceError(
+                f"load: the saved forecaster was fitted with {held}, got llm={self.llm!r}; leave "
+                f"llm out, or pass the one it was fitted with"
+            )
         if self.llm is not None:
             repair = "pass the one it was fitted with: tsar.load(folder, llm=...)"
             try:

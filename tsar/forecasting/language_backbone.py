@@ -184,11 +184,9 @@ def load_backbone(name: str, *, precision: str, device: torch.device) -> FrozenB
                 f"llm must be a decoder-only language model, got {name!r}, "
                 f"which is a {config.model_type}"
             )
-        _check_memory(library, config, name, precision, device)
-        try:
+        with _named(name):
+            _check_memory(library, config, name, precision, device)
             module, report = _read_weights(library, name, config, precision, local)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise ParameterError(f"llm={name!r} cannot be loaded: {_line(error)}") from None
         # Weights that are not in the files would be random numbers.
         missing = sorted(report["missing_keys"]) + sorted(report["mismatched_keys"])
         if missing:
@@ -197,6 +195,17 @@ def load_backbone(name: str, *, precision: str, device: torch.device) -> FrozenB
                 f"for example {missing[0]}"
             )
         return _checked(_of_transformers(module, _tokenizer(library, name, local), name))
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Name the model in errors; what broken files provoke in the libraries may be any error."""
+    try:
+        yield
+    except ParameterError:
+        raise
+    except Exception as error:
+        raise ParameterError(f"llm={name!r} cannot be loaded: {_line(error)}") from None
 
 
 def _transformers() -> Any:
@@ -213,15 +222,17 @@ def _is_transformers(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Keep transformers from printing, and leave its settings as they were."""
-    log = library.utils.logging
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    """Keep transformers and its hub from printing, and leave their settings as they were."""
+    log, hub = library.utils.logging, logging.getLogger("huggingface_hub")
+    level, hub_level, bars = log.get_verbosity(), hub.level, log.is_progress_bar_enabled()
     log.set_verbosity_error()
+    hub.setLevel(logging.ERROR)
     log.disable_progress_bar()
     try:
         yield
     finally:
         log.set_verbosity(level)
+        hub.setLevel(hub_level)
         if bars:
             log.enable_progress_bar()
 
@@ -229,10 +240,12 @@ def _quiet(library: Any) -> Iterator[None]:
 def _find(library: Any, name: str) -> tuple[Any, bool]:
     """Return the configuration of a model, and whether it is on this machine."""
     folder = Path(name)
+    if folder.is_file():
+        raise ParameterError(f"llm={name!r} is a file; pass the folder that it is in")
     if folder.exists():
         try:
             return library.AutoConfig.from_pretrained(name, local_files_only=True), True
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise ParameterError(
                 f"llm={name!r} is no folder of a language model: {_line(error)}"
             ) from None
@@ -252,7 +265,7 @@ def _find(library: Any, name: str) -> tuple[Any, bool]:
     except (OSError, ValueError) as error:
         raise ParameterError(
             f"llm={name!r} is no folder, is not in the cache and cannot be fetched"
-            f"{did_you_mean(name, KNOWN_NAMES)}: {_line(error)}"
+            f"{'' if name in KNOWN_NAMES else did_you_mean(name, KNOWN_NAMES)}: {_line(error)}"
         ) from None
 
 
@@ -326,9 +339,11 @@ def _checked(backbone: FrozenBackbone) -> FrozenBackbone:
     module.requires_grad_(False)
     module.eval()
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(2, 5, backbone.d_model, generator=generator)
+    length = min(5, backbone.max_tokens or 5)
+    kept = (length + 1) // 2
+    tokens = torch.randn(2, length, backbone.d_model, generator=generator)
     altered = tokens.clone()
-    altered[:, 3:] = torch.randn(2, 2, backbone.d_model, generator=generator)
+    altered[:, kept:] = torch.randn(2, length - kept, backbone.d_model, generator=generator)
     device = next((weight.device for weight in module.parameters()), tokens.device)
     try:
         before, after = backbone(tokens.to(device)), backbone(altered.to(device))
@@ -344,7 +359,7 @@ def _checked(backbone: FrozenBackbone) -> FrozenBackbone:
         )
     exact = _dtype(module, tokens.dtype) == torch.float32
     tolerance = 1e-4 if exact else 3e-2
-    if not torch.allclose(before[:, :3], after[:, :3], rtol=tolerance, atol=tolerance):
+    if not torch.allclose(before[:, :kept], after[:, :kept], rtol=tolerance, atol=tolerance):
         raise ParameterError(
             f"llm={backbone.source!r} is not causal: what it says of a token depends on later "
             f"ones; pass a decoder-only language model"
