@@ -277,7 +277,8 @@ class Forecaster(Inspection, Intervals, BaseEstimator, ABC):
         future : DataFrame, optional
             Future covariates of every step to forecast, in the form of the data; needed
             where the model was fitted with some. :meth:`make_future_frame` gives the
-            frame to fill in.
+            frame to fill in. Where fewer steps than the fitted horizon are asked for, rows
+            up to that are read if they are there: a step may depend on all of them.
         quantiles : sequence of float, optional
             Levels in (0, 1) to return beside the point forecast, in columns
             ``<variate>_q<level>``: those fitted with ``loss="quantile"``, or any with a
@@ -324,7 +325,8 @@ class Forecaster(Inspection, Intervals, BaseEstimator, ABC):
         asked = asked.of_series(self, panel, horizon)
         if df is not None:
             panel = self._learned.kept(panel)
-        known = self._known(panel, self._future_names, future, horizon)
+        reach = self._reach(horizon)
+        known = self._known(panel, self._future_names, future, horizon, reach)
         written = write_forecast(self, asked, panel, given, scaling, horizon, known)
         written.attrs["short_history"] = short_histories(panel, given, self._context_rows)
         return written
@@ -378,9 +380,9 @@ class Forecaster(Inspection, Intervals, BaseEstimator, ABC):
         return [column.name for column in self._learned.coding.future]
 
     def _known(
-        self, panel: Panel, names: list[Any], future: Any, horizon: int
+        self, panel: Panel, names: list[Any], future: Any, horizon: int, reach: int | None = None
     ) -> dict[Any, np.ndarray]:
-        """Return the future covariates after each series, (S, horizon) by name."""
+        """Return the future covariates after each series, (S, reach) by name."""
         if not names:
             if future is not None:
                 raise ParameterError(
@@ -391,7 +393,7 @@ class Forecaster(Inspection, Intervals, BaseEstimator, ABC):
         if future is None:
             future = make_future_frame(panel, names, horizon)
         with self._named_errors():
-            return read_future(future, panel, names, horizon)
+            return read_future(future, panel, names, horizon, reach)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "horizon_"):
@@ -459,10 +461,13 @@ class Forecaster(Inspection, Intervals, BaseEstimator, ABC):
         self, tail: Panel, scaling: Scaling, horizon: int, future: dict[Any, np.ndarray]
     ) -> np.ndarray:
         """Forecast the rows after each series: (S, horizon, C) or (S, horizon, C, Q)."""
-        tensors = self._tensors(tail, scaling, ahead=self._reach(horizon), future=future)
+        reach = self._reach(horizon)
+        tensors = self._tensors(tail, scaling, ahead=reach, future=future)
+        # A step may depend on what is known of later ones, which roll_windows leaves out.
+        steps = reach if future else horizon
         forecast = self._forecast_windows(
-            tensors, np.arange(tail.n_series), tail.offsets[1:], horizon
-        )
+            tensors, np.arange(tail.n_series), tail.offsets[1:], steps
+        )[:, :horizon]
         return self._predictive.restore(forecast, scaling)
 
     def _reach(self, horizon: int) -> int:

@@ -8,6 +8,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from torch import nn
 
 import tsar
+from tsar.checks import small_forecaster
 from tsar.data.windows import Batch, CovariateTensors, Inputs, SeriesTensors
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.covariates import CovariateEncoder, CovariatePathway, CovariateSpec
@@ -337,6 +338,31 @@ def test_scores_and_searches_work_with_covariates():
 def test_unusable_roles_are_refused(parameters, words):
     with pytest.raises((ParameterError, DataError), match=f"NLinear: .*{words}"):
         _model(**parameters).fit(_long().assign(y2=np.arange(180)))
+
+
+@pytest.mark.parametrize(
+    "cls", [tsar.AutoformerForecaster, tsar.iTransformer, tsar.SMamba, tsar.PatchTST, tsar.ARNet]
+)
+def test_a_shorter_horizon_is_a_prefix_where_the_frame_goes_on(cls):
+    frame = _long()
+    model = small_forecaster(
+        cls,
+        context_length=14,
+        future_covariates=["price", "event"],
+        max_epochs=1,
+    ).fit(frame)
+    future = _future(model, 9)
+    full = model.predict(6, future=future)
+    for steps in (1, 4):
+        expected = full.groupby("unique_id").head(steps).reset_index(drop=True)
+        shorter = model.predict(steps, future=future)
+        pd.testing.assert_frame_equal(shorter, expected, check_exact=True)
+    # Rolled on, the last pass reads as far as the frame goes.
+    longer = model.predict(12, future=_future(model, 12)).groupby("unique_id").head(9)
+    again = model.predict(9, future=_future(model, 12))
+    pd.testing.assert_frame_equal(again, longer.reset_index(drop=True), check_exact=True)
+    with pytest.raises(DataError, match="(?s)is missing for id .*needed are all 8 steps"):
+        model.predict(8, future=future.groupby("unique_id").head(7))
 
 
 def test_errors_of_columns_name_the_estimator():

@@ -35,7 +35,9 @@ def make_future_frame(panel: Panel, names: list[Any], horizon: int) -> pd.DataFr
     return frame
 
 
-def read_future(df: Any, panel: Panel, names: list[Any], horizon: int) -> dict[Any, np.ndarray]:
+def read_future(
+    df: Any, panel: Panel, names: list[Any], horizon: int, reach: int | None = None
+) -> dict[Any, np.ndarray]:
     """Find the values of future covariates after the end of each series.
 
     Parameters
@@ -48,10 +50,13 @@ def read_future(df: Any, panel: Panel, names: list[Any], horizon: int) -> dict[A
         The future covariates.
     horizon : int
         Steps needed of each series.
+    reach : int or None, default None
+        Steps read of each series, at least ``horizon``, where the frame goes on beyond it;
+        where it does not, the last value stays. None reads no more than needed.
 
     Returns
     -------
-    dict of name to array of shape (S, horizon)
+    dict of name to array of shape (S, reach)
         As the frame held them.
 
     Raises
@@ -84,8 +89,9 @@ def read_future(df: Any, panel: Panel, names: list[Any], horizon: int) -> dict[A
             f"future has two rows{_series(panel, int(codes[row]))} at "
             f"{panel.axis.show(int(stamps[row]))}; drop one of them"
         )
-    wanted = panel.future_stamps(horizon)
-    owners = np.repeat(np.arange(panel.n_series), horizon)
+    steps = horizon if reach is None else reach
+    wanted = panel.future_stamps(steps)
+    owners = np.repeat(np.arange(panel.n_series), steps)
     place = keys.get_indexer(pd.MultiIndex.from_arrays([owners, wanted.reshape(-1)]))
     rows = np.flatnonzero(known)
     found = {}
@@ -93,9 +99,11 @@ def read_future(df: Any, panel: Panel, names: list[Any], horizon: int) -> dict[A
         column = column_values(df[name])
         taken = column[rows[np.maximum(place, 0)]] if len(rows) else column[:0]
         missing = (place < 0) | (pd.isna(taken) if len(rows) else True)
-        if missing.any():
-            _raise_missing(panel, name, missing.reshape(wanted.shape), wanted)
-        found[name] = taken.reshape(wanted.shape)
+        missing = missing.reshape(wanted.shape)
+        if missing[:, :horizon].any():
+            _raise_missing(panel, name, missing[:, :horizon], wanted[:, :horizon])
+        latest = np.maximum.accumulate(np.where(missing, 0, np.arange(steps)), axis=1)
+        found[name] = np.take_along_axis(taken.reshape(wanted.shape), latest, axis=1)
     return found
 
 
