@@ -168,6 +168,23 @@ def test_short_drops_the_weights_that_the_reference_drops(masked):
     assert not torch.allclose(results[1][0], plain)
 
 
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("half", [True, False])
+def test_training_in_half_precision(backend, half):
+    """Queries, keys and values as a linear map under autocast gives them, or in full."""
+    tensors = _tensors(dtype=torch.float32)
+    expected = attention(*tensors, backend="reference")
+    weight = torch.randn(expected.shape, generator=_seeded(1))
+    gradients = torch.autograd.grad((expected * weight).sum(), tensors)
+    if half:
+        tensors = [tensor.detach().bfloat16().requires_grad_() for tensor in tensors]
+    with torch.autocast("cpu", torch.bfloat16):
+        output = attention(*tensors, backend=backend)
+    results = torch.autograd.grad((output.float() * weight).sum(), tensors)
+    for result, reference in zip((output, *results), (expected, *gradients), strict=True):
+        torch.testing.assert_close(result.float(), reference, rtol=3e-2, atol=3e-2)
+
+
 def test_short_gradient_against_differences():
     tensors = _tensors(3, 4, 2, 3, batch=2)
     mask = torch.tensor([[True, False, True, True], [True, True, True, False]])

@@ -47,7 +47,9 @@ def short_attention(
         # Products this small take longer in half precision than in full.
         query, key, value = query.float(), key.float(), value.float()
     parts = (dropped.lanes, dropped.bound, dropped.factor) if dropped is not None else (None, 0, 1)
-    mixed: Tensor = _ShortAttention.apply(query, key, value, penalty, scale, *parts)
+    # Autocast would turn the products back into half precision, and not those of the gradient.
+    with torch.autocast(value.device.type, enabled=False):
+        mixed: Tensor = _ShortAttention.apply(query, key, value, penalty, scale, *parts)
     return mixed
 
 
