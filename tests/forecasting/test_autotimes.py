@@ -120,6 +120,11 @@ def test_a_module_is_given_again_at_load(wide, tmp_path):
     pd.testing.assert_frame_equal(twin.predict(), model.predict(), check_exact=True)
 
 
+def test_a_mixer_without_heads_takes_any_width(wide):
+    model = tsar.AutoTimes(**{**SMALL, "d_model": 9, "mixer": "mamba"})
+    assert model.fit(wide).predict().notna().all(axis=None)
+
+
 def test_a_language_model_is_neither_taken_away_nor_added_at_load(wide, tmp_path):
     tsar.AutoTimes(llm=Sum(), **SMALL).fit(wide).save(tmp_path / "with")
     with pytest.raises(PersistenceError, match="fitted with a language model, got llm=None"):

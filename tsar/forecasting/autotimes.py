@@ -151,7 +151,8 @@ class AutoTimes(NetworkForecaster):
             )
         if self.llm is None:
             check_choice("AutoTimes", "mixer", self.mixer, causal_mixers())
-            if self.d_model % self.n_heads:
+            has_heads = accepted_options(self.mixer, n_heads=self.n_heads)
+            if has_heads and self.d_model % self.n_heads:
                 raise ParameterError(
                     f"AutoTimes: d_model must be a multiple of n_heads={self.n_heads}, "
                     f"got {self.d_model}"
