@@ -15,7 +15,7 @@ __all__ = ["roll_windows", "sample_paths", "windows_at_once"]
 
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
-BATCH_VALUES = 400_000
+BATCH_VALUES = 100_000
 # Matrix products of fewer rows run through other kernels, which round otherwise; with this
 # many, a window has the same forecast bit for bit whatever else is forecast beside it.
 SMALLEST_BATCH = 4

@@ -2,13 +2,14 @@
 
 Each fit runs in a process of its own: memory before the fit is subtracted from its peak.
 What the training steps themselves need does not depend on the length, so it is measured
-on a short series and shown apart.
+on a short series and shown apart. It differs from run to run, so figures are medians.
 
     python tests/benchmarks/memory.py
 """
 
 import argparse
 import resource
+import statistics
 import subprocess
 import sys
 
@@ -45,6 +46,7 @@ def main() -> None:
     """Run both fits in processes of their own and print what they added."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--single", type=int, help="fit one series of so many rows here")
     options = parser.parse_args()
     if options.single:
@@ -53,7 +55,9 @@ def main() -> None:
     added = {}
     for rows in (SHORT, options.rows):
         command = [sys.executable, __file__, "--single", str(rows)]
-        added[rows] = float(subprocess.check_output(command, text=True))
+        added[rows] = statistics.median(
+            float(subprocess.check_output(command, text=True)) for _ in range(options.repeats)
+        )
     raw = options.rows * 8
     growth = added[options.rows] - added[SHORT]
     print(f"raw array                      {raw / 1e6:8.1f} MB  ({options.rows} float64 values)")
