@@ -170,3 +170,17 @@ def test_mamba_in_other_models_needs_no_heads(wide, mixer):
     for kind in (tsar.PatchTST, tsar.iTransformer):
         model = kind(max_epochs=1, mixer=mixer, n_heads=5, **SMALL)
         assert np.isfinite(model.fit(wide).predict().to_numpy()).all()
+
+
+def test_another_mixer_has_no_scan():
+    index = pd.date_range("2024-01-01", periods=60)
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), index, list("abc"))
+    model = tsar.SMamba(
+        context_length=12, horizon=4, d_model=8, d_ff=8, mixer="attention", n_heads=2, max_epochs=1
+    )
+    assert model.fit(frame).scan_backend_ is None
+    assert model.set_params(mixer="mamba").fit(frame).scan_backend_ == "chunked"
+    with pytest.raises(ParameterError, match="did you mean 'attention'"):
+        model.set_params(mixer="atention").fit(frame)
+    with pytest.raises(ParameterError, match="d_model must be a multiple of n_heads"):
+        model.set_params(mixer="attention", n_heads=3).fit(frame)

@@ -11,7 +11,7 @@ from tsar.core.block import Block, Encoder
 from tsar.core.convolution import CircularConvolution
 from tsar.core.decomposition import Remainder, SeriesDecomposition
 from tsar.core.dropout import Dropout
-from tsar.core.mixers import AutoCorrelation
+from tsar.core.mixers import MIXERS, AutoCorrelation, Mixer, accepted_options, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import SeasonalNorm
 from tsar.core.output import Output
@@ -19,7 +19,7 @@ from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
 from tsar.forecasting.covariates import CovariateEncoder, CovariateSpec
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
-from tsar.params import Interval
+from tsar.params import Interval, check_choice
 
 __all__ = ["AutoformerForecaster", "AutoformerNetwork"]
 
@@ -56,15 +56,15 @@ class StepEmbedding(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Auto-Correlation with itself, then with the encoded history, then a feed-forward part.
+    """A mixer, then Auto-Correlation with the encoded history, then a feed-forward part.
 
     After each of them the trend is taken out of the tokens. The three trends together are
     mapped to the variates.
 
     Parameters
     ----------
-    make_mixer : function
-        Builds a mixer; called for each of the two.
+    make_mixer, make_cross_mixer : function
+        Build the mixers.
     mlp : nn.Module
     d_model, n_outputs : int
         Width of a token, and of the trend.
@@ -76,7 +76,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(
         self,
-        make_mixer: Callable[[], AutoCorrelation],
+        make_mixer: Callable[[], Mixer],
+        make_cross_mixer: Callable[[], AutoCorrelation],
         mlp: nn.Module,
         *,
         d_model: int,
@@ -85,7 +86,7 @@ class DecoderLayer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.self_mixer, self.cross_mixer, self.mlp = make_mixer(), make_mixer(), mlp
+        self.self_mixer, self.cross_mixer, self.mlp = make_mixer(), make_cross_mixer(), mlp
         self.decomposition = SeriesDecomposition(kernel)
         self.dropout = Dropout(dropout)
         self.trend = CircularConvolution(d_model, n_outputs)
@@ -124,6 +125,8 @@ class AutoformerNetwork(nn.Module):
         There are ``floor(factor * log(steps))`` delays.
     head_delays : bool, default False
         See :class:`tsar.core.mixers.AutoCorrelation`.
+    mixer : str, default "autocorrelation"
+        Of the encoder, and of the decoder with itself.
     d_model, n_heads, d_ff, n_layers, n_decoder_layers : int, default 512, 8, 2048, 2 and 1
     dropout : float, default 0.05
         After the embeddings, inside the feed-forward parts and on the branches.
@@ -147,6 +150,7 @@ class AutoformerNetwork(nn.Module):
         kernel: int = 25,
         factor: float = 3.0,
         head_delays: bool = False,
+        mixer: str = "autocorrelation",
         d_model: int = 512,
         n_heads: int = 8,
         d_ff: int = 2048,
@@ -162,7 +166,12 @@ class AutoformerNetwork(nn.Module):
         n_past, n_outputs = self.covariates.n_past, n_variates * output.n_outputs
         n_marks = self.covariates.n_known + self.covariates.n_static
 
-        def make_mixer() -> AutoCorrelation:
+        options = accepted_options(mixer, n_heads=n_heads, factor=factor, head_delays=head_delays)
+
+        def make_own_mixer() -> Mixer:
+            return make_mixer(mixer, d_model, **options)
+
+        def make_cross_mixer() -> AutoCorrelation:
             return AutoCorrelation(d_model, n_heads, factor=factor, head_delays=head_delays)
 
         def make_mlp() -> MLP:
@@ -172,7 +181,7 @@ class AutoformerNetwork(nn.Module):
         self.encoder = Encoder(
             [
                 Block(
-                    make_mixer(),
+                    make_own_mixer(),
                     make_mlp(),
                     d_model=d_model,
                     norm=lambda _: Remainder(kernel),
@@ -186,7 +195,8 @@ class AutoformerNetwork(nn.Module):
         self.decoder_embedding = StepEmbedding(n_variates, n_marks, d_model, dropout)
         self.decoder_layers = nn.ModuleList(
             DecoderLayer(
-                make_mixer,
+                make_own_mixer,
+                make_cross_mixer,
                 make_mlp(),
                 d_model=d_model,
                 n_outputs=n_outputs,
@@ -273,6 +283,9 @@ class AutoformerForecaster(NetworkForecaster):
         Let every head choose its delays, as in the equations of the paper. Otherwise they are
         chosen once, from the mean over all heads, as in the authors' code; the number of heads
         then changes nothing.
+    mixer : str, default "autocorrelation"
+        What mixes the steps of the history, and those of the decoder, one of
+        ``tsar.core.mixers.MIXERS``. The history reaches the decoder by Auto-Correlation.
     d_model, n_heads, d_ff : int, default 512, 8 and 2048
         Width of a token, heads, width of the feed-forward parts.
     n_layers, n_decoder_layers : int, default 2 and 1
@@ -301,6 +314,7 @@ class AutoformerForecaster(NetworkForecaster):
     kernel: Positive = 25
     factor: Annotated[float, Interval(0, open_low=True)] = 3.0
     head_delays: bool = False
+    mixer: str = "autocorrelation"
     d_model: Positive = 512
     n_heads: Positive = 8
     d_ff: Positive = 2048
@@ -313,6 +327,7 @@ class AutoformerForecaster(NetworkForecaster):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
+        check_choice(self._name, "mixer", self.mixer, MIXERS)
         if self.label_length is not None and self.label_length > self.context_length:
             raise ParameterError(
                 f"{self._name}: label_length must be at most context_length="
@@ -356,6 +371,7 @@ class AutoformerForecaster(NetworkForecaster):
             kernel=self.kernel,
             factor=self.factor,
             head_delays=self.head_delays,
+            mixer=self.mixer,
             d_model=self.d_model,
             n_heads=self.n_heads,
             d_ff=self.d_ff,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
-from tsar.core.mixers import BidirectionalMamba, Mamba
+from tsar.core.mixers import MIXERS, Mamba, accepted_options, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
 from tsar.core.ops.selective_scan import check_backend, pick_backend
@@ -21,7 +21,7 @@ from tsar.forecasting.variate_tokens import (
     VariateTokenNetwork,
 )
 from tsar.learned import Learned
-from tsar.params import Interval
+from tsar.params import Interval, check_choice
 from tsar.training.device import resolve_device
 
 __all__ = ["SMamba", "SMambaNetwork"]
@@ -47,6 +47,9 @@ class SMambaNetwork(VariateTokenNetwork):
         After the embedding, inside the feed-forward part and on its branch.
     scan_backend : str, optional
         Forces a form of the scan.
+    mixer : str, default "bidirectional_mamba"
+    n_heads : int, default 8
+        Of a mixer that has heads.
     covariates : CovariateSpec, optional
     variate_share : float, default 1.0
         See :class:`~tsar.forecasting.variate_tokens.VariateTokenNetwork`.
@@ -71,14 +74,19 @@ class SMambaNetwork(VariateTokenNetwork):
         expand: int = 1,
         dropout: float = 0.1,
         scan_backend: str | None = None,
+        mixer: str = "bidirectional_mamba",
+        n_heads: int = 8,
         covariates: CovariateSpec = NO_COVARIATES,
         variate_share: float = 1.0,
     ) -> None:
+        options = accepted_options(
+            mixer, d_state=d_state, d_conv=d_conv, expand=expand, n_heads=n_heads
+        )
+        if "d_state" in options:
+            options["backend"] = scan_backend
         blocks = [
             Block(
-                BidirectionalMamba(
-                    d_model, d_state=d_state, d_conv=d_conv, expand=expand, backend=scan_backend
-                ),
+                make_mixer(mixer, d_model, **options),
                 MLP(d_model, d_ff, dropout=dropout),
                 d_model=d_model,
                 norm="layer",
@@ -123,11 +131,15 @@ class SMamba(VariateTokenForecaster):
         Forces a form of the scan: token by token, in chunks, or the kernel of mamba-ssm
         (``pip install 'tsar[mamba]'``, on an accelerator). None takes the kernel where it
         runs and agrees with the plain form, and chunks elsewhere.
+    mixer : str, default "bidirectional_mamba"
+        What mixes the variates, one of ``tsar.core.mixers.MIXERS``.
+    n_heads : int, default 8
+        Heads of a mixer that has some; the Mambas have none.
 
     Attributes
     ----------
-    scan_backend_ : str
-        The form of the scan that is used.
+    scan_backend_ : str or None
+        The form of the scan that is used; None where the mixer has no scan.
 
     References
     ----------
@@ -149,9 +161,17 @@ class SMamba(VariateTokenForecaster):
     d_conv: Positive = 2
     expand: Positive = 1
     scan_backend: Literal["reference", "chunked", "mamba_ssm"] | None = None
+    mixer: str = "bidirectional_mamba"
+    n_heads: Positive = 8
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
+        check_choice("SMamba", "mixer", self.mixer, MIXERS)
+        has_heads = accepted_options(self.mixer, n_heads=self.n_heads)
+        if has_heads and self.d_model % self.n_heads:
+            raise ParameterError(
+                f"SMamba: d_model must be a multiple of n_heads={self.n_heads}, got {self.d_model}"
+            )
         if self.scan_backend is not None:
             try:
                 check_backend(self.scan_backend, resolve_device(self.device))
@@ -171,6 +191,8 @@ class SMamba(VariateTokenForecaster):
             expand=self.expand,
             dropout=self.dropout,
             scan_backend=self.scan_backend,
+            mixer=self.mixer,
+            n_heads=self.n_heads,
             covariates=spec.covariates,
             variate_share=self.variate_share,
         )
@@ -185,5 +207,8 @@ class SMamba(VariateTokenForecaster):
         self._record_scan()
 
     def _record_scan(self) -> None:
-        mixer = next(part for part in self.module_.modules() if isinstance(part, Mamba))
-        self.scan_backend_ = mixer.backend or pick_backend(self._forecast_device)
+        parts = self.module_.modules()
+        mamba = next((part for part in parts if isinstance(part, Mamba)), None)
+        self.scan_backend_: str | None = None
+        if mamba is not None:
+            self.scan_backend_ = mamba.backend or pick_backend(self._forecast_device)
