@@ -26,7 +26,13 @@ def _frame(ids=("b", "a", "e", "c", "d")):
 def _open(path, rows_at_once, **options):
     return open_source(
         path,
-        **{"id_column": None, "time_column": None, "time_format": None, "used": ["y"], **options},
+        **{
+            "id_column": None,
+            "time_column": None,
+            "time_format": None,
+            "used": {"target": ["y"]},
+            **options,
+        },
         rows_at_once=rows_at_once,
     )
 
@@ -111,7 +117,9 @@ def test_a_column_that_is_not_there_is_told_of_early(path):
     with pytest.raises(
         DataError, match="target: the frame has no column 'sold', its columns are 'unique_id'"
     ):
-        _open(path, 19, used=["sold"])
+        _open(path, 19, used={"target": ["sold"]})
+    with pytest.raises(DataError, match="future_covariates: the frame has no column 'price'"):
+        _open(path, 19, used={"target": ["y"], "future_covariates": ["price"]})
 
 
 def test_damage_in_the_middle_is_one_error(tmp_path):
@@ -151,7 +159,7 @@ def test_a_large_parquet_file_is_not_kept_in_memory(tmp_path, monkeypatch):
         writer.write_table(table)
     writer.close()
     source = open_source(
-        path, id_column=None, time_column=None, time_format=None, used=[], rows_at_once=rows
+        path, id_column=None, time_column=None, time_format=None, used={}, rows_at_once=rows
     )
     before, held = pa.total_allocated_bytes(), []
     for frame in source.frames([rows] * n_groups, range(n_groups)):

@@ -294,14 +294,11 @@ def _check_shard(shard: Any, model: Forecaster) -> None:
             )
 
 
-def _used(model: Forecaster) -> list[Any]:
-    """Return the columns a model reads beside ids and times, none if it takes what it finds."""
+def _used(model: Forecaster) -> dict[str, list[Any]]:
+    """Return the columns a model reads beside ids and times, nothing if it takes what it finds."""
     targets = _listed(model.target)
-    if not targets:
-        return []
-    return targets + [
-        name for role, names in model._roles.items() if role != "calendar" for name in names
-    ]
+    roles = {role: names for role, names in model._roles.items() if role != "calendar"}
+    return {"target": targets, **roles} if targets else {}
 
 
 def _listed(names: Any) -> list[Any]:

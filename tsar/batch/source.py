@@ -1,6 +1,6 @@
 """Files of many series, read a few series at a time."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,7 @@ def open_source(
     id_column: Any,
     time_column: Any,
     time_format: str | None,
-    used: Collection[Any],
+    used: Mapping[str, Collection[Any]],
     rows_at_once: int,
 ) -> Source:
     """Open a table, and find its series.
@@ -220,9 +220,9 @@ def open_source(
         None finds them: ``unique_id``, and ``ds`` or what holds times.
     time_format : str or None
         How times are written.
-    used : collection of labels
-        Further columns that are needed, if that is known; a large Parquet file is read for
-        these only.
+    used : mapping of str to collection of labels
+        Further columns that are needed, by the parameter that names them, if that is known; a
+        large Parquet file is read for these only.
     rows_at_once : int
         A file of at most so many rows is read at once, and its rows may be in any order.
         In a larger one the rows of a series have to lie together.
@@ -240,11 +240,13 @@ def open_source(
     for parameter, name in (("id_column", id_column), ("time_column", time_column)):
         if name is not None:
             require_columns(head, [name], parameter)
-    require_columns(head, used, "target")
+    for parameter, names in used.items():
+        require_columns(head, names, parameter)
+    needed = [name for names in used.values() for name in names]
     if time_format is not None:
         # A wrong name or format is told before anything long.
         parse_times(head, time_column, time_format)
-    columns = Columns(id_column, time_column, time_format, tuple(used))
+    columns = Columns(id_column, time_column, time_format, tuple(needed))
     if n_rows <= rows_at_once or id_column is None:
         frame = read_table(path, id_column)
         if not len(frame):
@@ -252,8 +254,8 @@ def open_source(
         return _InMemory(columns, frame)
     if dialect is not None:
         return _LargeCsv(path, columns, dialect)
-    names = [id_column, time_column, *used] if used else head.columns
-    return _LargeParquet(path, columns, list(dict.fromkeys(names)))
+    read = [id_column, time_column, *needed] if needed else head.columns
+    return _LargeParquet(path, columns, list(dict.fromkeys(read)))
 
 
 def _head(path: Path) -> tuple[pd.DataFrame, dict[str, Any] | None, int]:
