@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
+from tsar.data.windows import number_windows
 from tsar.exceptions import DataError
 from tsar.params import check_choice, check_count
 
@@ -65,8 +66,7 @@ def _cutoffs(
             f"as history, the longest has {panel.lengths.max()}; pass a shorter horizon=, or more "
             f"rows"
         )
-    owners = np.repeat(np.arange(panel.n_series), counts)
-    numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    owners, numbers = number_windows(counts)
     # The last cutoff is followed by the last horizon.
     spread = (numbers + 1) * room[owners] // counts[owners] - 1
     return owners, panel.offsets[owners] + context + spread

@@ -18,7 +18,7 @@ from tsar.data.covariates import covariate_tensors
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
-from tsar.data.windows import CovariateTensors, SeriesTensors
+from tsar.data.windows import CovariateTensors, SeriesTensors, number_windows
 from tsar.exceptions import DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -283,8 +283,7 @@ def fitted_values(model: "Forecaster", df: Any, horizon: int) -> pd.DataFrame:
             f"series, {model._context_rows} of them as history; the longest has "
             f"{panel.lengths.max()}"
         )
-    owners = np.repeat(np.arange(joined.n_series), counts)
-    numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    owners, numbers = number_windows(counts)
     rows = (joined.offsets[:-1] + begins)[owners] + numbers
     forecast, _ = model._forecast_rows(joined, owners, rows, horizon)
     # The same rows of the panel, whose stamps are known.

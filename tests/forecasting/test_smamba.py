@@ -184,3 +184,5 @@ def test_another_mixer_has_no_scan():
         model.set_params(mixer="atention").fit(frame)
     with pytest.raises(ParameterError, match="d_model must be a multiple of n_heads"):
         model.set_params(mixer="attention", n_heads=3).fit(frame)
+    with pytest.raises(ParameterError, match="scan_backend must be None with mixer='attention'"):
+        model.set_params(n_heads=2, scan_backend="chunked").fit(frame)

@@ -19,6 +19,7 @@ __all__ = [
     "Inputs",
     "SeriesTensors",
     "Windows",
+    "number_windows",
     "observed_on_both_sides",
     "training_cutoffs",
 ]
@@ -278,6 +279,23 @@ class Windows:
             owner, cutoffs, self.context_length, self.horizon
         )
         return Batch(Inputs(history, seen, **covariates), future, truth, scale)
+
+
+def number_windows(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the windows of each series from 0 on.
+
+    Parameters
+    ----------
+    counts : int array of shape (S,)
+        Windows of each series, W in all.
+
+    Returns
+    -------
+    owners, numbers : int64 arrays of shape (W,)
+        Series of each window, and which of its windows it is.
+    """
+    owners = np.repeat(np.arange(len(counts)), counts)
+    return owners, np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def training_cutoffs(

@@ -22,6 +22,7 @@ from tsar.data.frames import read_rows
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import read_times
+from tsar.data.windows import number_windows
 from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, warn
 from tsar.params import (
     check_count,
@@ -250,8 +251,7 @@ class _Origins:
                 DataWarning,
             )
         counts = np.minimum(fitting, windows)
-        owners = np.repeat(np.arange(panel.n_series), counts)
-        numbered = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        owners, numbered = number_windows(counts)
         numbered += windows - counts[owners]
         rows = panel.offsets[owners + 1] - horizon - (windows - 1 - numbered) * step
         return cls(owners, rows, numbered)

@@ -18,7 +18,7 @@ from tsar.data.calendar import CALENDARS
 from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
-from tsar.data.windows import Inputs
+from tsar.data.windows import Inputs, number_windows
 from tsar.exceptions import DataError, DataWarning, ParameterError, warn
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.naive import SeasonalNaive
@@ -316,8 +316,7 @@ class Ensemble(Forecaster):
             ) from None
         horizon = int(self.horizon)
         counts = held_out // horizon
-        owners = np.repeat(np.arange(panel.n_series), counts)
-        numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        owners, numbers = number_windows(counts)
         rows = (panel.offsets[1:] - held_out)[owners] + numbers * horizon
         forecasts = []
         for member in members.values():

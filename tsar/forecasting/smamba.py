@@ -173,6 +173,11 @@ class SMamba(VariateTokenForecaster):
                 f"SMamba: d_model must be a multiple of n_heads={self.n_heads}, got {self.d_model}"
             )
         if self.scan_backend is not None:
+            if not accepted_options(self.mixer, d_state=self.d_state):
+                raise ParameterError(
+                    f"SMamba: scan_backend must be None with mixer={self.mixer!r}, which has no "
+                    f"scan, got {self.scan_backend!r}"
+                )
             try:
                 check_backend(self.scan_backend, resolve_device(self.device))
             except ParameterError as error:

@@ -15,6 +15,7 @@ from tsar.data.codec import decode_index, encode_index
 from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
+from tsar.data.windows import number_windows
 from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError
 from tsar.params import check_choice, check_percentages
 from tsar.probabilistic.conformal import (
@@ -242,16 +243,8 @@ def calibrate(
 
     See :meth:`tsar.Forecaster.calibrate`.
     """
-    name, predictive = model._name, model._predictive
-    if method is None:
-        method = "split" if predictive.widest_pair is None else "cqr"
-    check_choice(name, "method", method, METHODS)
-    pair = predictive.widest_pair if method == "cqr" else None
-    if method == "cqr" and pair is None:
-        raise ParameterError(
-            f"{name}: method='cqr' moves quantiles on both sides of the median, which this model "
-            f"does not forecast; take method='split', or fit with loss='quantile' or a distribution"
-        )
+    name = model._name
+    method, pair = _choose_method(model, method)
     levels = check_percentages(name, level)
     adaptive = method in ADAPTIVE
     source, windows = model, _Windows.of(model, df, horizon, adaptive)
@@ -307,11 +300,27 @@ def calibrate(
     return _with_adaptive_reach(calibration, owners, scores)
 
 
+def _choose_method(
+    model: "Forecaster", method: str | None
+) -> tuple[str, tuple[float, float] | None]:
+    """Return the method, and the pair of quantiles that it moves, if it moves some."""
+    name, pair = model._name, model._predictive.widest_pair
+    if method is None:
+        method = "split" if pair is None else "cqr"
+    check_choice(name, "method", method, METHODS)
+    if method != "cqr":
+        return method, None
+    if pair is None:
+        raise ParameterError(
+            f"{name}: method='cqr' moves quantiles on both sides of the median, which this model "
+            f"does not forecast; take method='split', or fit with loss='quantile' or a distribution"
+        )
+    return method, pair
+
+
 def _fitted_on_less(model: "Forecaster", df: Any, horizon: int, needed: int) -> "Forecaster":
     """Fit a copy of a model without the last rows of each series of the frame it was fitted on."""
-    copy, end = model._as_fitted, model._end
-    panel = copy._read(df, freq=None if end.axis.kind == "period" else end.frequency)
-    panel = in_order(panel, end.variates)
+    panel = in_order(model._read_as_fitted(df), model._end.variates)
     held_out = _rows_to_hold_out(panel, model._context_rows + model.horizon_, horizon, needed)
     try:
         with warnings.catch_warnings():
@@ -319,7 +328,7 @@ def _fitted_on_less(model: "Forecaster", df: Any, horizon: int, needed: int) -> 
             # more than it does.
             warnings.simplefilter("ignore", DataWarning)
             warnings.simplefilter("error", InterruptedWarning)
-            return copy._fit_panel(without_end(panel, held_out), go_on=False)
+            return model._as_fitted._fit_panel(without_end(panel, held_out), go_on=False)
     except InterruptedWarning:
         raise KeyboardInterrupt from None
     except DataError as error:
@@ -382,8 +391,7 @@ def _cutoffs(
         most = max(min(MOST_WINDOWS, MOST_VALUES // (horizon * joined.n_variates)), 1)
         apart = max(-(-int(counts.sum()) // most), 1)
         counts = -(-counts // apart)
-    owners = np.repeat(np.arange(joined.n_series), counts)
-    numbers = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    owners, numbers = number_windows(counts)
     return owners, joined.offsets[owners] + begins[owners] + numbers * apart
 
 
