@@ -17,14 +17,11 @@ from torch import Tensor
 
 from tsar.data.calendar import CALENDARS
 from tsar.data.codec import decode, decode_index, encode, encode_index
-from tsar.data.scaling import carry_forward
+from tsar.data.scaling import ROUNDING, carry_forward
 from tsar.data.windows import CovariateTensors
 from tsar.exceptions import DataError, DataWarning, warn
 
 __all__ = ["ColumnCoding", "CovariateCoding", "CovariateRows", "covariate_tensors"]
-
-# What rounding alone leaves of a constant is no movement.
-ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
