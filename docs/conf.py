@@ -36,9 +36,9 @@ numpydoc_xref_param_type = False
 # shortest path that a user can import it from.
 SECTIONS = {
     "tsar.forecasting": "Forecasters",
-    "tsar.base": "What all forecasters share",
-    "tsar.inspection": "A closer look at fitted forecasters",
-    "tsar.probabilistic.intervals": "Intervals of all forecasters",
+    "tsar.forecasting.base": "What all forecasters share",
+    "tsar.forecasting.fitted.inspection": "A closer look at fitted forecasters",
+    "tsar.forecasting.probabilistic.intervals": "Intervals of all forecasters",
     "tsar.forecasting.local": "What all classical forecasters share",
     "tsar.forecasting.network": "What all trained forecasters share",
     "tsar.forecasting.patch_pretraining": "What forecasters that can be pre-trained share",

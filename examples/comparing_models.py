@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import tsar
+from tsar import plot
 from tsar.evaluation import backtest, compare, measure
 
 sea = tsar.load_dataset("elnino")  # monthly sea temperature, 1950 to 2010
@@ -30,7 +31,7 @@ with tempfile.TemporaryDirectory() as folder:
     again = compare(models, sea, metrics=["mase", "mae"], windows=20, folder=Path(folder) / "sea")
     assert again.frame["mase"].equals(board.frame["mase"])
     if importlib.util.find_spec("matplotlib"):
-        board.plot().figure.savefig(Path(folder) / "leaderboard.png")
+        plot.leaderboard(board).figure.savefig(Path(folder) / "leaderboard.png")
 
 print(board.frame[["model", "mase", "mae", "skill", "p_value", "set_p_value"]].round(3))
 print("may be the best one, with 90 % confidence:", ", ".join(board.confidence_set()))

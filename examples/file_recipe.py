@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tsar.cli import main
+from tsar.cli.main import main
 
 N_ITEMS, N_DAYS = 12, 200
 

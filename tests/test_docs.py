@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from numpydoc.docscrape import NumpyDocString
 
-from tsar.registry import forecaster_class, forecaster_names
+from tsar.forecasting.registry import forecaster_class, forecaster_names
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tsar"
 MODULES = [

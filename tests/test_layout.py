@@ -16,54 +16,6 @@ CODE = [
     *sorted((ROOT / "examples").rglob("*.py")),
 ]
 
-# What the modules of a layer may import of tsar, besides their own layer.
-BASE = {"exceptions", "params"}
-TENSORS = BASE | {"core"}
-ESTIMATOR = TENSORS | {"training", "data"}
-FAMILY = ESTIMATOR | {"base", "learned", "probabilistic"}
-ALLOWED = {
-    "exceptions": set(),
-    "params": {"exceptions"},
-    "axes": BASE,
-    "toml": BASE,
-    "core": BASE,
-    "training": TENSORS,
-    "data": TENSORS,
-    "rolling": BASE | {"data"},
-    "learned": BASE | {"data"},
-    "windowed": BASE | {"data"},
-    "explanation": BASE | {"data"},
-    "inspection": {"windowed", "explanation"},
-    "probabilistic": ESTIMATOR | {"rolling", "windowed"},
-    "base": ESTIMATOR | {"rolling", "learned", "windowed", "inspection", "probabilistic"},
-    "persistence": FAMILY | {"forecasting"},
-    "forecasting": FAMILY | {"axes", "rolling"},
-    "language": FAMILY,
-    "image": FAMILY,
-    "registry": FAMILY | {"forecasting"},
-    "checks": FAMILY | {"forecasting", "registry", "persistence"},
-    "evaluation": FAMILY | {"axes", "toml", "forecasting", "registry", "windowed"},
-    "tuning": FAMILY | {"forecasting", "registry", "evaluation"},
-    "plot": FAMILY | {"axes", "evaluation"},
-    "tables": BASE | {"data"},
-    "demo": FAMILY | {"axes", "forecasting", "registry", "evaluation", "plot", "tables"},
-    "batch": FAMILY | {"forecasting", "registry", "persistence", "tables"},
-    "advice": BASE,
-    "cli": BASE | {"advice"},
-    "__main__": {"cli"},
-    "file_recipes": FAMILY | {"toml", "forecasting", "registry", "tuning"},
-    "commands": FAMILY
-    | {"forecasting", "registry", "persistence", "evaluation", "tuning", "batch"}
-    | {"file_recipes", "tables", "demo"},
-    "tsar": FAMILY | {"forecasting", "evaluation", "registry", "persistence"},
-}
-# Imports inside of functions that go against the table, each for its reason.
-LATE = {
-    ("base", "persistence"): "the method save is the function save of a module that reads models",
-    ("forecasting", "persistence"): "an ensemble is saved with its members, of any class",
-    ("cli", "commands"): "typer may be missing, and the message then comes from cli",
-    ("commands", "tsar"): "the version is stated in tsar/__init__.py",
-}
 # Modules that core may use, besides the standard library: of the base installation, and
 # kernels that may be missing.
 CORE_MAY_USE = {"torch", "mamba_ssm"}
@@ -102,31 +54,6 @@ def _imports(path: Path) -> list[str]:
 
     visit(ast.parse(path.read_text(encoding="utf-8")))
     return found
-
-
-@pytest.mark.parametrize("path", MODULES, ids=_name)
-def test_imports_go_one_way(path):
-    layer = _layer(_name(path))
-    assert layer in ALLOWED, f"{layer} is a new layer: say in ALLOWED what it may import"
-    for name in _imports(path):
-        if name.split(".")[0] == "tsar":
-            below = _layer(name)
-            assert below in ALLOWED[layer] | {layer} or (layer, below) in LATE, name
-
-
-def test_layers_have_no_cycle():
-    """The table above must itself be one-way."""
-    done: set[str] = set()
-
-    def visit(layer: str, above: tuple[str, ...]) -> None:
-        assert layer not in above, " -> ".join((*above, layer))
-        if layer not in done:
-            for below in ALLOWED[layer]:
-                visit(below, (*above, layer))
-            done.add(layer)
-
-    for layer in ALLOWED:
-        visit(layer, ())
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if "core" in p.parts], ids=_name)

@@ -30,7 +30,7 @@ NOT_ON_IMPORT = {
     *("typer", "rich", "click", "matplotlib", "pooch", "requests", "pyarrow", "optuna"),
     *("statsmodels", "transformers", "lightning", "mamba_ssm", "triton", "IPython"),
     *("torch._dynamo", "torch._inductor", "torch.onnx", "torch.utils.tensorboard"),
-    *("tsar.cli", "tsar.commands", "tsar.demo", "tsar.checks"),
+    *("tsar.cli.main", "tsar.cli.commands", "tsar.cli.demo", "tsar.checks"),
 }
 
 
@@ -185,7 +185,7 @@ def test_missing_command_line_extra_is_one_line():
     code = """
 import sys
 sys.modules["typer"] = None
-from tsar.cli import main
+from tsar.cli.main import main
 try:
     main([])
 except SystemExit as stop:

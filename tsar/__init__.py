@@ -7,10 +7,10 @@
 """
 
 from tsar import forecasting
-from tsar.base import Forecaster
 from tsar.data.datasets import dataset_names, load_dataset
 from tsar.data.panel import Panel
 from tsar.forecasting import *  # noqa: F403  (the list of models is kept in one place)
+from tsar.forecasting.base import Forecaster
 from tsar.persistence import load
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 """``python -m tsar`` is the command ``tsar``."""
 
-from tsar.cli import main
+from tsar.cli.main import main
 
 __all__: list[str] = []
 

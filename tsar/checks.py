@@ -32,11 +32,11 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.pipeline import Pipeline
 
-from tsar.base import Forecaster
 from tsar.core.mixers import MIXERS, causal_mixers
 from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.persistence import load
-from tsar.registry import forecaster_class, forecaster_names
 
 __all__ = [
     "all_forecasters",

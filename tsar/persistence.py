@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tsar import forecasting
-from tsar.base import Forecaster
 from tsar.data.codec import decode, encode
 from tsar.exceptions import PersistenceError
-from tsar.params import did_you_mean
+from tsar.forecasting.base import Forecaster
+from tsar.params.constraints import did_you_mean
 
 __all__ = ["describe", "load", "rebuild", "save"]
 

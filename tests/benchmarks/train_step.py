@@ -196,7 +196,8 @@ def tsar_network(name: str) -> Callable[[], float]:
 
     from tsar.data.windows import Batch, Inputs
     from tsar.forecasting.network import NetworkSpec
-    from tsar.training import make_loss, make_optimizer
+    from tsar.forecasting.outputs.losses import make_loss
+    from tsar.training import make_optimizer
     from tsar.training.loop import compare
 
     setting, loss = SETTINGS[name], make_loss("mse")

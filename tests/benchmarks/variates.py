@@ -17,9 +17,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from tsar.core.output import PointOutput
 from tsar.data.windows import Inputs
 from tsar.forecasting.itransformer import iTransformerNetwork
+from tsar.forecasting.outputs.output import PointOutput
 from tsar.forecasting.smamba import SMambaNetwork
 from tsar.training import make_optimizer
 

@@ -12,7 +12,7 @@ import tsar
 from tsar.checks import small_forecaster
 from tsar.evaluation import backtest
 from tsar.exceptions import DataError, DataWarning, ParameterError
-from tsar.registry import forecaster_class, forecaster_names
+from tsar.forecasting.registry import forecaster_class, forecaster_names
 
 SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 2, "random_state": 0, "device": "cpu"}
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
@@ -55,7 +55,7 @@ def test_windows_are_the_loop_of_predict(long, horizon):
 
 def test_new_series_are_scaled_window_by_window(long, monkeypatch):
     """Their statistics are those of the rows before each cutoff, as in predict."""
-    monkeypatch.setattr("tsar.windowed.COPIED_VALUES", 300)
+    monkeypatch.setattr("tsar.forecasting.fitted.windowed.COPIED_VALUES", 300)
     fitted = tsar.NLinear(**SMALL).fit(long[long["unique_id"] == "trend"])
     frame = backtest(fitted, long[long["unique_id"] != "trend"], windows=4, step=3)
     expected = _by_hand(fitted, long, frame, 6)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import tsar
+from tsar import plot
 from tsar.evaluation import (
     backtest,
     compare,
@@ -207,7 +208,7 @@ def test_a_model_that_fails_is_told_and_left_out(models, wide):
     assert board.frame["model"].iloc[-1] == "far"
     assert board.frame["status"].iloc[-1].startswith("DataError: backtest")
     assert "far" not in board.losses and "far" in str(board)
-    assert board.plot().get_yticklabels()[-1].get_text() != "far"
+    assert plot.leaderboard(board).get_yticklabels()[-1].get_text() != "far"
     with pytest.warns(DataWarning, match="compare: far failed"):
         board = compare(models, wide, metrics=["mae", "owa"], baseline="far", **ASKED)
     assert board.frame["mae"].notna().sum() == 3 and "skill" not in board.frame
@@ -344,7 +345,7 @@ def test_text_and_figure(models, wide):
     assert "8 windows of 3 series, ranked by mase" in text and "90 % confidence set" in text
     assert "status" not in text and text.splitlines()[1].split()[0] == board.frame["model"].iloc[0]
     axes = matplotlib.figure.Figure().add_subplot()
-    assert board.plot(axes) is axes
+    assert plot.leaderboard(board, axes) is axes
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == board.frame["model"].tolist() and axes.get_xlabel() == "mase"
     points = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]

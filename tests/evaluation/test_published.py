@@ -6,7 +6,7 @@ from sklearn.preprocessing import StandardScaler
 from tsar.data.datasets import Borders, load_card
 from tsar.evaluation import evaluate
 from tsar.exceptions import DataError
-from tsar.registry import forecaster_class
+from tsar.forecasting.registry import forecaster_class
 
 BORDERS = Borders(120, 150, 211)
 

@@ -6,7 +6,7 @@ from tsar.data.datasets import load_card
 from tsar.evaluation import load_recipe, recipe_names, run_recipe
 from tsar.evaluation.recipes import Cell, Result
 from tsar.exceptions import DataError, ParameterError
-from tsar.registry import forecaster_class
+from tsar.forecasting.registry import forecaster_class
 
 # What a release promises: the band of both errors, or of MSE and MAE, and whether it is one-sided.
 GATES = {

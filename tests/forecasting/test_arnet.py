@@ -13,11 +13,12 @@ from statsmodels.tsa.arima_process import ArmaProcess
 from torch import nn
 
 import tsar
-from tsar.core.output import PointOutput, QuantileOutput
+from tsar import plot
 from tsar.data.windows import Inputs
 from tsar.exceptions import MissingExtraError, NotFittedError, ParameterError
 from tsar.forecasting.arnet import ARNetNetwork, sparsity_regulariser
-from tsar.forecasting.covariates import CovariateSpec
+from tsar.forecasting.layers.covariates import CovariateSpec
+from tsar.forecasting.outputs.output import PointOutput, QuantileOutput
 
 # The coefficients of the authors' examples.
 DENSE = [0.2, 0.3, -0.5]
@@ -359,19 +360,19 @@ def test_without_covariates_there_are_no_coefficients_of_them(wide):
 
 def test_plot_takes_and_returns_axes(wide):
     model = tsar.ARNet(context_length=9, horizon=2, max_epochs=2, **QUICK).fit(wide)
-    axes = model.plot_coefficients()
+    axes = plot.coefficients(model)
     assert axes.get_xlabel() == "lag" and len(axes.get_legend().get_texts()) == 3
     drawn = [line.get_ydata() for line in axes.lines if line.get_marker() == "o"]
     np.testing.assert_array_equal(np.transpose(drawn), model.coefficients_)
     own = Figure().add_subplot()
-    assert model.plot_coefficients(ax=own) is own and own.lines
+    assert plot.coefficients(model, ax=own) is own and own.lines
 
 
 def test_plot_without_matplotlib_says_what_to_install(wide, monkeypatch):
     model = tsar.ARNet(context_length=9, horizon=2, max_epochs=1, **QUICK).fit(wide)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"matplotlib: pip install 'tsar\[plot\]'"):
-        model.plot_coefficients()
+        plot.coefficients(model)
 
 
 @pytest.mark.parametrize(

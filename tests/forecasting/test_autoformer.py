@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tsar.core.output import PointOutput, QuantileOutput
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
 from tsar.forecasting import AutoformerForecaster, autoformer
 from tsar.forecasting.autoformer import AutoformerNetwork
-from tsar.forecasting.covariates import CovariateSpec
+from tsar.forecasting.layers.covariates import CovariateSpec
+from tsar.forecasting.outputs.output import PointOutput, QuantileOutput
 
 SMALL = {"d_model": 6, "n_heads": 2, "d_ff": 5, "kernel": 5, "n_decoder_layers": 2, "dropout": 0.0}
 

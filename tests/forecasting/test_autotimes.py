@@ -18,7 +18,7 @@ from tsar.exceptions import (
     ParameterError,
     PersistenceError,
 )
-from tsar.forecasting.language_backbone import freeze
+from tsar.forecasting.layers.language_backbone import freeze
 
 SMALL = {
     **{"context_length": 48, "segment_length": 12, "horizon": 18, "max_epochs": 2},

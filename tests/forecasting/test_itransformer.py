@@ -8,11 +8,11 @@ from torch import nn
 
 import tsar
 from tsar.core.dropout import set_generator
-from tsar.core.output import PointOutput, QuantileOutput
 from tsar.data.windows import Batch, Inputs
 from tsar.exceptions import DataError, ParameterError
-from tsar.forecasting.covariates import CovariateSpec
 from tsar.forecasting.itransformer import iTransformerNetwork
+from tsar.forecasting.layers.covariates import CovariateSpec
+from tsar.forecasting.outputs.output import PointOutput, QuantileOutput
 
 SIZES = {
     "context_length": 23, "horizon": 5, "d_model": 8, "n_heads": 2, "d_ff": 11, "n_layers": 3,

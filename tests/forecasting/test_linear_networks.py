@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from tsar.core.output import PointOutput, QuantileOutput
 from tsar.data.windows import Inputs
 from tsar.forecasting.dlinear import DLinearNetwork
 from tsar.forecasting.nlinear import NLinearNetwork
+from tsar.forecasting.outputs.output import PointOutput, QuantileOutput
 
 NETWORKS = (NLinearNetwork, DLinearNetwork)
 

@@ -7,14 +7,14 @@ import torch
 from sklearn.base import clone
 
 import tsar
-from tsar.core.embedding import PatchEmbedding
-from tsar.core.output import PointOutput
 from tsar.data.windows import SeriesTensors, Windows
 from tsar.exceptions import InterruptedWarning, NotFittedError, ParameterError
 from tsar.forecasting import patch_pretraining
+from tsar.forecasting.layers.embedding import PatchEmbedding
+from tsar.forecasting.outputs.losses import MSELoss
+from tsar.forecasting.outputs.output import PointOutput
 from tsar.forecasting.patch_pretraining import MaskedWindows, PatchReconstruction, draw_hidden
 from tsar.forecasting.patchtst import PatchTSTNetwork
-from tsar.training.losses import MSELoss
 from tsar.training.seeding import make_generator
 
 SMALL = {

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tsar.core.output import PointOutput, QuantileOutput
 from tsar.data.windows import Inputs
+from tsar.forecasting.outputs.output import PointOutput, QuantileOutput
 from tsar.forecasting.patchtst import PatchTSTNetwork
 
 SIZES = {

@@ -6,10 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 import tsar
-from tsar.core.output import PointOutput, QuantileOutput
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
-from tsar.forecasting.covariates import CovariateSpec
+from tsar.forecasting.layers.covariates import CovariateSpec
+from tsar.forecasting.outputs.output import PointOutput, QuantileOutput
 from tsar.forecasting.smamba import SMambaNetwork
 
 SIZES = {

@@ -11,7 +11,8 @@ from torch import nn
 from tsar.core.dropout import Dropout
 from tsar.data.windows import Batch, Inputs
 from tsar.exceptions import ParameterError, TrainingError
-from tsar.training import TrainingOptions, TrainingState, evaluate, make_loss, seeded, train
+from tsar.forecasting.outputs.losses import make_loss
+from tsar.training import TrainingOptions, TrainingState, evaluate, seeded, train
 
 CPU = torch.device("cpu")
 CONTEXT, HORIZON, VARIATES = 9, 4, 2

@@ -6,8 +6,8 @@ import pytest
 
 import tsar
 from tsar.exceptions import ParameterError
-from tsar.params import admits, check_parameters
-from tsar.registry import forecaster_class, forecaster_names
+from tsar.forecasting.registry import forecaster_class, forecaster_names
+from tsar.params.constraints import admits, check_parameters
 from tsar.tuning import default_space
 from tsar.tuning.spaces import Space, parse_space
 

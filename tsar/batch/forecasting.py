@@ -16,18 +16,19 @@ import pandas as pd
 from sklearn.base import clone
 
 from tsar import forecasting
-from tsar.base import Forecaster
 from tsar.batch.parts import Parts, write_json
 from tsar.batch.quarantine import Bad, set_aside
 from tsar.batch.report import OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
 from tsar.data.frames import TARGET
+from tsar.data.tables import check_writable, parse_times, read_table, write_table
 from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, TsarError
-from tsar.params import check_horizon, check_parameters, check_percentages
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.probabilistic.asked import ensure_intervals, read_asked
+from tsar.forecasting.registry import forecaster_class
+from tsar.params.arguments import check_horizon, check_percentages
+from tsar.params.constraints import check_parameters
 from tsar.persistence import load
-from tsar.probabilistic.asked import ensure_intervals, read_asked
-from tsar.registry import forecaster_class
-from tsar.tables import check_writable, parse_times, read_table, write_table
 
 __all__ = ["forecast"]
 

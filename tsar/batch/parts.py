@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from tsar.data.tables import write_table
 from tsar.exceptions import DataError, ParameterError
-from tsar.tables import write_table
 
 __all__ = ["Parts", "write_json"]
 

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.frames import ID, TIME, require_columns
-from tsar.exceptions import DataError
-from tsar.tables import (
+from tsar.data.tables import (
     as_names,
     as_written,
     drop_row_numbers,
@@ -19,6 +18,7 @@ from tsar.tables import (
     read_head,
     read_table,
 )
+from tsar.exceptions import DataError
 
 __all__ = ["Columns", "Source", "open_source", "share_of_series"]
 

@@ -5,7 +5,7 @@ They are files, not code. In a checkout they lie beside the package, in a wheel 
 
 from pathlib import Path
 
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 
 __all__ = ["shipped_file", "shipped_names"]
 

@@ -17,22 +17,22 @@ import pandas as pd
 from sklearn.base import clone
 from tqdm import tqdm
 
-from tsar.base import Forecaster
 from tsar.data.frames import read_rows
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import read_times
 from tsar.data.windows import number_windows
 from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, warn
-from tsar.params import (
-    check_count,
-    check_fractions,
-    check_horizon,
-    check_parameters,
-    check_percentages,
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.fitted.windowed import KEYS, in_window_order, window_histories, window_keys
+from tsar.forecasting.probabilistic.asked import (
+    Asked,
+    calibrated_ends,
+    ensure_intervals,
+    read_asked,
 )
-from tsar.probabilistic.asked import Asked, calibrated_ends, ensure_intervals, read_asked
-from tsar.windowed import KEYS, in_window_order, window_histories, window_keys
+from tsar.params.arguments import check_fractions, check_horizon, check_percentages
+from tsar.params.constraints import check_count, check_parameters
 
 __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
 

@@ -35,7 +35,7 @@ from tsar.evaluation.significance import (
 )
 from tsar.exceptions import DataError, DataWarning, ParameterError, TsarError, warn
 from tsar.forecasting.naive import SeasonalNaive
-from tsar.params import Interval, check_choice, check_count, check_value
+from tsar.params.constraints import Interval, check_choice, check_count, check_value
 
 __all__ = ["Leaderboard", "compare"]
 
@@ -398,28 +398,6 @@ class Leaderboard:
         """
         rows = self.series_losses if len(self.series_losses) > 1 else self.losses
         return critical_difference(rows, alpha=alpha)
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the first metric of each model with its interval.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        matplotlib Axes
-            Not shown and not saved.
-
-        Raises
-        ------
-        MissingExtraError
-            If matplotlib is not installed.
-        """
-        from tsar.evaluation.figures import leaderboard
-
-        return leaderboard(self, ax)
 
     def __str__(self) -> str:
         shown = self.frame.copy()

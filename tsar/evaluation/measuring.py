@@ -16,7 +16,7 @@ from tsar.evaluation.backtesting import BESIDE, KEYS
 from tsar.evaluation.metrics import relative_errors, symmetric_errors
 from tsar.evaluation.probabilistic import pinball, winkler
 from tsar.exceptions import DataError, ParameterError
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 
 __all__ = [
     "METRICS",

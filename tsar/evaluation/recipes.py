@@ -15,11 +15,11 @@ from typing import Annotated, Any
 
 from tsar.data.datasets import DatasetCard, PublishedResult, load_card, load_dataset
 from tsar.data.shipped import shipped_file, shipped_names
+from tsar.data.toml import check_table, read_toml
 from tsar.evaluation.published import evaluate
 from tsar.exceptions import DataError
-from tsar.params import Interval
-from tsar.registry import forecaster_class
-from tsar.toml import check_table, read_toml
+from tsar.forecasting.registry import forecaster_class
+from tsar.params.constraints import Interval
 
 __all__ = ["Cell", "Recipe", "Result", "load_recipe", "recipe_names", "run_recipe"]
 

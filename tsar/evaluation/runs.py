@@ -14,9 +14,9 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from tsar.base import Forecaster
 from tsar.evaluation.backtesting import forecaster_in
 from tsar.exceptions import PersistenceError
+from tsar.forecasting.base import Forecaster
 
 __all__ = ["PeakMemory", "Run", "RunFolder", "fingerprint_of"]
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from tsar.exceptions import DataError, ParameterError
-from tsar.params import Interval, check_count, check_value
+from tsar.params.constraints import Interval, check_count, check_value
 
 __all__ = [
     "CriticalDifference",

@@ -8,7 +8,8 @@ import numpy as np
 
 from tsar.exceptions import ParameterError
 from tsar.forecasting.local import LocalForecaster, LocalModel, rounded
-from tsar.params import Interval, column_labels
+from tsar.params.arguments import column_labels
+from tsar.params.constraints import Interval
 
 __all__ = ["ARIMA"]
 

@@ -9,17 +9,16 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from tsar.axes import axes_or_new
-from tsar.core.output import Output
 from tsar.data.calendar import CALENDAR_FEATURES
 from tsar.data.covariates import ColumnCoding
 from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
-from tsar.forecasting.covariates import ColumnEmbedding, CovariateEncoder, CovariateSpec
+from tsar.forecasting.layers.covariates import ColumnEmbedding, CovariateEncoder, CovariateSpec
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
-from tsar.params import Interval
-from tsar.training.distributions import DISTRIBUTIONS
+from tsar.forecasting.outputs.distributions import DISTRIBUTIONS
+from tsar.forecasting.outputs.output import Output
+from tsar.params.constraints import Interval
 
 __all__ = ["ARNet", "ARNetNetwork", "sparsity_regulariser"]
 
@@ -133,7 +132,7 @@ class ARNetNetwork(nn.Module):
     ----------
     context_length, horizon, n_variates : int
     output : Output
-        See :mod:`tsar.core.output`.
+        See :mod:`tsar.forecasting.outputs.output`.
     hidden_layers : sequence of int, default ()
         Width of each hidden layer; none gives a linear map.
     sparsity : float, default 1.0
@@ -450,40 +449,6 @@ class ARNet(NetworkForecaster):
             _Effect.measure(columns, None, calendar),
             _Effect.measure(coding.static, encoder.static, step.static[None]),
         ]
-
-    def plot_coefficients(self, ax: Any = None) -> Any:
-        """Draw the coefficients over their lags.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes or None, default None
-            Where to draw; None makes a new figure.
-
-        Returns
-        -------
-        matplotlib Axes
-            Not shown and not saved: ``ax.figure.savefig("coefficients.png")`` does that.
-
-        Raises
-        ------
-        MissingExtraError
-            If matplotlib is not installed.
-        """
-        coefficients = self.coefficients_
-        ax = axes_or_new("ARNet: plot_coefficients", ax)
-        n_variates = coefficients.shape[1]
-        ax.axhline(0.0, color="0.7", linewidth=0.8)
-        for place, name in enumerate(coefficients.columns):
-            # Side by side within the lag.
-            lags = coefficients.index + 0.6 * ((place + 0.5) / n_variates - 0.5)
-            values = coefficients.iloc[:, place]
-            ax.vlines(lags, 0.0, values, color=f"C{place}")
-            ax.plot(lags, values, "o", color=f"C{place}", markersize=4, label=str(name))
-        ax.set_xlabel("lag")
-        ax.set_ylabel("coefficient")
-        if n_variates > 1:
-            ax.legend()
-        return ax
 
 
 class _Effect(NamedTuple):

@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
 from tsar.core.convolution import CircularConvolution
-from tsar.core.decomposition import Remainder, SeriesDecomposition
 from tsar.core.dropout import Dropout
 from tsar.core.mixers import MIXERS, AutoCorrelation, Mixer, accepted_options, make_mixer
 from tsar.core.mlp import MLP
-from tsar.core.norm import SeasonalNorm
-from tsar.core.output import Output
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
-from tsar.forecasting.covariates import CovariateEncoder, CovariateSpec
+from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
+from tsar.forecasting.layers.decomposition import Remainder, SeriesDecomposition
+from tsar.forecasting.layers.instance_norm import SeasonalNorm
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
-from tsar.params import Interval, check_choice
+from tsar.forecasting.outputs.output import Output
+from tsar.params.constraints import Interval, check_choice
 
 __all__ = ["AutoformerForecaster", "AutoformerNetwork"]
 
@@ -115,7 +115,7 @@ class AutoformerNetwork(nn.Module):
     ----------
     context_length, horizon, n_variates : int
     output : Output
-        See :mod:`tsar.core.output`. The mean of the history is its location.
+        See :mod:`tsar.forecasting.outputs.output`. The mean of the history is its location.
     covariates : CovariateSpec, optional
     label_length : int, optional
         Steps of history that the decoder begins with; half of the context by default.

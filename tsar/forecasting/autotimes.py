@@ -21,13 +21,14 @@ from tsar.exceptions import (
     ParameterError,
     PersistenceError,
 )
-from tsar.forecasting.covariates import CovariatePathway
-from tsar.forecasting.language_backbone import FrozenBackbone, freeze, load_backbone
+from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.fitted.rolling import windows_at_once
+from tsar.forecasting.layers.covariates import CovariatePathway
+from tsar.forecasting.layers.language_backbone import FrozenBackbone, freeze, load_backbone
+from tsar.forecasting.layers.segment_tokens import AutoTimesNetwork
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
-from tsar.forecasting.segment_tokens import AutoTimesNetwork
-from tsar.learned import Learned
-from tsar.params import Interval, check_choice, frame_first
-from tsar.rolling import windows_at_once
+from tsar.params.arguments import frame_first
+from tsar.params.constraints import Interval, check_choice
 from tsar.training.device import resolve_device
 
 __all__ = ["AutoTimes"]

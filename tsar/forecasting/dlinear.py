@@ -5,12 +5,12 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from tsar.core.decomposition import SeriesDecomposition
-from tsar.core.output import Output
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
+from tsar.forecasting.layers.decomposition import SeriesDecomposition
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
-from tsar.params import Interval
+from tsar.forecasting.outputs.output import Output
+from tsar.params.constraints import Interval
 
 __all__ = ["DLinear", "DLinearNetwork"]
 
@@ -24,7 +24,7 @@ class DLinearNetwork(nn.Module):
     ----------
     context_length, horizon : int
     output : Output
-        See :mod:`tsar.core.output`.
+        See :mod:`tsar.forecasting.outputs.output`.
     kernel : int, default 25
         Odd width of the moving average that is the trend.
 

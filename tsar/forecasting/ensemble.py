@@ -13,7 +13,6 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from tsar.base import Forecaster
 from tsar.data.calendar import CALENDARS
 from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
@@ -21,10 +20,11 @@ from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs, number_windows
 from tsar.exceptions import DataError, DataWarning, ParameterError, warn
 from tsar.forecasting.autoreg import AutoReg
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.theta import Theta
-from tsar.learned import Learned
-from tsar.params import Interval, check_parameters
+from tsar.params.constraints import Interval, check_parameters
 
 __all__ = ["Ensemble", "inverse_error_weights", "stacking_weights"]
 

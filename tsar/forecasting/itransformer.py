@@ -9,16 +9,16 @@ from tsar.core.block import Block, Encoder
 from tsar.core.mixers import MIXERS, accepted_options, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
-from tsar.core.output import Output
 from tsar.exceptions import ParameterError
-from tsar.forecasting.covariates import CovariateSpec
+from tsar.forecasting.layers.covariates import CovariateSpec
 from tsar.forecasting.network import NetworkSpec
+from tsar.forecasting.outputs.output import Output
 from tsar.forecasting.variate_tokens import (
     NO_COVARIATES,
     VariateTokenForecaster,
     VariateTokenNetwork,
 )
-from tsar.params import Interval, check_choice
+from tsar.params.constraints import Interval, check_choice
 
 __all__ = ["iTransformer", "iTransformerNetwork"]
 
@@ -33,7 +33,7 @@ class iTransformerNetwork(VariateTokenNetwork):
     ----------
     context_length, horizon : int
     output : Output
-        See :mod:`tsar.core.output`.
+        See :mod:`tsar.forecasting.outputs.output`.
     d_model, n_heads, d_ff, n_layers : int, default 128, 8, 128 and 2
     dropout : float, default 0.1
         After the embedding, of the attention weights, inside the feed-forward part and on

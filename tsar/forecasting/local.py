@@ -17,14 +17,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tsar.base import Forecaster
 from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import ROUNDING, Scaling
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import DataWarning, warn
-from tsar.learned import Learned
-from tsar.params import Interval
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.fitted.learned import Learned
+from tsar.params.constraints import Interval
 
 __all__ = ["LocalForecaster", "LocalModel"]
 

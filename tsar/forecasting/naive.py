@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsar.base import Forecaster
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs
-from tsar.learned import Learned
-from tsar.params import Interval
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.fitted.learned import Learned
+from tsar.params.constraints import Interval
 
 __all__ = ["Naive", "SeasonalNaive"]
 

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsar.base import Forecaster
-from tsar.core.output import Output
 from tsar.data.covariates import CovariateCoding
 from tsar.data.forecasts import check_quantile_labels
 from tsar.data.matching import check_counts
@@ -33,20 +31,23 @@ from tsar.exceptions import (
     TrainingError,
     warn,
 )
-from tsar.forecasting.covariates import CovariatePathway, CovariateSpec
-from tsar.learned import Learned
-from tsar.params import Interval, column_labels
-from tsar.probabilistic.predictive import (
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.fitted.rolling import windows_at_once
+from tsar.forecasting.layers.covariates import CovariatePathway, CovariateSpec
+from tsar.forecasting.outputs.distributions import DISTRIBUTIONS
+from tsar.forecasting.outputs.losses import Loss, LossName, make_loss
+from tsar.forecasting.outputs.output import Output
+from tsar.forecasting.outputs.predictive import (
     DistributionForecasts,
     PointForecasts,
     Predictive,
     QuantileForecasts,
 )
-from tsar.rolling import windows_at_once
+from tsar.params.arguments import column_labels
+from tsar.params.constraints import Interval
 from tsar.training.device import resolve_device
-from tsar.training.distributions import DISTRIBUTIONS
 from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource, train
-from tsar.training.losses import Loss, LossName, make_loss
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainingState
 
@@ -70,7 +71,7 @@ class NetworkSpec:
     n_variates : int
         Variates of the data.
     output : Output
-        Last module, which follows from the loss; see :mod:`tsar.core.output`.
+        Last module, which follows from the loss; see :mod:`tsar.forecasting.outputs.output`.
     covariates : CovariateSpec
         The covariates of the data.
     """

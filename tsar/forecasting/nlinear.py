@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tsar.core.output import Output
 from tsar.data.windows import Inputs
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.outputs.output import Output
 
 __all__ = ["NLinear", "NLinearNetwork"]
 
@@ -21,7 +21,7 @@ class NLinearNetwork(nn.Module):
     ----------
     context_length, horizon : int
     output : Output
-        See :mod:`tsar.core.output`.
+        See :mod:`tsar.forecasting.outputs.output`.
 
     References
     ----------

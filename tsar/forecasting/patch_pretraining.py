@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from tsar.core.dropout import Dropout
-from tsar.core.embedding import PatchEmbedding
-from tsar.core.norm import RevIN
-from tsar.core.output import PointOutput
 from tsar.data.covariates import CovariateCoding
 from tsar.data.windows import Windows
 from tsar.exceptions import ParameterError
+from tsar.forecasting.layers.embedding import PatchEmbedding
+from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
-from tsar.params import Interval
+from tsar.forecasting.outputs.losses import Loss, MSELoss
+from tsar.forecasting.outputs.output import PointOutput
+from tsar.params.constraints import Interval
 from tsar.training.device import resolve_device
 from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource
-from tsar.training.losses import Loss, MSELoss
 from tsar.training.seeding import make_generator, seeded
 from tsar.training.state import TrainingState
 

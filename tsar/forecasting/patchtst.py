@@ -7,17 +7,18 @@ from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
 from tsar.core.dropout import Dropout
-from tsar.core.embedding import PatchEmbedding
 from tsar.core.mixers import MIXERS, accepted_options, make_mixer
 from tsar.core.mlp import MLP
-from tsar.core.norm import RevIN, make_norm
-from tsar.core.output import Output
+from tsar.core.norm import make_norm
 from tsar.core.position import LearnedPosition
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
+from tsar.forecasting.layers.embedding import PatchEmbedding
+from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.network import NetworkSpec
+from tsar.forecasting.outputs.output import Output
 from tsar.forecasting.patch_pretraining import PatchNetwork, PretrainedForecaster
-from tsar.params import Interval, check_choice
+from tsar.params.constraints import Interval, check_choice
 
 __all__ = ["PatchTST", "PatchTSTNetwork"]
 
@@ -36,7 +37,7 @@ class PatchTSTNetwork(PatchNetwork):
     ----------
     context_length, horizon : int
     output : Output
-        See :mod:`tsar.core.output`.
+        See :mod:`tsar.forecasting.outputs.output`.
     patch_length, stride : int, default 16 and 8
     d_model, n_heads, d_ff, n_layers : int, default 128, 16, 256 and 3
     dropout : float, default 0.2

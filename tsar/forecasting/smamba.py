@@ -10,18 +10,18 @@ from tsar.core.mixers import MIXERS, Mamba, accepted_options, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
 from tsar.core.ops.selective_scan import check_backend, pick_backend
-from tsar.core.output import Output
 from tsar.data.panel import Panel
 from tsar.exceptions import ParameterError
-from tsar.forecasting.covariates import CovariateSpec
+from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.layers.covariates import CovariateSpec
 from tsar.forecasting.network import NetworkSpec
+from tsar.forecasting.outputs.output import Output
 from tsar.forecasting.variate_tokens import (
     NO_COVARIATES,
     VariateTokenForecaster,
     VariateTokenNetwork,
 )
-from tsar.learned import Learned
-from tsar.params import Interval, check_choice
+from tsar.params.constraints import Interval, check_choice
 from tsar.training.device import resolve_device
 
 __all__ = ["SMamba", "SMambaNetwork"]
@@ -39,7 +39,7 @@ class SMambaNetwork(VariateTokenNetwork):
     ----------
     context_length, horizon : int
     output : Output
-        See :mod:`tsar.core.output`.
+        See :mod:`tsar.forecasting.outputs.output`.
     d_model, d_ff, n_layers : int, default 256, 256 and 2
     d_state, d_conv, expand : int, default 2, 2 and 1
         See :class:`~tsar.core.mixers.Mamba`.

@@ -8,7 +8,7 @@ import numpy as np
 from tsar.exceptions import ParameterError
 from tsar.forecasting.ets import ETSModel
 from tsar.forecasting.local import LocalForecaster, LocalModel
-from tsar.params import Interval
+from tsar.params.constraints import Interval
 
 __all__ = ["STLETS"]
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from tsar.core.dropout import Dropout
-from tsar.core.embedding import ColumnTokens, VariateEmbedding
-from tsar.core.norm import RevIN
-from tsar.core.output import Output
 from tsar.data.windows import Batch, Inputs
-from tsar.forecasting.covariates import CovariateEncoder, CovariateSpec
+from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
+from tsar.forecasting.layers.embedding import ColumnTokens, VariateEmbedding
+from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.network import NetworkForecaster
-from tsar.params import Interval
+from tsar.forecasting.outputs.output import Output
+from tsar.params.constraints import Interval
 
 __all__ = ["VariateTokenForecaster", "VariateTokenNetwork"]
 
@@ -84,7 +84,7 @@ class VariateTokenNetwork(nn.Module):
     ----------
     context_length, horizon : int
     output : Output
-        See :mod:`tsar.core.output`.
+        See :mod:`tsar.forecasting.outputs.output`.
     encoder : nn.Module
         Maps tokens (B, N, D) to tokens of the same shape; takes ``mask=``, a bool tensor
         (B, N) that is True where a token may be read, or None.

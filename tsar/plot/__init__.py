@@ -5,13 +5,14 @@ Nothing is shown and nothing is saved: ``ax.figure.savefig("forecast.png")`` doe
 notebook shows a figure that is the last value of a cell.
 """
 
-from tsar.evaluation.figures import leaderboard
 from tsar.plot.errors import error_by_step, reliability, residuals
 from tsar.plot.forecasts import backtest, forecast
-from tsar.plot.models import importance, learning_curve
+from tsar.plot.leaderboards import leaderboard
+from tsar.plot.models import coefficients, importance, learning_curve
 
 __all__ = [
     "backtest",
+    "coefficients",
     "error_by_step",
     "forecast",
     "importance",

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsar.axes import axes_or_new, grid_or_new
 from tsar.evaluation.measuring import measure
 from tsar.exceptions import DataError, ParameterError
+from tsar.plot.axes import axes_or_new, grid_or_new
 from tsar.plot.drawing import OBSERVED, draw_line
 from tsar.plot.reading import (
     chosen_models,

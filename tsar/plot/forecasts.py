@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from tsar.axes import axes_or_new
 from tsar.exceptions import DataError, ParameterError
+from tsar.plot.axes import axes_or_new
 from tsar.plot.drawing import OBSERVED, draw_line, shade, widest_first
 from tsar.plot.reading import chosen_models, one_series, one_tested, read_forecast
 

@@ -5,12 +5,55 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsar.axes import axes_or_new
 from tsar.exceptions import DataError, ParameterError
-from tsar.params import check_count
+from tsar.params.constraints import check_count
+from tsar.plot.axes import axes_or_new
 from tsar.plot.drawing import OBSERVED
 
-__all__ = ["importance", "learning_curve"]
+__all__ = ["coefficients", "importance", "learning_curve"]
+
+
+def coefficients(model: Any, *, ax: Any = None) -> Any:
+    """Draw the coefficients of an autoregression over their lags.
+
+    Parameters
+    ----------
+    model : forecaster
+        Fitted, one with ``coefficients_`` such as :class:`~tsar.ARNet`.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    ParameterError
+        The model has no ``coefficients_``.
+    """
+    owner = "plot.coefficients"
+    ax = axes_or_new(owner, ax)
+    table = getattr(model, "coefficients_", None)
+    if not isinstance(table, pd.DataFrame):
+        raise ParameterError(
+            f"{owner}: model must be a fitted forecaster with coefficients_, such as ARNet without "
+            f"hidden layers, got {type(model).__name__}"
+        )
+    n_variates = table.shape[1]
+    ax.axhline(0.0, color="0.7", linewidth=0.8)
+    for place, name in enumerate(table.columns):
+        # Side by side within the lag.
+        lags = table.index + 0.6 * ((place + 0.5) / n_variates - 0.5)
+        values = table.iloc[:, place]
+        ax.vlines(lags, 0.0, values, color=f"C{place}")
+        ax.plot(lags, values, "o", color=f"C{place}", markersize=4, label=str(name))
+    ax.set_xlabel("lag")
+    ax.set_ylabel("coefficient")
+    if n_variates > 1:
+        ax.legend()
+    return ax
 
 
 def importance(explained: pd.DataFrame, *, most: int = 20, ax: Any = None) -> Any:

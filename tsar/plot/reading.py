@@ -9,7 +9,7 @@ from tsar.data.frames import read_rows
 from tsar.evaluation.backtesting import BESIDE
 from tsar.evaluation.measuring import Forecasts
 from tsar.exceptions import DataError, ParameterError
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 from tsar.plot.drawing import placeable
 
 __all__ = [

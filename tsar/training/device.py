@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from tsar.exceptions import ParameterError
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 
 __all__ = [
     "PRECISIONS",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from tqdm import tqdm
 from tsar.core.dropout import set_generator
 from tsar.exceptions import ParameterError, TrainingError
 from tsar.training.device import autocast
-from tsar.training.losses import Loss
 from tsar.training.optim import make_optimizer, make_schedule
 from tsar.training.seeding import make_generator
 from tsar.training.state import TrainingState, capture_optimizer, restore_optimizer
@@ -30,6 +29,9 @@ __all__ = [
     "penalise",
     "train",
 ]
+
+if TYPE_CHECKING:
+    from tsar.forecasting.outputs.losses import Loss
 
 logger = logging.getLogger("tsar")
 
@@ -159,7 +161,7 @@ def train(
     network: nn.Module,
     windows: WindowSource,
     validation: WindowSource | None,
-    loss: Loss,
+    loss: "Loss",
     options: TrainingOptions,
     *,
     device: torch.device,
@@ -263,7 +265,7 @@ def penalise(network: nn.Module, error: Tensor) -> Tensor:
 def evaluate(
     network: nn.Module,
     windows: WindowSource,
-    loss: Loss,
+    loss: "Loss",
     *,
     batch_size: int,
     device: torch.device,
@@ -325,7 +327,7 @@ class _Run:
         network: nn.Module,
         windows: WindowSource,
         validation: WindowSource | None,
-        loss: Loss,
+        loss: "Loss",
         options: TrainingOptions,
         device: torch.device,
         seed: int,

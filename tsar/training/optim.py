@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 from tsar.training.device import has_fused_optimizers
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "Adam", "make_optimizer", "make_schedule"]

@@ -18,7 +18,6 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from tqdm import tqdm
 
-from tsar.base import Forecaster
 from tsar.data.panel import Panel
 from tsar.evaluation import backtest, mae, mse, rmse
 from tsar.exceptions import (
@@ -31,7 +30,9 @@ from tsar.exceptions import (
     TsarError,
     warn,
 )
-from tsar.params import Interval, check_parameters, frame_first
+from tsar.forecasting.base import Forecaster
+from tsar.params.arguments import frame_first
+from tsar.params.constraints import Interval, check_parameters
 from tsar.training import on_epoch
 from tsar.tuning.spaces import Space, default_space
 from tsar.tuning.study import (

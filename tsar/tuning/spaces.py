@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tsar.base import Forecaster
 from tsar.data.codec import decode, encode
 from tsar.exceptions import ParameterError
-from tsar.params import admits, check_choice
-from tsar.registry import parse_parameters
+from tsar.forecasting.base import Forecaster
+from tsar.params.constraints import admits, check_choice
+from tsar.params.text import parse_parameters
 
 __all__ = ["Space", "default_space", "parse_space"]
 

@@ -8,7 +8,7 @@ from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import Mixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 
 __all__ = [
     "MIXERS",

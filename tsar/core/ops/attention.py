@@ -13,7 +13,7 @@ from tsar.core.dropout import Dropout
 from tsar.core.ops.matmul_attention import matmul_attention
 from tsar.core.ops.short_attention import short_attention
 from tsar.exceptions import ParameterError
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 
 __all__ = ["BACKENDS", "attention", "pick_backend"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tsar.exceptions import ParameterError
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 
 __all__ = ["BACKENDS", "auto_correlation", "n_delays"]
 

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from tsar.core.dropout import Dropout, KeepMask
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 
 __all__ = ["BACKENDS", "feedforward", "pick_backend"]
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from tsar.core.ops.chunked_scan import chunked_scan
 from tsar.exceptions import BackendWarning, ParameterError, warn
-from tsar.params import check_choice
+from tsar.params.constraints import check_choice
 
 __all__ = ["BACKENDS", "check_backend", "pick_backend", "selective_scan"]
 

@@ -1,0 +1,378 @@
+"""The command line says and does what the Python API does."""
+
+import io
+import re
+import shlex
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tsar
+from tsar.cli import main as cli
+from tsar.data.datasets import dataset_names
+from tsar.evaluation import recipe_names
+from tsar.forecasting.registry import forecaster_names
+from tsar.params.text import parse_parameters
+
+FAST = ["--set", "context_length=24", "--set", "max_epochs=2", "--set", "random_state=5"]
+
+
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs the command and gives (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(argument) for argument in arguments])
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def csv(wide, tmp_path):
+    path = tmp_path / "data.csv"
+    wide.rename_axis("when").to_csv(path)
+    return path
+
+
+@pytest.mark.parametrize("model", forecaster_names())
+def test_forecast_equals_the_python_api_bit_for_bit(model, csv, tmp_path, run):
+    cls = tsar.forecasting.registry.forecaster_class(model)
+    trained = hasattr(cls, "partial_fit")
+    out = tmp_path / "forecast.csv"
+    options = FAST if trained else []
+    code, _, errors = run(
+        *("forecast", csv, "--model", model, "--horizon", 9, "--target", "price"),
+        *("--out", out, *options),
+    )
+    assert (code, errors) == (0, "")
+
+    params = {"context_length": 24, "max_epochs": 2, "random_state": 5} if trained else {}
+    model = cls(horizon=9, time_column="when", target=["price"], **params)
+    expected = model.fit(pd.read_csv(csv)).predict(horizon=9)
+    # pandas 2 reads some numbers as a neighbour of what is written.
+    written = pd.read_csv(out, dtype=str)
+    assert list(written.columns) == ["when", "price"]
+    prices = written["price"].map(float)
+    assert prices.to_numpy().tobytes() == expected["price"].to_numpy().tobytes()
+    assert written["when"].tolist() == expected["when"].tolist()
+
+
+def test_future_covariates_come_from_a_file(csv, wide, tmp_path, run):
+    future = tmp_path / "future.csv"
+    options = ["--model", "NLinear", "--target", "load", "--set", "future_covariates=price"]
+    call = ["forecast", csv, "--horizon", 4, *options, *FAST]
+    known = tsar.NLinear(
+        horizon=4,
+        time_column="when",
+        target=["load"],
+        future_covariates="price",
+        context_length=24,
+        max_epochs=2,
+        random_state=5,
+    ).fit(pd.read_csv(csv))
+    rows = known.make_future_frame().assign(price=[99.0, 101.0, 100.0, 98.0])
+    rows.to_csv(future, index=False)
+    code, printed, errors = run(*call, "--future", future)
+    assert (code, errors) == (0, "")
+    found = pd.read_csv(io.StringIO(printed))
+    np.testing.assert_allclose(found["load"], known.predict(future=rows)["load"])
+    rows[:3].to_csv(future, index=False)
+    for arguments in (call, [*call, "--future", future]):
+        code, printed, errors = run(*arguments)
+        assert code == 1 and not printed and "the future covariate 'price' is missing" in errors
+    code, printed, errors = run("forecast", csv, "--horizon", 3, *FAST, "--future", future)
+    assert code == 1 and not printed and "future must be None for a model without" in errors
+
+
+def test_forecast_has_real_future_stamps_and_named_columns(csv, wide, run):
+    code, printed, _ = run("forecast", csv, "--model", "SeasonalNaive", "--horizon", 25)
+    rows = [line.split(",") for line in printed.strip().splitlines()]
+    assert code == 0 and rows[0] == ["when", *wide.columns]
+    assert len(rows) == 26
+    stamps = pd.DatetimeIndex([row[0] for row in rows[1:]])
+    assert stamps.equals(
+        pd.date_range(wide.index[-1], periods=26, freq="h")[1:].as_unit(stamps.unit)
+    )
+    assert float(rows[1][1]) == wide["load"].iloc[-24]
+
+
+def test_forecast_of_several_series(tmp_path, run):
+    days = pd.date_range("2024-01-01", periods=20).astype(str)
+    parts = [
+        pd.DataFrame({"shop": shop, "day": days, "sold": level})
+        for shop, level in (("b", 3.0), ("a", 8.0))
+    ]
+    path = tmp_path / "shops.csv"
+    pd.concat(parts).to_csv(path, index=False)
+    code, printed, _ = run(
+        *("forecast", path, "--model", "Naive", "--horizon", 2, "--id", "shop"),
+        *("--time", "day", "--target", "sold"),
+    )
+    assert code == 0
+    assert printed.splitlines() == [
+        "shop,day,sold,status",
+        *("b,2024-01-21,3.0,ok", "b,2024-01-22,3.0,ok"),
+        *("a,2024-01-21,8.0,ok", "a,2024-01-22,8.0,ok"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "PatchTSM"], "did you mean 'PatchTST'"),
+        (["--set", "context_lenght=3"], "did you mean 'context_length'"),
+        (["--set", "context_length=0"], "must be an integer in [1, inf), got 0"),
+        (["--target", "prize"], "'prize'"),
+        (["--time", "day"], "'day'"),
+    ],
+)
+def test_refused_forecast_is_one_line_and_writes_nothing(arguments, message, csv, tmp_path, run):
+    out = tmp_path / "forecast.csv"
+    code, printed, errors = run("forecast", csv, "--horizon", 3, "--out", out, *arguments)
+    assert (code, printed) == (1, "")
+    assert errors.startswith("Error: ") and message in errors and errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [csv]
+
+
+def test_folder_that_cannot_be_written_is_one_line(csv, tmp_path, run):
+    (tmp_path / "file").touch()
+    code, _, errors = run(
+        *("forecast", csv, "--model", "Naive", "--horizon", 3, "--out", tmp_path / "file" / "f.csv")
+    )
+    assert code == 1 and errors.startswith("Error: ") and errors.count("\n") == 1
+
+
+def test_refused_file_names_the_fault(csv, tmp_path, run):
+    lines = csv.read_text().splitlines(keepends=True)
+    csv.write_text("".join(lines[:50] + lines[51:]))
+    code, _, errors = run("forecast", csv, "--model", "Naive", "--horizon", 3)
+    assert code == 1 and "gap" in errors and "2024-03-01 01:00" in errors
+
+
+PYTHON = re.compile(r"\bdf\b|\bpd\.|_column=|target=|dayfirst|freq='|gaps='|\.as\w+\(|the frame\b")
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ("day,load\n01/02/2024,1\n01/03/2024,2\n01/04/2024,3", [], "--time-format, such as %d/%m"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2", [], "state it: --set freq=h"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2", ["--target", "lod"], "--target: the file has no"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2", ["--id", "shop"], "--id: the file has no column"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2", ["--time", "d"], "--time: the file has no column"),
+        ("day,load\nmon,1\ntue,2", ["--time", "day"], "name its format with --time-format"),
+        ("day,load\n1.5,1\n2.5,2", ["--time", "day"], "name its format with --time-format"),
+        ("day,load\n20240131,1\n20240201,2\n20240202,3", ["--time", "day"], "--time-format %Y%m%d"),
+        ("day\n2024-01-01\n2024-01-02", [], "name it with --target"),
+        ("day,load\n", ["--time", "day"], "the file has no rows"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-03,inf", [], "leave the cell empty"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-02,2", ["--set", "freq=D"], "with --id if"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-04,2", ["--set", "freq=D"], "gaps=mask"),
+        ("day,load\n2024-01-01,1\n2024-01-02,x\n2024-01-03,2", [], "columns to forecast with --t"),
+        (
+            "day,load\n2024-01-01T00:00+01:00,1\n2024-01-02T00:00+01:00,2\n2024-01-03T00:00+02:00,2",
+            [],
+            "write all times with the same offset from UTC",
+        ),
+        (
+            "day,load\n2024-01-01,1\n2024-01-02,2\nnever,2",
+            [],
+            "unparsable timestamp: repair or rem",
+        ),
+        (
+            "day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-03,3",
+            ["--future", "f.csv"],
+            "--set future_covariates=",
+        ),
+    ],
+)
+def test_errors_name_options(rows, options, message, tmp_path, monkeypatch, run):
+    """Who has a file and a shell cannot call the methods of a frame."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.csv").write_text(rows)
+    (tmp_path / "f.csv").write_text(rows)
+    code, printed, errors = run(
+        *("forecast", "data.csv", "--model", "Naive", "--horizon", 2, *options)
+    )
+    assert (code, printed) == (1, "")
+    assert message in errors and not PYTHON.search(errors), errors
+
+
+def test_missing_future_covariates_are_asked_for_in_a_file(csv, run):
+    code, _, errors = run(
+        *("forecast", csv, "--model", "NLinear", "--horizon", 3, *FAST),
+        *("--target", "load", "--set", "future_covariates=price"),
+    )
+    assert code == 1 and "give them in a file with --future" in errors
+    assert not PYTHON.search(errors)
+
+
+def test_times_are_written_as_their_format_says(tmp_path, run):
+    path = tmp_path / "data.csv"
+    path.write_text("day;load\n" + "".join(f"{d:02}/01/2024;{d},5\n" for d in range(1, 12)))
+    code, printed, _ = run(
+        *("forecast", path, "--model", "Naive", "--horizon", 2, "--time-format", "%d/%m/%Y")
+    )
+    assert code == 0 and printed == "day,load\n12/01/2024,11.5\n13/01/2024,11.5\n"
+
+
+@pytest.mark.parametrize("out", ["forecast.xlsx", "data.csv", "forecast"])
+def test_a_file_that_cannot_be_the_result_is_refused_before_training(out, csv, run, monkeypatch):
+    monkeypatch.chdir(csv.parent)
+    monkeypatch.setattr(tsar.Naive, "fit", None)
+    before = csv.read_bytes()
+    code, _, errors = run("forecast", csv, "--model", "Naive", "--horizon", 3, "--out", out)
+    assert code == 1 and errors.count("\n") == 1 and out in errors
+    assert csv.read_bytes() == before and list(csv.parent.iterdir()) == [csv]
+
+
+def test_wrong_usage_exits_with_2(csv, run):
+    assert run("forecast", csv)[0] == 2
+    assert run("foretell")[0] == 2
+
+
+def test_lists_name_everything(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for command, names in (
+        (["models"], forecaster_names()),
+        (["datasets"], dataset_names()),
+        (["reproduce", "--list"], recipe_names()),
+        (["models", "PatchTST"], tsar.PatchTST().get_params()),
+        (["datasets", "ETTh1"], ["licence", "borders", "file"]),
+    ):
+        code, printed, errors = run(*command)
+        assert (code, errors) == (0, "")
+        assert set(names) <= {line.split()[0] for line in printed.splitlines() if line.strip()}
+
+
+def test_version(run):
+    assert run("--version")[:2] == (0, f"{tsar.__version__}\n")
+
+
+def test_fetch_of_a_bundled_set(run):
+    assert run("fetch", "elnino")[:2] == (0, "elnino: bundled, nothing to fetch\n")
+
+
+RECIPE = """
+title = "Repeat on ETTh1"
+model = "Naive"
+
+[[cells]]
+dataset = "ETTh1"
+horizons = [96]
+published = "{row}"
+drop_last = true
+band = {band}
+"""
+
+
+def test_reproduce_inside_and_outside_the_band(published_data, tmp_path, run):
+    path = tmp_path / "own.toml"
+    path.write_text(RECIPE.format(row="Repeat", band=0.0005))
+    code, printed, _ = run("reproduce", path)
+    assert code == 0
+    assert "published 1.2950  obtained 1.2946  difference -0.0004" in printed
+    assert "2784 windows, last batch dropped" in printed and "2 of 2 within" in printed
+
+    path.write_text(RECIPE.format(row="Repeat", band=0.0001))
+    code, printed, _ = run("reproduce", path)
+    assert code == 1 and "OUTSIDE" in printed
+
+
+def test_reproduce_refuses_what_is_not_published(tmp_path, run):
+    path = tmp_path / "own.toml"
+    path.write_text(RECIPE.format(row="Repeated", band=1))
+    code, _, errors = run("reproduce", path)
+    assert code == 1 and "no cell Repeated, horizon 96, drop_last true" in errors
+    code, _, errors = run("reproduce", "nlinear_etth1_69")
+    assert code == 1 and "did you mean 'nlinear_etth1_96'" in errors
+
+
+def test_demo_writes_its_forecast_and_plot(tmp_path, run, monkeypatch):
+    monkeypatch.setattr("tsar.cli.demo.TRAINING", {"max_steps": 2})
+    code, printed, _ = run("demo", "--out", tmp_path / "out")
+    assert code == 0
+    for word in ("PatchTST", "NLinear", "SeasonalNaive", "MASE", "MAE", "RMSE"):
+        assert word in printed
+    forecast = pd.read_csv(tmp_path / "out" / "forecast.csv")
+    assert np.isfinite(forecast.iloc[:, -1]).all()
+    assert (tmp_path / "out" / "forecast.png").stat().st_size > 10_000
+
+
+def test_demo_that_cannot_write_stops_before_training(csv, run, monkeypatch):
+    monkeypatch.setattr("tsar.cli.demo.load_dataset", None)
+    code, printed, errors = run("demo", "--out", csv)
+    assert (code, printed) == (1, "") and "is no writable folder" in errors
+
+
+@pytest.mark.filterwarnings("default")
+def test_warnings_are_lines_without_source_code(csv, run):
+    code, _, errors = run(
+        *("forecast", csv, "--model", "NLinear", "--horizon", 3, *FAST),
+        *("--set", "context_length=200"),
+    )
+    assert code == 0 and errors.startswith("Warning: NLinear: no series has 203 rows")
+    assert errors.count("\n") == 1
+
+
+def test_backtest_compares_models_as_the_python_api_does(csv, wide, tmp_path, run):
+    out = tmp_path / "tested.csv"
+    options = ["--target", "load", "--windows", 4, "--out", out]
+    code, printed, errors = run(
+        "backtest", csv, "--horizon", 6, "--model", "NLinear", *options, *FAST
+    )
+    assert (code, errors) == (0, "")
+    assert "NLinear" in printed and "SeasonalNaive" in printed and "mase" in printed
+    params = {"context_length": 24, "max_epochs": 2, "random_state": 5}
+    model = tsar.NLinear(horizon=6, time_column="when", target=["load"], **params)
+    expected = tsar.evaluation.backtest(model, pd.read_csv(csv), windows=4)
+    np.testing.assert_allclose(pd.read_csv(out)["NLinear"], expected["NLinear"], rtol=1e-12)
+
+
+def test_tune_prints_settings_that_forecast_takes(csv, tmp_path, run):
+    options = ["--model", "NLinear", "--target", "load", "--trials", 2]
+    code, printed, errors = run(
+        *("tune", csv, "--horizon", 6, *options, *FAST),
+        *("--out", tmp_path / "trials.csv", "--save", tmp_path / "best"),
+    )
+    assert (code, errors) == (0, "")
+    lines = printed.splitlines()
+    assert lines[0].startswith("score -") and len(pd.read_csv(tmp_path / "trials.csv")) == 2
+    found = dict(line.removeprefix("--set ").split("=") for line in lines[1:])
+    best = tsar.load(tmp_path / "best")
+    assert {name: str(getattr(best, name)) for name in found} == found
+    options = ["--model", "ARIMA", "--target", "load", "--windows", 2, "--trials", 1]
+    code, printed, _ = run(*("tune", csv, "--horizon", 3, *options, "--save", tmp_path / "best"))
+    (line,) = printed.splitlines()[1:]
+    (setting,) = shlex.split(line.removeprefix("--set "))
+    best = tsar.load(tmp_path / "best")
+    assert code == 0 and parse_parameters(tsar.ARIMA, [setting]) == {"order": best.order}
+    code, _, errors = run("tune", csv, "--horizon", 6, "--model", "Naive", "--windows", 2)
+    assert code == 1 and "Naive has no default space" in errors
+
+
+def test_shards_of_a_file(tmp_path, run):
+    series = {
+        name: pd.Series(np.arange(20.0) + place, pd.date_range("2024-01-01", periods=20))
+        for place, name in enumerate("abc")
+    }
+    panel = pd.concat(series, names=["unique_id", "ds"]).rename("y").reset_index()
+    panel.to_csv(tmp_path / "panel.csv", index=False)
+    command = ["forecast", tmp_path / "panel.csv", "--model", "Naive", "--horizon", 2]
+    _, whole, _ = run(*command)
+    parts = [run(*command, "--shard", f"{number}/2") for number in (1, 2)]
+    (_, first, _), (_, second, _) = parts
+    assert [code for code, *_ in parts] == [0, 0]
+    assert first + second.split("\n", 1)[1] == whole
+    code, _, error = run(*command, "--shard", "2")
+    assert code == 1 and "--shard must be such as 2/4" in error
+
+
+@pytest.mark.parametrize("command", ["backtest", "tune"])
+def test_saved_models_are_for_forecast(command, csv, tmp_path, run):
+    (tmp_path / "best").mkdir()
+    found = run(command, csv, "--horizon", 2, "--model", tmp_path / "best")
+    assert found[:2] == (1, "") and "model; only tsar forecast takes one" in found[2]

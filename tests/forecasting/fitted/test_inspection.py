@@ -1,0 +1,199 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import tsar
+from tsar.checks import small_forecaster
+from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.forecasting.registry import forecaster_class, forecaster_names
+
+HORIZON = 5
+
+
+def _wide(n=130):
+    rng = np.random.default_rng(5)
+    index = pd.date_range("2024-01-01", periods=n, freq="D", name="day")
+    wave = np.sin(2 * np.pi * np.arange(n) / 7)
+    values = {"a": 5 + wave + 0.2 * rng.normal(size=n), "b": 40 - 9 * wave + rng.normal(size=n)}
+    return pd.DataFrame(values, index=index)
+
+
+def _long():
+    wide = _wide()
+    tables = [
+        pd.DataFrame({"shop": shop, "day": wide.index[:n], "sold": wide[column].to_numpy()[:n]})
+        for shop, column, n in (("Bern", "b", 130), ("Chur", "a", 90), ("Uri", "a", 9))
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _columns(**names):
+    return {"id_column": "shop", "time_column": "day", "target": "sold", **names}
+
+
+# --------------------------------------------------------------- fitted values
+
+
+@pytest.mark.parametrize("name", forecaster_names())
+def test_fitted_values_are_the_forecasts_of_every_cutoff(name):
+    wide = _wide()
+    wide.iloc[70:73, 0] = np.nan
+    model = small_forecaster(forecaster_class(name), horizon=HORIZON).fit(wide[:100])
+    fitted = model.fitted_values(wide)
+    keys = ["variate", "time", "step"]
+    assert not fitted.duplicated(keys).any()
+    context = max(model._context_rows, 1)
+    for step in range(1, HORIZON + 1):
+        of_step = fitted[(fitted["step"] == step) & (fitted["variate"] == "b")]
+        assert list(of_step["time"]) == list(wide.index[context + step - 1 :])
+    for place in (context, 101, 128):
+        own = fitted[fitted["cutoff"] == wide.index[place]]
+        ahead = min(HORIZON, len(wide) - place)
+        forecast = model.predict(ahead, df=wide[:place])
+        for variate in wide:
+            found = own[own["variate"] == variate]
+            np.testing.assert_allclose(found["forecast"], forecast[variate], rtol=2e-5)
+            np.testing.assert_array_equal(found["y"], wide[variate][place : place + ahead])
+
+
+def test_fitted_values_of_the_seasonal_naive_are_the_season_before():
+    data = _long()
+    model = tsar.SeasonalNaive(horizon=HORIZON, season_length=7, **_columns()).fit(data)
+    fitted = model.fitted_values(data, horizon=1)
+    assert list(fitted) == ["id", "cutoff", "time", "step", "y", "forecast"]
+    expected = data.groupby("shop")["sold"].shift(7)
+    known = expected.notna()
+    np.testing.assert_allclose(fitted["forecast"], expected[known])
+    assert list(fitted["id"]) == list(data["shop"][known])
+    assert list(fitted["time"]) == list(data["day"][known])
+
+
+def test_fitted_values_continue_the_fitted_series():
+    wide = _wide()
+    model = tsar.SeasonalNaive(horizon=HORIZON, season_length=7).fit(wide[:100])
+    later = model.fitted_values(wide[100:104], horizon=3)
+    assert len(later) == 2 * (3 + 3 + 2 + 1)
+    whole = model.fitted_values(wide[:104], horizon=3)
+    whole = whole[whole["cutoff"] >= wide.index[100]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(later, whole)
+
+
+def test_fitted_values_need_a_history():
+    model = tsar.SeasonalNaive(horizon=HORIZON, season_length=7).fit(_wide())
+    with pytest.raises(DataError, match="needs 8 rows of a series, 7 of them as history; .* has 6"):
+        model.fitted_values(_wide()[:6])
+    with pytest.raises(ParameterError, match="horizon must be an integer"):
+        model.fitted_values(_wide(), horizon=0)
+    with pytest.raises(NotFittedError):
+        tsar.SeasonalNaive().fitted_values(_wide())
+
+
+# --------------------------------------------------------------------- explain
+
+
+@pytest.mark.parametrize("name", forecaster_names())
+def test_every_forecaster_is_explained(name):
+    wide = _wide()
+    model = small_forecaster(forecaster_class(name), horizon=HORIZON).fit(wide[:110])
+    explained = model.explain(wide, windows=4)
+    assert list(explained)[:3] == ["id", "variate", "role"]
+    assert np.isfinite(explained[["importance", "share", "mae_increase"]].to_numpy()).all()
+    np.testing.assert_allclose(explained.groupby("variate")["share"].sum(), 1.0)
+    for _, own in explained.groupby("variate"):
+        assert own["importance"].is_monotonic_decreasing
+    if model._forecasts_variates_alone:
+        first = explained.groupby("variate").first()
+        assert list(first["input"]) == ["a", "b"] and set(first["role"]) == {"history"}
+    crossed = explained[explained["variate"] != explained["input"]]
+    assert crossed["role"].eq("history").any() == (not model._forecasts_variates_alone)
+
+
+def test_importance_of_a_history_is_what_the_forecast_owes_to_it():
+    data = _long()
+    model = tsar.SeasonalNaive(horizon=HORIZON, season_length=7, **_columns()).fit(data)
+    explained = model.explain(data, windows=10_000)
+    assert list(explained["id"]) == ["Bern", "Chur"] and set(explained["input"]) == {"sold"}
+    for row in explained.itertuples():
+        y = data.loc[data["shop"] == row.id, "sold"].to_numpy()
+        cutoffs = np.arange(7, len(y) - HORIZON + 1)
+        ahead = np.arange(HORIZON)
+        forecast = y[cutoffs[:, None] + ahead - 7]
+        truth = y[cutoffs[:, None] + ahead]
+        assert row.importance == pytest.approx(np.abs(forecast - y.mean()).mean())
+        worse = np.abs(y.mean() - truth).mean() - np.abs(forecast - truth).mean()
+        assert row.mae_increase == pytest.approx(worse)
+
+
+def test_importance_of_a_regressor_is_its_coefficients_times_how_far_it_moves():
+    wide = _wide().assign(heat=np.random.default_rng(1).normal(size=130))
+    wide["a"] += 2 * wide["heat"]
+    model = tsar.ARNet(
+        horizon=1, context_length=3, target=["a", "b"], future_covariates="heat", random_state=0
+    )
+    model.fit(wide[:100])
+    explained = model.explain(wide, windows=10_000).set_index(["variate", "input"])
+    away = (wide["heat"] - wide["heat"].mean()).to_numpy()
+    for variate in ("a", "b"):
+        by_lag = model.covariate_coefficients_[variate]["heat"]
+        lagged = [factor * np.roll(away, lag) for lag, factor in by_lag.items()]
+        moved = np.abs(np.sum(lagged, axis=0))[3:].mean()
+        found = explained.loc[(variate, "heat"), "importance"]
+        assert found == pytest.approx(moved, rel=1e-4)
+    assert explained.loc[("a", "heat"), "importance"] > 1
+
+
+def test_categories_and_constants_are_inputs():
+    rng = np.random.default_rng(2)
+    shops = []
+    for place, kind in enumerate(["small", "large", "small", "large", "small"]):
+        day = pd.date_range("2024-01-01", periods=120)
+        sale = rng.random(120) < 0.4
+        sold = 10 * place + 5 * sale + rng.normal(size=120)
+        frame = {"shop": f"s{place}", "day": day, "sold": sold, "kind": kind}
+        shops.append(pd.DataFrame({**frame, "sale": np.where(sale, "yes", "no")}))
+    data = pd.concat(shops, ignore_index=True)
+    model = tsar.NLinear(
+        horizon=HORIZON, context_length=14, max_epochs=15, learning_rate=0.01, random_state=0,
+        future_covariates="sale", static_covariates="kind", **_columns(),
+    )  # fmt: skip
+    explained = model.fit(data).explain(data)
+    assert len(explained) == 5 * 3
+    assert set(explained["role"]) == {"history", "future", "static"}
+    apart = explained.pivot(index="id", columns="input", values="importance")
+    assert (apart["sale"] > 3 * apart["kind"]).all()
+    # What is hidden is what is most frequent: nothing moves where the shop is of that kind.
+    frequent = data["kind"].mode()[0]
+    same = data.groupby("shop")["kind"].first() == frequent
+    assert (apart.loc[same, "kind"] == 0).all() and (apart.loc[~same, "kind"] > 0).all()
+
+
+def test_members_of_an_ensemble_lose_an_input_together():
+    wide = _wide().assign(heat=np.random.default_rng(1).normal(size=130))
+    wide["a"] += 2 * wide["heat"]
+    regression = tsar.ARNet(context_length=3, future_covariates="heat", random_state=0)
+    model = tsar.Ensemble(
+        models=[regression, tsar.Naive()], horizon=1, target=["a"], time_column=None
+    )
+    alone = tsar.ARNet(
+        horizon=1, context_length=3, target=["a"], future_covariates="heat", random_state=0
+    ).fit(wide[:100])
+    both = model.fit(wide[:100]).explain(wide[3:]).set_index("input")["importance"]
+    one = alone.explain(wide[3:], windows=20).set_index("input")["importance"]
+    # The same cutoffs, and the mean of a member that is moved and of one that is not.
+    assert both["heat"] == pytest.approx(one["heat"] / 2, rel=1e-4)
+
+
+def test_explanations_that_are_refused():
+    wide = _wide()
+    model = tsar.SeasonalNaive(horizon=HORIZON, season_length=7).fit(wide)
+    with pytest.raises(ParameterError, match="did you mean 'occlusion'"):
+        model.explain(wide, method="oclusion")
+    with pytest.raises(ParameterError, match="windows must be an integer"):
+        model.explain(wide, windows=0)
+    with pytest.raises(DataError, match="needs 12 rows of a series, 7 of them as history"):
+        model.explain(wide[:11])
+    with pytest.raises(NotFittedError):
+        tsar.SeasonalNaive().explain(wide)
+    before = wide.copy()
+    model.explain(wide)
+    pd.testing.assert_frame_equal(wide, before)

@@ -1,0 +1,71 @@
+import pytest
+
+from tsar import forecasting
+from tsar.exceptions import ParameterError
+from tsar.forecasting.registry import forecaster_class, forecaster_names
+from tsar.params.text import parse_parameters
+
+
+def test_names_follow_from_the_package():
+    assert forecaster_names() == sorted(forecasting.__all__)
+    assert {"DLinear", "NLinear", "Naive", "PatchTST", "SeasonalNaive"} <= set(forecaster_names())
+    for name in forecaster_names():
+        assert forecaster_class(name).__name__ == name
+
+
+def test_unknown_model_gets_a_suggestion():
+    with pytest.raises(ParameterError, match="did you mean 'PatchTST'"):
+        forecaster_class("PatchTSM")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("context_length=168", 168),
+        ("learning_rate=1e-4", 1e-4),
+        ("learning_rate=1", 1.0),
+        ("early_stopping=False", False),
+        ("early_stopping=true", True),
+        ("max_steps=none", None),
+        ("max_steps=7", 7),
+        ("loss=quantile", "quantile"),
+        ("quantiles=0.1,0.5,0.9", (0.1, 0.5, 0.9)),
+        ("quantiles=[0.25, 0.75]", (0.25, 0.75)),
+        ("quantiles=none", None),
+        ("validation_size=48", 48),
+        ("validation_size=0.25", 0.25),
+        ("freq=h", "h"),
+        ("device = cpu", "cpu"),
+        ("scaler=none", None),
+        ("target=a=b", "a=b"),
+        ("target=a,b", ("a", "b")),
+    ],
+)
+def test_settings_are_read_with_the_types_of_the_parameters(setting, value):
+    (found,) = parse_parameters(forecaster_class("NLinear"), [setting]).values()
+    assert found == value and type(found) is type(value)
+
+
+def test_text_that_fits_no_type_is_left_to_fit(wide):
+    cls = forecaster_class("NLinear")
+    params = parse_parameters(cls, ["context_length=many"])
+    with pytest.raises(ParameterError, match=r"context_length must be an integer in \[1, inf\)"):
+        cls(**params).fit(wide)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("context_length", "must be name=value"), ("context_lenght=3", "mean 'context_length'")],
+)
+def test_settings_that_name_nothing_are_refused(setting, message):
+    with pytest.raises(ParameterError, match=message):
+        parse_parameters(forecaster_class("NLinear"), [setting])
+
+
+@pytest.mark.parametrize("name", forecaster_names())
+def test_defaults_survive_the_round_trip_through_text(name):
+    """Every default, written out, is read back as it was."""
+    cls = forecaster_class(name)
+    for key, value in cls().get_params(deep=False).items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        assert parse_parameters(cls, [f"{key}={text}"]) == {key: value}

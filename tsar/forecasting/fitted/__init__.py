@@ -1,0 +1,1 @@
+"""What a fitted forecaster is, and its one route from series to numbers."""

@@ -1,0 +1,1 @@
+"""Layers that know series: what forecasting networks share."""

@@ -1,0 +1,1 @@
+"""What the numbers of a forecast are: losses, distributions, heads, and what is asked of them."""

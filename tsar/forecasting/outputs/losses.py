@@ -1,0 +1,219 @@
+"""Losses that count observed steps only, and the output module each of them needs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tsar.exceptions import ParameterError
+from tsar.forecasting.outputs.distributions import DISTRIBUTIONS, Distribution
+from tsar.forecasting.outputs.output import Output, PointOutput, QuantileOutput
+from tsar.params.constraints import check_choice
+
+__all__ = [
+    "LOSSES",
+    "HuberLoss",
+    "LikelihoodLoss",
+    "Loss",
+    "LossName",
+    "MAELoss",
+    "MSELoss",
+    "QuantileLoss",
+    "make_loss",
+]
+
+
+class Loss(ABC):
+    """Mean of an error over the observed entries of a forecast."""
+
+    # Whether it compares in original units, and so needs to know the scale of each window.
+    needs_scale: bool = False
+
+    def __call__(
+        self,
+        forecast: Tensor,
+        target: Tensor,
+        observed: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        """Return the mean error, 0 where nothing was observed.
+
+        Parameters
+        ----------
+        forecast : Tensor of shape (B, H, C), or (B, H, C, Q) with several outputs per step
+        target : Tensor of shape (B, H, C)
+        observed : bool Tensor of shape (B, H, C), optional
+            True where the target was measured; everywhere by default.
+        scale : Tensor of shape (B, C), optional
+            Original units per scaled unit, for a loss that ``needs_scale``; 1 by default.
+
+        Returns
+        -------
+        Tensor of shape ()
+        """
+        total, count = self.total(forecast, target, observed, scale)
+        return total / count.clamp(min=1)
+
+    def total(
+        self,
+        forecast: Tensor,
+        target: Tensor,
+        observed: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the sum of the errors and how many entries it counts, each of shape ()."""
+        errors = self.scaled_errors(forecast.to(target.dtype), target, scale)
+        if observed is None:
+            return errors.sum(), torch.tensor(errors.numel(), device=errors.device)
+        return (errors * observed).sum(), observed.sum()
+
+    def scaled_errors(self, forecast: Tensor, target: Tensor, scale: Tensor | None) -> Tensor:
+        """Return one error per entry of ``target``, given the scale of each window."""
+        return self.errors(forecast, target)
+
+    @abstractmethod
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        """Return one error per entry of ``target``."""
+
+    def point(self, forecast: Tensor) -> Tensor:
+        """Return the point forecast (B, H, C) inside a forecast."""
+        return forecast
+
+    def make_output(self) -> Output:
+        """Build the last module of a network trained with this loss."""
+        return PointOutput()
+
+
+class MSELoss(Loss):
+    """Squared error."""
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        return (forecast - target).square()
+
+
+class MAELoss(Loss):
+    """Absolute error."""
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        return (forecast - target).abs()
+
+
+class HuberLoss(Loss):
+    """Half the squared error up to 1, the absolute error less one half beyond it."""
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        return F.huber_loss(forecast, target, reduction="none")
+
+
+class QuantileLoss(Loss):
+    """Pinball error, averaged over the levels.
+
+    Parameters
+    ----------
+    levels : sequence of float
+        Increasing, each inside (0, 1), with 0.5 among them.
+
+    References
+    ----------
+    Koenker and Bassett, "Regression quantiles", Econometrica 46, 1978.
+    """
+
+    def __init__(self, levels: Sequence[float]) -> None:
+        self.levels = tuple(float(level) for level in levels)
+        self.make_output()  # raises for levels it cannot give
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        levels = torch.tensor(self.levels, dtype=target.dtype, device=target.device)
+        above = target.unsqueeze(-1) - forecast  # (B, H, C, Q)
+        return torch.maximum(levels * above, (levels - 1) * above).mean(dim=-1)
+
+    def point(self, forecast: Tensor) -> Tensor:
+        return forecast[..., self.levels.index(0.5)]
+
+    def make_output(self) -> Output:
+        return QuantileOutput(self.levels)
+
+
+class LikelihoodLoss(Loss):
+    """Negative logarithm of the likelihood under the distribution that is forecast.
+
+    Parameters
+    ----------
+    distribution : Distribution
+        See :mod:`tsar.forecasting.outputs.distributions`.
+    """
+
+    def __init__(self, distribution: Distribution) -> None:
+        self.distribution = distribution
+        self.output = distribution.make_output()
+        self.needs_scale = distribution.counts
+
+    def scaled_errors(self, forecast: Tensor, target: Tensor, scale: Tensor | None) -> Tensor:
+        if scale is None:
+            return self.errors(forecast, target)
+        # A series of zeros has no scale of its own, and is not scaled.
+        units = torch.where(scale > 0, scale, 1.0)[:, None]
+        return -self.distribution.log_prob(forecast, target, units)
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        return -self.distribution.log_prob(forecast, target)
+
+    def point(self, forecast: Tensor) -> Tensor:
+        return self.output.point(forecast)
+
+    def make_output(self) -> Output:
+        return self.distribution.make_output()
+
+
+LossName: TypeAlias = Literal[
+    "mse",
+    "mae",
+    "huber",
+    "quantile",
+    "gaussian",
+    "student_t",
+    "negative_binomial",
+    "gaussian_mixture",
+]
+
+_POINT_LOSSES: dict[str, Callable[[], Loss]] = {
+    "mse": MSELoss,
+    "mae": MAELoss,
+    "huber": HuberLoss,
+}
+
+LOSSES = (*_POINT_LOSSES, "quantile", *DISTRIBUTIONS)
+
+
+def make_loss(name: str, quantiles: Sequence[float] | None = None) -> Loss:
+    """Build the loss of that name.
+
+    Parameters
+    ----------
+    name : str
+        "mse", "mae", "huber", "quantile", or one of
+        :data:`tsar.forecasting.outputs.distributions.DISTRIBUTIONS`.
+    quantiles : sequence of float, optional
+        The levels of the quantile loss; the other losses have none.
+
+    Raises
+    ------
+    ParameterError
+        If there is none of that name, or levels are missing or out of place.
+    """
+    check_choice("make_loss", "loss", name, LOSSES)
+    if name == "quantile":
+        if quantiles is None:
+            raise ParameterError("make_loss: loss='quantile' needs quantiles, got None")
+        return QuantileLoss(quantiles)
+    if quantiles is not None:
+        raise ParameterError(
+            f"make_loss: quantiles need loss='quantile', got loss={name!r}; "
+            "change the loss or drop the quantiles"
+        )
+    if name in DISTRIBUTIONS:
+        return LikelihoodLoss(DISTRIBUTIONS[name]())
+    return _POINT_LOSSES[name]()

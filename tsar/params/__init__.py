@@ -1,0 +1,1 @@
+"""Parameters and arguments: their constraints, their checks, and their reading from text."""

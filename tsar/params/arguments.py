@@ -1,0 +1,159 @@
+"""Arguments of the methods of estimators, checked before any work."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tsar.exceptions import ParameterError
+from tsar.params.constraints import check_count, matches
+
+__all__ = [
+    "check_fractions",
+    "check_horizon",
+    "check_levels",
+    "check_percentages",
+    "check_range",
+    "check_samples",
+    "column_labels",
+    "frame_first",
+]
+
+
+def check_horizon(owner: str, horizon: Any) -> int:
+    """Return the horizon given to ``predict``, or raise a :class:`ParameterError`."""
+    return check_count(owner, "horizon", horizon)
+
+
+def check_levels(owner: str, quantiles: Any, fitted: Sequence[float]) -> list[float]:
+    """Check the quantile levels that ``predict`` is asked for.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the estimator, for messages.
+    quantiles : sequence of float, float or None
+    fitted : sequence of float
+        The levels that were fitted.
+
+    Returns
+    -------
+    list of float
+
+    Raises
+    ------
+    ParameterError
+        A level was not fitted.
+    """
+    if quantiles is None:
+        return []
+    if not fitted:
+        raise ParameterError(
+            f"{owner}: predict(quantiles=...) needs a model fitted for quantiles; set "
+            f"loss='quantile' and quantiles=, or a distribution such as loss='gaussian', before fit"
+        )
+    levels = list(quantiles) if isinstance(quantiles, Sequence | np.ndarray) else [quantiles]
+    if isinstance(quantiles, str) or any(level not in fitted for level in levels):
+        raise ParameterError(
+            f"{owner}: quantiles must be among the fitted levels "
+            f"{', '.join(map(str, fitted))}, got {quantiles!r}; name others before fit"
+        )
+    return levels
+
+
+def check_fractions(owner: str, quantiles: Any) -> list[float]:
+    """Check quantile levels of a model that has all of them; see :func:`check_levels`."""
+    if quantiles is None:
+        return []
+    levels = _numbers(quantiles)
+    if levels is None or not all(0 < level < 1 for level in levels):
+        raise ParameterError(
+            f"{owner}: quantiles must be numbers between 0 and 1, both excluded, got {quantiles!r}"
+        )
+    return levels
+
+
+def check_percentages(owner: str, level: Any) -> list[float]:
+    """Check the levels of the intervals that are asked for.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the estimator, for messages.
+    level : float or sequence of float or None
+        In percent.
+
+    Returns
+    -------
+    list of float
+        In the order given, each once.
+
+    Raises
+    ------
+    ParameterError
+        A level is no percentage, or looks like a share.
+    """
+    if level is None:
+        return []
+    levels = _numbers(level)
+    if levels is None or not all(0 < one < 100 for one in levels):
+        raise ParameterError(
+            f"{owner}: level must be percentages between 0 and 100, both excluded, got {level!r}; "
+            f"level=[80, 95] asks for intervals that cover 80 and 95 of 100 values"
+        )
+    shares = [one for one in levels if one < 1]
+    if shares:
+        raise ParameterError(
+            f"{owner}: level is in percent, got {level!r}; did you mean {100 * shares[0]:g}?"
+        )
+    return list(dict.fromkeys(levels))
+
+
+def _numbers(given: Any) -> list[float] | None:
+    """Return a number or a sequence of numbers as a list; None for anything else."""
+    listed = list(given) if isinstance(given, Sequence | np.ndarray) else [given]
+    if isinstance(given, str) or not all(matches(one, float) for one in listed):
+        return None
+    return [float(one) for one in listed]
+
+
+def check_range(owner: str, name: str, limits: Any) -> None:
+    """Raise a :class:`ParameterError` unless limits are a pair (low, high), None for no limit."""
+    if limits is None:
+        return
+    given = [limit for limit in limits if limit is not None]
+    if len(limits) != 2 or not all(map(math.isfinite, given)) or given != sorted(set(given)):
+        raise ParameterError(
+            f"{owner}: {name} must be a pair of numbers that rise, None for no limit, such as "
+            f"(0, None), got {limits!r}"
+        )
+
+
+def check_samples(owner: str, samples: Any) -> int:
+    """Return the number of samples asked for, or raise a :class:`ParameterError`."""
+    return check_count(owner, "samples", samples)
+
+
+def column_labels(given: Any) -> list[Any]:
+    """Return a label, or a sequence of labels, or None as a list of labels."""
+    if given is None:
+        return []
+    return [given] if isinstance(given, str | int) else list(given)
+
+
+def frame_first(predict: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a frame in the first place be ``df``, and what follows it come after.
+
+    Pipelines of scikit-learn pass the data first and the rest by name.
+    """
+
+    @wraps(predict)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], pd.DataFrame | pd.Series):
+            return predict(self, *args[1:], df=args[0], **kwargs)
+        return predict(self, *args, **kwargs)
+
+    return called

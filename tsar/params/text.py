@@ -1,0 +1,87 @@
+"""Parameters of estimators from text, by the types of their annotations."""
+
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from tsar.exceptions import ParameterError
+from tsar.params.constraints import check_choice
+
+__all__ = ["parse_parameters"]
+
+
+def parse_parameters(cls: type[Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Read ``name=value`` settings with the types of an estimator's parameters.
+
+    Parameters
+    ----------
+    cls : type
+        Estimator class whose fields are annotated.
+    settings : iterable of str
+        ``"d_model=32"``, ``"quantiles=0.1,0.5,0.9"``, ``"max_steps=none"``.
+
+    Returns
+    -------
+    dict
+        Values by parameter name. Text that fits no type stays text, and ``fit`` then
+        rejects it with the constraint of the parameter.
+
+    Raises
+    ------
+    ParameterError
+        If a setting has no ``=``, or names no parameter; it suggests the nearest one.
+    """
+    hints = typing.get_type_hints(cls, include_extras=True)
+    names = list(cls().get_params(deep=False))
+    values = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ParameterError(f"{cls.__name__}: a setting must be name=value, got {setting!r}")
+        check_choice(cls.__name__, "parameter", name.strip(), names)
+        parsed = _parse(text.strip(), hints[name.strip()])
+        values[name.strip()] = text.strip() if parsed is _UNFIT else parsed
+    return values
+
+
+def _rank(text: str, member: Any) -> int:
+    """Order the members of a union: what admits every text comes after what does not."""
+    if member is str:
+        return 2
+    if isinstance(get_origin(member), type) and issubclass(get_origin(member), Sequence):
+        return 1 if "," in text else 3
+    return 0
+
+
+_UNFIT = object()
+_WORDS = {"true": True, "false": False}
+
+
+def _parse(text: str, hint: Any) -> Any:
+    """Read text as one type; ``_UNFIT`` where it is none of what the type admits."""
+    origin, members = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _parse(text, members[0])
+    if origin in (typing.Union, types.UnionType):
+        readings = (_parse(text, member) for member in sorted(members, key=partial(_rank, text)))
+        return next((value for value in readings if value is not _UNFIT), _UNFIT)
+    if origin is Literal:
+        return next((member for member in members if str(member) == text), _UNFIT)
+    if hint in (None, type(None)):
+        return None if text.lower() == "none" else _UNFIT
+    if hint is bool:
+        return _WORDS.get(text.lower(), _UNFIT)
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            return _UNFIT
+    if hint in (str, Any):
+        return text
+    if origin is not None and members:
+        item = members[0]
+        values = [_parse(part.strip(), item) for part in text.strip("[]()").split(",") if part]
+        return _UNFIT if any(value is _UNFIT for value in values) else tuple(values)
+    return _UNFIT
