@@ -16,7 +16,7 @@ from tsar.evaluation import backtest
 from tsar.exceptions import DataError, ParameterError
 from tsar.tuning import OptunaSearch
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RECIPE = """
 data = "sales.csv"
 id = "shop"

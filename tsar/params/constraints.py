@@ -73,7 +73,7 @@ def did_you_mean(value: object, choices: Iterable[str]) -> str:
     ``patchtst`` is as near to ``PatchTST`` as can be: upper and lower case are alike.
     """
     written = {choice.lower(): choice for choice in choices}
-    near = difflib.get_closematches(str(value).lower(), list(written), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(value).lower(), list(written), n=1, cutoff=0.5)
     return f" (did you mean {written[near[0]]!r}?)" if near else ""
 
 
