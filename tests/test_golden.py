@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import tsar
-from tsar.persistence import FORMAT_VERSION
+from tsar.estimator.saving import FORMAT_VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 SAVED = sorted(path.parent for path in GOLDEN.glob("*/*/request.json"))

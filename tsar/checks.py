@@ -370,7 +370,7 @@ def check_short_series(estimator: Forecaster) -> None:
     assert np.isfinite(both["y"]).all(), "a short series has no forecast"
     short = both.attrs["short_history"]
     assert set(short) <= {"new", "one"}, f"flagged as short: {short}"
-    assert fitted._context_rows <= 3 or short == ["new", "one"], f"flagged as short: {short}"
+    assert fitted.context_rows <= 3 or short == ["new", "one"], f"flagged as short: {short}"
 
 
 def check_no_look_ahead(estimator: Forecaster) -> None:
@@ -406,12 +406,12 @@ def check_variates(estimator: Forecaster) -> None:
     _raises(DataError, "missing ['c']", lambda: fitted.predict(df=wide[["a", "b"]]))
     more = wide.assign(new=wide["a"])
     _raises(DataError, "not fitted ['new']", lambda: fitted.predict(df=more))
-    if not type(fitted)._takes_any_variates:
+    if not type(fitted).takes_any_variates:
         _raises(DataError, "fitted", lambda: fitted.predict(df=more, allow_new_variates=True))
         return
     grown = fitted.predict(df=more, allow_new_variates=True)
     assert list(grown.columns) == list(more.columns) and np.isfinite(grown.to_numpy()).all()
-    if type(fitted)._channel_independent:
+    if type(fitted).channel_independent:
         np.testing.assert_allclose(grown[["a", "b", "c"]], fitted.predict(), rtol=1e-5)
 
 

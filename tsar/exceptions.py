@@ -4,7 +4,7 @@ Every message names the object, what was expected, what was received and how to
 repair it. ``assert`` is kept for our own invariants.
 """
 
-import sys
+import inspect
 import warnings
 
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
@@ -77,8 +77,8 @@ class BackendWarning(UserWarning):
 
 def warn(message: str, category: type[Warning]) -> None:
     """Warn in the name of the line that led to it, outside of tsar and torch."""
-    frame, level = sys._getframe(), 1
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in (
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in (
         "tsar",
         "torch",
     ):

@@ -1,173 +1,56 @@
-"""Saving and loading fitted forecasters as safetensors and JSON, nothing that can execute.
+"""Loading what was saved: the one place that knows the classes of all families.
 
-A model is a folder of two files: ``model.json`` (format, class, parameters, what was
-learned besides numbers) and ``arrays.safetensors`` (weights, scaling, the end of the
-series, the state of the optimiser).
+:mod:`tsar.estimator.saving` says what a saved model is.
 """
 
 import json
 import os
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tsar import forecasting
-from tsar.data.codec import decode, encode
+from tsar.data.codec import decode
+from tsar.estimator.saving import ARRAYS, FORMAT_VERSION, MANIFEST, path_of
 from tsar.exceptions import PersistenceError
 from tsar.forecasting.base import Forecaster
 from tsar.params.constraints import did_you_mean
 
-__all__ = ["describe", "load", "rebuild", "save"]
+__all__ = ["load"]
 
-FORMAT_VERSION = 1
-MANIFEST, ARRAYS = "model.json", "arrays.safetensors"
 # Old class names of saved models, kept here when a class is renamed.
 RENAMED: dict[str, str] = {}
 
 
-def save(model: Forecaster, folder: str | os.PathLike[str]) -> None:
-    """Write a fitted model into a folder.
-
-    Parameters
-    ----------
-    model : Forecaster
-        Fitted.
-    folder : path
-        Created, or replaced if it holds a saved model. It appears when everything is
-        written and not before.
-
-    Raises
-    ------
-    NotFittedError
-        The model is not fitted.
-    PersistenceError
-        The folder holds something else, cannot be written, or a label of the frame has
-        no JSON form.
-    """
-    manifest, tensors = describe(model)
-    target = check_folder(folder)
-    try:
-        text = json.dumps(manifest, indent=1)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        written = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except (TypeError, OSError) as error:
-        raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
-    try:
-        (written / MANIFEST).write_text(text, encoding="utf-8")
-        save_file({name: t.contiguous() for name, t in tensors.items()}, written / ARRAYS)
-        written.chmod(0o755)
-        if target.exists():
-            # The old model is moved aside first: at no time is there half of one.
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-            os.replace(target, old / "old")
-            os.replace(written, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(written, target)
-    except BaseException as error:
-        shutil.rmtree(written, ignore_errors=True)
-        if isinstance(error, OSError | SafetensorError):
-            raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
-        raise
-
-
-def check_folder(folder: str | os.PathLike[str]) -> Path:
-    """Find out before long work whether a model can be saved in a folder.
-
-    Parameters
-    ----------
-    folder : path
-
-    Returns
-    -------
-    pathlib.Path
-        Where it is.
-
-    Raises
-    ------
-    PersistenceError
-        It holds something else, or lies below a file or a folder that cannot be written to.
-    """
-    target = _path("save", folder)
-    if target.exists() and not _replaceable(target):
-        raise PersistenceError(
-            f"save: {str(folder)!r} exists and holds more than a saved model; choose another folder"
-        )
-    if target == Path.cwd():
-        raise PersistenceError(
-            f"save: {str(folder)!r} is the current folder, which cannot be replaced; name one in it"
-        )
-    existing = next(above for above in target.parents if above.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise PersistenceError(
-            f"save: {str(folder)!r} cannot be written: {existing} is no folder that can be written"
-        )
-    return target
-
-
-def describe(model: Forecaster) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what JSON can hold of a fitted model, and its tensors by name.
-
-    Parameters
-    ----------
-    model : Forecaster
-
-    Raises
-    ------
-    NotFittedError
-        The model is not fitted.
-    PersistenceError
-        A parameter or a label has no JSON form.
-    """
-    record, tensors = model._learned_state()
-    parameters = dict(model._fitted_parameters)
-    # Only the text of a reference can be stored.
-    objects = {
-        name: type(parameters.pop(name)).__name__
-        for name in sorted(model._references)
-        if not isinstance(parameters[name], str | None)
-    }
-    manifest = {
-        "format": FORMAT_VERSION,
-        "class": type(model).__name__,
-        "parameters": {name: _encode(value) for name, value in parameters.items()},
-        "objects": objects,
-        "learned": record,
-    }
-    return manifest, tensors
-
-
-def rebuild(
+def _rebuild(
     manifest: dict[str, Any],
     tensors: dict[str, Tensor],
     cls: type[Forecaster] | None = None,
     references: dict[str, Any] | None = None,
 ) -> Forecaster:
-    """Undo :func:`describe`.
+    """Undo :func:`tsar.estimator.saving.describe`, members first.
 
-    Parameters
-    ----------
-    manifest : dict
-    tensors : dict of str to Tensor
-    cls : type, optional
-        The class; None takes the one of tsar that the manifest names.
-    references : dict of str to object, optional
-        What to take in place of saved references.
-
-    Raises
-    ------
-    PersistenceError
-        The class is none of the forecasters.
+    Without a class it is the one of tsar that the manifest names.
     """
     cls = _class_named(manifest["class"]) if cls is None else cls
     model = cls(**{**_parameters(cls, manifest["parameters"]), **(references or {})})
-    model._restore_learned_state(manifest["learned"], tensors)
+    record = dict(manifest["learned"])
+    members = {
+        name: _rebuild(described, _below(f"member{place}.", tensors))
+        for place, (name, described) in enumerate(record.pop("members", {}).items())
+    }
+    model.restore_learned_state(record, tensors, members)
     return model
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors below a prefix, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _parameters(cls: type[Forecaster], stored: dict[str, Any]) -> dict[str, Any]:
@@ -176,23 +59,8 @@ def _parameters(cls: type[Forecaster], stored: dict[str, Any]) -> dict[str, Any]
     return {name: _decode(value) for name, value in stored.items() if name in names}
 
 
-def _encode(value: Any) -> Any:
-    """Return a parameter as JSON; it may hold forecasters that are not fitted."""
-    if isinstance(value, Forecaster):
-        own = value.get_params(deep=False).items()
-        parameters = {name: _encode(item) for name, item in own}
-        return {"forecaster": [type(value).__name__, parameters]}
-    if isinstance(value, dict):
-        return {"dict": [[encode(name), _encode(item)] for name, item in value.items()]}
-    if isinstance(value, list) and any(isinstance(item, Forecaster) for item in value):
-        return [_encode(item) for item in value]
-    if isinstance(value, tuple) and any(isinstance(item, Forecaster) for item in value):
-        return {"tuple": [_encode(item) for item in value]}
-    return encode(value)
-
-
 def _decode(value: Any) -> Any:
-    """Undo :func:`_encode`."""
+    """Undo how :func:`tsar.estimator.saving.describe` writes a parameter."""
     if isinstance(value, list):
         return [_decode(item) for item in value]
     if not isinstance(value, dict) or len(value) != 1:
@@ -216,35 +84,10 @@ def _class_named(name: Any) -> type[Forecaster]:
     return found
 
 
-def _path(function: str, folder: Any) -> Path:
-    text = os.fspath(folder) if isinstance(folder, str | os.PathLike) else None
-    if not isinstance(text, str) or not text:
-        raise PersistenceError(
-            f"{function}: folder must be a path, got {folder!r}; name the folder of the model"
-        )
-    return Path(text).absolute()
-
-
-def _replaceable(target: Path) -> bool:
-    """Whether a folder is empty, or holds a saved model of tsar and nothing else."""
-    if not target.is_dir():
-        return False
-    held = {entry.name for entry in target.iterdir()}
-    if not held:
-        return True
-    if held != {MANIFEST, ARRAYS}:
-        return False
-    try:
-        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and "format" in manifest and "class" in manifest
-
-
 def load(
     folder: str | os.PathLike[str], cls: type[Forecaster] | None = None, **references: Any
 ) -> Any:
-    """Read a model that :func:`save` wrote; it forecasts on any machine.
+    """Read a model that ``save`` wrote; it forecasts on any machine.
 
     Parameters
     ----------
@@ -269,7 +112,7 @@ def load(
         names a class that is not a forecaster of tsar, nor the one given; a reference is
         missing or is none of the model's.
     """
-    source = _path("load", folder)
+    source = path_of("load", folder)
     try:
         manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
     except NotADirectoryError:
@@ -287,7 +130,7 @@ def load(
     try:
         with safe_open(source / ARRAYS, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        model = rebuild(manifest, tensors, cls, references)
+        model = _rebuild(manifest, tensors, cls, references)
     except PersistenceError:
         raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -329,10 +172,10 @@ def _check_references(
     cls: type[Forecaster], manifest: dict[str, Any], given: dict[str, Any], folder: str
 ) -> None:
     for name in given:
-        if name not in cls._references:
+        if name not in cls.references:
             raise PersistenceError(
                 f"load: {name!r} is no reference of {cls.__name__}; it has "
-                f"{', '.join(sorted(cls._references)) or 'none'}"
+                f"{', '.join(sorted(cls.references)) or 'none'}"
             )
     for name, kind in manifest.get("objects", {}).items():
         if name not in given:

@@ -169,7 +169,7 @@ def test_intervals_of_models_that_have_none(name, folder):
     intervals = expected.predict(df=panel, level=[90, 50])
     found = _read("out.parquet").drop(columns="status")
     pd.testing.assert_frame_equal(found, intervals, check_dtype=False)
-    n_windows = expected._calibration.counts
+    n_windows = expected.calibration_.counts
     assert done.calibrated_on == f"{n_windows.min()} to {n_windows.max()} windows, by step"
     assert done.to_json()["calibrated_on"] == done.calibrated_on
     # Asking for intervals does not change the forecast.

@@ -181,7 +181,7 @@ def test_prompt_comes_before_the_history(wide):
     model = tsar.AutoTimes(calendar_features=False, **SMALL).fit(wide)
     prompt = wide[["trend", "price", "load"]][7:67]  # five segments of 12
     forecast = model.predict(30, context=prompt)
-    scaling = model._learned.scaling
+    scaling = model.learned_.scaling
     scaled = (wide.to_numpy() - scaling.mean) / scaling.scale
     window = torch.from_numpy(np.concatenate([scaled[7:67], scaled[-48:]])).float()[None]
     with torch.inference_mode():

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 import tsar
-from tsar.persistence import FORMAT_VERSION
+from tsar.estimator.saving import FORMAT_VERSION
 
 HERE = Path(__file__).resolve().parent
 TRAINING = {"max_epochs": 3, "learning_rate": 0.01, "random_state": 0, "device": "cpu"}

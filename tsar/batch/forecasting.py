@@ -24,10 +24,9 @@ from tsar.data.frames import TARGET
 from tsar.data.tables import check_writable, parse_times, read_table, write_table
 from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, TsarError
 from tsar.forecasting.base import Forecaster
-from tsar.forecasting.probabilistic.asked import ensure_intervals, read_asked
+from tsar.forecasting.probabilistic.asked import check_asked, ensure_intervals, read_asked
 from tsar.forecasting.registry import forecaster_class
 from tsar.params.arguments import check_horizon, check_percentages
-from tsar.params.constraints import check_parameters
 from tsar.persistence import load
 
 __all__ = ["forecast"]
@@ -242,11 +241,11 @@ def _chosen(
             f"{type(chosen).__name__}; set them in it before it is fitted"
         )
     if _is_fitted(chosen):
-        read = chosen._as_fitted
+        read = chosen.as_fitted
         for name, value in own.items():
             if getattr(read, name) != value:
                 raise ParameterError(
-                    f"batch: {name} must be {getattr(read, name)!r} as the {read._name} was "
+                    f"batch: {name} must be {getattr(read, name)!r} as the {read.name} was "
                     f"fitted, got {value!r}; leave it out"
                 )
     return chosen
@@ -261,20 +260,15 @@ def _check_asked(model: Forecaster, horizon: Any, quantiles: Any, level: Any) ->
         try:
             read_asked(model, quantiles, level, None)
         except ParameterError as error:
-            if level is None or model._calibration is not None:
+            if level is None or model.calibration_ is not None:
                 raise
             raise ParameterError(
                 f"{error}, then save it again; a model that is not fitted is calibrated here"
             ) from None
         return
-    check_parameters(model)
-    model._check_consistency()
-    imagined = clone(model)
-    imagined._fitted_parameters = imagined.get_params(deep=False)
-    if hasattr(imagined, "_make_loss"):
-        imagined._fitted_levels = tuple(getattr(imagined._make_loss(), "levels", ()))
+    model.check()
     # Intervals that it does not have come from a calibration.
-    read_asked(imagined, quantiles, None, None)
+    check_asked(model.name, model.expected_predictive, None, quantiles, None, None)
 
 
 def _check_shard(shard: Any, model: Forecaster) -> None:
@@ -298,7 +292,7 @@ def _check_shard(shard: Any, model: Forecaster) -> None:
 def _used(model: Forecaster) -> dict[str, list[Any]]:
     """Return the columns a model reads beside ids and times, nothing if it takes what it finds."""
     targets = _listed(model.target)
-    roles = {role: names for role, names in model._roles.items() if role != "calendar"}
+    roles = {role: names for role, names in model.roles.items() if role != "calendar"}
     return {"target": targets, **roles} if targets else {}
 
 
@@ -450,10 +444,8 @@ class _Run:
 
     def _readable(self, model: Forecaster, rows: pd.DataFrame) -> None:
         """Raise a DataError unless a frame can be fitted, and its future is known."""
-        panel = model._read(rows, freq=model.freq)
-        names = model._roles.get("future_covariates", [])
-        if names or self.future is not None:
-            model._known(panel, names, self.future, int(self.horizon or model.horizon))
+        model.read(rows, freq=model.freq)
+        model.check_future(rows, self.future, self.horizon)
 
     def _fit(self, frame: pd.DataFrame) -> Forecaster:
         with warnings.catch_warnings():
@@ -470,7 +462,7 @@ class _Run:
 
     def _calibrated_on(self) -> str | None:
         """Say how much the intervals are made of."""
-        calibration = self.model._calibration
+        calibration = self.model.calibration_
         if calibration is None or self.asked["level"] is None:
             return None
         few, many = int(calibration.counts.min()), int(calibration.counts.max())
@@ -518,7 +510,7 @@ class _Run:
         """Return a forecast without rows, where all series of the first block are bad."""
         if self.file.series is not None and len(bad) == len(self.file.series):
             raise _all_bad(bad)
-        steps, names = self.horizon, self.model._future_names
+        steps, names = self.horizon, self.model.future_names
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)
             # What is known of the future does not matter for the form.
@@ -587,7 +579,7 @@ def _describe(model: Forecaster) -> str:
     """Tell a model from others: by its parameters, and by what it has learned."""
     digest = hashlib.sha256(repr(sorted(model.get_params(deep=False).items(), key=str)).encode())
     if _is_fitted(model):
-        _, tensors = model._learned_state()
+        _, tensors = model.learned_state()
         for name in sorted(tensors):
             digest.update(tensors[name].cpu().numpy().tobytes())
     return f"{type(model).__name__} {digest.hexdigest()[:12]}"

@@ -35,12 +35,12 @@ from tsar.data.tables import (
     read_table,
     write_table,
 )
+from tsar.estimator.saving import check_folder
 from tsar.evaluation import compare
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
 from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.text import parse_parameters
-from tsar.persistence import check_folder
 from tsar.tuning import OptunaSearch
 from tsar.tuning.spaces import parse_space
 

@@ -24,15 +24,10 @@ from tsar.data.timeaxis import read_times
 from tsar.data.windows import number_windows
 from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, warn
 from tsar.forecasting.base import Forecaster
-from tsar.forecasting.fitted.windowed import KEYS, in_window_order, window_histories, window_keys
-from tsar.forecasting.probabilistic.asked import (
-    Asked,
-    calibrated_ends,
-    ensure_intervals,
-    read_asked,
-)
+from tsar.forecasting.fitted.windowed import KEYS, in_window_order, window_keys
+from tsar.forecasting.probabilistic.asked import Asked, answer, ensure_intervals, read_asked
 from tsar.params.arguments import check_fractions, check_horizon, check_percentages
-from tsar.params.constraints import check_count, check_parameters
+from tsar.params.constraints import check_count
 
 __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
 
@@ -299,13 +294,12 @@ class BacktestJob:
         self.every = every = _refit_every(refit)
         self.fitted = every is None and self.forecaster.__sklearn_is_fitted__()
         if self.fitted:
-            self.panel = self.forecaster._read_new(df, allow_new_variates=False)
-            self.horizon = self.forecaster._check_horizon(horizon)
-            known = self.panel.after(self.forecaster._end).lengths > self.panel.lengths
+            self.panel = self.forecaster.read_new(df, allow_new_variates=False)
+            self.horizon = self.forecaster.resolve_horizon(horizon)
+            known = self.panel.after(self.forecaster.end_).lengths > self.panel.lengths
         else:
-            check_parameters(self.forecaster)
-            self.forecaster._check_consistency()
-            self.panel = self.forecaster._read(df, freq=self.forecaster.freq)
+            self.forecaster.check()
+            self.panel = self.forecaster.read(df, freq=self.forecaster.freq)
             steps = self.forecaster.horizon if horizon is None else horizon
             self.horizon = check_horizon("backtest", steps)
             known = np.zeros(self.panel.n_series, dtype=bool)
@@ -383,7 +377,7 @@ class BacktestJob:
         ends[owners] = self.stamps[self.origins.rows[later[first]]]
         roles = {
             role.removesuffix("_covariates"): names
-            for role, names in self.forecaster._roles.items()
+            for role, names in self.forecaster.roles.items()
             if role != "calendar"
         }
         rows = read_rows(
@@ -402,25 +396,10 @@ class BacktestJob:
     def _forecast(self, fitted: Forecaster, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Forecast some windows: (W, H, C) by the end of the name of the column."""
         asked = self._asked_of(fitted)
-        panel = fitted._read_new(self.df, allow_new_variates=False)
-        ordered = in_order(panel, fitted._end.variates)
-        joined = ordered.after(fitted._end)
+        panel = fitted.read_new(self.df, allow_new_variates=False)
+        ordered = in_order(panel, fitted.end_.variates)
         owners, rows = self.origins.owners[chosen], self.origins.rows[chosen]
-        rows = rows + (joined.offsets[1:] - panel.offsets[1:])[owners]
-        calibration = fitted._calibration if asked.levels else None
-        moved = calibration.quantiles or () if calibration is not None else ()
-        point, by_share = fitted._forecast_rows(
-            joined, owners, rows, self.horizon, [*asked.quantiles.values(), *moved]
-        )
-        found = {"": point} | {key: by_share[share] for key, share in asked.quantiles.items()}
-        if calibration is not None:
-            bounds = [by_share[share] for share in moved] or [point, point]
-            for part, histories in window_histories(joined, owners, rows, np.arange(len(owners))):
-                given = asked.of_series(fitted, histories, self.horizon)
-                low, high = (bound[part] for bound in bounds)
-                ends = calibrated_ends(fitted, given, histories, point[part], (low, high))
-                for key, values in ends.items():
-                    found.setdefault(key, np.empty_like(point))[part] = values
+        found = answer(fitted, asked, ordered, owners, rows, self.horizon, after_fitted=True)
         place = ordered.variates.get_indexer(self.panel.variates)
         return {key: values[:, :, place] for key, values in found.items()}
 
@@ -440,7 +419,7 @@ class BacktestJob:
 
     def _warn_of_seen_rows(self, name: str) -> None:
         """Warn of windows that forecast rows the model was fitted on."""
-        end = self.forecaster._end
+        end = self.forecaster.end_
         last = self.panel.axis.stamps_of(end.last, end.axis)
         place = end.ids.get_indexer(self.panel.ids)[self.origins.owners]
         seen = (place >= 0) & (self.stamps[self.origins.rows] <= last[place])

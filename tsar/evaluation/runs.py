@@ -97,7 +97,7 @@ def fingerprint_of(model: Any) -> str:
         if not isinstance(value, Forecaster):
             content.update(f"{name}={value!r};".encode())
     if forecaster.__sklearn_is_fitted__():
-        record, tensors = forecaster._learned_state()
+        record, tensors = forecaster.learned_state()
         content.update(json.dumps(record, sort_keys=True, default=str).encode())
         for name in sorted(tensors):
             content.update(name.encode() + tensors[name].contiguous().numpy().tobytes())

@@ -324,8 +324,8 @@ class ARNet(NetworkForecaster):
     )
     early_stopping: bool = False
 
-    _channel_independent: ClassVar[bool] = False
-    _takes_any_variates: ClassVar[bool] = False
+    channel_independent: ClassVar[bool] = False
+    takes_any_variates: ClassVar[bool] = False
     _own_covariates: ClassVar[bool] = True
 
     def _check_consistency(self) -> None:
@@ -365,12 +365,12 @@ class ARNet(NetworkForecaster):
         )
 
     def _first_step(self) -> FirstStep:
-        self._check_fitted()
+        self.check_fitted()
         if self.module_.hidden:
             raise AttributeError(
                 "ARNet: a model with hidden_layers has no coefficients; set hidden_layers=()"
             )
-        if self._fitted_parameters["loss"] in ("negative_binomial", "gaussian_mixture"):
+        if self.fitted_parameters_["loss"] in ("negative_binomial", "gaussian_mixture"):
             raise AttributeError(
                 "ARNet: the mean of a negative binomial or a mixture is not linear in the lags, so "
                 "it has no coefficients; set loss='mse', 'gaussian' or 'student_t'"
@@ -403,9 +403,9 @@ class ARNet(NetworkForecaster):
         frames = [
             pd.DataFrame(table * row, index=index, columns=self._variate_names) for row in scale
         ]
-        if not self._end.form.has_ids:
+        if not self.end_.form.has_ids:
             return frames[0]
-        return pd.concat(frames, keys=self._end.ids, names=[self._end.form.id_name])
+        return pd.concat(frames, keys=self.end_.ids, names=[self.end_.form.id_name])
 
     @property
     def intercept_(self) -> Any:
@@ -417,20 +417,20 @@ class ARNet(NetworkForecaster):
             constant = constant - np.einsum("n,nlc->c", effect.means, effect.per_unit)
         level = scaling.mean * (1 - step.lags.numpy().sum(axis=0))
         intercept = level + scaling.scale * constant  # (S, C)
-        if not self._end.form.has_ids:
+        if not self.end_.form.has_ids:
             return pd.Series(intercept[0], index=self._variate_names)
-        ids = self._end.ids.rename(self._end.form.id_name)
+        ids = self.end_.ids.rename(self.end_.form.id_name)
         return pd.DataFrame(intercept, index=ids, columns=self._variate_names)
 
     @property
     def _variate_names(self) -> pd.Index:
         """What a user calls the variates: within, that of a plain Series is called "y"."""
-        form, ids = self._end.form, self._end.ids
+        form, ids = self.end_.form, self.end_.ids
         named = form.squeeze and form.kind == "wide" and ids[0] is not None
-        return ids if named else self._end.variates
+        return ids if named else self.end_.variates
 
     def _series_scaling(self) -> Scaling:
-        return self._learned.scaling.filled(self._learned.pooled)
+        return self.learned_.scaling.filled(self.learned_.pooled)
 
     def _effects(self) -> list["_Effect"]:
         """Return what covariates do, by role."""
@@ -438,7 +438,7 @@ class ARNet(NetworkForecaster):
         encoder: CovariateEncoder | None = network.encoder
         if encoder is None:
             return []
-        step, coding = self._first_step(), self._learned.coding
+        step, coding = self._first_step(), self.learned_.coding
         clock = CALENDAR_FEATURES if coding.calendar else ()
         # The calendar comes last among the features of what is known.
         future, calendar = step.known.split([encoder.n_known - len(clock), len(clock)], dim=1)

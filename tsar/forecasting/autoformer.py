@@ -322,25 +322,25 @@ class AutoformerForecaster(NetworkForecaster):
     n_decoder_layers: Positive = 1
     dropout: Share = 0.05
 
-    _channel_independent: ClassVar[bool] = False
-    _takes_any_variates: ClassVar[bool] = False
+    channel_independent: ClassVar[bool] = False
+    takes_any_variates: ClassVar[bool] = False
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        check_choice(self._name, "mixer", self.mixer, MIXERS)
+        check_choice(self.name, "mixer", self.mixer, MIXERS)
         if self.label_length is not None and self.label_length > self.context_length:
             raise ParameterError(
-                f"{self._name}: label_length must be at most context_length="
+                f"{self.name}: label_length must be at most context_length="
                 f"{self.context_length}, got {self.label_length}"
             )
         if self.kernel % 2 == 0:
             raise ParameterError(
-                f"{self._name}: kernel must be odd so that the average is centred, got "
+                f"{self.name}: kernel must be odd so that the average is centred, got "
                 f"{self.kernel}; take {self.kernel + 1}"
             )
         if self.d_model % self.n_heads:
             raise ParameterError(
-                f"{self._name}: d_model must be a multiple of n_heads={self.n_heads}, "
+                f"{self.name}: d_model must be a multiple of n_heads={self.n_heads}, "
                 f"got {self.d_model}"
             )
 

@@ -93,7 +93,7 @@ class AutoReg(LocalForecaster):
     future_covariates: str | int | Sequence[str | int] | None = None
 
     @property
-    def _roles(self) -> dict[str, Any]:
+    def roles(self) -> dict[str, Any]:
         return {"future_covariates": column_labels(self.future_covariates)}
 
     def _check_consistency(self) -> None:

@@ -1,7 +1,6 @@
 """AutoTimes: a language model that continues series segment by segment."""
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,20 +12,23 @@ from tsar.core.decoder import Decoder
 from tsar.core.mixers import accepted_options, causal_mixers, make_mixer
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
-from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs, SeriesTensors
+from tsar.estimator.base import Estimator
 from tsar.exceptions import (
     DataError,
     MissingExtraError,
     ParameterError,
     PersistenceError,
 )
+from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
-from tsar.forecasting.fitted.rolling import windows_at_once
+from tsar.forecasting.fitted.rolling import steps_covering, windows_at_once
 from tsar.forecasting.layers.covariates import CovariatePathway
 from tsar.forecasting.layers.language_backbone import FrozenBackbone, freeze, load_backbone
 from tsar.forecasting.layers.segment_tokens import AutoTimesNetwork
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.probabilistic.asked import read_asked
+from tsar.forecasting.window_forecaster import SeriesWindows
 from tsar.params.arguments import frame_first
 from tsar.params.constraints import Interval, check_choice
 from tsar.training.device import resolve_device
@@ -113,7 +115,7 @@ class AutoTimes(NetworkForecaster):
     _causal: ClassVar[bool] = True
     _own_calendar: ClassVar[bool] = True
     _clock: ClassVar[str] = "clock"
-    _references: ClassVar[frozenset[str]] = frozenset({"llm"})
+    references: ClassVar[frozenset[str]] = frozenset({"llm"})
 
     # ------------------------------------------------------------------ fit
 
@@ -192,7 +194,7 @@ class AutoTimes(NetworkForecaster):
         return load_backbone(str(self.llm), precision=self.llm_precision, device=device)
 
     @property
-    def _takes_new_variates(self) -> bool:
+    def takes_new_variates(self) -> bool:
         # The calendar is the same for all of them; behind the pathway, each has effects of its own.
         return not isinstance(self.module_, CovariatePathway)
 
@@ -270,44 +272,72 @@ class AutoTimes(NetworkForecaster):
         ParameterError, DataError
             An argument or a frame is not usable.
         """
-        asked = {
-            **{"quantiles": quantiles, "level": level, "samples": samples},
-            "allow_new_variates": allow_new_variates,
-        }
         if context is None:
-            return super().predict(horizon, df, future, **asked)
-        self._check_fitted()
+            return super().predict(
+                horizon,
+                df,
+                future,
+                quantiles=quantiles,
+                level=level,
+                samples=samples,
+                allow_new_variates=allow_new_variates,
+            )
+        self.check_fitted()
         if isinstance(self.module_, CovariatePathway):
             raise ParameterError(
                 "AutoTimes: context needs a model without covariates; fit one without "
                 "past_covariates, future_covariates and static_covariates"
             )
-        if samples is not None and self._check_horizon(horizon) > self.horizon_:
+        horizon = self.resolve_horizon(horizon)
+        if samples is not None and horizon > self.horizon_:
             raise ParameterError(
                 f"AutoTimes: samples after a context reach over the fitted horizon={self.horizon_} "
                 f"at most, got {horizon}; fit a longer one, or leave the context out"
             )
-        # A copy carries the prompts, and this model stays as it is.
-        prompted = copy.copy(self)
-        prompted._prompts = in_order(self._read_new(context, False), self._end.variates)
-        return super(AutoTimes, prompted).predict(horizon, df, future, **asked)
+        asked = read_asked(self, quantiles, level, samples)
+        prompts = in_order(self.read_new(context), self.end_.variates)
+        panel = self.end_ if df is None else self.read_new(df, allow_new_variates)
+        return self._answer(asked, panel, horizon, future, prompts=prompts)
 
-    def _forecast(
-        self, tail: Panel, scaling: Scaling, horizon: int, future: dict[Any, np.ndarray]
-    ) -> np.ndarray:
-        prompts: Panel | None = getattr(self, "_prompts", None)
+    def forecast(
+        self,
+        panel: Panel,
+        owners: np.ndarray,
+        rows: np.ndarray,
+        horizon: int,
+        known: Mapping[Any, np.ndarray] | None = None,
+        levels: Sequence[float] = (),
+        samples: int | None = None,
+        *,
+        after_fitted: bool = False,
+        prompts: Panel | None = None,
+    ) -> Forecasts:
+        """Forecast windows, the ends of series also after a prompt, see ``predict(context=)``."""
         if prompts is None:
-            return super()._forecast(tail, scaling, horizon, future)
-        network, rows = self._segment_network, self._context_rows
+            return super().forecast(
+                panel, owners, rows, horizon, known, levels, samples, after_fitted=after_fitted
+            )
+        steps = horizon if samples is None else max(horizon, self.horizon_)
+        ahead = steps_covering(steps, self._segment_network.segment_length)
+        ((_, windows),) = self._scaled(panel, owners, rows, ahead, known)
+        scaled = self._roll_prompted(panel, windows, prompts, steps)
+        paths = None if samples is None else self._draw(windows, scaled, horizon, samples)
+        return self._restored(scaled[:, :horizon], windows.scaling, levels, paths)
+
+    def _roll_prompted(
+        self, panel: Panel, windows: SeriesWindows, prompts: Panel, horizon: int
+    ) -> np.ndarray:
+        """Forecast windows after what comes before them, in scaled units."""
+        network, n_rows = self._segment_network, self.context_rows
         size = network.segment_length
-        if list(tail.variates) != list(prompts.variates):
+        if list(panel.variates) != list(prompts.variates):
             raise ParameterError("AutoTimes: context needs series with the fitted variates")
-        owners = np.zeros(tail.n_series, dtype=np.int64)
+        owners = np.zeros(panel.n_series, dtype=np.int64)
         if prompts.n_series > 1:
-            owners = prompts.ids.get_indexer(tail.ids)
+            owners = prompts.ids.get_indexer(panel.ids)
             if (owners < 0).any():
                 raise DataError(
-                    f"AutoTimes: context has no series for id {tail.ids[int(owners.argmin())]!r}; "
+                    f"AutoTimes: context has no series for id {panel.ids[int(owners.argmin())]!r}; "
                     f"pass one series for all, or one for each"
                 )
         n_prompt = int(prompts.lengths.max()) // size * size
@@ -316,33 +346,38 @@ class AutoTimes(NetworkForecaster):
                 f"AutoTimes: context needs segment_length={size} rows of a series, got "
                 f"{prompts.lengths.max()}"
             )
-        self._check_length((n_prompt + rows) // size, network.backbone)
-        n_segments = -(-horizon // size)
-        told = self._tensors(prompts, self._scaling_of(prompts))
-        known = self._tensors(tail, scaling, ahead=n_segments * size, future=future)
+        self._check_length((n_prompt + n_rows) // size, network.backbone)
+        ahead = steps_covering(horizon, size)
+        known, device = windows.tensors, self._forecast_device
+        told = self._tensors(prompts, self._scaling_of(prompts), device, self.learned_.coding)
         parts = []
-        at_once = windows_at_once(n_prompt + rows, tail.n_variates)
-        for part in torch.arange(tail.n_series, device=known.values.device).split(at_once):
+        at_once = windows_at_once(n_prompt + n_rows, panel.n_variates)
+        for part in torch.arange(panel.n_series, device=device).split(at_once):
             owner = torch.from_numpy(owners).to(part.device)[part]
             pieces = [
                 (told, owner, told.offsets[owner + 1], n_prompt, 0),
-                (known, part, known.offsets[part + 1], rows, n_segments * size),
+                (known, part, known.offsets[part + 1], n_rows, ahead),
             ]
             inputs = _join([_window(*piece) for piece in pieces])
             with torch.inference_mode():
-                parts.append(network.roll(inputs, n_segments, n_prompt)[:, :horizon].cpu())
-        return self._predictive.restore(torch.cat(parts).double().numpy(), scaling)
+                parts.append(network.roll(inputs, ahead // size, n_prompt)[:, :horizon].cpu())
+        return torch.cat(parts).double().numpy()
 
     # ------------------------------------------------------------ persistence
 
-    def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        record, tensors = super()._learned_state()
+    def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        record, tensors = super().learned_state()
         backbone = self._segment_network.backbone
         if isinstance(backbone, FrozenBackbone):
             record["language_model"] = backbone.fingerprint()
         return record, tensors
 
-    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def restore_learned_state(
+        self,
+        record: dict[str, Any],
+        tensors: dict[str, Tensor],
+        members: Mapping[str, Estimator],
+    ) -> None:
         if (self.llm is None) != ("language_model" not in record):
             held = "no language model" if self.llm is not None else "a language model"
             raise PersistenceError(
@@ -360,7 +395,7 @@ class AutoTimes(NetworkForecaster):
                     f"load: llm={self._language_model().source!r} holds other weights than the "
                     f"language model of the saved forecaster; {repair}"
                 )
-        super()._restore_learned_state(record, tensors)
+        super().restore_learned_state(record, tensors, members)
         self._count_weights()
 
 

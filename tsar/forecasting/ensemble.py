@@ -4,8 +4,8 @@ Dimension letters: M members, S series, W windows, H horizon, C variates.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -17,14 +17,15 @@ from tsar.data.calendar import CALENDARS
 from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
-from tsar.data.windows import Inputs, number_windows
+from tsar.data.windows import number_windows
 from tsar.exceptions import DataError, DataWarning, ParameterError, warn
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster
+from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.theta import Theta
-from tsar.params.constraints import Interval, check_parameters
+from tsar.params.constraints import Interval
 
 __all__ = ["Ensemble", "inverse_error_weights", "stacking_weights"]
 
@@ -83,27 +84,6 @@ def stacking_weights(forecasts: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.asarray(weights / weights.sum())
 
 
-@dataclass(frozen=True)
-class MemberPanels(Panel):
-    """A panel, and the same as each member of an ensemble reads it.
-
-    Parameters
-    ----------
-    parts : tuple of Panel
-        Coded as the member was fitted, variates in its order.
-    ends : tuple of Panel
-        What the members remember of the fitted series.
-    """
-
-    parts: tuple[Panel, ...] = ()
-    ends: tuple[Panel, ...] = ()
-
-    def after(self, history: Panel) -> Panel:
-        """Return the panel and its parts, with each series preceded by its own history."""
-        parts = (part.after(end) for part, end in zip(self.parts, self.ends, strict=True))
-        return replace(super().after(history), parts=tuple(parts))  # type: ignore[call-arg]
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
 class Ensemble(Forecaster):
     """A forecast combined from those of several forecasters.
@@ -153,8 +133,6 @@ class Ensemble(Forecaster):
     models: Sequence[Forecaster] | dict | None = None
     weights: Literal["mean", "median", "backtest", "stacking"] = "mean"
     windows: Annotated[int, Interval(1)] = 5
-
-    _dtype: ClassVar[torch.dtype] = torch.float64
 
     # ----------------------------------------------------------- parameters
 
@@ -230,7 +208,7 @@ class Ensemble(Forecaster):
         declared: dict[Any, str] = {}
         for member in members.values():
             for role in ROLES:
-                for column in member._roles.get(role, []):
+                for column in member.roles.get(role, []):
                     if declared.setdefault(column, role) != role:
                         raise ParameterError(
                             f"Ensemble: {column!r} must have one role, got {role} of "
@@ -238,34 +216,25 @@ class Ensemble(Forecaster):
                         )
 
     @property
-    def _roles(self) -> dict[str, Any]:
+    def roles(self) -> dict[str, Any]:
         members = self._named().values()
         return {
-            role: list(dict.fromkeys(name for one in members for name in one._roles.get(role, [])))
+            role: list(dict.fromkeys(name for one in members for name in one.roles.get(role, [])))
             for role in ROLES
         }
 
     # ------------------------------------------------------------------ fit
-
-    @property
-    def _standardises(self) -> bool:
-        return False
-
-    def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
-        # The members scale what they read.
-        return Scaling.identity(panel.n_series, panel.n_variates)
 
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         weights = self._learn_weights(panel)
         self.models_ = self._fitted_members(panel)
         self.weights_ = weights
         members = self.models_.values()
-        identity = self._measure(panel, panel.offsets[1:])
         return Learned(
-            identity,
+            Scaling.identity(panel.n_series, panel.n_variates),
             Scaling.identity(1, panel.n_variates),
-            max(member._context_rows for member in members),
-            whole=any(member._learned.whole for member in members),
+            max(member.context_rows for member in members),
+            whole=any(member.learned_.whole for member in members),
         )
 
     def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
@@ -278,9 +247,8 @@ class Ensemble(Forecaster):
         found = {}
         for name, member in self._named().items():
             fitted = clone(member).set_params(**shared)
-            check_parameters(fitted)
-            fitted._check_consistency()
-            found[name] = fitted._fit_panel(_as_read_by(fitted, panel), go_on=False)
+            fitted.check()
+            found[name] = fitted.fit_panel(_as_read_by(fitted, panel), go_on=False)
         return found
 
     def _learn_weights(self, panel: Panel) -> pd.DataFrame | None:
@@ -321,7 +289,7 @@ class Ensemble(Forecaster):
         forecasts = []
         for member in members.values():
             part = _coded_for(member, panel)
-            forecasts.append(member._forecast_rows(part, owners, rows, horizon)[0])
+            forecasts.append(member.forecast(part, owners, rows, horizon).point)
         truth = panel.values[rows[:, None] + np.arange(horizon)]
         # A series counts by how its errors compare with its own movement.
         measured = Scaling.measure(before.values, before.offsets, before.offsets[1:])
@@ -342,61 +310,37 @@ class Ensemble(Forecaster):
     # -------------------------------------------------------------- predict
 
     @property
-    def _forecasts_variates_alone(self) -> bool:
-        return all(member._forecasts_variates_alone for member in self.models_.values())
+    def forecasts_variates_alone(self) -> bool:
+        return all(member.forecasts_variates_alone for member in self.models_.values())
 
     @property
-    def _takes_new_variates(self) -> bool:
-        return all(member._takes_new_variates for member in self.models_.values())
+    def takes_new_variates(self) -> bool:
+        return all(member.takes_new_variates for member in self.models_.values())
 
     @property
-    def _future_names(self) -> list[Any]:
-        names = (name for member in self.models_.values() for name in member._future_names)
+    def future_names(self) -> list[Any]:
+        names = (name for member in self.models_.values() for name in member.future_names)
         return list(dict.fromkeys(names))
 
-    def _matched(self, panel: Panel, allow_new_variates: bool) -> Panel:
-        return self._as_read_by_members(super()._matched(panel, allow_new_variates))
-
-    def _as_read_by_members(self, panel: Panel) -> MemberPanels:
-        members = self.models_.values()
-        parts = tuple(
-            in_order(_coded_for(member, panel), member._end.variates) for member in members
-        )
-        plain = {field.name: getattr(panel, field.name) for field in fields(Panel)}
-        plain |= {"past": {}, "future": {}, "static": {}}
-        return MemberPanels(**plain, parts=parts, ends=tuple(member._end for member in members))
-
-    def _forecast(
-        self, tail: Panel, scaling: Scaling, horizon: int, future: dict[Any, np.ndarray]
-    ) -> np.ndarray:
-        forecasts = []
-        for place, member in enumerate(self.models_.values()):
-            if isinstance(tail, MemberPanels):
-                part = tail.parts[place]
-                own, part = member._scaling_of(part), member._learned.kept(part)
-            else:
-                part = member._end
-                own = member._learned.scaling.filled(member._learned.pooled)
-            known = {name: future[name] for name in member._future_names}
-            forecasts.append(member._point(member._forecast(part, own, horizon, known)))
-        return self._combine(forecasts, tail.variates)
-
-    def _forecast_rows(
+    def forecast(
         self,
         panel: Panel,
         owners: np.ndarray,
         rows: np.ndarray,
         horizon: int,
+        known: Mapping[Any, np.ndarray] | None = None,
         levels: Sequence[float] = (),
-    ) -> tuple[np.ndarray, dict[float, np.ndarray]]:
-        assert isinstance(panel, MemberPanels), "the panel was read by the ensemble"
-        # The parts end where the panel does; how much of the fitted series precedes them differs.
-        behind = panel.offsets[owners + 1] - rows
-        forecasts = [
-            member._forecast_rows(part, owners, part.offsets[owners + 1] - behind, horizon)[0]
-            for member, part in zip(self.models_.values(), panel.parts, strict=True)
-        ]
-        return self._point(self._combine(forecasts, panel.variates)), {}
+        samples: int | None = None,
+        *,
+        after_fitted: bool = False,
+    ) -> Forecasts:
+        forecasts = []
+        for member in self.models_.values():
+            part = member.end_ if panel is self.end_ else _coded_for(member, panel)
+            own = {name: known[name] for name in member.future_names} if known else None
+            found = member.forecast(part, owners, rows, horizon, own, after_fitted=after_fitted)
+            forecasts.append(found.point)
+        return Forecasts(self.in_range(self._combine(forecasts, panel.variates)))
 
     def _combine(self, forecasts: list[np.ndarray], variates: pd.Index) -> np.ndarray:
         """Combine forecasts of shape (any, H, C)."""
@@ -411,48 +355,36 @@ class Ensemble(Forecaster):
             combined += weight * forecast
         return combined
 
-    def _forecast_batch(self, inputs: Inputs) -> Tensor:
-        raise NotImplementedError("the members forecast")
-
     # ------------------------------------------------------------ persistence
 
-    def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        # What describes a model on disk knows the classes of all forecasters.
-        from tsar.persistence import describe
+    @property
+    def members(self) -> Mapping[str, Forecaster]:
+        return self.models_
 
-        record, tensors = super()._learned_state()
-        record["members"] = {}
-        for place, (name, member) in enumerate(self.models_.items()):
-            record["members"][name], own = describe(member)
-            # Copies: what members have in common would be refused as one tensor of many names.
-            tensors |= {f"member{place}.{key}": tensor.clone() for key, tensor in own.items()}
+    def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        record, tensors = super().learned_state()
         if self.weights_ is not None:
             tensors["weights"] = torch.from_numpy(self.weights_.to_numpy().copy())
         return record, tensors
 
-    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        from tsar.persistence import rebuild
-
-        super()._restore_learned_state(record, tensors)
-        self.models_ = {}
-        for place, (name, described) in enumerate(record["members"].items()):
-            prefix = f"member{place}."
-            own = {
-                key.removeprefix(prefix): tensor
-                for key, tensor in tensors.items()
-                if key.startswith(prefix)
-            }
-            self.models_[name] = rebuild(described, own)
+    def restore_learned_state(
+        self,
+        record: dict[str, Any],
+        tensors: dict[str, Tensor],
+        members: Mapping[str, Any],
+    ) -> None:
+        super().restore_learned_state(record, tensors, members)
+        self.models_ = dict(members)
         self.weights_ = None
         if "weights" in tensors:
             self.weights_ = pd.DataFrame(
-                tensors["weights"].numpy(), index=list(self.models_), columns=self._end.variates
+                tensors["weights"].numpy(), index=list(self.models_), columns=self.end_.variates
             )
 
 
 def _as_read_by(member: Forecaster, panel: Panel) -> Panel:
     """Return a panel with the covariates of one member alone, not yet coded."""
-    roles = member._roles
+    roles = member.roles
 
     def columns(role: str) -> dict[Any, np.ndarray]:
         held = getattr(panel, role)
@@ -471,9 +403,7 @@ def _as_read_by(member: Forecaster, panel: Panel) -> Panel:
 
 
 def _coded_for(member: Forecaster, panel: Panel) -> Panel:
-    """Return a panel as a fitted member forecasts from it."""
-    part = _as_read_by(member._as_fitted, panel)
-    if isinstance(member, Ensemble):
-        return member._as_read_by_members(part)
-    coding = member._learned.coding
-    return part.coded(coding) if coding else part
+    """Return a panel as a fitted member forecasts from it, variates in its order."""
+    part = _as_read_by(member.as_fitted, panel)
+    coding = member.learned_.coding
+    return in_order(part.coded(coding) if coding else part, member.end_.variates)

@@ -7,7 +7,7 @@ K numbers that describe the covariates of a step.
 import contextlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -20,10 +20,12 @@ from torch import Tensor
 from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import ROUNDING, Scaling
-from tsar.data.windows import Inputs, SeriesTensors
+from tsar.estimator.base import Estimator
 from tsar.exceptions import DataWarning, warn
 from tsar.forecasting.base import Forecaster
+from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.fitted.windowed import after_fitted as join_fitted
 from tsar.params.constraints import Interval
 
 __all__ = ["LocalForecaster", "LocalModel"]
@@ -174,22 +176,6 @@ class Estimates:
         return cls(arrays["first"], arrays["begins"], tuple(Estimate(*row) for row in rows))
 
 
-@dataclass(frozen=True)
-class LocalSeries(SeriesTensors):
-    """Series on the CPU, and what was estimated for each.
-
-    Parameters
-    ----------
-    known : tuple of Estimate or None
-        Series by series, S * C of them; None where it has to be estimated.
-    level : tuple of C float
-        What a variate without any observation is forecast as.
-    """
-
-    known: tuple[Estimate | None, ...] = ()
-    level: tuple[float, ...] = ()
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
 class LocalForecaster(Forecaster):
     """A forecaster that has a statistical model for each series and variate.
@@ -224,16 +210,6 @@ class LocalForecaster(Forecaster):
     season_length: Annotated[int, Interval(1)] | None = None
     n_jobs: Annotated[int, Interval(1)] | Literal[-1] | None = None
 
-    _dtype = torch.float64
-
-    @property
-    def _standardises(self) -> bool:
-        return False
-
-    def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
-        # Each estimation standardises what it reads, and nothing after it.
-        return Scaling.identity(panel.n_series, panel.n_variates)
-
     @abstractmethod
     def _make_model(self, season_length: int) -> LocalModel:
         """Return the model, with the options of the estimator."""
@@ -265,12 +241,13 @@ class LocalForecaster(Forecaster):
         n_covariates = 0 if x is None else x.shape[1]
         needed = model.needed(n_covariates)
         # A state depends on everything before it.
-        return Learned(self._measure(panel, stop), pooled, needed, coding, whole=True)
+        identity = Scaling.identity(panel.n_series, panel.n_variates)
+        return Learned(identity, pooled, needed, coding, whole=True)
 
     @property
     def status_(self) -> pd.DataFrame:
         """What became of each series and variate."""
-        ids, variates = self._end.ids, self._end.variates
+        ids, variates = self.end_.ids, self.end_.variates
         return pd.DataFrame(
             {
                 "id": ids.repeat(len(variates)),
@@ -284,115 +261,118 @@ class LocalForecaster(Forecaster):
         if messages:
             where = "status_ says which and why" if n_models > 1 else "status_ says why"
             warn(
-                f"{self._name}: {len(messages)} of {n_models} models could not be estimated, "
+                f"{self.name}: {len(messages)} of {n_models} models could not be estimated, "
                 f"SeasonalNaive forecasts in their place (the first: {messages[0]}); {where}",
                 DataWarning,
             )
 
     # -------------------------------------------------------------- predict
 
-    def _tensors(self, panel: Panel, *args: Any, **kwargs: Any) -> SeriesTensors:
-        tensors = super()._tensors(panel, *args, **kwargs)
-        fitted = self._estimates
-        series = self._end.ids.get_indexer(panel.ids)
-        variates = self._end.variates.get_indexer(panel.variates)
-        first = self._end.axis.stamps_of(panel.first, panel.axis)
-        known: list[Estimate | None] = []
-        for place, owner in enumerate(series):
-            rows = panel.values[panel.offsets[place] : panel.offsets[place + 1]]
-            same = owner >= 0 and first[place] == fitted.first[owner]
-            for column, variate in enumerate(variates):
-                found = None
-                if (
-                    same
-                    and variate >= 0
-                    and _first_observed(rows[:, column]) == fitted.begins[owner, variate]
-                ):
-                    found = fitted.grid[owner * self.n_variates_ + variate]
-                known.append(found)
-        parts = {field.name: getattr(tensors, field.name) for field in fields(SeriesTensors)}
-        level = self._learned.pooled_of(panel, self._end).mean[0]
-        return LocalSeries(**parts, known=tuple(known), level=tuple(level))
-
-    def _forecast_rows(
+    def forecast(
         self,
         panel: Panel,
         owners: np.ndarray,
         rows: np.ndarray,
         horizon: int,
+        known: Mapping[Any, np.ndarray] | None = None,
         levels: Sequence[float] = (),
-    ) -> tuple[np.ndarray, dict[float, np.ndarray]]:
-        # There are no statistics that would have to be taken window by window.
-        scaling = self._measure(panel, panel.offsets[1:])
-        tensors = self._tensors(panel, scaling, ahead=self._reach(horizon))
-        return self._point(self._forecast_windows(tensors, owners, rows, horizon)), {}
-
-    def _forecast_windows(
-        self, tensors: SeriesTensors, series: np.ndarray, cutoffs: np.ndarray, horizon: int
-    ) -> np.ndarray:
-        assert isinstance(tensors, LocalSeries), "the tensors come from this forecaster"
-        values, offsets = tensors.values.numpy(), tensors.offsets.numpy()
-        if tensors.observed is not None:
-            values = np.where(tensors.observed.numpy(), values, np.nan)
-        model = self._as_fitted._make_model(self.season_length_)
+        samples: int | None = None,
+        *,
+        after_fitted: bool = False,
+    ) -> Forecasts:
+        if after_fitted:
+            panel, rows = join_fitted(panel, owners, rows, self.end_)
+        fitted = self.as_fitted
+        model = fitted._make_model(self.season_length_)  # noqa: SLF001  (this class)
         # Of the same length whatever is asked for, so that the shorter is part of the longer.
         steps = max(horizon, self.horizon_)
-        n_variates = values.shape[1]
-        jobs, places = [], []
-        for owner in np.unique(series):
-            windows = np.flatnonzero(series == owner)
-            start, origins = offsets[owner], cutoffs[windows] - offsets[owner]
-            stop = start + origins.max()
-            x = self._known_rows(tensors, int(owner), int(origins.max()) + steps)
-            for variate in range(n_variates):
-                known = tensors.known[owner * n_variates + variate]
-                y = values[start:stop, variate]
-                jobs.append((model, known, y, x, origins, steps, self.season_length_))
-                places.append((windows, variate))
-        forecast = np.empty((len(series), horizon, n_variates))
-        failed: list[str] = []
-        for (windows, variate), (found, messages) in zip(
-            places, _parallel(_forecast, jobs, self._as_fitted.n_jobs), strict=True
-        ):
-            forecast[windows, :, variate] = found[:, :horizon]
-            failed += messages[:1]
-        forecast = np.where(np.isnan(forecast), tensors.level, forecast)
-        self._warn_of_fallbacks(failed, len(jobs))
-        return forecast
-
-    def _known_rows(self, tensors: SeriesTensors, owner: int, rows: int) -> np.ndarray:
-        """Return what is known of the first rows of a series, shape (rows, K)."""
-        covariates = tensors.covariates
-        if covariates is None:
-            return np.empty((rows, 0))
-        begin, end = covariates.known_offsets[owner : owner + 2].tolist()
-        held = _design(
-            covariates.known[begin : min(begin + rows, end)].numpy(), self._learned.coding
+        estimates = self._estimates_of(panel)
+        ahead = (
+            panel.known_ahead(self.learned_.coding, dict(known or {}), steps)
+            if (self.learned_.coding)
+            else None
         )
+        jobs, places = [], []
+        for owner in np.unique(owners):
+            windows = np.flatnonzero(owners == owner)
+            start = panel.offsets[owner]
+            origins = rows[windows] - start
+            x = self._known_rows(panel, ahead, int(owner), int(origins.max()) + steps)
+            for variate in range(panel.n_variates):
+                y = panel.values[start : start + origins.max(), variate].astype(np.float64)
+                found = estimates[owner * panel.n_variates + variate]
+                jobs.append((model, found, y, x, origins, steps, self.season_length_))
+                places.append((windows, variate))
+        point = np.empty((len(owners), horizon, panel.n_variates))
+        failed: list[str] = []
+        done = _parallel(_forecast, jobs, fitted.n_jobs)
+        for (windows, variate), (forecast, messages) in zip(places, done, strict=True):
+            point[windows, :, variate] = forecast[:, :horizon]
+            failed += messages[:1]
+        # What a variate without any observation is forecast as.
+        level = self.learned_.pooled_of(panel, self.end_).mean[0]
+        self._warn_of_fallbacks(failed, len(jobs))
+        return Forecasts(self.in_range(np.where(np.isnan(point), level, point)))
+
+    def _estimates_of(self, panel: Panel) -> list[Estimate | None]:
+        """Return what was estimated for the series of a panel, None where it has to be.
+
+        Series by series, S * C of them.
+        """
+        fitted = self._estimates
+        series = self.end_.ids.get_indexer(panel.ids)
+        variates = self.end_.variates.get_indexer(panel.variates)
+        first = self.end_.axis.stamps_of(panel.first, panel.axis)
+        found: list[Estimate | None] = []
+        for place, owner in enumerate(series):
+            rows = panel.values[panel.offsets[place] : panel.offsets[place + 1]]
+            same = owner >= 0 and first[place] == fitted.first[owner]
+            for column, variate in enumerate(variates):
+                known = None
+                if (
+                    same
+                    and variate >= 0
+                    and _first_observed(rows[:, column]) == fitted.begins[owner, variate]
+                ):
+                    known = fitted.grid[owner * self.n_variates_ + variate]
+                found.append(known)
+        return found
+
+    def _known_rows(
+        self, panel: Panel, ahead: np.ndarray | None, owner: int, rows: int
+    ) -> np.ndarray:
+        """Return what is known of the first rows of a series, shape (rows, K)."""
+        if ahead is None:
+            return np.empty((rows, 0))
+        assert panel.covariates is not None, "panels with covariates are coded"
+        own = panel.covariates.future[panel.offsets[owner] : panel.offsets[owner + 1]]
+        held = _design(np.concatenate([own, ahead[owner]])[:rows], self.learned_.coding)
         # Beyond what is known, the last value stays.
         return held[np.minimum(np.arange(rows), len(held) - 1)]
 
-    def _forecast_batch(self, inputs: Inputs) -> Tensor:
-        raise NotImplementedError("series of any length are forecast one by one")
-
     # ------------------------------------------------------------ persistence
 
-    def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        record, tensors = super()._learned_state()
+    def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        record, tensors = super().learned_state()
         more, arrays = self._estimates.to_state()
         record["local"] = {"season_length": self.season_length_, **more}
         tensors |= {f"local.{name}": torch.from_numpy(array) for name, array in arrays.items()}
         return record, tensors
 
-    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        super()._restore_learned_state(record, tensors)
+    def restore_learned_state(
+        self,
+        record: dict[str, Any],
+        tensors: dict[str, Tensor],
+        members: Mapping[str, Estimator],
+    ) -> None:
+        super().restore_learned_state(record, tensors, members)
         arrays = {
             name.removeprefix("local."): tensor.numpy()
             for name, tensor in tensors.items()
             if name.startswith("local.")
         }
         self._estimates = Estimates.from_state(record["local"], arrays)
-        self._end = replace(self._end, first=self._estimates.first)
+        self.end_ = replace(self.end_, first=self._estimates.first)
         self.season_length_ = record["local"]["season_length"]
 
 

@@ -10,15 +10,15 @@ from torch import Tensor
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs
-from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.constraints import Interval
 
 __all__ = ["Naive", "SeasonalNaive"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class _Baseline(Forecaster):
+class _Baseline(WindowForecaster):
     """A forecast that is read off the history."""
 
     _dtype = torch.float64
@@ -28,7 +28,7 @@ class _Baseline(Forecaster):
         return False
 
     @property
-    def _is_trained(self) -> bool:
+    def is_trained(self) -> bool:
         return False
 
     def _season(self, panel: Panel) -> int:

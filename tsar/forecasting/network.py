@@ -3,7 +3,7 @@
 import copy
 import secrets
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -23,6 +23,7 @@ from tsar.data.windows import (
     observed_on_both_sides,
     training_cutoffs,
 )
+from tsar.estimator.base import Estimator
 from tsar.exceptions import (
     DataError,
     DataWarning,
@@ -31,7 +32,6 @@ from tsar.exceptions import (
     TrainingError,
     warn,
 )
-from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.fitted.rolling import windows_at_once
 from tsar.forecasting.layers.covariates import CovariatePathway, CovariateSpec
@@ -44,6 +44,7 @@ from tsar.forecasting.outputs.predictive import (
     Predictive,
     QuantileForecasts,
 )
+from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
 from tsar.training.device import resolve_device
@@ -84,7 +85,7 @@ class NetworkSpec:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NetworkForecaster(Forecaster):
+class NetworkForecaster(WindowForecaster):
     """A forecaster around a network.
 
     Parameters
@@ -264,7 +265,7 @@ class NetworkForecaster(Forecaster):
         return replace(covariates, n_calendar=0) if self._own_calendar else covariates
 
     @property
-    def _roles(self) -> dict[str, Any]:
+    def roles(self) -> dict[str, Any]:
         names = {
             role: column_labels(getattr(self, role))
             for role in ("past_covariates", "future_covariates", "static_covariates")
@@ -276,28 +277,28 @@ class NetworkForecaster(Forecaster):
         try:
             resolve_device(self.device)
         except ParameterError as error:
-            raise ParameterError(f"{self._name}: {error}") from None
+            raise ParameterError(f"{self.name}: {error}") from None
         if len(self.adam_betas) != 2:
             raise ParameterError(
-                f"{self._name}: adam_betas must be two numbers, got {self.adam_betas!r}"
+                f"{self.name}: adam_betas must be two numbers, got {self.adam_betas!r}"
             )
         declared: dict[Any, str] = {}
-        for role, names in self._roles.items():
+        for role, names in self.roles.items():
             for name in names if role != "calendar" else ():
                 if name in declared:
                     raise ParameterError(
-                        f"{self._name}: {role} must have names of their own, got {name!r}, which "
+                        f"{self.name}: {role} must have names of their own, got {name!r}, which "
                         f"is among {declared[name]}; name it once"
                     )
                 declared[name] = role
         if self.quantiles is not None and self.loss != "quantile":
             raise ParameterError(
-                f"{self._name}: quantiles={self.quantiles!r} needs loss='quantile', "
+                f"{self.name}: quantiles={self.quantiles!r} needs loss='quantile', "
                 f"got loss={self.loss!r}"
             )
         if self.early_stopping and self._validation_rows_given < self.horizon:
             raise ParameterError(
-                f"{self._name}: validation_size must be at least horizon={self.horizon} rows, "
+                f"{self.name}: validation_size must be at least horizon={self.horizon} rows, "
                 f"got {self.validation_size}; raise it, or give a share such as 0.2"
             )
 
@@ -317,14 +318,15 @@ class NetworkForecaster(Forecaster):
         return make_loss("quantile", sorted({float(level) for level in levels} | {0.5}))
 
     @property
-    def _predictive(self) -> Predictive:
-        if self._fitted_levels:
-            return QuantileForecasts(self._fitted_levels)
-        fitted = DISTRIBUTIONS.get(self._fitted_parameters["loss"])
+    def expected_predictive(self) -> Predictive:
+        levels = getattr(self._make_loss(), "levels", None)
+        if levels:
+            return QuantileForecasts(levels)
+        fitted = DISTRIBUTIONS.get(self.loss)
         return PointForecasts() if fitted is None else DistributionForecasts(fitted())
 
     @property
-    def _seed(self) -> int:
+    def _sampling_seed(self) -> int:
         return self.seed_
 
     def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
@@ -338,7 +340,7 @@ class NetworkForecaster(Forecaster):
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         go_on = go_on and hasattr(self, "module_")
         loss = self._make_loss()
-        with self._named_errors():
+        with self.named_errors():
             check_quantile_labels(panel.variates, getattr(loss, "levels", ()))
             if loss.needs_scale:
                 check_counts(panel, self.loss)
@@ -346,8 +348,8 @@ class NetworkForecaster(Forecaster):
         held_out = self._validation_rows(panel)
         stop = panel.offsets[1:] - held_out
         if go_on:
-            self._check_same_covariates(self._learned.coding)
-        panel, coding = self._coded(panel, stop, self._learned.coding if go_on else None)
+            self._check_same_covariates(self.learned_.coding)
+        panel, coding = self._coded(panel, stop, self.learned_.coding if go_on else None)
         scaling, remembered, pooled = self._training_scaling(panel, stop)
         tensors = self._tensors(panel, scaling, device, coding)
         training, validation = self._windows(tensors, panel, held_out)
@@ -405,9 +407,9 @@ class NetworkForecaster(Forecaster):
             f"{role}_covariates": [column.name for column in getattr(coding, role)]
             for role in ("past", "future", "static")
         }
-        if {**fitted, "calendar": coding.calendar} != self._roles:
+        if {**fitted, "calendar": coding.calendar} != self.roles:
             raise ParameterError(
-                f"{self._name}: training cannot continue because the covariates changed since the "
+                f"{self.name}: training cannot continue because the covariates changed since the "
                 f"last fit; restore them, or fit with warm_start=False"
             )
 
@@ -435,7 +437,7 @@ class NetworkForecaster(Forecaster):
         window = self.context_length + self.horizon
         if lengths.max() < window:
             raise DataError(
-                f"{self._name}: context_length={self.context_length} and horizon={self.horizon} "
+                f"{self.name}: context_length={self.context_length} and horizon={self.horizon} "
                 f"need {window} rows, the longest series has {lengths.max()}; choose them to fit "
                 f"or pass longer series"
             )
@@ -449,7 +451,7 @@ class NetworkForecaster(Forecaster):
         held_out[~observed_on_both_sides(panel.values, panel.offsets, held_out)] = 0
         if not held_out.any():
             warn(
-                f"{self._name}: no series has {window} rows beside an observed validation tail, so "
+                f"{self.name}: no series has {window} rows beside an observed validation tail, so "
                 f"training runs without validation for all of max_epochs={self.max_epochs}; "
                 f"shorten context_length or set early_stopping=False",
                 DataWarning,
@@ -474,7 +476,7 @@ class NetworkForecaster(Forecaster):
 
         if shapes(fresh) != shapes(self.module_) or list(panel.variates) != self.variates_:
             raise ParameterError(
-                f"{self._name}: training cannot continue because the network or the variates "
+                f"{self.name}: training cannot continue because the network or the variates "
                 f"changed since the last fit; restore them, or fit with warm_start=False"
             )
         # A copy: what fails on the way leaves the fitted network as it was.
@@ -516,12 +518,12 @@ class NetworkForecaster(Forecaster):
                 network, training, validation, loss, options, device=device, seed=seed, state=state
             )
         except TrainingError as error:
-            raise TrainingError(f"{self._name}: {error}") from None
+            raise TrainingError(f"{self.name}: {error}") from None
         if result.interrupted:
             if result.n_epochs == 0:
                 raise KeyboardInterrupt
             warn(
-                f"{self._name}: training was interrupted after {result.n_epochs} epochs; the "
+                f"{self.name}: training was interrupted after {result.n_epochs} epochs; the "
                 f"model holds the weights of epoch {result.best_epoch}",
                 InterruptedWarning,
             )
@@ -539,8 +541,8 @@ class NetworkForecaster(Forecaster):
 
     # ------------------------------------------------------------ persistence
 
-    def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        record, tensors = super()._learned_state()
+    def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        record, tensors = super().learned_state()
         weights = self.module_.state_dict()
         tensors |= {f"network.{name}": tensor.cpu() for name, tensor in weights.items()}
         training, progress = self._training_state.to_tensors()
@@ -554,15 +556,20 @@ class NetworkForecaster(Forecaster):
         }
         return record, tensors
 
-    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        super()._restore_learned_state(record, tensors)
+    def restore_learned_state(
+        self,
+        record: dict[str, Any],
+        tensors: dict[str, Tensor],
+        members: Mapping[str, Estimator],
+    ) -> None:
+        super().restore_learned_state(record, tensors, members)
         fitted = record["fitted"]
         spec = NetworkSpec(
-            self._context_rows,
+            self.context_rows,
             self.horizon_,
             self.n_variates_,
             self._make_loss().make_output(),
-            _spec_of(self._learned.coding),
+            _spec_of(self.learned_.coding),
         )
         network = self._seeded_network(spec, seed=0)
         network.load_state_dict(_under("network.", tensors))

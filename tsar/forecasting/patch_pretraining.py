@@ -4,7 +4,7 @@ Dimension letters: B windows in a batch, L context steps, C variates, P patches,
 token.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tsar.core.dropout import Dropout
 from tsar.data.covariates import CovariateCoding
 from tsar.data.windows import Windows
+from tsar.estimator.base import Estimator
 from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.embedding import PatchEmbedding
 from tsar.forecasting.layers.instance_norm import RevIN
@@ -300,7 +301,7 @@ class PretrainedForecaster(NetworkForecaster):
         Nie et al., "A time series is worth 64 words: long-term forecasting with
         transformers", ICLR 2023, section 3.2.
         """
-        panel = self._read_training(df)
+        panel = self.read_training(df)
         n_hidden = self._n_hidden()
         device = resolve_device(self.device)
         held_out = self._validation_rows(panel)
@@ -331,26 +332,26 @@ class PretrainedForecaster(NetworkForecaster):
             name: values for name, values in result.history.items() if name != "val_mae"
         }
         if not self.__sklearn_is_fitted__():
-            self._fitted_parameters = self.get_params(deep=False)
+            self.fitted_parameters_ = self.get_params(deep=False)
         return self
 
     def _n_hidden(self) -> int:
         """Return how many patches to hide, provided that hiding them is a task."""
         if self.stride < self.patch_length:
             raise ParameterError(
-                f"{self._name}: pretrain needs patches that do not overlap: stride must be at "
+                f"{self.name}: pretrain needs patches that do not overlap: stride must be at "
                 f"least patch_length={self.patch_length}, got {self.stride}; set both alike"
             )
         if self.end_padding:
             raise ParameterError(
-                f"{self._name}: pretrain needs patches that do not overlap: end_padding must be "
+                f"{self.name}: pretrain needs patches that do not overlap: end_padding must be "
                 f"False, got True; set end_padding=False"
             )
         n_patches = (self.context_length - self.patch_length) // self.stride + 1
         n_hidden = round(self.mask_ratio * n_patches)
         if not 0 < n_hidden < n_patches:
             raise ParameterError(
-                f"{self._name}: mask_ratio must hide at least one of {n_patches} patches and leave "
+                f"{self.name}: mask_ratio must hide at least one of {n_patches} patches and leave "
                 f"one, got {self.mask_ratio}, which hides {n_hidden}; change it, or make "
                 f"context_length longer or patch_length shorter"
             )
@@ -364,7 +365,7 @@ class PretrainedForecaster(NetworkForecaster):
             for name, value in self._backbone.parameters.items():
                 if getattr(self, name) != value:
                     raise ParameterError(
-                        f"{self._name}: {name} must be {value!r} as in pretrain, got "
+                        f"{self.name}: {name} must be {value!r} as in pretrain, got "
                         f"{getattr(self, name)!r}; restore it, pretrain again, or take "
                         f"clone(model), which is not pre-trained"
                     )
@@ -408,11 +409,11 @@ class PretrainedForecaster(NetworkForecaster):
     def _is_pretrained(self) -> bool:
         return hasattr(self, "_backbone")
 
-    def _learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         record: dict[str, Any] = {}
         tensors: dict[str, Tensor] = {}
         if self.__sklearn_is_fitted__() or not self._is_pretrained:
-            record, tensors = super()._learned_state()
+            record, tensors = super().learned_state()
         if self._is_pretrained:
             record["pretraining"] = {
                 "parameters": self._backbone.parameters,
@@ -421,11 +422,16 @@ class PretrainedForecaster(NetworkForecaster):
             tensors |= {f"backbone.{name}": w for name, w in self._backbone.weights.items()}
         return record, tensors
 
-    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def restore_learned_state(
+        self,
+        record: dict[str, Any],
+        tensors: dict[str, Tensor],
+        members: Mapping[str, Estimator],
+    ) -> None:
         if "data" in record:
-            super()._restore_learned_state(record, tensors)
+            super().restore_learned_state(record, tensors, members)
         else:
-            self._fitted_parameters = self.get_params(deep=False)
+            self.fitted_parameters_ = self.get_params(deep=False)
         if "pretraining" in record:
             prefix = "backbone."
             self._backbone = Backbone(

@@ -1,5 +1,6 @@
 """S-Mamba: a state space over variates, read from both ends."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
 from tsar.core.ops.selective_scan import check_backend, pick_backend
 from tsar.data.panel import Panel
+from tsar.estimator.base import Estimator
 from tsar.exceptions import ParameterError
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.layers.covariates import CovariateSpec
@@ -207,8 +209,13 @@ class SMamba(VariateTokenForecaster):
         self._record_scan()
         return learned
 
-    def _restore_learned_state(self, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        super()._restore_learned_state(record, tensors)
+    def restore_learned_state(
+        self,
+        record: dict[str, Any],
+        tensors: dict[str, Tensor],
+        members: Mapping[str, Estimator],
+    ) -> None:
+        super().restore_learned_state(record, tensors, members)
         self._record_scan()
 
     def _record_scan(self) -> None:

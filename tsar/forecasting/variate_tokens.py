@@ -220,11 +220,11 @@ class VariateTokenForecaster(NetworkForecaster):
 
     calendar_features: bool = True
 
-    _channel_independent: ClassVar[bool] = False
+    channel_independent: ClassVar[bool] = False
 
     def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
         return CovariateSpec(future=covariates.future)
 
     @property
-    def _takes_new_variates(self) -> bool:
-        return not self._learned.coding.future
+    def takes_new_variates(self) -> bool:
+        return not self.learned_.coding.future

@@ -145,15 +145,22 @@ def column_labels(given: Any) -> list[Any]:
 
 
 def frame_first(predict: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a frame in the first place be ``df``, and what follows it come after.
+    """Let a frame in the first place be ``df``; ``horizon`` and ``future`` may follow it.
 
     Pipelines of scikit-learn pass the data first and the rest by name.
     """
+    after_frame = ("horizon", "future")
 
     @wraps(predict)
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         if args and isinstance(args[0], pd.DataFrame | pd.Series):
-            return predict(self, *args[1:], df=args[0], **kwargs)
+            if len(args) > 1 + len(after_frame):
+                raise ParameterError(
+                    f"{type(self).__name__}: predict takes df, horizon and future by place, got "
+                    f"{len(args)} arguments; pass the others by name"
+                )
+            placed = dict(zip(after_frame, args[1:], strict=False))
+            return predict(self, df=args[0], **placed, **kwargs)
         return predict(self, *args, **kwargs)
 
     return called

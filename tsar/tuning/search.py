@@ -247,7 +247,7 @@ class OptunaSearch(BaseEstimator):
 
     def _panel(self, df: Any) -> Panel:
         """Read the frame once, so that its faults are no failures of trials."""
-        panel = clone(self.estimator)._read_training(df)
+        panel = clone(self.estimator).read_training(df)
         if self._held_out >= panel.lengths.max():
             raise DataError(
                 f"OptunaSearch: windows={self.windows} of horizon={self.estimator.horizon} need "

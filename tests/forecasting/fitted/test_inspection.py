@@ -42,7 +42,7 @@ def test_fitted_values_are_the_forecasts_of_every_cutoff(name):
     fitted = model.fitted_values(wide)
     keys = ["variate", "time", "step"]
     assert not fitted.duplicated(keys).any()
-    context = max(model._context_rows, 1)
+    context = max(model.context_rows, 1)
     for step in range(1, HORIZON + 1):
         of_step = fitted[(fitted["step"] == step) & (fitted["variate"] == "b")]
         assert list(of_step["time"]) == list(wide.index[context + step - 1 :])
@@ -101,11 +101,11 @@ def test_every_forecaster_is_explained(name):
     np.testing.assert_allclose(explained.groupby("variate")["share"].sum(), 1.0)
     for _, own in explained.groupby("variate"):
         assert own["importance"].is_monotonic_decreasing
-    if model._forecasts_variates_alone:
+    if model.forecasts_variates_alone:
         first = explained.groupby("variate").first()
         assert list(first["input"]) == ["a", "b"] and set(first["role"]) == {"history"}
     crossed = explained[explained["variate"] != explained["input"]]
-    assert crossed["role"].eq("history").any() == (not model._forecasts_variates_alone)
+    assert crossed["role"].eq("history").any() == (not model.forecasts_variates_alone)
 
 
 def test_importance_of_a_history_is_what_the_forecast_owes_to_it():

@@ -265,7 +265,7 @@ def test_rows_that_are_held_out(n_series, rows, level, held_out, monkeypatch):
     panel = _panel(n_series, rows)
     model = tsar.AutoReg(horizon=HORIZON, season_length=1).fit(panel)
     seen = []
-    plain = tsar.AutoReg._fit_panel
+    plain = tsar.AutoReg.fit_panel
 
     def fit_panel(self, part, go_on):
         seen.append(part.lengths)
@@ -275,7 +275,7 @@ def test_rows_that_are_held_out(n_series, rows, level, held_out, monkeypatch):
     model.calibrate(panel, level=level, refit=True)
     (lengths,) = seen
     np.testing.assert_array_equal(lengths, rows - held_out)
-    assert (model._calibration.counts[-1] == n_series * (held_out - HORIZON + 1)).all()
+    assert (model.calibration_.counts[-1] == n_series * (held_out - HORIZON + 1)).all()
 
 
 def test_what_was_held_out_in_fit_is_enough(monkeypatch):
@@ -311,7 +311,7 @@ def test_the_copy_keeps_a_context_and_a_horizon():
     panel = _panel(3, 60)
     model = _linear(context_length=48, early_stopping=False).fit(panel)
     model.calibrate(panel, level=80, refit=True)
-    assert model._calibration.counts.ravel().tolist() == [24, 21, 18, 15]
+    assert model.calibration_.counts.ravel().tolist() == [24, 21, 18, 15]
 
 
 def test_what_was_not_observed_is_made_up_for_by_more_rows():
@@ -320,9 +320,9 @@ def test_what_was_not_observed_is_made_up_for_by_more_rows():
     panel.loc[25:49, "y"] = np.nan
     model = tsar.AutoReg(horizon=HORIZON, season_length=1).fit(panel)
     model.calibrate(panel, level=80, refit=True)
-    assert model._calibration.counts[-1].tolist() == [7]
+    assert model.calibration_.counts[-1].tolist() == [7]
     model.calibrate(panel, level=92, refit=True)
-    assert model._calibration.counts[-1].tolist() == [12]
+    assert model.calibration_.counts[-1].tolist() == [12]
 
 
 def test_covariates_and_the_calendar_are_cut_with_the_rows():
@@ -355,7 +355,7 @@ def test_an_interrupted_copy_changes_nothing(monkeypatch):
     monkeypatch.setattr(tsar.NLinear, "_learn", learn)
     with pytest.raises(KeyboardInterrupt):
         model.calibrate(panel, refit=True)
-    assert model._calibration is None
+    assert model.calibration_ is None
 
 
 def test_missing_values_are_left_out():
@@ -404,8 +404,8 @@ def test_wide_frames_in_any_order():
 def test_thinned_scores_of_a_large_panel_agree():
     panel = _panel(60, 200)
     model = _naive().fit(panel).calibrate(panel)
-    assert len(model._calibration.ordered) == 2000
-    assert int(model._calibration.counts.min()) > 10_000
+    assert len(model.calibration_.ordered) == 2000
+    assert int(model.calibration_.counts.min()) > 10_000
 
 
 @pytest.mark.parametrize(

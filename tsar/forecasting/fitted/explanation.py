@@ -6,7 +6,7 @@ Dimension letters: S series, W windows, H horizon, C variates.
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,8 @@ from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.windows import number_windows
 from tsar.exceptions import DataError
+from tsar.forecasting.fitted.contract import FittedForecaster
 from tsar.params.constraints import check_choice, check_count
-
-if TYPE_CHECKING:
-    from tsar.forecasting.base import Forecaster
 
 __all__ = ["explain"]
 
@@ -27,24 +25,24 @@ ROLES = ("past", "future", "static")
 
 
 def explain(
-    model: "Forecaster", df: Any, horizon: int, method: str, windows: int, verbose: int
+    model: FittedForecaster, df: Any, horizon: int, method: str, windows: int, verbose: int
 ) -> pd.DataFrame:
     """Say how much each input moves the forecast, see ``Forecaster.explain``."""
-    name = model._name
+    name = model.name
     check_choice(name, "method", method, ("occlusion",))
     check_count(name, "windows", windows)
-    given = model._read_as_fitted(df)
-    panel = in_order(model._matched(given, allow_new_variates=False), model._end.variates)
-    given = in_order(given, model._end.variates)
+    given = model.read_as_fitted(df)
+    panel = in_order(model.matched(given, allow_new_variates=False), model.end_.variates)
+    given = in_order(given, model.end_.variates)
     owners, rows = _cutoffs(model, panel, horizon, windows)
     truth = panel.values[rows[:, None] + np.arange(horizon)]
-    whole, _ = model._forecast_rows(panel, owners, rows, horizon)
+    whole = model.forecast(panel, owners, rows, horizon).point
     error = _by_series(np.abs(whole - truth), owners, panel.n_series)
     tables = []
-    hidden = list(_hidden(given, model._forecasts_variates_alone))
+    hidden = list(_hidden(given, model.forecasts_variates_alone))
     for role, label, moved, without in tqdm(hidden, desc=name, unit="input", disable=verbose < 1):
-        part = in_order(model._matched(without(), allow_new_variates=False), model._end.variates)
-        forecast, _ = model._forecast_rows(part, owners, rows, horizon)
+        part = in_order(model.matched(without(), allow_new_variates=False), model.end_.variates)
+        forecast = model.forecast(part, owners, rows, horizon).point
         change = _by_series(np.abs(forecast - whole), owners, panel.n_series)
         worse = _by_series(np.abs(forecast - truth), owners, panel.n_series) - error
         for variate in moved:
@@ -54,15 +52,15 @@ def explain(
 
 
 def _cutoffs(
-    model: "Forecaster", panel: Panel, horizon: int, windows: int
+    model: FittedForecaster, panel: Panel, horizon: int, windows: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the series and the row of cutoffs that are evenly spread over each series."""
-    context = max(model._context_rows, 1)
+    context = max(model.context_rows, 1)
     room = panel.lengths - context - horizon + 1
     counts = np.clip(room, 0, windows)
     if not counts.any():
         raise DataError(
-            f"{model._name}: explain needs {context + horizon} rows of a series, {context} of them "
+            f"{model.name}: explain needs {context + horizon} rows of a series, {context} of them "
             f"as history, the longest has {panel.lengths.max()}; pass a shorter horizon=, or more "
             f"rows"
         )

@@ -6,13 +6,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from tsar.forecasting.fitted.contract import FittedForecaster
 from tsar.forecasting.fitted.explanation import explain
 from tsar.forecasting.fitted.windowed import fitted_values, forecast_windows, score
 
 __all__ = ["Inspection"]
 
 
-class Inspection:
+class Inspection(FittedForecaster):
     """What a fitted forecaster can be asked about itself."""
 
     def forecast_windows(
@@ -40,9 +41,8 @@ class Inspection:
         DataError
             ``df`` holds several series, or a cutoff lies outside of it.
         """
-        model: Any = self
-        model._check_fitted()
-        return forecast_windows(model, df, cutoffs, model._check_horizon(horizon))
+        self.check_fitted()
+        return forecast_windows(self, df, cutoffs, self.resolve_horizon(horizon))
 
     def score(self, df: Any, y: None = None) -> float:
         """Return the negative mean absolute error over a frame, in original units.
@@ -63,9 +63,8 @@ class Inspection:
         float
             Never positive; larger is better, as scikit-learn's searches expect.
         """
-        model: Any = self
-        model._check_fitted()
-        return score(model, df)
+        self.check_fitted()
+        return score(self, df)
 
     def fitted_values(self, df: Any, horizon: int | None = None) -> pd.DataFrame:
         """Forecast every row of a frame from every cutoff before it, for residuals.
@@ -105,9 +104,8 @@ class Inspection:
         >>> len(sea) - len(fitted)
         12
         """
-        model: Any = self
-        model._check_fitted()
-        return fitted_values(model, df, model._check_horizon(horizon))
+        self.check_fitted()
+        return fitted_values(self, df, self.resolve_horizon(horizon))
 
     def explain(
         self,
@@ -167,6 +165,5 @@ class Inspection:
         Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014,
         section 4.2, who hide parts of images.
         """
-        model: Any = self
-        model._check_fitted()
-        return explain(model, df, model._check_horizon(horizon), method, windows, verbose)
+        self.check_fitted()
+        return explain(self, df, self.resolve_horizon(horizon), method, windows, verbose)

@@ -4,6 +4,7 @@ Dimension letters: B windows in a batch, L context steps, H horizon, C variates,
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from tsar.data.windows import Inputs, SeriesTensors
 
-__all__ = ["roll_windows", "sample_paths", "windows_at_once"]
+__all__ = ["roll_windows", "sample_paths", "steps_covering", "windows_at_once"]
 
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
@@ -24,6 +25,11 @@ SMALLEST_BATCH = 4
 def windows_at_once(context_length: int, n_variates: int) -> int:
     """Return how many windows to forecast in one pass."""
     return max(BATCH_VALUES // (context_length * n_variates), 1)
+
+
+def steps_covering(horizon: int, step: int) -> int:
+    """Return the steps of so many forecasts of length ``step`` as cover a horizon."""
+    return -(-horizon // step) * step
 
 
 def roll_windows(
@@ -55,8 +61,7 @@ def roll_windows(
         H, the steps of one forecast.
     horizon : int
         Steps to forecast; beyond H, the point forecast is appended to the context, and
-        past covariates keep their last value. Future covariates of later steps are not
-        read: they keep the value of the last step.
+        past covariates keep their last value.
 
     Returns
     -------
@@ -76,13 +81,8 @@ def roll_windows(
             filled = torch.cat([part, part[-1:].expand(max(SMALLEST_BATCH - len(part), 0))])
             history, seen = tensors.gather(owner[filled], cutoff[filled], context_length, 0)
             covariates = tensors.gather_covariates(
-                owner[filled], cutoff[filled], context_length, -(-horizon // step) * step
+                owner[filled], cutoff[filled], context_length, steps_covering(horizon, step)
             )
-            future = covariates.get("future")
-            if future is not None:
-                # Nobody has to know what comes after the steps that are asked for.
-                asked = context_length + horizon
-                future[:, asked:] = future[:, asked - 1 : asked]
             inputs = Inputs(history, None if whole else seen, **covariates)
             with torch.inference_mode():
                 steps = _roll(forecast_batch, point, inputs, step, horizon)[: len(part)]
@@ -95,67 +95,71 @@ def roll_windows(
 
 def sample_paths(
     forecast_batch: Callable[[Inputs], Tensor],
-    draw: Callable[[Tensor, np.ndarray], Tensor],
-    scale: Callable[[Tensor, np.ndarray], Tensor],
+    draw: Callable[[np.ndarray, int], np.ndarray],
+    scale: Callable[[np.ndarray, int], np.ndarray],
     tensors: SeriesTensors,
     series: np.ndarray,
     cutoffs: np.ndarray,
+    first: np.ndarray,
     *,
     n_samples: int,
     context_length: int,
-    step: int,
     horizon: int,
 ) -> np.ndarray:
     """Draw paths: what is drawn is appended to the context as if it had been observed.
 
+    The paths of one window are one batch, so that they depend on no other window: not on how
+    many there are, and not on whether another one has missing steps.
+
     Parameters
     ----------
     forecast_batch : function
-        Maps a batch of contexts to a forecast (B, H, C, K).
+        Maps a batch of contexts to a forecast (B, H, C, K), in scaled units.
     draw : function
-        Draws (B, N, H, C) from forecasts (B, N, H, C, K) of the windows with some numbers.
+        Draws paths (N, H, C), in original units, from forecasts (N, H, C, K) of the window
+        with a number.
     scale : function
-        Brings what was drawn to the units of the contexts.
-    tensors, series, cutoffs, context_length, step, horizon
+        Brings paths of the window with a number to the units of the contexts.
+    tensors, series, cutoffs, context_length
         As in :func:`roll_windows`.
+    first : float64 array of shape (n_windows, H, C, K)
+        The forecasts of the first H steps, in scaled units.
     n_samples : int
         N, the paths of each window.
+    horizon : int
+        Steps to draw.
 
     Returns
     -------
     float64 array of shape (n_windows, N, horizon, C)
-        In the units of ``draw``.
+        In original units.
     """
-    device = tensors.values.device
-    n_variates = tensors.values.shape[1]
-    size = windows_at_once(context_length * n_samples, n_variates)
-    paths = np.empty((len(series), n_samples, horizon, n_variates))
-    for numbers in np.split(np.arange(len(series)), range(size, len(series), size)):
-        owner = torch.from_numpy(np.asarray(series[numbers], dtype=np.int64)).to(device)
-        cutoff = torch.from_numpy(np.asarray(cutoffs[numbers], dtype=np.int64)).to(device)
-        history, seen = tensors.gather(owner, cutoff, context_length, 0)
-        covariates = tensors.gather_covariates(
-            owner, cutoff, context_length, -(-horizon // step) * step
+    step, n_variates = first.shape[1:3]
+    device, reach = tensors.values.device, steps_covering(horizon, step)
+    owner, cutoff = (
+        torch.from_numpy(np.asarray(part, dtype=np.int64)).to(device) for part in (series, cutoffs)
+    )
+    complete = _complete(tensors, owner, cutoff, context_length).tolist()
+    paths = np.empty((len(series), n_samples, reach, n_variates))
+    for number in range(len(series)):
+        drawn = draw(np.repeat(first[number][None], n_samples, axis=0), number)
+        paths[number, :, :step] = drawn
+        if reach == step:
+            continue
+        here = slice(number, number + 1)
+        history, seen = tensors.gather(owner[here], cutoff[here], context_length, 0)
+        covariates = tensors.gather_covariates(owner[here], cutoff[here], context_length, reach)
+        inputs = _repeated(
+            Inputs(history, None if complete[number] else seen, **covariates), n_samples
         )
-        # One copy of a window for each of its paths.
-        inputs = Inputs(
-            **{
-                name: None if part is None else part.repeat_interleave(n_samples, dim=0)
-                for name, part in {"target": history, "observed": seen, **covariates}.items()
-            }  # type: ignore[arg-type]
-        )
-
-        def drawn(inputs: Inputs, numbers: np.ndarray = numbers) -> Tensor:
-            forecast = forecast_batch(inputs).cpu().double()
-            return draw(forecast.unflatten(0, (-1, n_samples)), numbers).flatten(0, 1)
-
-        def known(drawn: Tensor, numbers: np.ndarray = numbers) -> Tensor:
-            return scale(drawn.unflatten(0, (-1, n_samples)), numbers).flatten(0, 1).to(device)
-
-        with torch.inference_mode():
-            steps = _roll(drawn, known, inputs, step, horizon)
-        paths[numbers] = steps.unflatten(0, (-1, n_samples)).numpy()
-    return paths
+        for begin in range(step, reach, step):
+            known = torch.from_numpy(scale(drawn, number)).to(device, history.dtype)
+            inputs = _moved_on(inputs, known)
+            with torch.inference_mode():
+                forecast = forecast_batch(_reading(inputs, context_length + step))
+            drawn = draw(forecast.cpu().double().numpy(), number)
+            paths[number, :, begin : begin + step] = drawn
+    return paths[:, :, :horizon]
 
 
 def _complete(tensors: SeriesTensors, owner: Tensor, cutoff: Tensor, context_length: int) -> Tensor:
@@ -181,30 +185,52 @@ def _roll(
 
     Known covariates reach over the whole horizon; each pass reads its own part of them.
     """
-    context = inputs.target.shape[1]
-    future, calendar = inputs.future, inputs.calendar
-    target, observed, past = inputs.target, inputs.observed, inputs.past
-    parts: list[Tensor] = []
-    for begin in range(0, horizon, step):
-        if parts:
-            known = point(parts[-1]).to(target.dtype)
-            target = torch.cat([target, known], dim=1)[:, -context:]
-            if observed is not None:
-                seen = torch.ones_like(known, dtype=torch.bool)
-                observed = torch.cat([observed, seen], dim=1)[:, -context:]
-            if past is not None:
-                past = torch.cat([past, past[:, -1:].expand(-1, step, -1)], dim=1)[:, -context:]
-        part = slice(begin, begin + context + step)
-        parts.append(
-            forecast_batch(
-                Inputs(
-                    target,
-                    observed,
-                    past,
-                    None if future is None else future[:, part],
-                    inputs.static,
-                    None if calendar is None else calendar[:, part],
-                )
-            )
-        )
+    reads = inputs.target.shape[1] + step
+    parts = [forecast_batch(_reading(inputs, reads))]
+    for _ in range(step, horizon, step):
+        inputs = _moved_on(inputs, point(parts[-1]).to(inputs.target.dtype))
+        parts.append(forecast_batch(_reading(inputs, reads)))
     return torch.cat(parts, dim=1)[:, :horizon]
+
+
+def _repeated(inputs: Inputs, times: int) -> Inputs:
+    """Return so many copies of every window, one after the other."""
+
+    def repeated(part: Tensor | None) -> Tensor | None:
+        return None if part is None else part.repeat_interleave(times, dim=0)
+
+    target = inputs.target.repeat_interleave(times, dim=0)
+    others = (inputs.observed, inputs.past, inputs.future, inputs.static, inputs.calendar)
+    return Inputs(target, *map(repeated, others))
+
+
+def _reading(inputs: Inputs, steps: int) -> Inputs:
+    """Return inputs whose known covariates cover the steps of one pass."""
+
+    def part(known: Tensor | None) -> Tensor | None:
+        return None if known is None else known[:, :steps]
+
+    return replace(inputs, future=part(inputs.future), calendar=part(inputs.calendar))
+
+
+def _moved_on(inputs: Inputs, known: Tensor) -> Inputs:
+    """Return inputs whose context ends with steps (B, H, C) that count as observed."""
+    context, step = inputs.target.shape[1], known.shape[1]
+    observed, past = inputs.observed, inputs.past
+    if observed is not None:
+        seen = torch.ones_like(known, dtype=torch.bool)
+        observed = torch.cat([observed, seen], dim=1)[:, -context:]
+    if past is not None:
+        past = torch.cat([past, past[:, -1:].expand(-1, step, -1)], dim=1)[:, -context:]
+
+    def later(part: Tensor | None) -> Tensor | None:
+        return None if part is None else part[:, step:]
+
+    return Inputs(
+        torch.cat([inputs.target, known], dim=1)[:, -context:],
+        observed,
+        past,
+        later(inputs.future),
+        inputs.static,
+        later(inputs.calendar),
+    )

@@ -7,28 +7,25 @@ covariates of the steps that are forecast.
 Dimension letters: S series, W windows, H horizon, C variates, Q quantiles.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tsar.data.covariates import covariate_tensors
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
-from tsar.data.scaling import Scaling
-from tsar.data.windows import CovariateTensors, SeriesTensors, number_windows
+from tsar.data.windows import number_windows
 from tsar.exceptions import DataError, ParameterError
-
-if TYPE_CHECKING:
-    from tsar.forecasting.base import Forecaster
+from tsar.forecasting.fitted.contract import FittedForecaster
 
 __all__ = [
     "KEYS",
+    "after_fitted",
+    "are_ends",
     "first_cutoffs",
     "fitted_values",
-    "forecast_rows",
     "forecast_windows",
     "in_window_order",
     "score",
@@ -42,71 +39,12 @@ KEYS = ("id", "variate", "cutoff", "time", "step", "y")
 COPIED_VALUES = 2_000_000
 
 
-def forecast_rows(
-    model: "Forecaster",
-    panel: Panel,
-    owners: np.ndarray,
-    rows: np.ndarray,
-    horizon: int,
-    levels: Sequence[float] = (),
-) -> tuple[np.ndarray, dict[float, np.ndarray]]:
-    """Forecast windows of a panel in batched passes, in original units.
-
-    A series that was fitted is scaled by the statistics of the fit. Any other one, and
-    one that was constant in the fit, is scaled window by window by its rows before the
-    cutoff, as ``predict`` scales the series it is given.
-
-    Parameters
-    ----------
-    model : Forecaster
-        Fitted.
-    panel : Panel
-        As ``Forecaster._read_new`` gives it, with the fitted variates in their order.
-    owners, rows : int64 arrays of shape (W,)
-        Series of each window, and the row of ``panel.values`` that is its cutoff.
-    horizon : int
-        Steps to forecast.
-    levels : sequence of float
-        Quantile levels that the model can give.
-
-    Returns
-    -------
-    point : float64 array of shape (W, H, C)
-    quantiles : dict of level to float64 array of shape (W, H, C)
-    """
-    known = model._learned.scaling_of(panel, model._end)
-    settled = ~np.isnan(known.mean).any(axis=1)[owners]
-    # The other series become zeros here, which nothing reads.
-    scaling = known.filled(Scaling(np.zeros_like(known.mean), np.full_like(known.scale, np.inf)))
-    tensors = model._tensors(panel, scaling, ahead=model._reach(horizon))
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    if settled.any():
-        chosen = np.flatnonzero(settled)
-        forecast = model._forecast_windows(tensors, owners[chosen], rows[chosen], horizon)
-        scaled = scaling.take(owners[chosen])
-        parts.append((chosen, model._predictive.restore(forecast, scaled)))
-    for chosen, histories in window_histories(panel, owners, rows, np.flatnonzero(~settled)):
-        scaling = model._scaling_of(histories)
-        histories = model._learned.kept(histories)
-        apart = model._tensors(histories, scaling)
-        if tensors.covariates is not None:
-            apart = _with_known(
-                apart, histories, tensors.covariates, owners[chosen], rows[chosen], panel.offsets
-            )
-        each = np.arange(len(chosen))
-        forecast = model._forecast_windows(apart, each, histories.offsets[1:], horizon)
-        parts.append((chosen, model._predictive.restore(forecast, scaling)))
-    forecasts = np.empty((len(owners), *parts[0][1].shape[1:]))
-    for places, forecast in parts:
-        forecasts[places] = forecast
-    by_level = {level: model._quantile(forecasts, level) for level in levels}
-    return model._point(forecasts), by_level
-
-
 def window_histories(
     panel: Panel, owners: np.ndarray, rows: np.ndarray, chosen: np.ndarray
 ) -> Iterator[tuple[np.ndarray, Panel]]:
     """Make a series of each window: the rows before its cutoff.
+
+    Where the windows are the ends of all series, that is the panel as it is.
 
     Parameters
     ----------
@@ -123,10 +61,42 @@ def window_histories(
     histories : Panel
         With one series for each.
     """
-    if len(chosen):
+    if are_ends(panel, owners, rows) and len(chosen) == panel.n_series:
+        yield chosen, panel
+    elif len(chosen):
         held = np.cumsum(rows[chosen] - panel.offsets[owners[chosen]]) * panel.n_variates
         for part in np.split(chosen, np.flatnonzero(np.diff(held // COPIED_VALUES)) + 1):
             yield part, _histories(panel, owners[part], rows[part])
+
+
+def are_ends(panel: Panel, owners: np.ndarray, rows: np.ndarray) -> bool:
+    """Whether windows are the ends of all series of a panel, in their order."""
+    return np.array_equal(owners, np.arange(panel.n_series)) and np.array_equal(
+        rows, panel.offsets[1:]
+    )
+
+
+def after_fitted(
+    panel: Panel, owners: np.ndarray, rows: np.ndarray, fitted: Panel
+) -> tuple[Panel, np.ndarray]:
+    """Put the fitted rows before the series of a panel that continue them.
+
+    Parameters
+    ----------
+    panel : Panel
+    owners, rows : int64 arrays of shape (W,)
+        Windows of it.
+    fitted : Panel
+        The end of the fitted series.
+
+    Returns
+    -------
+    joined : Panel
+    rows : int64 array of shape (W,)
+        The same cutoffs in it.
+    """
+    joined = panel.after(fitted)
+    return joined, rows + (joined.offsets[1:] - panel.offsets[1:])[owners]
 
 
 def _histories(panel: Panel, owners: np.ndarray, rows: np.ndarray) -> Panel:
@@ -152,53 +122,30 @@ def _histories(panel: Panel, owners: np.ndarray, rows: np.ndarray) -> Panel:
     )
 
 
-def _with_known(
-    apart: SeriesTensors,
-    histories: Panel,
-    known: CovariateTensors,
-    owners: np.ndarray,
-    rows: np.ndarray,
-    offsets: np.ndarray,
-) -> SeriesTensors:
-    """Let known covariates go on after each history as they do in the panel it is from."""
-    assert histories.covariates is not None, "there are covariates"
-    ends = known.known_offsets.cpu().numpy()
-    steps = np.arange(ends[1] - ends[0] - (offsets[1] - offsets[0]))
-    after = (rows - offsets[owners] + ends[owners])[:, None] + steps
-    covariates = covariate_tensors(
-        histories.covariates,
-        histories.offsets,
-        known.known.cpu().numpy()[after],
-        known.known.device,
-        known.known.dtype,
-    )
-    return replace(apart, covariates=covariates)
-
-
-def forecast_windows(model: "Forecaster", df: Any, cutoffs: Any, horizon: int) -> np.ndarray:
+def forecast_windows(model: FittedForecaster, df: Any, cutoffs: Any, horizon: int) -> np.ndarray:
     """Forecast windows of one wide frame, see ``Forecaster.forecast_windows``."""
-    panel = model._read_new(df, allow_new_variates=False)
+    panel = model.read_new(df, allow_new_variates=False)
     if panel.n_series != 1:
-        raise DataError(f"{model._name}: forecast_windows takes one series, got {panel.n_series}")
+        raise DataError(f"{model.name}: forecast_windows takes one series, got {panel.n_series}")
     rows = np.asarray(cutoffs)
     if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
         raise ParameterError(
-            f"{model._name}: cutoffs must be a list or 1-D array of integers, got {cutoffs!r}"
+            f"{model.name}: cutoffs must be a list or 1-D array of integers, got {cutoffs!r}"
         )
     rows = rows.astype(np.int64)
     if len(rows) and (rows.min() < 1 or rows.max() > len(panel.values)):
         raise DataError(
-            f"{model._name}: cutoffs must lie in [1, {len(panel.values)}], "
+            f"{model.name}: cutoffs must lie in [1, {len(panel.values)}], "
             f"got {rows.min()} to {rows.max()}"
         )
     if not len(rows):
         return np.empty((0, horizon, panel.n_variates))
-    fitted = in_order(panel, model._end.variates)
-    forecast, _ = model._forecast_rows(fitted, np.zeros_like(rows), rows, horizon)
+    fitted = in_order(panel, model.end_.variates)
+    forecast = model.forecast(fitted, np.zeros_like(rows), rows, horizon).point
     return np.asarray(forecast[:, :, fitted.variates.get_indexer(panel.variates)])
 
 
-def first_cutoffs(model: "Forecaster", panel: Panel, joined: Panel) -> np.ndarray:
+def first_cutoffs(model: FittedForecaster, panel: Panel, joined: Panel) -> np.ndarray:
     """Return how many rows of each series of ``joined`` are no more than context.
 
     A series with a history of its own gives every row of ``panel`` as a cutoff; any other
@@ -218,7 +165,7 @@ def first_cutoffs(model: "Forecaster", panel: Panel, joined: Panel) -> np.ndarra
     int64 array of shape (S,)
     """
     known = joined.lengths - panel.lengths
-    return np.where(known > 0, known, np.minimum(model._context_rows, panel.lengths // 2))
+    return np.where(known > 0, known, np.minimum(model.context_rows, panel.lengths // 2))
 
 
 def in_window_order(values: np.ndarray, owners: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -270,24 +217,22 @@ def window_keys(panel: Panel, owners: np.ndarray, rows: np.ndarray, horizon: int
     return pd.DataFrame(content)
 
 
-def fitted_values(model: "Forecaster", df: Any, horizon: int) -> pd.DataFrame:
+def fitted_values(model: FittedForecaster, df: Any, horizon: int) -> pd.DataFrame:
     """Forecast every row of a frame, see ``Forecaster.fitted_values``."""
-    panel = in_order(model._read_new(df, allow_new_variates=False), model._end.variates)
-    joined = panel.after(model._end)
+    panel = in_order(model.read_new(df, allow_new_variates=False), model.end_.variates)
+    joined = panel.after(model.end_)
     known = joined.lengths - panel.lengths
-    begins = np.where(known > 0, known, max(model._context_rows, 1))
+    begins = np.where(known > 0, known, max(model.context_rows, 1))
     counts = np.maximum(joined.lengths - begins, 0)
     if not counts.any():
         raise DataError(
-            f"{model._name}: fitted_values needs {max(model._context_rows, 1) + 1} rows of a "
-            f"series, {model._context_rows} of them as history; the longest has "
+            f"{model.name}: fitted_values needs {max(model.context_rows, 1) + 1} rows of a "
+            f"series, {model.context_rows} of them as history; the longest has "
             f"{panel.lengths.max()}"
         )
     owners, numbers = number_windows(counts)
-    rows = (joined.offsets[:-1] + begins)[owners] + numbers
-    forecast, _ = model._forecast_rows(joined, owners, rows, horizon)
-    # The same rows of the panel, whose stamps are known.
-    rows = rows - (joined.offsets[1:] - panel.offsets[1:])[owners]
+    rows = (panel.offsets[:-1] - known + begins)[owners] + numbers
+    forecast = model.forecast(panel, owners, rows, horizon, after_fitted=True).point
     frame = window_keys(panel, owners, rows, horizon)
     frame["forecast"] = in_window_order(forecast, owners, rows)
     room = (panel.offsets[1:][owners] - rows)[:, None, None]
@@ -295,24 +240,25 @@ def fitted_values(model: "Forecaster", df: Any, horizon: int) -> pd.DataFrame:
     return frame[in_window_order(inside, owners, rows)].reset_index(drop=True)
 
 
-def score(model: "Forecaster", df: Any) -> float:
+def score(model: FittedForecaster, df: Any) -> float:
     """Return the negative mean absolute error over a frame, see ``Forecaster.score``."""
-    panel = in_order(model._read_new(df, allow_new_variates=False), model._end.variates)
-    joined = panel.after(model._end)
-    begins = np.maximum(first_cutoffs(model, panel, joined), 1)
+    panel = in_order(model.read_new(df, allow_new_variates=False), model.end_.variates)
+    joined = panel.after(model.end_)
+    known = joined.lengths - panel.lengths
+    begins = np.maximum(first_cutoffs(model, panel, joined), 1) - known
     cutoffs, series = [], []
     for owner, begin in enumerate(begins):
-        origins = np.arange(begin, joined.lengths[owner], model.horizon_)
-        cutoffs.append(origins + joined.offsets[owner])
+        origins = np.arange(begin, panel.lengths[owner], model.horizon_)
+        cutoffs.append(origins + panel.offsets[owner])
         series.append(np.full(len(origins), owner))
     rows, owners = np.concatenate(cutoffs), np.concatenate(series)
     if not len(rows):
-        raise DataError(f"{model._name}: score needs at least 2 rows of a series, or its history")
-    forecast, _ = model._forecast_rows(joined, owners, rows, model.horizon_)
+        raise DataError(f"{model.name}: score needs at least 2 rows of a series, or its history")
+    forecast = model.forecast(panel, owners, rows, model.horizon_, after_fitted=True).point
     steps = rows[:, None] + np.arange(model.horizon_)
-    inside = steps < joined.offsets[owners + 1][:, None]
-    truth = joined.values[np.minimum(steps, len(joined.values) - 1)]
+    inside = steps < panel.offsets[owners + 1][:, None]
+    truth = panel.values[np.minimum(steps, len(panel.values) - 1)]
     errors = np.abs(forecast - truth)[inside & ~np.isnan(truth).all(axis=-1)]
     if np.isnan(errors).all():
-        raise DataError(f"{model._name}: score needs observed values, all are missing")
+        raise DataError(f"{model.name}: score needs observed values, all are missing")
     return -float(np.nanmean(errors))

@@ -3,24 +3,25 @@
 Dimension letters: S series, H horizon, C variates.
 """
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tsar.data.forecasts import forecast_frame, interval_keys, quantile_key, sample_frame
 from tsar.data.panel import Panel
-from tsar.data.scaling import Scaling
 from tsar.exceptions import ParameterError
+from tsar.forecasting.fitted.windowed import after_fitted as join_fitted
+from tsar.forecasting.fitted.windowed import window_histories
 from tsar.forecasting.outputs.distributions import DISTRIBUTIONS
-from tsar.forecasting.probabilistic.sampling import draw_samples
+from tsar.forecasting.outputs.predictive import Predictive
+from tsar.forecasting.probabilistic.calibration import Calibration
+from tsar.forecasting.probabilistic.intervals import Intervals
 from tsar.params.arguments import check_percentages, check_samples
 
-if TYPE_CHECKING:
-    from tsar.forecasting.base import Forecaster
-
-__all__ = ["Asked", "calibrated_ends", "ensure_intervals", "read_asked", "write_forecast"]
+__all__ = ["Asked", "answer", "check_asked", "ensure_intervals", "read_asked", "write_forecast"]
 
 
 @dataclass(frozen=True)
@@ -35,25 +36,14 @@ class Asked:
         How many samples to return in place of the forecast.
     levels : tuple of float
         Intervals, in percent, that the calibration gives.
-    units : float array of shape (S, C) or None
-        For these, the size of the errors of each series.
     """
 
     quantiles: dict[str, float]
     samples: int | None
     levels: tuple[float, ...] = ()
-    units: np.ndarray | None = None
-
-    def of_series(self, model: "Forecaster", panel: Panel, horizon: int) -> "Asked":
-        """Return the same with the size of the errors of each series, if that is needed."""
-        if not self.levels:
-            return self
-        assert model._calibration is not None, "only a calibration gives such levels"
-        model._calibration.check_reach(model._name, horizon, panel.variates)
-        return replace(self, units=model._calibration.units(panel))
 
 
-def read_asked(model: "Forecaster", quantiles: Any, level: Any, samples: Any) -> Asked:
+def read_asked(model: Intervals, quantiles: Any, level: Any, samples: Any) -> Asked:
     """Check what a fitted model is asked for, before any work.
 
     Parameters
@@ -67,13 +57,40 @@ def read_asked(model: "Forecaster", quantiles: Any, level: Any, samples: Any) ->
     ParameterError
         The model has no such thing.
     """
-    predictive, name = model._predictive, model._name
+    return check_asked(model.name, model.predictive, model.calibration_, quantiles, level, samples)
+
+
+def check_asked(
+    name: str,
+    predictive: Predictive,
+    calibration: Calibration | None,
+    quantiles: Any,
+    level: Any,
+    samples: Any,
+) -> Asked:
+    """Check what is asked of forecasts of one kind.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for messages.
+    predictive : Predictive
+        What the numbers of its forecasts are.
+    calibration : Calibration or None
+    quantiles, level, samples
+        As ``predict`` takes them.
+
+    Raises
+    ------
+    ParameterError
+        There is no such thing.
+    """
     keys = {quantile_key(share): share for share in predictive.check_quantiles(name, quantiles)}
     levels: tuple[float, ...] = ()
     percentages = check_percentages(name, level)
-    if model._calibration is not None:
+    if calibration is not None:
         levels = tuple(percentages)
-        model._calibration.check(name, percentages)
+        calibration.check(name, percentages)
     else:
         for percentage in percentages:
             bounds = predictive.interval_quantiles(name, percentage)
@@ -93,7 +110,7 @@ def read_asked(model: "Forecaster", quantiles: Any, level: Any, samples: Any) ->
     return Asked({}, check_samples(name, samples))
 
 
-def ensure_intervals(model: "Forecaster", df: Any, level: Any, horizon: int) -> None:
+def ensure_intervals(model: Intervals, df: Any, level: Any, horizon: int) -> None:
     """Calibrate a model that was just fitted, unless it gives intervals by itself.
 
     Parameters
@@ -117,13 +134,13 @@ def ensure_intervals(model: "Forecaster", df: Any, level: Any, horizon: int) -> 
 
 
 def write_forecast(
-    model: "Forecaster",
+    model: Intervals,
     asked: Asked,
     panel: Panel,
     variates: pd.Index,
-    scaling: Scaling,
     horizon: int,
-    future: dict[Any, np.ndarray],
+    known: Mapping[Any, np.ndarray],
+    **how: Any,
 ) -> Any:
     """Forecast the steps after each series, and write what was asked for.
 
@@ -132,81 +149,91 @@ def write_forecast(
     model : Forecaster
     asked : Asked
     panel : Panel
-        The ends of the series, variates in the order of the fit.
+        The series, variates in the order of the fit.
     variates : Index of shape (C,)
         The order to write them in.
-    scaling : Scaling
-        Of each series.
     horizon : int
-    future : dict of name to array of shape (S, horizon)
+    known : mapping of name to array of shape (S, any)
         Future covariates.
+    **how
+        Passed on to the forecast of the model.
 
     Returns
     -------
     DataFrame or Series
     """
     order = panel.variates.get_indexer(variates)
+    owners, rows = np.arange(panel.n_series), panel.offsets[1:]
     if asked.samples is not None:
-        drawn = draw_samples(model, panel, scaling, horizon, future, asked.samples)
-        samples = model._in_range(drawn[..., order])
-        with model._named_errors():
-            return sample_frame(panel, variates, samples, model.horizon_)
-    forecast = model._forecast(panel, scaling, horizon, future)
-    beside = {key: model._quantile(forecast, share) for key, share in asked.quantiles.items()}
-    beside |= _calibrated(model, asked, panel, forecast)
-    beside = {key: values[:, :, order] for key, values in beside.items()}
-    point = model._point(forecast)[:, :, order]
-    with model._named_errors():
+        found = model.forecast(
+            panel, owners, rows, horizon, known, samples=asked.samples, **how
+        ).samples
+        assert found is not None, "it was checked that the model can sample"
+        with model.named_errors():
+            return sample_frame(panel, variates, found[..., order], model.horizon_)
+    answers = answer(model, asked, panel, owners, rows, horizon, known, **how)
+    point = answers.pop("")[:, :, order]
+    beside = {key: values[:, :, order] for key, values in answers.items()}
+    with model.named_errors():
         return forecast_frame(panel, variates, point, beside, model.horizon_)
 
 
-def _calibrated(
-    model: "Forecaster", asked: Asked, panel: Panel, forecast: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return the ends (S, H, C) of the calibrated intervals, by the end of their column."""
-    calibration = model._calibration
-    if calibration is None or asked.units is None:
-        return {}
-    point = model._point(forecast)
-    low, high = point, point
-    if calibration.quantiles is not None:
-        low, high = (model._predictive.quantile(forecast, share) for share in calibration.quantiles)
-    return calibrated_ends(model, asked, panel, point, (low, high))
-
-
-def calibrated_ends(
-    model: "Forecaster",
+def answer(
+    model: Intervals,
     asked: Asked,
     panel: Panel,
-    point: np.ndarray,
-    between: tuple[np.ndarray, np.ndarray],
+    owners: np.ndarray,
+    rows: np.ndarray,
+    horizon: int,
+    known: Mapping[Any, np.ndarray] | None = None,
+    *,
+    after_fitted: bool = False,
+    **how: Any,
 ) -> dict[str, np.ndarray]:
-    """Return the ends of calibrated intervals, by the end of the name of their column.
+    """Forecast windows, with the quantiles and intervals that are asked for.
 
     Parameters
     ----------
     model : Forecaster
-        Calibrated.
     asked : Asked
-        With the units of the series, see :meth:`Asked.of_series`.
-    panel : Panel
-        The series that are forecast.
-    point : float array of shape (S, H, C)
-    between : pair of float arrays of shape (S, H, C)
-        The quantiles that are moved; the point forecast twice where there are none.
+        No samples.
+    panel, owners, rows, horizon, known, after_fitted
+        As :meth:`tsar.forecasting.fitted.contract.FittedForecaster.forecast` takes them.
+    **how
+        Passed on to it as well.
 
     Returns
     -------
-    dict of str to float array of shape (S, H, C)
+    dict of str to float64 array of shape (W, H, C)
+        By the end of the name of the column; that of the point forecast is empty.
     """
-    calibration, units = model._calibration, asked.units
-    assert calibration is not None and units is not None, "asked of a calibrated model"
-    low, high = between
-    found: dict[str, np.ndarray] = {}
-    for level in asked.levels:
-        margins = calibration.margins(level, panel, units, point.shape[1])
-        # An interval that has shrunk to nothing is the point forecast.
-        bounds = np.minimum(low - margins, point), np.maximum(high + margins, point)
-        ends = (model._in_range(bound) for bound in bounds)
-        found |= dict(zip(interval_keys(level), ends, strict=True))
-    return found
+    calibration = model.calibration_ if asked.levels else None
+    if calibration is not None:
+        calibration.check_reach(model.name, horizon, panel.variates)
+    moved = (calibration.quantiles or ()) if calibration is not None else ()
+    found = model.forecast(
+        panel,
+        owners,
+        rows,
+        horizon,
+        known,
+        [*asked.quantiles.values(), *moved],
+        after_fitted=after_fitted,
+        **how,
+    )
+    answers = {"": found.point}
+    answers |= {key: found.quantiles[share] for key, share in asked.quantiles.items()}
+    if calibration is None:
+        return answers
+    if after_fitted:
+        panel, rows = join_fitted(panel, owners, rows, model.end_)
+    low, high = (found.quantiles[share] for share in moved) if moved else (found.point,) * 2
+    for part, histories in window_histories(panel, owners, rows, np.arange(len(owners))):
+        units, point = calibration.units(histories), found.point[part]
+        for level in asked.levels:
+            margins = calibration.margins(level, histories, units, horizon)
+            # An interval that has shrunk to nothing is the point forecast.
+            ends = np.minimum(low[part] - margins, point), np.maximum(high[part] + margins, point)
+            for key, values in zip(interval_keys(level), ends, strict=True):
+                answers.setdefault(key, np.empty_like(found.point))[part] = model.in_range(values)
+    return answers

@@ -6,7 +6,7 @@ statistics.
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import number_windows
 from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError
+from tsar.forecasting.fitted.contract import FittedForecaster
 from tsar.forecasting.fitted.windowed import first_cutoffs
 from tsar.forecasting.probabilistic.conformal import (
     adaptive_thresholds,
@@ -27,9 +28,6 @@ from tsar.forecasting.probabilistic.conformal import (
 )
 from tsar.params.arguments import check_percentages
 from tsar.params.constraints import check_choice
-
-if TYPE_CHECKING:
-    from tsar.forecasting.base import Forecaster
 
 __all__ = ["METHODS", "Calibration", "calibrate"]
 
@@ -210,7 +208,9 @@ class _Windows:
     n_unseen : int64 array of shape (S,)
         How many rows of each series the model was not trained on.
     owners, rows : int64 arrays of shape (W,)
-        Series and cutoff of each.
+        Series of each, and its cutoff as a row of ``joined``.
+    panel : Panel
+        The rows that were given.
     truth : float array of shape (W, H, C)
         What happened, NaN where that is not known.
     """
@@ -219,17 +219,29 @@ class _Windows:
     n_unseen: np.ndarray
     owners: np.ndarray
     rows: np.ndarray
+    panel: Panel
     truth: np.ndarray
 
     @classmethod
-    def of(cls, model: "Forecaster", df: Any, horizon: int, adaptive: bool) -> "_Windows":
+    def of(cls, model: FittedForecaster, df: Any, horizon: int, adaptive: bool) -> "_Windows":
         """Place windows in the rows of a frame that a model was not trained on."""
-        panel = in_order(model._read_new(df, allow_new_variates=False), model._end.variates)
-        joined = panel.after(model._end)
+        panel = in_order(model.read_new(df, allow_new_variates=False), model.end_.variates)
+        joined = panel.after(model.end_)
         begins = _unseen(model, panel, joined)
         owners, rows = _cutoffs(joined, begins, horizon, adaptive)
         truth = _truth(joined, owners, rows, horizon)
-        return cls(joined, joined.lengths - begins, owners, rows, truth)
+        return cls(joined, joined.lengths - begins, owners, rows, panel, truth)
+
+    def forecast(
+        self, model: FittedForecaster, horizon: int, pair: tuple[float, float] | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the point forecasts (W, H, C), and the quantiles that are moved, if any."""
+        rows = self.rows - (self.joined.offsets[1:] - self.panel.offsets[1:])[self.owners]
+        found = model.forecast(
+            self.panel, self.owners, rows, horizon, levels=pair or (), after_fitted=True
+        )
+        low, high = (found.quantiles[share] for share in pair) if pair else (found.point,) * 2
+        return found.point, low, high
 
     @property
     def counts(self) -> np.ndarray:
@@ -238,19 +250,19 @@ class _Windows:
 
 
 def calibrate(
-    model: "Forecaster", df: Any, method: str | None, level: Any, horizon: int, refit: bool
+    model: FittedForecaster, df: Any, method: str | None, level: Any, horizon: int, refit: bool
 ) -> Calibration:
     """Forecast the rows that a model was not trained on, and keep how it errs.
 
     See :meth:`tsar.Forecaster.calibrate`.
     """
-    name = model._name
+    name = model.name
     method, pair = _choose_method(model, method)
     levels = check_percentages(name, level)
     adaptive = method in ADAPTIVE
     source, windows = model, _Windows.of(model, df, horizon, adaptive)
     needed = max(map(fewest_scores, levels or ADAPTIVE_LEVELS))
-    if refit and model._is_trained and windows.counts.min() < needed:
+    if refit and model.is_trained and windows.counts.min() < needed:
         source = _fitted_on_less(model, df, horizon, needed)
         windows = _Windows.of(source, df, horizon, adaptive)
     joined, owners, rows, truth = windows.joined, windows.owners, windows.rows, windows.truth
@@ -267,8 +279,7 @@ def calibrate(
             f"{int(windows.n_unseen.max())} rows that the model was not trained on for "
             f"horizon={horizon}; pass more rows, or a shorter horizon="
         )
-    point, bounds = source._forecast_rows(joined, owners, rows, horizon, pair or ())
-    low, high = (bounds[pair[0]], bounds[pair[1]]) if pair else (point, point)
+    point, low, high = windows.forecast(source, horizon, pair)
     errors = np.abs(truth - point)
     scores = interval_scores(truth, low, high)
     unit, of_window, relative = _units(joined, owners, rows, errors)
@@ -302,10 +313,10 @@ def calibrate(
 
 
 def _choose_method(
-    model: "Forecaster", method: str | None
+    model: FittedForecaster, method: str | None
 ) -> tuple[str, tuple[float, float] | None]:
     """Return the method, and the pair of quantiles that it moves, if it moves some."""
-    name, pair = model._name, model._predictive.widest_pair
+    name, pair = model.name, model.predictive.widest_pair
     if method is None:
         method = "split" if pair is None else "cqr"
     check_choice(name, "method", method, METHODS)
@@ -319,22 +330,24 @@ def _choose_method(
     return method, pair
 
 
-def _fitted_on_less(model: "Forecaster", df: Any, horizon: int, needed: int) -> "Forecaster":
+def _fitted_on_less(
+    model: FittedForecaster, df: Any, horizon: int, needed: int
+) -> FittedForecaster:
     """Fit a copy of a model without the last rows of each series of the frame it was fitted on."""
-    panel = in_order(model._read_as_fitted(df), model._end.variates)
-    held_out = _rows_to_hold_out(panel, model._context_rows + model.horizon_, horizon, needed)
+    panel = in_order(model.read_as_fitted(df), model.end_.variates)
+    held_out = _rows_to_hold_out(panel, model.context_rows + model.horizon_, horizon, needed)
     try:
         with warnings.catch_warnings():
             # What there is to say was said of the model itself, and an unfinished copy errs
             # more than it does.
             warnings.simplefilter("ignore", DataWarning)
             warnings.simplefilter("error", InterruptedWarning)
-            return model._as_fitted._fit_panel(without_end(panel, held_out), go_on=False)
+            return model.as_fitted.fit_panel(without_end(panel, held_out), go_on=False)
     except InterruptedWarning:
         raise KeyboardInterrupt from None
     except DataError as error:
         raise DataError(
-            f"{model._name}: calibrate holds out {int(held_out.max())} rows to learn the intervals "
+            f"{model.name}: calibrate holds out {int(held_out.max())} rows to learn the intervals "
             f"from, and the rest is too little: {error}"
         ) from None
 
@@ -361,17 +374,17 @@ def _rows_to_hold_out(panel: Panel, window: int, horizon: int, needed: int) -> n
         enough += max(lacking // panel.n_series, 1)
 
 
-def _unseen(model: "Forecaster", panel: Panel, joined: Panel) -> np.ndarray:
+def _unseen(model: FittedForecaster, panel: Panel, joined: Panel) -> np.ndarray:
     """Return how many rows of each series of ``joined`` a backtest must not begin before."""
     known = joined.lengths - panel.lengths
     begins = first_cutoffs(model, panel, joined)
-    if model._is_trained:
-        end = model._end
+    if model.is_trained:
+        end = model.end_
         place = end.ids.get_indexer(panel.ids)
         last = panel.axis.stamps_of(end.last, end.axis)
         fitted = np.flatnonzero((place >= 0) & (known == 0) & (panel.first <= last[place]))
         if len(fitted):
-            held_out = model._learned.held_out
+            held_out = model.learned_.held_out
             stamps = panel.stamps()
             for series in fitted:
                 own = stamps[panel.offsets[series] : panel.offsets[series + 1]]

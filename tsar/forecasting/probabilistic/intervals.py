@@ -6,19 +6,17 @@ Dimension letters: S series, H horizon, C variates.
 from collections.abc import Sequence
 from typing import Any, Self
 
-import numpy as np
-
-from tsar.forecasting.outputs.predictive import PointForecasts, Predictive
+from tsar.forecasting.fitted.contract import FittedForecaster
 from tsar.forecasting.probabilistic.calibration import Calibration, calibrate
 from tsar.params.arguments import check_horizon
 
 __all__ = ["Intervals"]
 
 
-class Intervals:
+class Intervals(FittedForecaster):
     """The probabilistic part of a forecaster."""
 
-    _calibration: Calibration | None = None
+    calibration_: Calibration | None = None
 
     def calibrate(
         self,
@@ -98,40 +96,7 @@ class Intervals:
         >>> model.predict(level=80).columns.tolist()
         ['sea_temperature', 'sea_temperature_lo80', 'sea_temperature_hi80']
         """
-        model: Any = self
-        model._check_fitted()
-        steps = model.horizon_ if horizon is None else check_horizon(model._name, horizon)
-        self._calibration = calibrate(model, df, method, level, steps, refit)
+        self.check_fitted()
+        steps = self.horizon_ if horizon is None else check_horizon(self.name, horizon)
+        self.calibration_ = calibrate(self, df, method, level, steps, refit)
         return self
-
-    @property
-    def _predictive(self) -> Predictive:
-        """What the numbers of a forecast are."""
-        return PointForecasts()
-
-    @property
-    def _seed(self) -> int:
-        """The seed of samples."""
-        return 0
-
-    @property
-    def _is_trained(self) -> bool:
-        """Whether it errs less on the rows that were fitted than on others."""
-        return True
-
-    def _point(self, forecast: np.ndarray) -> np.ndarray:
-        """Return the point forecast (..., C) within a forecast in original units."""
-        return self._in_range(self._predictive.point(forecast))
-
-    def _quantile(self, forecast: np.ndarray, share: float) -> np.ndarray:
-        """Return a quantile (..., C) of a forecast in original units."""
-        return self._in_range(self._predictive.quantile(forecast, share))
-
-    def _in_range(self, values: np.ndarray) -> np.ndarray:
-        """Keep values inside of ``output_range``."""
-        fitted: dict[str, Any] = getattr(self, "_fitted_parameters", {})
-        limits = fitted["output_range"]
-        if limits is None:
-            return values
-        low, high = (None if limit is None else float(limit) for limit in limits)
-        return np.clip(values, low, high)

@@ -1,0 +1,119 @@
+"""The base of every estimator of every family: it knows parameters and a state, and no data."""
+
+import copy
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from tsar.estimator.saving import save
+from tsar.exceptions import NotFittedError
+from tsar.params.constraints import check_parameters
+
+__all__ = ["Estimator"]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Estimator(BaseEstimator, ABC):
+    """An estimator of scikit-learn whose parameters are the fields of a dataclass.
+
+    A subclass is a keyword-only dataclass; each field is a parameter, with its constraint as
+    ``Annotated`` metadata. It gives :meth:`learned_state` and :meth:`restore_learned_state`,
+    and calls :meth:`remember_parameters` when all else of ``fit`` has gone well.
+
+    Attributes
+    ----------
+    fitted_parameters_ : dict
+        The parameters that ``fit`` was called with.
+    references : frozenset of str
+        Parameters that name or hold something outside of the model, which is not saved with
+        it: they are passed again to ``tsar.load``.
+    """
+
+    references: ClassVar[frozenset[str]] = frozenset()
+
+    # ----------------------------------------------------------- parameters
+
+    @property
+    def name(self) -> str:
+        """What messages call the estimator."""
+        return type(self).__name__
+
+    def check(self) -> None:
+        """Check every parameter, and what involves several of them, before any work.
+
+        Raises
+        ------
+        ParameterError
+            One is outside its constraint, or some do not go together.
+        """
+        check_parameters(self)
+        self._check_consistency()
+
+    def _check_consistency(self) -> None:
+        """Check what involves several parameters; raise a ParameterError."""
+
+    # --------------------------------------------------------------- fitted
+
+    def remember_parameters(self) -> None:
+        """Keep the parameters of this fit, whatever ``set_params`` changes later."""
+        self.fitted_parameters_ = self.get_params(deep=False)
+
+    @property
+    def as_fitted(self) -> Self:
+        """The estimator with the parameters it was fitted with."""
+        fitted = copy.copy(self)
+        fitted.__dict__.update(self.fitted_parameters_)
+        return fitted
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "fitted_parameters_")
+
+    def check_fitted(self) -> None:
+        """Raise a NotFittedError unless ``fit`` was called."""
+        if not self.__sklearn_is_fitted__():
+            raise NotFittedError(f"{self.name} is not fitted yet; call fit first")
+
+    # ---------------------------------------------------------- persistence
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the fitted model into a folder, to be read by :func:`tsar.load`.
+
+        Parameters
+        ----------
+        folder : path
+            Created, or replaced if it holds a saved model.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        PersistenceError
+            The folder holds something else or cannot be written.
+        """
+        save(self, folder)
+
+    @property
+    def members(self) -> "Mapping[str, Estimator]":
+        """Fitted estimators that this one is made of, by name; they are saved with it."""
+        return {}
+
+    @abstractmethod
+    def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what ``fit`` learned: a record for JSON, and tensors by name.
+
+        What the members learned is theirs to say.
+        """
+
+    @abstractmethod
+    def restore_learned_state(
+        self,
+        record: dict[str, Any],
+        tensors: dict[str, Tensor],
+        members: "Mapping[str, Estimator]",
+    ) -> None:
+        """Undo :meth:`learned_state`, and :attr:`members`."""

@@ -1,0 +1,202 @@
+"""The contract of a fitted forecaster: what everything around it may ask.
+
+Backtests, scores, intervals, explanations and files of forecasts stand on these names alone.
+
+Dimension letters: S series, W windows, H horizon, C variates, N samples.
+"""
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from tsar.data.panel import Panel
+from tsar.estimator.base import Estimator
+from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.outputs.predictive import Predictive
+
+__all__ = ["FittedForecaster", "Forecasts"]
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Forecasts of some windows, in original units and inside of ``output_range``.
+
+    Parameters
+    ----------
+    point : float64 array of shape (W, H, C)
+    quantiles : dict of float to float64 array of shape (W, H, C)
+        By level in (0, 1).
+    samples : float64 array of shape (W, N, H, C) or None
+    """
+
+    point: np.ndarray
+    quantiles: Mapping[float, np.ndarray] = field(default_factory=dict)
+    samples: np.ndarray | None = None
+
+    @classmethod
+    def gathered(cls, parts: "Sequence[tuple[np.ndarray, Forecasts]]") -> "Forecasts":
+        """Put together forecasts of parts of the windows, each with the numbers of its own."""
+        if len(parts) == 1:
+            return parts[0][1]
+        order = np.argsort(np.concatenate([places for places, _ in parts]), kind="stable")
+        several = [one for _, one in parts]
+
+        def joined(arrays: "Sequence[np.ndarray]") -> np.ndarray:
+            return np.concatenate(arrays)[order]
+
+        samples = [one.samples for one in several if one.samples is not None]
+        return cls(
+            joined([one.point for one in several]),
+            {
+                level: joined([one.quantiles[level] for one in several])
+                for level in several[0].quantiles
+            },
+            joined(samples) if samples else None,
+        )
+
+
+class FittedForecaster(Estimator):
+    """What a fitted forecaster can be asked.
+
+    Attributes
+    ----------
+    horizon_ : int
+        The horizon that was learned.
+    learned_ : Learned
+        What every forecaster learns besides its own weights.
+    end_ : Panel
+        The rows at the end of the fitted series that forecasts read.
+    channel_independent : bool
+        Whether a variate is forecast from itself alone.
+    takes_any_variates : bool
+        Whether the variates share what is learned, so that others may come at predict.
+    """
+
+    channel_independent: ClassVar[bool] = True
+    takes_any_variates: ClassVar[bool] = True
+
+    horizon_: int
+    learned_: Learned
+    end_: Panel
+
+    # ------------------------------------------------------ the one route
+
+    @abstractmethod
+    def forecast(
+        self,
+        panel: Panel,
+        owners: np.ndarray,
+        rows: np.ndarray,
+        horizon: int,
+        known: Mapping[Any, np.ndarray] | None = None,
+        levels: Sequence[float] = (),
+        samples: int | None = None,
+        *,
+        after_fitted: bool = False,
+    ) -> Forecasts:
+        """Forecast windows of a panel: the one way from series to numbers.
+
+        ``predict`` asks for the ends of all series, a backtest for its cutoffs. Nothing at or
+        after a cutoff reaches its forecast, except covariates that are known in advance: those
+        of the steps up to the next multiple of the fitted horizon are read where they are
+        there, and beyond what is there the last value stays.
+
+        Parameters
+        ----------
+        panel : Panel
+            As :meth:`read_new` gives it, with the fitted variates in their order, or
+            :attr:`end_` for the fitted series themselves.
+        owners, rows : int64 arrays of shape (W,)
+            Series of each window, and the row of ``panel.values`` at which its forecast
+            begins; the end of a series is allowed.
+        horizon : int
+            Steps to forecast. A shorter one gives the first steps of a longer one; beyond the
+            fitted one, the point forecast is rolled forward.
+        known : mapping of name to array of shape (S, any), optional
+            Future covariates of the steps after the end of each series.
+        levels : sequence of float
+            Quantiles that are wanted as well, ones that the model can give.
+        samples : int, optional
+            How many paths to draw of each window, where the model can.
+        after_fitted : bool, default False
+            Whether the fitted rows of a series that ``panel`` continues are known as well.
+
+        Returns
+        -------
+        Forecasts
+        """
+
+    # -------------------------------------------------------- what it is
+
+    @property
+    @abstractmethod
+    def expected_predictive(self) -> Predictive:
+        """What the numbers of a forecast are, once fitted with the present parameters."""
+
+    @property
+    def predictive(self) -> Predictive:
+        """What the numbers of a forecast are."""
+        return self.as_fitted.expected_predictive
+
+    @property
+    def context_rows(self) -> int:
+        """How many rows of history a forecast reads."""
+        return self.learned_.context_rows
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it errs less on the rows that were fitted than on others."""
+        return True
+
+    @property
+    def forecasts_variates_alone(self) -> bool:
+        """Whether the history of a variate moves no other one."""
+        return self.channel_independent
+
+    @property
+    @abstractmethod
+    def takes_new_variates(self) -> bool:
+        """Whether others than the fitted variates can be forecast."""
+
+    @property
+    def future_names(self) -> list[Any]:
+        """The future covariates that were fitted."""
+        return [column.name for column in self.learned_.coding.future]
+
+    def in_range(self, values: np.ndarray) -> np.ndarray:
+        """Move values beyond the fitted ``output_range`` to its ends."""
+        limits = self.fitted_parameters_["output_range"]
+        if limits is None:
+            return values
+        low, high = (None if limit is None else float(limit) for limit in limits)
+        return np.clip(values, low, high)
+
+    # ------------------------------------------------- reading and checks
+
+    @abstractmethod
+    def resolve_horizon(self, horizon: Any) -> int:
+        """Return the steps that are asked for, None being the fitted horizon."""
+
+    @abstractmethod
+    def named_errors(self) -> contextlib.AbstractContextManager[None]:
+        """Let errors of the data layer begin with the name of the forecaster."""
+
+    @abstractmethod
+    def read_as_fitted(self, df: Any) -> Panel:
+        """Read a frame as the fitted one was read, covariates not yet coded."""
+
+    @abstractmethod
+    def matched(self, panel: Panel, allow_new_variates: bool) -> Panel:
+        """Compare a panel with what was fitted, and make it one that can be forecast."""
+
+    def read_new(self, df: Any, allow_new_variates: bool = False) -> Panel:
+        """Read a frame to forecast, against what was fitted."""
+        return self.matched(self.read_as_fitted(df), allow_new_variates)
+
+    @abstractmethod
+    def fit_panel(self, panel: Panel, go_on: bool) -> Self:
+        """Learn from a panel that was read with the present parameters."""
