@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tsar
-from tsar import persistence
+from tsar.estimator import saving
 from tsar.exceptions import NotFittedError, PersistenceError
 
 SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 1, "random_state": 0, "device": "cpu"}
@@ -158,7 +158,7 @@ def test_a_failed_save_leaves_the_old_model(saved, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(persistence, "save_file", fail)
+    monkeypatch.setattr(saving, "save_file", fail)
     with pytest.raises(PersistenceError, match="no space left"):
         model.save(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -338,7 +338,9 @@ class Ensemble(Forecaster):
         for member in self.models_.values():
             part = member.end_ if panel is self.end_ else _coded_for(member, panel)
             own = {name: known[name] for name in member.future_names} if known else None
-            found = member.forecast(part, owners, rows, horizon, own, after_fitted=after_fitted)
+            # Of the fitted series, members keep different numbers of rows.
+            own_rows = part.offsets[owners + 1] - (panel.offsets[owners + 1] - rows)
+            found = member.forecast(part, owners, own_rows, horizon, own, after_fitted=after_fitted)
             forecasts.append(found.point)
         return Forecasts(self.in_range(self._combine(forecasts, panel.variates)))
 

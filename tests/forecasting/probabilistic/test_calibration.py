@@ -271,7 +271,7 @@ def test_rows_that_are_held_out(n_series, rows, level, held_out, monkeypatch):
         seen.append(part.lengths)
         return plain(self, part, go_on)
 
-    monkeypatch.setattr(tsar.AutoReg, "_fit_panel", fit_panel)
+    monkeypatch.setattr(tsar.AutoReg, "fit_panel", fit_panel)
     model.calibrate(panel, level=level, refit=True)
     (lengths,) = seen
     np.testing.assert_array_equal(lengths, rows - held_out)
