@@ -57,9 +57,10 @@ test-oldest: $(VENV_OLDEST)/.stamp  ## run much of the tests with the oldest ver
 		-k "(not test_checks or Naive or NLinear) and not published_cell" \
 		$(OLDEST_TESTS) $(PYTEST_ARGS)
 
-lint: $(VENV)/.dev  ## ruff: rules and format
+lint: $(VENV)/.dev  ## ruff: rules and format; import-linter: the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: $(VENV)/.dev  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

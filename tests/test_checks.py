@@ -39,4 +39,4 @@ class Cheat(SeasonalNaive):
 
 def test_a_broken_contract_is_named():
     with pytest.raises(AssertionError, match="check_refit_equals_fresh_fit"):
-        checks.check_forecaster(checks.small_forecaster(Cheat))
+        checks.check_estimator(checks.small_forecaster(Cheat))

@@ -1,52 +1,26 @@
-"""Named checks that every forecaster has to pass.
+"""What every forecaster promises beside the contract of all estimators."""
 
-A check is a function of an unfitted estimator; it raises an ``AssertionError`` that says
-what is wrong. Authors of forecasters run all of them with :func:`check_forecaster`, or
-parametrise a test with :func:`checks_for`::
-
-    @pytest.mark.parametrize("estimator, check", checks_for(MyForecaster()), ids=check_id)
-    def test_contract(estimator, check):
-        check(estimator)
-
-Checks fit several times: pass an estimator with small settings, for example the one
-that :func:`small_forecaster` builds.
-"""
-
-import contextlib
 import functools
-import io
-import os
-import pickle
-import random
 import tempfile
-import typing
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.pipeline import Pipeline
 
+from tsar.checks.contract import Check, Family, raises
 from tsar.core.mixers import MIXERS, causal_mixers
 from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.forecasting.base import Forecaster
-from tsar.forecasting.registry import forecaster_class, forecaster_names
+from tsar.forecasting.fitted.windowed import in_window_order, window_keys
+from tsar.forecasting.probabilistic.asked import answer, read_asked
 from tsar.persistence import load
 
-__all__ = [
-    "all_forecasters",
-    "check_forecaster",
-    "check_id",
-    "checks_for",
-    "small_forecaster",
-]
-
-Check = Callable[[Forecaster], None]
+__all__ = ["Forecasting", "small_forecaster"]
 
 # By the one vocabulary that all models share, these make any of them small.
 SMALL = {
@@ -64,11 +38,6 @@ ABLE = {
 }
 
 
-def all_forecasters() -> list[type[Forecaster]]:
-    """Return the class of every forecaster of tsar."""
-    return [forecaster_class(name) for name in forecaster_names()]
-
-
 def small_forecaster(cls: type[Forecaster], **parameters: Any) -> Forecaster:
     """Return a forecaster that fits in a moment.
 
@@ -84,64 +53,29 @@ def small_forecaster(cls: type[Forecaster], **parameters: Any) -> Forecaster:
     return estimator.set_params(**{**small, **parameters})
 
 
-def checks_for(estimator: Forecaster) -> list[tuple[Forecaster, Check]]:
-    """Return every check that applies to an estimator, each with the estimator.
+class Forecasting(Family):
+    """Forecasters: they fit a wide frame and forecast what follows."""
 
-    Parameters
-    ----------
-    estimator : Forecaster
-        Unfitted, with small settings.
+    def covers(self, estimator: Any) -> bool:
+        return isinstance(estimator, Forecaster)
 
-    Raises
-    ------
-    ParameterError
-        ``random_state`` is None: two fits are compared, and would differ.
-    """
-    parameters = estimator.get_params()
-    if parameters.get("random_state", 0) is None:
-        raise ParameterError(
-            f"{type(estimator).__name__}: random_state must be an integer to be checked, "
-            "got None; pass random_state=0"
-        )
-    checks = GENERAL_CHECKS
-    if "max_epochs" in parameters:
-        checks += NETWORK_CHECKS
-    if "mixer" in parameters:
-        checks += ENCODER_CHECKS
-    return [(estimator, check) for check in checks]
+    def small(self, cls: type[Any]) -> Any:
+        return small_forecaster(cls)
 
+    def data(self, seed: int = 0) -> Any:
+        return _wide(seed=seed)
 
-def check_id(value: Any) -> str:
-    """Return a readable test id for what :func:`checks_for` returns.
+    def answer(self, fitted: Any) -> np.ndarray:
+        return np.asarray(fitted.predict().to_numpy())
 
-    Parameters
-    ----------
-    value : Forecaster or function
-        One member of a pair.
-    """
-    return value.__name__ if callable(value) else type(value).__name__
-
-
-def check_forecaster(estimator: Forecaster) -> None:
-    """Run every check that applies to an estimator.
-
-    Parameters
-    ----------
-    estimator : Forecaster
-        Unfitted, with small settings.
-
-    Raises
-    ------
-    AssertionError
-        Names the first check that fails.
-    ParameterError
-        ``random_state`` is None: two fits are compared, and would differ.
-    """
-    for subject, check in checks_for(estimator):
-        try:
-            check(subject)
-        except AssertionError as error:
-            raise AssertionError(f"{check.__name__}: {error}") from error
+    def checks(self, estimator: Any) -> tuple[Check, ...]:
+        parameters = estimator.get_params()
+        checks = GENERAL_CHECKS
+        if "max_epochs" in parameters:
+            checks += NETWORK_CHECKS
+        if "mixer" in parameters:
+            checks += ENCODER_CHECKS
+        return checks
 
 
 # ---------------------------------------------------------------- the data
@@ -160,82 +94,31 @@ def _wide(rows: int = 150, n_variates: int = 3, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(values, index=index, columns=["a", "b", "c", "d"][:n_variates])
 
 
+def _windows(
+    fitted: Forecaster, long: pd.DataFrame, steps: int, origins: pd.DatetimeIndex
+) -> pd.DataFrame:
+    """Forecast windows as a backtest does, each origin in each series."""
+    panel = fitted.read_new(long)
+    stamps = panel.axis.index(panel.stamps())
+    rows = np.flatnonzero(stamps.isin(origins))
+    owners = np.searchsorted(panel.offsets, rows, side="right") - 1
+    asked = read_asked(fitted, None, [50, 80], None)
+    found = answer(fitted, asked, panel, owners, rows, steps)
+    keys = window_keys(panel, owners, rows, steps)
+    columns = {
+        f"model_{key}" if key else "model": in_window_order(values, owners, rows)
+        for key, values in found.items()
+    }
+    return keys.assign(**columns)
+
+
 def _long(rows: int = 150, n_series: int = 3) -> pd.DataFrame:
     wide = _wide(rows, n_series)
     long = wide.reset_index().melt("time", var_name="unique_id", value_name="y")
     return long.rename(columns={"time": "ds"})[["unique_id", "ds", "y"]]
 
 
-def _parameters(estimator: Forecaster) -> dict[str, Any]:
-    """Return all parameters; members, which a copy has copies of, as they are shown."""
-    given, nested = estimator.get_params(), Forecaster | list | dict
-    return {name: repr(held) if isinstance(held, nested) else held for name, held in given.items()}
-
-
-def _global_generators() -> tuple[Any, ...]:
-    """Return the states of the generators that belong to the caller."""
-    numpy_state = np.random.get_state(legacy=False)
-    return random.getstate(), str(numpy_state), torch.get_rng_state().tolist()
-
-
-def _raises(error: type[Exception], words: str, call: Callable[[], Any]) -> None:
-    try:
-        call()
-    except error as raised:
-        assert words in str(raised), f"the message lacks {words!r}: {raised}"
-    else:
-        raise AssertionError(f"no {error.__name__} was raised")
-
-
 # ------------------------------------------------------- scikit-learn contract
-
-
-def check_parameters_are_stored(estimator: Forecaster) -> None:
-    """The constructor stores what it is given, under annotated names, shared with nobody."""
-    cls = type(estimator)
-    hints = typing.get_type_hints(cls)
-    defaults = cls().get_params(deep=False)
-    unknown = set(defaults) - set(hints)
-    assert not unknown, f"parameters without annotation: {unknown}"
-    mutable = [name for name, value in defaults.items() if isinstance(value, list | dict | set)]
-    assert not mutable, f"mutable defaults: {mutable}"
-    for name, value in estimator.get_params(deep=False).items():
-        fresh = cls(**{name: value})
-        assert getattr(fresh, name) is value, f"{name} is not stored as it was given"
-
-
-def check_clone(estimator: Forecaster) -> None:
-    """``clone`` and ``set_params`` give an unfitted estimator with the same parameters."""
-    twin = clone(estimator)
-    assert _parameters(twin) == _parameters(estimator), "clone changed a parameter"
-    changed = clone(estimator).set_params(horizon=estimator.horizon + 1)
-    assert changed.horizon == estimator.horizon + 1, "set_params did not set horizon"
-    assert twin.horizon == estimator.horizon, "set_params reached another instance"
-    fitted = clone(estimator).fit(_wide())
-    _raises(NotFittedError, "fit", clone(fitted).predict)
-
-
-def check_refit_equals_fresh_fit(estimator: Forecaster) -> None:
-    """A second ``fit`` starts afresh."""
-    fresh = clone(estimator).fit(_wide()).predict()
-    again = clone(estimator).fit(_wide(seed=5)).fit(_wide()).predict()
-    pd.testing.assert_frame_equal(again, fresh, check_exact=True)
-
-
-def check_seed(estimator: Forecaster) -> None:
-    """One seed gives one forecast, and no global generator moves."""
-    before = _global_generators()
-    first = clone(estimator).fit(_wide()).predict()
-    assert _global_generators() == before, "fit or predict moved a global generator"
-    second = clone(estimator).fit(_wide()).predict()
-    pd.testing.assert_frame_equal(first, second, check_exact=True)
-
-
-def check_pickle(estimator: Forecaster) -> None:
-    """A pickled estimator forecasts the same."""
-    fitted = clone(estimator).fit(_wide())
-    twin = pickle.loads(pickle.dumps(fitted))
-    pd.testing.assert_frame_equal(twin.predict(), fitted.predict(), check_exact=True)
 
 
 def check_pipeline(estimator: Forecaster) -> None:
@@ -299,7 +182,7 @@ def check_time_zone(estimator: Forecaster) -> None:
     universal = clone(plain).fit(wide.tz_convert("UTC")).predict()
     np.testing.assert_array_equal(plain.fit(wide).predict().to_numpy(), universal.to_numpy())
     fitted = clone(estimator).fit(wide)
-    _raises(DataError, "time zone", lambda: fitted.predict(df=wide.tz_convert("UTC")))
+    raises(DataError, "time zone", lambda: fitted.predict(df=wide.tz_convert("UTC")))
 
 
 def check_horizon(estimator: Forecaster) -> None:
@@ -313,7 +196,7 @@ def check_horizon(estimator: Forecaster) -> None:
     assert longer["extrapolated"].tolist() == [step >= horizon for step in range(10 * horizon)]
     np.testing.assert_array_equal(longer[full.columns][:horizon], full)
     for wrong in (0, -1, 2.5, "6", True):
-        _raises(ParameterError, "horizon", functools.partial(fitted.predict, wrong))
+        raises(ParameterError, "horizon", functools.partial(fitted.predict, wrong))
 
 
 def check_scale(estimator: Forecaster) -> None:
@@ -403,16 +286,44 @@ def check_variates(estimator: Forecaster) -> None:
     turned = fitted.predict(df=wide[["c", "a", "b"]])
     assert list(turned.columns) == ["c", "a", "b"], "the order of the frame was lost"
     np.testing.assert_allclose(turned[["a", "b", "c"]], fitted.predict(), rtol=1e-5)
-    _raises(DataError, "missing ['c']", lambda: fitted.predict(df=wide[["a", "b"]]))
+    raises(DataError, "missing ['c']", lambda: fitted.predict(df=wide[["a", "b"]]))
     more = wide.assign(new=wide["a"])
-    _raises(DataError, "not fitted ['new']", lambda: fitted.predict(df=more))
+    raises(DataError, "not fitted ['new']", lambda: fitted.predict(df=more))
     if not type(fitted).takes_any_variates:
-        _raises(DataError, "fitted", lambda: fitted.predict(df=more, allow_new_variates=True))
+        raises(DataError, "fitted", lambda: fitted.predict(df=more, allow_new_variates=True))
         return
     grown = fitted.predict(df=more, allow_new_variates=True)
     assert list(grown.columns) == list(more.columns) and np.isfinite(grown.to_numpy()).all()
     if type(fitted).channel_independent:
         np.testing.assert_allclose(grown[["a", "b", "c"]], fitted.predict(), rtol=1e-5)
+
+
+def check_one_route(estimator: Forecaster) -> None:
+    """Predict, backtests, levels and samples of one window are the same numbers.
+
+    With holes, a range and intervals, at horizons below and beyond the fitted one, for a series
+    of the fit and for a new one.
+    """
+    long, horizon = _long(190), estimator.horizon
+    long.loc[long.index % 17 == 3, "y"] = np.nan
+    ranged = clone(estimator).set_params(output_range=(float(long["y"].quantile(0.2)), None))
+    before = long[long.groupby("unique_id").cumcount() < 150]
+    fitted = ranged.fit(before[before["unique_id"] != "c"])
+    fitted.calibrate(long[long["unique_id"] != "c"], horizon=2 * horizon)
+    origins = pd.date_range("2024-03-01", periods=190, freq="h")[[150, 153]]
+    for steps in (1, horizon, 2 * horizon):
+        past = _windows(fitted, long, steps, origins)
+        for origin in origins:
+            history = long[long["ds"] < origin]
+            direct = fitted.predict(steps, df=history, level=[50, 80])
+            found = past[past["cutoff"] == origin]
+            for name in ("", "_lo50", "_hi50", "_lo80", "_hi80"):
+                np.testing.assert_allclose(
+                    found[f"model{name}"],
+                    direct[f"y{name}"],
+                    rtol=1e-5,
+                    err_msg=f"backtest and predict differ in model{name} at horizon {steps}",
+                )
 
 
 # --------------------------------------------------------------- good manners
@@ -422,7 +333,7 @@ def check_intervals(estimator: Forecaster) -> None:
     """Calibrated intervals nest around the point forecast, in the same form, and are saved."""
     wide = _wide(190)
     fitted = clone(estimator).fit(wide[:150])
-    _raises(ParameterError, "level must be percentages", lambda: fitted.predict(level=100))
+    raises(ParameterError, "level must be percentages", lambda: fitted.predict(level=100))
     fitted.calibrate(wide)
     point, forecast = fitted.predict(), fitted.predict(level=[80, 50])
     pd.testing.assert_frame_equal(forecast[point.columns], point, check_exact=True)
@@ -437,27 +348,13 @@ def check_intervals(estimator: Forecaster) -> None:
     pd.testing.assert_frame_equal(twin, forecast, check_exact=True)
 
 
-def check_save_load(estimator: Forecaster) -> None:
-    """A saved model forecasts the same and holds nothing that can execute."""
+def check_saved_ids(estimator: Forecaster) -> None:
+    """A model saved with several series forecasts each of them the same, beyond its horizon."""
     fitted = clone(estimator).fit(_long())
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model"
-        fitted.save(path)
-        assert sorted(os.listdir(path)) == ["arrays.safetensors", "model.json"]
-        twin = load(path, cls=type(estimator))
-    assert _parameters(twin) == _parameters(fitted), "a parameter changed"
+        fitted.save(Path(folder) / "model")
+        twin = load(Path(folder) / "model", cls=type(estimator))
     pd.testing.assert_frame_equal(twin.predict(9), fitted.predict(9), check_exact=True)
-
-
-def check_silence(estimator: Forecaster) -> None:
-    """Fit and predict print nothing and write no file."""
-    out, err = io.StringIO(), io.StringIO()
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            clone(estimator).fit(_wide()).predict()
-        left = os.listdir(folder)
-    assert not out.getvalue() and not err.getvalue(), f"printed {out.getvalue() + err.getvalue()!r}"
-    assert not left, f"wrote {left}"
 
 
 def check_bad_input(estimator: Forecaster) -> None:
@@ -466,15 +363,15 @@ def check_bad_input(estimator: Forecaster) -> None:
     fitted = clone(estimator).fit(wide)
     before = fitted.predict()
     name = type(estimator).__name__
-    _raises(NotFittedError, name, clone(estimator).predict)
-    _raises(ParameterError, name, lambda: clone(estimator).set_params(horizon=0).fit(wide))
-    _raises(ParameterError, "y must be None", lambda: fitted.fit(wide, wide["a"]))
-    _raises(DataError, "DataFrame", lambda: fitted.fit([1.0, 2.0]))
-    _raises(DataError, "no rows", lambda: fitted.fit(wide[:0]))
-    _raises(DataError, "infinite", lambda: fitted.fit(wide.mask(wide == wide.iloc[7, 1], np.inf)))
-    _raises(DataError, "duplicate", lambda: fitted.fit(pd.concat([wide, wide.tail(1)])))
-    _raises(DataError, "gap", lambda: fitted.fit(wide.drop(index=wide.index[20])))
-    _raises(DataError, "observed", lambda: fitted.fit(wide * np.nan))
+    raises(NotFittedError, name, clone(estimator).predict)
+    raises(ParameterError, name, lambda: clone(estimator).set_params(horizon=0).fit(wide))
+    raises(ParameterError, "y must be None", lambda: fitted.fit(wide, wide["a"]))
+    raises(DataError, "DataFrame", lambda: fitted.fit([1.0, 2.0]))
+    raises(DataError, "no rows", lambda: fitted.fit(wide[:0]))
+    raises(DataError, "infinite", lambda: fitted.fit(wide.mask(wide == wide.iloc[7, 1], np.inf)))
+    raises(DataError, "duplicate", lambda: fitted.fit(pd.concat([wide, wide.tail(1)])))
+    raises(DataError, "gap", lambda: fitted.fit(wide.drop(index=wide.index[20])))
+    raises(DataError, "observed", lambda: fitted.fit(wide * np.nan))
     pd.testing.assert_frame_equal(fitted.predict(), before, check_exact=True)
 
 
@@ -516,9 +413,9 @@ def check_quantiles(estimator: Forecaster) -> None:
         columns = forecast[[f"{name}_q{level:g}" for level in levels]].to_numpy()
         assert (np.diff(columns, axis=1) >= 0).all(), "quantiles cross"
         np.testing.assert_array_equal(forecast[f"{name}_q0.5"], forecast[name])
-    _raises(ParameterError, "0.3", lambda: model.predict(quantiles=[0.3]))
+    raises(ParameterError, "0.3", lambda: model.predict(quantiles=[0.3]))
     point = clone(estimator).fit(_wide())
-    _raises(ParameterError, "loss='quantile'", lambda: point.predict(quantiles=[0.5]))
+    raises(ParameterError, "loss='quantile'", lambda: point.predict(quantiles=[0.5]))
 
 
 def check_mixers(estimator: Forecaster) -> None:
@@ -562,17 +459,12 @@ def check_future_covariate(estimator: Forecaster) -> None:
     assert errors[1] <= errors[0] / 2, f"the error went from {errors[0]:.3g} to {errors[1]:.3g}"
     explained = helped.explain(frame).query("role == 'future'").groupby("variate").first()
     assert (explained["input"] == "planted").all(), "explain puts a decoy first"
-    _raises(DataError, "'decoy' is missing from", helped.predict)
+    raises(DataError, "'decoy' is missing from", helped.predict)
     future = helped.make_future_frame().assign(planted=0.3, decoy=0.1)
     assert list(helped.predict(future=future).columns) == ["a", "b"]
 
 
 GENERAL_CHECKS: tuple[Check, ...] = (
-    check_parameters_are_stored,
-    check_clone,
-    check_refit_equals_fresh_fit,
-    check_seed,
-    check_pickle,
     check_pipeline,
     check_grid_search,
     check_forms,
@@ -585,9 +477,9 @@ GENERAL_CHECKS: tuple[Check, ...] = (
     check_no_look_ahead,
     check_batches,
     check_variates,
+    check_one_route,
     check_intervals,
-    check_save_load,
-    check_silence,
+    check_saved_ids,
     check_bad_input,
 )
 NETWORK_CHECKS: tuple[Check, ...] = (
