@@ -12,6 +12,7 @@ from tsar.data.panel import Panel
 from tsar.forecasting import *  # noqa: F403  (the list of models is kept in one place)
 from tsar.forecasting.base import Forecaster
 from tsar.persistence import load
+from tsar.registration import register
 
 __version__ = "0.1.0"
 
@@ -21,5 +22,6 @@ __all__ = [
     "dataset_names",
     "load",
     "load_dataset",
+    "register",
     *forecasting.__all__,
 ]

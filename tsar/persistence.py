@@ -3,22 +3,35 @@
 :mod:`tsar.estimator.saving` says what a saved model is.
 """
 
+import importlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tsar import forecasting
 from tsar.data.codec import decode
+from tsar.estimator.base import Estimator
 from tsar.estimator.saving import ARRAYS, FORMAT_VERSION, MANIFEST, path_of
-from tsar.exceptions import PersistenceError
-from tsar.forecasting.base import Forecaster
+from tsar.exceptions import ParameterError, PersistenceError
+from tsar.forecasting.registry import FORECASTERS
 from tsar.params.constraints import did_you_mean
+from tsar.params.registry import Registry
 
-__all__ = ["load"]
+__all__ = ["OTHER_ESTIMATORS", "load"]
 
+
+def _check(cls: Any) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Estimator)):
+        raise ParameterError(f"register: an estimator must be a subclass of Estimator, got {cls!r}")
+
+
+# Estimators of families that tsar does not have.
+OTHER_ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", "tsar.estimators", {}, _check)
+# What a saved model may be, family by family.
+FAMILIES: tuple[Registry[Any], ...] = (FORECASTERS, OTHER_ESTIMATORS)
 # Old class names of saved models, kept here when a class is renamed.
 RENAMED: dict[str, str] = {}
 
@@ -26,18 +39,18 @@ RENAMED: dict[str, str] = {}
 def _rebuild(
     manifest: dict[str, Any],
     tensors: dict[str, Tensor],
-    cls: type[Forecaster] | None = None,
-    references: dict[str, Any] | None = None,
-) -> Forecaster:
-    """Undo :func:`tsar.estimator.saving.describe`, members first.
-
-    Without a class it is the one of tsar that the manifest names.
-    """
-    cls = _class_named(manifest["class"]) if cls is None else cls
-    model = cls(**{**_parameters(cls, manifest["parameters"]), **(references or {})})
+    trusted: Sequence[str],
+    cls: type[Estimator] | None = None,
+    references: Mapping[str, Any] | None = None,
+) -> Estimator:
+    """Undo :func:`tsar.estimator.saving.describe`, members first."""
+    if cls is None:
+        cls = _class_named(manifest["class"], manifest.get("module"), trusted)
+    parameters = _parameters(cls, manifest["parameters"], trusted)
+    model = cls(**{**parameters, **(references or {})})
     record = dict(manifest["learned"])
     members = {
-        name: _rebuild(described, _below(f"member{place}.", tensors))
+        name: _rebuild(described, _below(f"member{place}.", tensors), trusted)
         for place, (name, described) in enumerate(record.pop("members", {}).items())
     }
     model.restore_learned_state(record, tensors, members)
@@ -53,39 +66,57 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _parameters(cls: type[Forecaster], stored: dict[str, Any]) -> dict[str, Any]:
+def _parameters(
+    cls: type[Estimator], stored: dict[str, Any], trusted: Sequence[str]
+) -> dict[str, Any]:
     """Return the parameters that a class still has."""
     names = set(cls().get_params(deep=False))
-    return {name: _decode(value) for name, value in stored.items() if name in names}
+    return {name: _decode(value, trusted) for name, value in stored.items() if name in names}
 
 
-def _decode(value: Any) -> Any:
+def _decode(value: Any, trusted: Sequence[str]) -> Any:
     """Undo how :func:`tsar.estimator.saving.describe` writes a parameter."""
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [_decode(item, trusted) for item in value]
     if not isinstance(value, dict) or len(value) != 1:
         return decode(value)
     kind, content = next(iter(value.items()))
     if kind == "forecaster":
-        cls = _class_named(content[0])
-        return cls(**_parameters(cls, content[1]))
+        name, parameters, *module = content
+        cls = _class_named(name, *module, trusted=trusted)
+        return cls(**_parameters(cls, parameters, trusted))
     if kind == "dict":
-        return {decode(name): _decode(item) for name, item in content}
-    return tuple(map(_decode, content)) if kind == "tuple" else decode(value)
+        return {decode(name): _decode(item, trusted) for name, item in content}
+    if kind == "tuple":
+        return tuple(_decode(item, trusted) for item in content)
+    return decode(value)
 
 
-def _class_named(name: Any) -> type[Forecaster]:
+def _class_named(name: Any, module: str | None = None, trusted: Sequence[str] = ()) -> Any:
+    """Return the class of an estimator; its module is imported if it is trusted."""
     name = RENAMED.get(str(name), str(name))
-    if name not in forecasting.__all__:
-        raise PersistenceError(
-            f"load: a {name!r} is no forecaster of tsar{did_you_mean(name, forecasting.__all__)}"
-        )
-    found: type[Forecaster] = getattr(forecasting, name)
-    return found
+    for family in FAMILIES:
+        if name in family:
+            return family[name]
+    if module is not None and module in trusted:
+        found = getattr(importlib.import_module(module), name, None)
+        _check(found)
+        return found
+    known = [known for family in FAMILIES for known in family]
+    repair = f"pass your own class: tsar.load(folder, cls={name})"
+    if module is not None:
+        repair += f", or trust its module: tsar.load(folder, trust={module!r})"
+    raise PersistenceError(
+        f"load: {name!r} is no estimator of tsar{did_you_mean(name, known)}; {repair}"
+    )
 
 
 def load(
-    folder: str | os.PathLike[str], cls: type[Forecaster] | None = None, **references: Any
+    folder: str | os.PathLike[str],
+    cls: type[Estimator] | None = None,
+    *,
+    trust: str | Sequence[str] = (),
+    **references: Any,
 ) -> Any:
     """Read a model that ``save`` wrote; it forecasts on any machine.
 
@@ -94,7 +125,11 @@ def load(
     folder : path
         The folder given to ``save``.
     cls : type, optional
-        The class of a forecaster that is not part of tsar: a saved model holds no code.
+        The class of an estimator that is not part of tsar: a saved model holds no code.
+    trust : str or sequence of str
+        Modules that may be imported for the class of a model, or of a member of it, that is
+        neither part of tsar nor registered. Importing a module runs it: name none that you do
+        not know.
     **references
         Parameters that refer to something outside of the folder, to take instead of the
         saved ones: ``llm=`` of :class:`~tsar.AutoTimes`. One that was an object when the
@@ -102,15 +137,15 @@ def load(
 
     Returns
     -------
-    Forecaster
+    Estimator
         Fitted. One that was trained on a device that is not here forecasts on the CPU.
 
     Raises
     ------
     PersistenceError
         The folder is no saved model, is damaged, was written by a later version, or
-        names a class that is not a forecaster of tsar, nor the one given; a reference is
-        missing or is none of the model's.
+        names a class that is neither of tsar, registered, given, nor of a trusted module; a
+        reference is missing or is none of the model's.
     """
     source = path_of("load", folder)
     try:
@@ -125,22 +160,23 @@ def load(
         ) from None
     except (OSError, ValueError) as error:
         raise PersistenceError(f"load: {MANIFEST} in {str(folder)!r} is damaged: {error}") from None
-    cls = _class_of(manifest, str(folder), cls)
+    trusted = (trust,) if isinstance(trust, str) else tuple(trust)
+    _check_manifest(manifest, str(folder))
+    cls = _class_of(manifest, str(folder), cls, trusted)
     _check_references(cls, manifest, references, str(folder))
     try:
         with safe_open(source / ARRAYS, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        model = _rebuild(manifest, tensors, cls, references)
+        return _rebuild(manifest, tensors, trusted, cls, references)
     except PersistenceError:
         raise
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise PersistenceError(
             f"load: {str(folder)!r} is damaged or incomplete: {type(error).__name__}: {error}"
         ) from error
-    return model
 
 
-def _class_of(manifest: Any, folder: str, given: type[Forecaster] | None) -> type[Forecaster]:
+def _check_manifest(manifest: Any, folder: str) -> None:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
         raise PersistenceError(f"load: {MANIFEST} in {folder!r} does not describe a tsar model")
     if manifest["format"] > FORMAT_VERSION:
@@ -148,28 +184,26 @@ def _class_of(manifest: Any, folder: str, given: type[Forecaster] | None) -> typ
             f"load: {folder!r} has format {manifest['format']}, this version of tsar reads up to "
             f"{FORMAT_VERSION}; upgrade tsar"
         )
+
+
+def _class_of(
+    manifest: dict[str, Any], folder: str, given: type[Estimator] | None, trusted: Sequence[str]
+) -> type[Estimator]:
     name = str(manifest.get("class"))
-    name = RENAMED.get(name, name)
-    if given is not None:
-        if not (isinstance(given, type) and issubclass(given, Forecaster)):
-            raise PersistenceError(f"load: cls must be a class of forecasters, got {given!r}")
-        if given.__name__ != name:
-            raise PersistenceError(
-                f"load: {folder!r} holds a {name!r}, got cls={given.__name__}; pass its class"
-            )
-        return given
-    if name not in forecasting.__all__:
+    if given is None:
+        found: type[Estimator] = _class_named(name, manifest.get("module"), trusted)
+        return found
+    if not (isinstance(given, type) and issubclass(given, Estimator)):
+        raise PersistenceError(f"load: cls must be a class of estimators, got {given!r}")
+    if given.__name__ != RENAMED.get(name, name):
         raise PersistenceError(
-            f"load: {folder!r} holds a {name!r}, which is no forecaster of tsar"
-            f"{did_you_mean(name, forecasting.__all__)}; pass your own class: "
-            f"tsar.load(folder, cls={name})"
+            f"load: {folder!r} holds a {name!r}, got cls={given.__name__}; pass its class"
         )
-    found: type[Forecaster] = getattr(forecasting, name)
-    return found
+    return given
 
 
 def _check_references(
-    cls: type[Forecaster], manifest: dict[str, Any], given: dict[str, Any], folder: str
+    cls: type[Estimator], manifest: dict[str, Any], given: dict[str, Any], folder: str
 ) -> None:
     for name in given:
         if name not in cls.references:

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from tsar import forecasting
 from tsar.batch.parts import Parts, write_json
 from tsar.batch.quarantine import Bad, set_aside
 from tsar.batch.report import OK, SHORT, STATUS, Report, report_of
@@ -25,7 +24,7 @@ from tsar.data.tables import check_writable, parse_times, read_table, write_tabl
 from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, TsarError
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.probabilistic.asked import check_asked, ensure_intervals, read_asked
-from tsar.forecasting.registry import forecaster_class
+from tsar.forecasting.registry import FORECASTERS, forecaster_class
 from tsar.params.arguments import check_horizon, check_percentages
 from tsar.persistence import load
 
@@ -221,7 +220,7 @@ def _chosen(
         chosen: Forecaster = clone(model).set_params(**own)
     elif isinstance(model, Forecaster):
         chosen = model
-    elif isinstance(model, str) and model in forecasting.__all__:
+    elif isinstance(model, str) and model in FORECASTERS:
         chosen = forecaster_class(model)(**own)
         if horizon is not None:
             chosen.set_params(horizon=check_horizon("batch", horizon))

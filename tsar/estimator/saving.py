@@ -162,6 +162,7 @@ def describe(model: Savable) -> tuple[dict[str, Any], dict[str, Tensor]]:
     manifest = {
         "format": FORMAT_VERSION,
         "class": type(model).__name__,
+        **_module_of(type(model)),
         "parameters": {name: _encode(value) for name, value in parameters.items()},
         "objects": objects,
         "learned": record,
@@ -174,7 +175,7 @@ def _encode(value: Any) -> Any:
     if isinstance(value, BaseEstimator):
         own = value.get_params(deep=False).items()
         parameters = {name: _encode(item) for name, item in own}
-        return {"forecaster": [type(value).__name__, parameters]}
+        return {"forecaster": [type(value).__name__, parameters, *_module_of(type(value)).values()]}
     if isinstance(value, dict):
         return {"dict": [[encode(name), _encode(item)] for name, item in value.items()]}
     if isinstance(value, list) and any(isinstance(item, BaseEstimator) for item in value):
@@ -182,6 +183,11 @@ def _encode(value: Any) -> Any:
     if isinstance(value, tuple) and any(isinstance(item, BaseEstimator) for item in value):
         return {"tuple": [_encode(item) for item in value]}
     return encode(value)
+
+
+def _module_of(cls: type) -> dict[str, str]:
+    """Say where a class lives that is not part of tsar, for who trusts that place."""
+    return {} if cls.__module__.split(".")[0] == "tsar" else {"module": cls.__module__}
 
 
 def path_of(function: str, folder: Any) -> Path:

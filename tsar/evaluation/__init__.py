@@ -2,7 +2,7 @@
 
 from tsar.evaluation.backtesting import backtest
 from tsar.evaluation.comparison import Leaderboard, compare
-from tsar.evaluation.measuring import measure
+from tsar.evaluation.measuring import Metric, measure
 from tsar.evaluation.metrics import mae, mape, mase, mse, owa, rmse, rmsse, smape
 from tsar.evaluation.probabilistic import (
     coverage,
@@ -26,6 +26,7 @@ from tsar.evaluation.significance import (
 )
 
 __all__ = [
+    "Metric",
     "Leaderboard",
     "backtest",
     "compare",

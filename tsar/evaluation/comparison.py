@@ -40,12 +40,6 @@ from tsar.params.constraints import Interval, check_choice, check_count, check_v
 __all__ = ["Leaderboard", "compare"]
 
 Floats = NDArray[np.float64]
-# Metrics that are means over rows, or roots of such, by which models can be ranked.
-RANKING = [
-    name
-    for name, metric in METRICS.items()
-    if metric.needs != "intervals" and name not in ("owa", "rmsse")
-]
 # What training and forecasting run into; the other models go on without the one that fails.
 FAILURES = (TsarError, ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError)
 CONFIDENCE = 0.95
@@ -53,6 +47,15 @@ CONFIDENCE = 0.95
 TAIL = ["fit_seconds", "forecast_seconds", "peak_memory_mb", "status"]
 # Products of resamples and series held at a time.
 HELD_VALUES = 10_000_000
+
+
+def _ranking() -> list[str]:
+    """List the metrics that models can be ranked by: means over rows, or roots of such."""
+    return [
+        name
+        for name, metric in METRICS.items()
+        if metric.needs != "intervals" and name not in ("owa", "rmsse")
+    ]
 
 
 def compare(
@@ -140,7 +143,7 @@ def compare(
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in asked:
         check_choice("compare", "metrics", name, METRICS)
-    check_choice("compare", "the first metric", asked[0] if asked else None, RANKING)
+    check_choice("compare", "the first metric", asked[0] if asked else None, _ranking())
     if METRICS[asked[0]].needs == "quantiles" and quantiles is None:
         raise ParameterError(
             f"compare: ranking by {asked[0]!r} needs quantiles=, such as [0.1, 0.5, 0.9], got None"

@@ -17,10 +17,12 @@ from tsar.evaluation.metrics import relative_errors, symmetric_errors
 from tsar.evaluation.probabilistic import pinball, winkler
 from tsar.exceptions import DataError, ParameterError
 from tsar.params.constraints import check_choice
+from tsar.params.registry import Registry
 
 __all__ = [
     "METRICS",
     "Forecasts",
+    "Metric",
     "Table",
     "measure",
     "measure_model",
@@ -164,7 +166,14 @@ def _winkler(truth: Floats, model: Forecasts) -> dict[float, Floats]:
     return {level: winkler(truth, *ends, level) for level, ends in model.intervals.items()}
 
 
-METRICS = {
+def _check(metric: Any) -> None:
+    if not isinstance(metric, Metric):
+        raise ParameterError(
+            f"register: a metric must be a Metric of tsar.evaluation, got {metric!r}"
+        )
+
+
+_OWN = {
     "mse": Metric(_squared),
     "mae": Metric(_absolute),
     "rmse": Metric(_squared, root=True),
@@ -180,6 +189,7 @@ METRICS = {
     "interval_width": Metric(_width, needs="intervals"),
     "interval_score": Metric(_winkler, needs="intervals"),
 }
+METRICS: Registry[Metric] = Registry("metric", "tsar.metrics", _OWN, _check)
 
 
 def measure(

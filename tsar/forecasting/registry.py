@@ -1,20 +1,39 @@
 """Forecasters by name.
 
-The names are those of ``tsar.forecasting.__all__``: a model added there can be named on
-the command line and in a recipe without another entry anywhere.
+The names are those of ``tsar.forecasting.__all__``, and of forecasters that other packages
+bring: a model added there can be named on the command line and in a recipe without another
+entry anywhere.
 """
 
 from typing import Any
 
 from tsar import forecasting
+from tsar.exceptions import ParameterError
+from tsar.forecasting.base import Forecaster
 from tsar.params.constraints import check_choice
+from tsar.params.registry import Registry
 
-__all__ = ["forecaster_class", "forecaster_names"]
+__all__ = ["FORECASTERS", "forecaster_class", "forecaster_names"]
+
+
+def _check(cls: Any) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Forecaster)):
+        raise ParameterError(
+            f"register: a forecaster must be a subclass of Forecaster, got {cls!r}"
+        )
+
+
+FORECASTERS: Registry[type[Forecaster]] = Registry(
+    "forecaster",
+    "tsar.forecasters",
+    {name: getattr(forecasting, name) for name in forecasting.__all__},
+    _check,
+)
 
 
 def forecaster_names() -> list[str]:
     """List the forecasters by name."""
-    return sorted(forecasting.__all__)
+    return sorted(FORECASTERS)
 
 
 def forecaster_class(name: str) -> type[Any]:
@@ -31,5 +50,4 @@ def forecaster_class(name: str) -> type[Any]:
         If there is no such forecaster; it suggests the nearest name.
     """
     check_choice("tsar", "model", name, forecaster_names())
-    cls: type[Any] = getattr(forecasting, name)
-    return cls
+    return FORECASTERS[name]

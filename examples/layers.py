@@ -1,0 +1,42 @@
+"""Draw the layers of the package from the contracts that hold them.
+
+Run with ``python examples/layers.py docs/figures/layers.png`` in a checkout; it needs matplotlib
+(``pip install 'tsar[plot]'``) and draws the figure of docs/how_it_is_built.md.
+"""
+
+import sys
+import tomllib
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+CONTRACTS = Path(__file__).resolve().parents[1] / "pyproject.toml"
+
+
+def layers_of(name: str) -> list[list[str]]:
+    """Return the layers of a contract, the highest first, each a list of modules."""
+    settings = tomllib.loads(CONTRACTS.read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    found = next(contract for contract in contracts if contract["name"] == name)
+    # A module in parentheses need not be there.
+    rows = [[part.strip() for part in layer.split("|")] for layer in found["layers"]]
+    return [[part for part in row if not part.startswith("(")] for row in rows]
+
+
+def draw(folder: str) -> None:
+    """Draw both contracts beside each other."""
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    for ax, name in zip(figure.subplots(1, 2), ("The package", "Forecasting"), strict=True):
+        rows = layers_of(name)[::-1]
+        for height, row in enumerate(rows):
+            for place, module in enumerate(row):
+                left, width = place / len(row), 1 / len(row)
+                ax.barh(height, width - 0.02, left=left, height=0.8, color="C0", alpha=0.25)
+                ax.text(left + width / 2, height, module, ha="center", va="center")
+        ax.set_title(f"{name}: each imports from below", fontsize=10)
+        ax.set_axis_off()
+    figure.savefig(folder, dpi=110)
+
+
+if __name__ == "__main__":
+    draw(sys.argv[1] if len(sys.argv) > 1 else "layers.png")

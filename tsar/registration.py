@@ -1,0 +1,80 @@
+"""One way for what is defined outside of tsar to be known by name: an estimator, a mixer, ..."""
+
+from typing import Any
+
+from tsar.core.mixers import MIXERS, Mixer
+from tsar.estimator.base import Estimator
+from tsar.exceptions import ParameterError
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.outputs.losses import LOSSES, Loss
+from tsar.forecasting.registry import FORECASTERS
+from tsar.persistence import OTHER_ESTIMATORS
+
+__all__ = ["register"]
+
+
+def register(thing: Any, name: str | None = None) -> Any:
+    """Make a class of your own known by name, as if it were one of tsar.
+
+    ============ ==================================================================
+    forecaster   named on the command line, in recipes and by ``batch.forecast``;
+                 found by ``tsar.load``, ``tsar.checks`` and ``tsar models``
+    estimator    of another family: found by ``tsar.load``
+    mixer        ``mixer="name"`` of every model that mixes tokens
+    loss         ``loss="name"`` of every model that is trained
+    metric       ``metrics="name"`` of ``measure`` and ``compare``
+    ============ ==================================================================
+
+    It holds for as long as the process lives. An installed package makes it hold for good by an
+    entry point in the group ``tsar.forecasters``, ``tsar.estimators``, ``tsar.mixers``,
+    ``tsar.losses`` or ``tsar.metrics``.
+
+    Parameters
+    ----------
+    thing : type or Metric
+        A subclass of :class:`~tsar.Forecaster`, of another estimator, of
+        :class:`tsar.core.mixers.Mixer`, of :class:`tsar.forecasting.outputs.losses.Loss`, or a
+        :class:`tsar.evaluation.Metric`.
+    name : str, optional
+        What to call it; of a class its own name by default.
+
+    Returns
+    -------
+    thing
+        The same, so that it works as a decorator.
+
+    Raises
+    ------
+    ParameterError
+        It is none of these, or the name belongs to something else.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> @tsar.register
+    ... class Yesterday(tsar.SeasonalNaive):
+    ...     season_length: int | None = 1
+    >>> "Yesterday" in tsar.forecasting.registry.forecaster_names()
+    True
+    """
+    # Metrics stand on the evaluation of forecasts, which who only fits does not need to import.
+    from tsar.evaluation.measuring import METRICS, Metric
+
+    own = getattr(thing, "__name__", None) if name is None else name
+    kinds: list[tuple[type, Any]] = [
+        (Forecaster, FORECASTERS),
+        (Estimator, OTHER_ESTIMATORS),
+        (Mixer, MIXERS),
+        (Loss, LOSSES),
+    ]
+    if isinstance(thing, Metric):
+        METRICS.register(own, thing)
+        return thing
+    for base, registry in kinds:
+        if isinstance(thing, type) and issubclass(thing, base):
+            registry.register(own, thing)
+            return thing
+    raise ParameterError(
+        f"register: a class must be a forecaster, another estimator, a mixer or a loss, or an "
+        f"object a Metric, got {thing!r}; derive it from the base class of its kind"
+    )
