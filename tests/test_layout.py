@@ -17,13 +17,14 @@ CODE = [
 ]
 
 # What the modules of a layer may import of tsar, besides their own layer.
-BASE = {"exceptions", "params"}
+BASE = {"exceptions", "params", "progress"}
 TENSORS = BASE | {"core"}
 ESTIMATOR = TENSORS | {"training", "data"}
 FAMILY = ESTIMATOR | {"base", "learned", "probabilistic"}
 ALLOWED = {
     "exceptions": set(),
     "params": {"exceptions"},
+    "progress": set(),
     "axes": BASE,
     "toml": BASE,
     "core": BASE,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.windows import number_windows
 from tsar.exceptions import DataError
 from tsar.params import check_choice, check_count
+from tsar.progress import progress
 
 if TYPE_CHECKING:
     from tsar.base import Forecaster
@@ -42,7 +42,9 @@ def explain(
     error = _by_series(np.abs(whole - truth), owners, panel.n_series)
     tables = []
     hidden = list(_hidden(given, model._forecasts_variates_alone))
-    for role, label, moved, without in tqdm(hidden, desc=name, unit="input", disable=verbose < 1):
+    for role, label, moved, without in progress(
+        hidden, shown=verbose >= 1, desc=name, unit="input"
+    ):
         part = in_order(model._matched(without(), allow_new_variates=False), model._end.variates)
         forecast, _ = model._forecast_rows(part, owners, rows, horizon)
         change = _by_series(np.abs(forecast - whole), owners, panel.n_series)

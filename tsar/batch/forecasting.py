@@ -5,7 +5,6 @@ import hashlib
 import numbers
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,14 @@ from tsar.batch.quarantine import Bad, set_aside
 from tsar.batch.report import OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
 from tsar.data.frames import TARGET
-from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, TsarError
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    InterruptedWarning,
+    ParameterError,
+    TsarError,
+    own_warnings,
+)
 from tsar.params import check_horizon, check_parameters, check_percentages
 from tsar.persistence import load
 from tsar.probabilistic.asked import ensure_intervals, read_asked
@@ -455,9 +461,8 @@ class _Run:
             model._known(panel, names, self.future, int(self.horizon or model.horizon))
 
     def _fit(self, frame: pd.DataFrame) -> Forecaster:
-        with warnings.catch_warnings():
-            # An unfinished model is no basis for a file that looks finished.
-            warnings.simplefilter("error", InterruptedWarning)
+        # An unfinished model is no basis for a file that looks finished.
+        with own_warnings("error", InterruptedWarning):
             try:
                 self.model.fit(frame)
             except InterruptedWarning:
@@ -518,8 +523,7 @@ class _Run:
         if self.file.series is not None and len(bad) == len(self.file.series):
             raise _all_bad(bad)
         steps, names = self.horizon, self.model._future_names
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataWarning)
+        with own_warnings("ignore", DataWarning):
             # What is known of the future does not matter for the form.
             ahead = self.model.make_future_frame(steps).assign(**dict.fromkeys(names, 0.0))
             known = ahead if names else None

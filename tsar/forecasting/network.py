@@ -49,6 +49,7 @@ from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource, tr
 from tsar.training.losses import Loss, LossName, make_loss
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainingState
+from tsar.training.threads import working_threads
 
 __all__ = ["NetworkForecaster", "NetworkSpec"]
 
@@ -533,7 +534,8 @@ class NetworkForecaster(Forecaster):
         return torch.device(self.device_)
 
     def _forecast_batch(self, inputs: Inputs) -> Tensor:
-        forecast: Tensor = self.module_(inputs)
+        with working_threads(self.module_, inputs.target, patient=True):
+            forecast: Tensor = self.module_(inputs)
         return forecast
 
     # ------------------------------------------------------------ persistence
