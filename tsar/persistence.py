@@ -82,8 +82,8 @@ def _decode(value: Any, trusted: Sequence[str]) -> Any:
         return decode(value)
     kind, content = next(iter(value.items()))
     if kind == "forecaster":
-        name, parameters, *module = content
-        cls = _class_named(name, *module, trusted=trusted)
+        name, parameters, module = content if len(content) == 3 else (*content, None)
+        cls = _class_named(name, module, trusted)
         return cls(**_parameters(cls, parameters, trusted))
     if kind == "dict":
         return {decode(name): _decode(item, trusted) for name, item in content}

@@ -60,7 +60,7 @@ def register(thing: Any, name: str | None = None) -> Any:
     # Metrics stand on the evaluation of forecasts, which who only fits does not need to import.
     from tsar.evaluation.measuring import METRICS, Metric
 
-    own = getattr(thing, "__name__", None) if name is None else name
+    own: Any = getattr(thing, "__name__", None) if name is None else name
     kinds: list[tuple[type, Any]] = [
         (Forecaster, FORECASTERS),
         (Estimator, OTHER_ESTIMATORS),

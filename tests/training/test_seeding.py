@@ -1,7 +1,11 @@
 import random
+import subprocess
+import sys
+import textwrap
 import threading
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -52,3 +56,63 @@ def test_threads_do_not_mix():
 def test_generator_repeats():
     draws = [torch.rand(5, generator=make_generator(3)) for _ in range(2)]
     assert torch.equal(*draws)
+
+
+def test_one_seed_inside_of_another():
+    before = torch.get_rng_state()
+    with seeded(1):
+        expected = [torch.rand(3) for _ in range(2)]
+    found = []
+
+    def build():
+        with seeded(1):
+            found.append(torch.rand(3))
+            with seeded(2):
+                torch.rand(3)
+            found.append(torch.rand(3))
+
+    # A thread of its own, so that waiting for oneself ends the test and not the suite.
+    thread = threading.Thread(target=build, daemon=True)
+    thread.start()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_a_fork_beside_a_build_finds_the_generator_as_it_was():
+    code = """
+        import os, threading, time, warnings
+        import torch
+        from tsar.training.seeding import seeded
+        warnings.simplefilter("ignore")
+        torch.set_num_threads(1)
+        before, inside = torch.get_rng_state(), threading.Event()
+
+        def build():
+            with seeded(5):
+                inside.set()
+                time.sleep(0.3)
+
+        thread = threading.Thread(target=build)
+        thread.start()
+        inside.wait()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                assert torch.equal(before, torch.get_rng_state())
+                with seeded(1):
+                    torch.rand(1)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        thread.join()
+        with seeded(1):
+            pass
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

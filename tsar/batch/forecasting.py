@@ -5,7 +5,6 @@ import hashlib
 import numbers
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,14 @@ from tsar.batch.report import OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
 from tsar.data.frames import TARGET
 from tsar.data.tables import check_writable, parse_times, read_table, write_table
-from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, TsarError
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    InterruptedWarning,
+    ParameterError,
+    TsarError,
+    own_warnings,
+)
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.probabilistic.asked import check_asked, ensure_intervals, read_asked
 from tsar.forecasting.registry import FORECASTERS, forecaster_class
@@ -447,9 +453,8 @@ class _Run:
         model.check_future(rows, self.future, self.horizon)
 
     def _fit(self, frame: pd.DataFrame) -> Forecaster:
-        with warnings.catch_warnings():
-            # An unfinished model is no basis for a file that looks finished.
-            warnings.simplefilter("error", InterruptedWarning)
+        # An unfinished model is no basis for a file that looks finished.
+        with own_warnings("error", InterruptedWarning):
             try:
                 self.model.fit(frame)
             except InterruptedWarning:
@@ -510,8 +515,7 @@ class _Run:
         if self.file.series is not None and len(bad) == len(self.file.series):
             raise _all_bad(bad)
         steps, names = self.horizon, self.model.future_names
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataWarning)
+        with own_warnings("ignore", DataWarning):
             # What is known of the future does not matter for the form.
             ahead = self.model.make_future_frame(steps).assign(**dict.fromkeys(names, 0.0))
             known = ahead if names else None

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 import tempfile
-import warnings
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tsar.data.frames import holds_times
-from tsar.exceptions import DataError, MissingExtraError
+from tsar.exceptions import DataError, MissingExtraError, foreign_warnings
 from tsar.params.constraints import did_you_mean
 
 __all__ = [
@@ -142,9 +141,8 @@ def _best_reading(
     readings = []
     for decimal in ".," if separator != "," else ".":
         dialect: dict[str, Any] = {"sep": separator, "decimal": decimal}
-        with warnings.catch_warnings():
-            # Cells beyond the header would be dropped, or the first ones taken for an index.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
+        # Cells beyond the header would be dropped, or the first ones taken for an index.
+        with foreign_warnings("error", pd.errors.ParserWarning):
             frame = pd.read_csv(
                 path,
                 index_col=False,

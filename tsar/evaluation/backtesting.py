@@ -7,7 +7,6 @@ import contextlib
 import numbers
 import re
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,19 +14,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from tqdm import tqdm
 
 from tsar.data.frames import read_rows
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import read_times
 from tsar.data.windows import number_windows
-from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, warn
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    InterruptedWarning,
+    ParameterError,
+    own_warnings,
+    warn,
+)
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.windowed import KEYS, in_window_order, window_keys
 from tsar.forecasting.probabilistic.asked import Asked, answer, ensure_intervals, read_asked
 from tsar.params.arguments import check_fractions, check_horizon, check_percentages
 from tsar.params.constraints import check_count
+from tsar.progress import progress
 
 __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
 
@@ -335,14 +341,13 @@ class BacktestJob:
             return
         every = int(windows.max()) + 1 if self.every is None else self.every
         begins = range(0, int(windows.max()) + 1, every)
-        for begin in tqdm(begins, desc=name, unit="fit", disable=verbose < 1):
+        for begin in progress(begins, shown=verbose >= 1, desc=name, unit="fit"):
             fitted = clone(self.model)
             training = self._before(begin)
             begun = time.perf_counter()
             try:
-                with warnings.catch_warnings():
-                    # A model that was cut short by the keyboard is none to judge.
-                    warnings.simplefilter("error", InterruptedWarning)
+                # A model that was cut short by the keyboard is none to judge.
+                with own_warnings("error", InterruptedWarning):
                     fitted.fit(training)
             except InterruptedWarning:
                 raise KeyboardInterrupt from None

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from tsar.evaluation.backtesting import BacktestJob, named_models
 from tsar.evaluation.measuring import (
@@ -36,6 +35,7 @@ from tsar.evaluation.significance import (
 from tsar.exceptions import DataError, DataWarning, ParameterError, TsarError, warn
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.params.constraints import Interval, check_choice, check_count, check_value
+from tsar.progress import progress
 
 __all__ = ["Leaderboard", "compare"]
 
@@ -208,7 +208,7 @@ def _runs(jobs: dict[str, BacktestJob], store: RunFolder | None, verbose: int) -
     kept = {name: store.load(name, prints[name]) for name in jobs} if store else {}
     runs: dict[str, Run] = {}
     failed: dict[str, BaseException] = {}
-    for name, job in tqdm(jobs.items(), desc="compare", unit="model", disable=verbose < 1):
+    for name, job in progress(jobs.items(), shown=verbose >= 1, desc="compare", unit="model"):
         held = kept.get(name)
         if held is not None:
             runs[name] = held

@@ -5,6 +5,9 @@ K numbers that describe the covariates of a step.
 """
 
 import contextlib
+import os
+import sys
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +24,7 @@ from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import ROUNDING, Scaling
 from tsar.estimator.base import Estimator
-from tsar.exceptions import DataWarning, warn
+from tsar.exceptions import DataWarning, foreign_warnings, warn
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
@@ -518,12 +521,28 @@ def _apply(
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold warnings back: statsmodels has some for each series; what matters is in the status."""
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        # Its import makes filters of its own, which go before those that are there.
-        import statsmodels.tools.sm_exceptions  # noqa: F401
+    # Its optimiser changes the filters of the process and puts back what it found, which is
+    # only right for one thread at a time. It keeps Python busy, so that threads lose little.
+    with _one_at_a_time:
+        if "statsmodels.tools.sm_exceptions" not in sys.modules:
+            # It makes filters of its own, which would go before those that are there.
+            before = warnings.filters[:]
+            import statsmodels.tools.sm_exceptions  # noqa: F401
 
-        warnings.simplefilter("ignore")
-        yield
+            warnings.filters[:] = before  # type: ignore[index]
+        with foreign_warnings("ignore", Warning), np.errstate(all="ignore"):
+            yield
+
+
+def _in_forked_process() -> None:
+    # What held the lock has not come along.
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+
+
+_one_at_a_time = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_process)
 
 
 def _carried(y: np.ndarray) -> np.ndarray:

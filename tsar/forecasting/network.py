@@ -51,6 +51,7 @@ from tsar.training.device import resolve_device
 from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource, train
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainingState
+from tsar.training.threads import working_threads
 
 __all__ = ["NetworkForecaster", "NetworkSpec"]
 
@@ -536,7 +537,8 @@ class NetworkForecaster(WindowForecaster):
         return torch.device(self.device_)
 
     def _forecast_batch(self, inputs: Inputs) -> Tensor:
-        forecast: Tensor = self.module_(inputs)
+        with working_threads(self.module_, inputs.target, patient=True):
+            forecast: Tensor = self.module_(inputs)
         return forecast
 
     # ------------------------------------------------------------ persistence

@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 from tsar.core.dropout import set_generator
 from tsar.exceptions import ParameterError, TrainingError
+from tsar.progress import progress
 from tsar.training.device import autocast
 from tsar.training.optim import make_optimizer, make_schedule
 from tsar.training.seeding import make_generator
 from tsar.training.state import TrainingState, capture_optimizer, restore_optimizer
+from tsar.training.threads import Threads, working_threads
 
 __all__ = [
     "TrainingOptions",
@@ -344,6 +346,7 @@ class _Run:
         self.epoch, self.step = self.state.epoch, self.state.step
         self.stale = self.state.stale
         self.best = _Best()
+        self.threads: Threads | None = None
         self.generators = {
             "shuffle": make_generator(seed),
             f"dropout {device.type}": make_generator(seed, device),
@@ -385,12 +388,15 @@ class _Run:
 
     def train(self) -> TrainingResult:
         interrupted = False
-        with tqdm(
-            total=self.last_step - self.step,
-            disable=not self.options.verbose,
-            desc="training",
-            unit="step",
-        ) as bar:
+        with (
+            progress(
+                shown=bool(self.options.verbose),
+                total=self.last_step - self.step,
+                desc="training",
+                unit="step",
+            ) as bar,
+            contextlib.ExitStack() as self.stack,
+        ):
             try:
                 self._resume()
                 while self.step < self.last_step and not self._stopped():
@@ -415,13 +421,18 @@ class _Run:
         patience = self.options.patience
         return self.validation is not None and patience is not None and self.stale >= patience
 
-    def _epoch(self, bar: tqdm) -> None:
+    def _epoch(self, bar: Any) -> None:
         """Train on every window once, or until the last step, then validate."""
         started = time.perf_counter()
         self.network.train()
         losses = _LossRecord(self)
         for index in self._batches():
-            losses.add(self._step(self.windows.batch(index)))
+            batch = self.windows.batch(index)
+            if self.threads is None:
+                found = working_threads(self.network, batch.inputs.target)
+                self.threads = self.stack.enter_context(found)
+            losses.add(self._step(batch))
+            self.threads.look()
             bar.update()
             if self.step == self.last_step:
                 break

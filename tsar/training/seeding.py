@@ -1,5 +1,6 @@
 """Randomness that belongs to one fit: the caller's generators are never touched."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,14 @@ import torch
 
 __all__ = ["make_generator", "seeded"]
 
-_lock = threading.Lock()
+# Of one thread as often as it likes: networks are built inside of networks.
+_lock = threading.RLock()
+# A process is forked between two builds, never in the midst of one: a child has the thread that
+# forked only, and would wait for the others for ever, with a generator that one of them seeded.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 @contextmanager
@@ -17,7 +25,8 @@ def seeded(seed: int) -> Iterator[None]:
 
     Torch's initialisers draw from the global CPU generator; its state is put
     back on leaving, and a lock keeps concurrent fits apart. Networks are
-    therefore built on the CPU and moved afterwards.
+    therefore built on the CPU and moved afterwards. Inside of one block there may be
+    another one, which gives the outer one back its state; a fork in another thread waits.
 
     Parameters
     ----------

@@ -8,7 +8,6 @@ import numbers
 import os
 import secrets
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, Literal, Self
@@ -28,11 +27,13 @@ from tsar.exceptions import (
     ParameterError,
     TrainingError,
     TsarError,
+    own_warnings,
     warn,
 )
 from tsar.forecasting.base import Forecaster
 from tsar.params.arguments import frame_first
 from tsar.params.constraints import Interval, check_parameters
+from tsar.progress import progress
 from tsar.training import on_epoch
 from tsar.tuning.spaces import Space, default_space
 from tsar.tuning.study import (
@@ -373,13 +374,13 @@ class _Trials:
             # It is told of every trial from the first one on, and may say when it has no more.
             self.study.sampler = self.search.sampler
             self.study.stop = self._stop
-        with tqdm(
+        with progress(
+            shown=bool(self.search.verbose),
             total=self.search.n_trials,
             initial=self._n_counted(),
             desc="tsar: search",
             unit="trial",
             leave=False,
-            disable=not self.search.verbose,
         ) as bar:
             while self._may_begin():
                 try:
@@ -407,7 +408,7 @@ class _Trials:
         complete = self.optuna.trial.TrialState.COMPLETE
         return bool(self.study.get_trials(deepcopy=False, states=(complete,)))
 
-    def _trial(self, bar: tqdm) -> None:
+    def _trial(self, bar: Any) -> None:
         """Make one trial, and leave it finished whatever happens."""
         begun, states = time.monotonic(), self.optuna.trial.TrialState
         trial = self.study.ask()
@@ -459,9 +460,8 @@ class _Trials:
             if model.random_state is None:
                 model.set_params(random_state=seed)
             trial.set_user_attr("seed", int(model.random_state))
-        with on_epoch(self._watch(trial)), warnings.catch_warnings():
-            # A trial cut short by the keyboard is none to compare with.
-            warnings.simplefilter("error", InterruptedWarning)
+        # A trial cut short by the keyboard is none to compare with.
+        with on_epoch(self._watch(trial)), own_warnings("error", InterruptedWarning):
             try:
                 return -self._error(model)
             except InterruptedWarning:

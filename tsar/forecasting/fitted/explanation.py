@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
@@ -18,6 +17,7 @@ from tsar.data.windows import number_windows
 from tsar.exceptions import DataError
 from tsar.forecasting.fitted.contract import FittedForecaster
 from tsar.params.constraints import check_choice, check_count
+from tsar.progress import progress
 
 __all__ = ["explain"]
 
@@ -40,7 +40,9 @@ def explain(
     error = _by_series(np.abs(whole - truth), owners, panel.n_series)
     tables = []
     hidden = list(_hidden(given, model.forecasts_variates_alone))
-    for role, label, moved, without in tqdm(hidden, desc=name, unit="input", disable=verbose < 1):
+    for role, label, moved, without in progress(
+        hidden, shown=verbose >= 1, desc=name, unit="input"
+    ):
         part = in_order(model.matched(without(), allow_new_variates=False), model.end_.variates)
         forecast = model.forecast(part, owners, rows, horizon).point
         change = _by_series(np.abs(forecast - whole), owners, panel.n_series)

@@ -4,7 +4,6 @@ Dimension letters: S series, W windows, H steps, C variates, T cutoffs of one se
 statistics.
 """
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +15,7 @@ from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import number_windows
-from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError
+from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, own_warnings
 from tsar.forecasting.fitted.contract import FittedForecaster
 from tsar.forecasting.fitted.windowed import first_cutoffs
 from tsar.forecasting.probabilistic.conformal import (
@@ -337,11 +336,9 @@ def _fitted_on_less(
     panel = in_order(model.read_as_fitted(df), model.end_.variates)
     held_out = _rows_to_hold_out(panel, model.context_rows + model.horizon_, horizon, needed)
     try:
-        with warnings.catch_warnings():
-            # What there is to say was said of the model itself, and an unfinished copy errs
-            # more than it does.
-            warnings.simplefilter("ignore", DataWarning)
-            warnings.simplefilter("error", InterruptedWarning)
+        # What there is to say was said of the model itself, and an unfinished copy errs more
+        # than it does.
+        with own_warnings("ignore", DataWarning), own_warnings("error", InterruptedWarning):
             return model.as_fitted.fit_panel(without_end(panel, held_out), go_on=False)
     except InterruptedWarning:
         raise KeyboardInterrupt from None

@@ -1,0 +1,201 @@
+"""How many threads work on something, and how they wait for each other.
+
+Threads of torch meet after each of thousands of operations, most of which take microseconds,
+and wait there by spinning. On an idle machine that is the fastest way. Beside other work, the one
+waited for may have lost its processor for some milliseconds, and those who wait keep theirs from
+everybody meanwhile, tsar included. Two remedies, of which neither depends on a measured time in
+what it makes of the numbers:
+
+- What is too small to gain from several threads is done by one. How many numbers there are decides,
+  so that the same data and model are computed in the same way, bit for bit.
+- What is larger keeps its threads and waits patiently: it sleeps after some microseconds. GNU
+  OpenMP does so by itself once its pools have more threads than there are processors, and a
+  companion thread holds such a pool, which does nothing. Nothing else reaches the way of waiting
+  in a process that has imported torch: OMP_WAIT_POLICY is read once. Other implementations of
+  OpenMP give way by themselves. How one waits changes no number, so training goes over to it when
+  the system has begun to take its processors away, and an idle machine loses nothing.
+
+A number of threads belongs to a thread, but torch also remembers the last one set for threads
+that are still to begin. The companion puts that back at once.
+"""
+
+import _thread
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["Threads", "working_threads"]
+
+# Values read times weights, about the multiplications of a forward pass through linear maps.
+SMALL = 1_000_000_000
+# Involuntary switches in a second of processor time. Spinning beside two busy processes there
+# were 265 of them, and some twenty where nobody minded.
+CROWDED = 100.0
+# Processor seconds between two looks.
+BETWEEN_LOOKS = 0.1
+
+_lock = threading.Lock()
+
+
+def _in_forked_process() -> None:
+    """Let one thread work in a forked process: the pool of OpenMP has not come along."""
+    global _lock
+    _lock = threading.Lock()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_process)
+
+
+class Threads:
+    """The threads of a piece of work, and how they wait.
+
+    Parameters
+    ----------
+    n_threads : int
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self.n_threads = n_threads
+        self._companion: threading.Thread | None = None
+        self._done = threading.Event()
+        self._seen = _switches()
+
+    def look(self) -> None:
+        """Go over to waiting patiently if others want the processors."""
+        if self.n_threads == 1 or self._companion is not None:
+            return
+        count, seconds = _switches()
+        before, since = self._seen
+        if seconds - since < BETWEEN_LOOKS:
+            return
+        self._seen = count, seconds
+        if count - before > CROWDED * (seconds - since):
+            self.be_patient()
+
+    def be_patient(self) -> None:
+        """Wait without spinning from here on."""
+        if self.n_threads == 1 or self._companion is not None:
+            return
+        # Both pools together are one more than the processors; each counts one thread, which is
+        # that of Python, only once.
+        size = max((os.cpu_count() or 1) - self.n_threads + 2, 2)
+        ready = threading.Event()
+
+        def stay() -> None:
+            common = torch.get_num_threads()
+            if common < size:
+                torch.set_num_threads(size)
+            # Enough numbers for every thread to be called.
+            torch.zeros(size << 15).add_(1)
+            if common < size:
+                torch.set_num_threads(common)
+            ready.set()
+            self._done.wait()
+
+        companion = threading.Thread(target=stay, daemon=True, name="tsar-companion")
+        with _lock, contextlib.suppress(RuntimeError):
+            # No thread can be started while the interpreter ends.
+            companion.start()
+            self._companion = companion
+            ready.wait()
+
+    def close(self) -> None:
+        """Let go of the companion."""
+        self._done.set()
+        if self._companion is not None:
+            self._companion.join()
+
+
+@contextlib.contextmanager
+def working_threads(
+    network: nn.Module, values: Tensor, *, patient: bool = False
+) -> Iterator[Threads]:
+    """Work on batches with as many threads as gain from it, at most those of the caller.
+
+    Parameters
+    ----------
+    network : nn.Module
+    values : Tensor
+        Contexts of a batch, of which the size counts.
+    patient : bool, default False
+        Wait patiently from the beginning; otherwise from when the machine is crowded, for which
+        :meth:`Threads.look` looks.
+    """
+    before = torch.get_num_threads()
+    if before == 1 or not values.is_cpu:
+        yield Threads(1)
+    elif _work(network, values) < SMALL:
+        with _one_thread(before):
+            yield Threads(1)
+    else:
+        threads = Threads(before)
+        try:
+            if patient:
+                threads.be_patient()
+            yield threads
+        finally:
+            threads.close()
+
+
+def _work(network: nn.Module, values: Tensor) -> int:
+    return values.numel() * sum(weights.numel() for weights in network.parameters())
+
+
+@contextlib.contextmanager
+def _one_thread(before: int) -> Iterator[None]:
+    """Work with one thread; threads that begin meanwhile have what they would have had."""
+    ready, go, done = (_thread.allocate_lock() for _ in range(3))
+    for lock in (ready, go, done):
+        lock.acquire()
+
+    def keep() -> None:
+        # A thread that begins has the number of all that are to begin.
+        common = torch.get_num_threads()
+        ready.release()
+        for _ in range(2):
+            go.acquire()
+            torch.set_num_threads(common)
+            done.release()
+
+    process, kept = os.getpid(), False
+    try:
+        with _lock:
+            # No thread can be started while the interpreter ends. This way of starting one takes
+            # a third of the time of threading.Thread, which a forecast of 2 ms would notice.
+            with contextlib.suppress(RuntimeError):
+                _thread.start_new_thread(keep, ())
+                ready.acquire()
+                kept = True
+            torch.set_num_threads(1)
+            if kept:
+                go.release()
+                done.acquire()
+        yield
+    finally:
+        # A process that was forked inside of the block stays with one thread.
+        if os.getpid() == process:
+            torch.set_num_threads(before)
+            if kept:
+                with _lock:
+                    go.release()
+                    done.acquire()
+
+
+def _switches() -> tuple[int, float]:
+    """Return how often the system took a processor away so far, and the processor seconds."""
+    if resource is None:
+        return 0, time.process_time()
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_nivcsw, used.ru_utime + used.ru_stime
