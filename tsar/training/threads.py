@@ -12,7 +12,7 @@ what it makes of the numbers:
   OpenMP does so by itself once its pools have more threads than there are processors, and a
   companion thread holds such a pool, which does nothing. Nothing else reaches the way of waiting
   in a process that has imported torch: OMP_WAIT_POLICY is read once. Other implementations of
-  OpenMP give way by themselves. How one waits changes no number, so training goes over to it when
+  OpenMP are not reached. How one waits changes no number, so training goes over to it when
   the system has begun to take its processors away, and an idle machine loses nothing.
 
 A number of threads belongs to a thread, but torch also remembers the last one set for threads
@@ -36,7 +36,9 @@ except ImportError:  # Windows
 
 __all__ = ["Threads", "working_threads"]
 
-# Values read times weights, about the multiplications of a forward pass through linear maps.
+# Values of a batch times weights, which grows with the time of a step. Fits of 2e7 (NLinear) lose
+# nothing with one thread instead of two, those of 2e8 (PatchTST on three variates) a tenth; those
+# of 1e10 lose a third to a half.
 SMALL = 1_000_000_000
 # Involuntary switches in a second of processor time. Spinning beside two busy processes there
 # were 265 of them, and some twenty where nobody minded.
