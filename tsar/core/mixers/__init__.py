@@ -3,19 +3,19 @@
 import inspect
 from typing import Any
 
-from tsar.core.mixers.attention import AttentionState, SoftmaxAttention
+from tsar.core.mixers.attention import SoftmaxAttention
 from tsar.core.mixers.auto_correlation import AutoCorrelation
-from tsar.core.mixers.base import Mixer
+from tsar.core.mixers.base import CarryingMixer, Mixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
 from tsar.params.constraints import check_choice
 
 __all__ = [
     "MIXERS",
-    "AttentionState",
     "AutoCorrelation",
     "Bidirectional",
     "BidirectionalMamba",
+    "CarryingMixer",
     "Mamba",
     "MambaState",
     "Mixer",

@@ -81,6 +81,8 @@ def attention(
         backend = pick_backend(n_queries, n_keys, value.device, drops=drop is not None)
     check_choice("attention", "backend", backend, BACKENDS)
     scale = width**-0.5 if scale is None else scale
+    # A single query is level with the last key and sees all of them.
+    causal = causal and n_queries > 1
     triangular = causal and mask is None and n_queries == n_keys
     if triangular and backend == "sdpa" and drop is None:
         mask = None  # said by a flag, which some kernels turn into half the work
