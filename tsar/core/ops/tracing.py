@@ -12,4 +12,5 @@ def is_traced() -> bool:
     cache of a CPU: while they are at work every operation takes the form that is made of torch's
     own.
     """
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    # Public, but missing from the list of what that module exports.
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
