@@ -3,14 +3,14 @@ import torch
 from torch import nn
 
 from tsar.core.block import Block, Encoder
-from tsar.core.mixers import Mixer, SoftmaxAttention
+from tsar.core.mixers import CarryingMixer, Mamba, SoftmaxAttention
 from tsar.core.mlp import MLP
 
 
-class Counter(Mixer):
+class Counter(CarryingMixer):
     """Adds how many layers came before, to see that the carry arrives."""
 
-    def mix(self, x, *, mask=None, carry=None):
+    def mix(self, x, carry, *, mask=None):
         carry = 0 if carry is None else carry + 1
         return x * 0 + carry, carry
 
@@ -43,7 +43,7 @@ def test_any_module_can_stand_for_the_norm():
     )
     x = torch.randn(3, 7, 6)
     middle = block.mixer_norm(x + block.mixer(x))
-    torch.testing.assert_close(block(x)[0], block.mlp_norm(middle + block.mlp(middle)))
+    torch.testing.assert_close(block(x), block.mlp_norm(middle + block.mlp(middle)))
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms", "batch"])
@@ -51,7 +51,7 @@ def test_pre_norm(norm):
     block, x = _block(norm=norm, pre_norm=True).eval(), torch.randn(3, 7, 6)
     middle = x + block.mixer(block.mixer_norm(x))
     expected = middle + block.mlp(block.mlp_norm(middle))
-    torch.testing.assert_close(block(x)[0], expected)
+    torch.testing.assert_close(block(x), expected)
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms", "batch"])
@@ -59,7 +59,7 @@ def test_post_norm(norm):
     block, x = _block(norm=norm, pre_norm=False).eval(), torch.randn(3, 7, 6)
     middle = block.mixer_norm(x + block.mixer(x))
     expected = block.mlp_norm(middle + block.mlp(middle))
-    torch.testing.assert_close(block(x)[0], expected)
+    torch.testing.assert_close(block(x), expected)
 
 
 def test_both_branches_are_dropped_at_their_own_rate():
@@ -68,27 +68,46 @@ def test_both_branches_are_dropped_at_their_own_rate():
     assert _block(dropout=0.25).mixer_dropout.p == 0.25
 
 
-def test_encoder_hands_the_carry_from_block_to_block():
-    blocks = [Block(Counter(), nn.Identity(), d_model=6, pre_norm=True) for _ in range(4)]
-    encoder = Encoder(blocks)
-    for block in blocks:
-        block.mlp_norm = nn.Identity()
-    x = torch.randn(2, 5, 6)
-    for layer, block in enumerate(blocks):
-        x, carry = block(x, carry=None if layer == 0 else layer - 1)
-        assert carry == layer
-    # Each block adds its number and doubles: ((x + 0) 2 + 1) 2 + ...
-    start = torch.randn(2, 5, 6)
-    expected = start
-    for layer in range(4):
-        expected = 2 * (expected + layer)
-    torch.testing.assert_close(encoder(start), expected)
+@pytest.mark.parametrize("between", [False, True])
+def test_encoder_hands_the_carry_from_block_to_block(between):
+    """A mixer that carries nothing ends it."""
+    mixers = [Counter() for _ in range(4)]
+    if between:
+        mixers.insert(2, Mamba(6))
+    blocks = [
+        Block(mixer, nn.Identity(), d_model=6, norm=lambda _: nn.Identity()) for mixer in mixers
+    ]
+    encoder, x = Encoder(blocks), torch.randn(2, 5, 6)
+    expected, carry = x, -1
+    for mixer in mixers:
+        # Each block adds its number and doubles: ((x + 0) 2 + 1) 2 + ...
+        carry = carry + 1 if isinstance(mixer, Counter) else -1
+        expected = 2 * (expected + (carry if isinstance(mixer, Counter) else mixer(expected)))
+    torch.testing.assert_close(encoder(x), expected)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_scores_add_up_over_the_layers_of_an_encoder(masked):
+    """Against one softmax per layer of the sum of all scores so far, for a single head."""
+    torch.manual_seed(0)
+    mixers = [SoftmaxAttention(6, 1, residual_scores=True) for _ in range(3)]
+    encoder = Encoder([Block(mixer, MLP(6, 5), d_model=6) for mixer in mixers])
+    x, scores, seen = torch.randn(2, 5, 6), torch.zeros(2, 5, 5), torch.ones(2, 5).bool()
+    seen[1, 3] = not masked
+    tokens = x
+    for block in encoder.blocks:
+        query, key, value = block.mixer.query_key_value(block.mixer_norm(tokens)).chunk(3, dim=2)
+        scores = scores + query @ key.mT / 6**0.5
+        weights = scores.masked_fill(~seen[:, None], -torch.inf).softmax(2)
+        tokens = tokens + block.mixer.output(weights @ value)
+        tokens = tokens + block.mlp(block.mlp_norm(tokens))
+    torch.testing.assert_close(encoder(x, mask=seen if masked else None), tokens)
 
 
 def test_encoder_ends_in_its_norm():
     encoder = Encoder([_block()], nn.LayerNorm(6)).eval()
     x = torch.randn(2, 5, 6)
-    torch.testing.assert_close(encoder(x), encoder.final_norm(encoder.blocks[0](x)[0]))
+    torch.testing.assert_close(encoder(x), encoder.final_norm(encoder.blocks[0](x)))
 
 
 def test_mask_reaches_the_mixer():
@@ -102,3 +121,11 @@ def test_mask_reaches_the_mixer():
     torch.testing.assert_close(
         encoder(x, mask=keys)[:, places], encoder(other, mask=keys)[:, places]
     )
+
+
+def test_memory_reaches_the_mixer():
+    block, x, memory = _block().eval(), torch.randn(2, 5, 6), torch.randn(2, 4, 6)
+    keys = torch.tensor([[True, False, True, True], [True, True, True, False]])
+    middle = x + block.mixer(block.mixer_norm(x), mask=keys, memory=memory)
+    expected = middle + block.mlp(block.mlp_norm(middle))
+    torch.testing.assert_close(block(x, mask=keys, memory=memory), expected)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tsar.core.dropout import Dropout
-from tsar.core.mixers.base import Mixer
+from tsar.core.mixers.base import CarryingMixer, Mixer
 from tsar.core.norm import make_norm
 
 __all__ = ["Block", "Encoder"]
@@ -61,16 +61,31 @@ class Block(nn.Module):
         self.mlp_dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, carry: Any = None
-    ) -> tuple[Tensor, Any]:
-        """Return the tokens (B, L, D) and what the mixer hands to the next block."""
+        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
+        """Map tokens (B, L, D); ``mask`` and ``memory`` as in :class:`~tsar.core.mixers.Mixer`."""
+        return self.after_mixer(x, self.mixer(self.before_mixer(x), mask=mask, memory=memory))
+
+    def init_state(self, batch: int) -> Any:
+        """Return the state before the first token, which is that of the mixer."""
+        return self.mixer.init_state(batch)
+
+    def extend(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Map more tokens (B, T, D), given the state after those before them."""
+        mixed, state = self.mixer.extend(self.before_mixer(x), state)
+        return self.after_mixer(x, mixed), state
+
+    def before_mixer(self, x: Tensor) -> Tensor:
+        """Return what the mixer is given of tokens ``x``."""
+        return self.mixer_norm(x) if self.pre_norm else x
+
+    def after_mixer(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Do the rest of the block, given what the mixer made of tokens ``x``."""
+        x = self.mixer_dropout.add(x, mixed)
         if self.pre_norm:
-            mixed, carry = self.mixer.mix(self.mixer_norm(x), mask=mask, carry=carry)
-            x = self.mixer_dropout.add(x, mixed)
-            return self.mlp_dropout.add(x, self.mlp(self.mlp_norm(x))), carry
-        mixed, carry = self.mixer.mix(x, mask=mask, carry=carry)
-        x = self.mixer_norm(self.mixer_dropout.add(x, mixed))
-        return self.mlp_norm(self.mlp_dropout.add(x, self.mlp(x))), carry
+            return self.mlp_dropout.add(x, self.mlp(self.mlp_norm(x)))
+        x = self.mixer_norm(x)
+        return self.mlp_norm(self.mlp_dropout.add(x, self.mlp(x)))
 
 
 def _norm(norm: str | Callable[[int], nn.Module], d_model: int) -> nn.Module:
@@ -78,7 +93,9 @@ def _norm(norm: str | Callable[[int], nn.Module], d_model: int) -> nn.Module:
 
 
 class Encoder(nn.Module):
-    """Blocks one after the other; what a mixer hands on goes to the next block.
+    """Blocks one after the other.
+
+    What a :class:`~tsar.core.mixers.CarryingMixer` hands on goes to that of the next block.
 
     Parameters
     ----------
@@ -95,6 +112,29 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Encode tokens (B, L, D); ``mask`` as in :class:`~tsar.core.mixers.Mixer`."""
         carry = None
+        block: Any
         for block in self.blocks:
-            x, carry = block(x, mask=mask, carry=carry)
+            if isinstance(block.mixer, CarryingMixer):
+                mixed, carry = block.mixer.mix(block.before_mixer(x), carry, mask=mask)
+                x = block.after_mixer(x, mixed)
+            else:
+                x, carry = block(x, mask=mask), None
         return x if self.final_norm is None else self.final_norm(x)
+
+    def init_state(self, batch: int) -> tuple[Any, ...]:
+        """Return the states before the first token, one of each block."""
+        blocks: Any = self.blocks
+        return tuple(block.init_state(batch) for block in blocks)
+
+    def extend(self, x: Tensor, state: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+        """Encode more tokens (B, T, D), given the states after those before them.
+
+        Agrees with ``forward`` where the norms treat every token by itself, as all do but that
+        of batches in training.
+        """
+        states = []
+        block: Any
+        for block, before in zip(self.blocks, state, strict=True):
+            x, after = block.extend(x, before)
+            states.append(after)
+        return x if self.final_norm is None else self.final_norm(x), tuple(states)

@@ -1,5 +1,7 @@
 """A small decoder: causal blocks over tokens of any origin."""
 
+from typing import Any, NamedTuple
+
 from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
@@ -9,7 +11,22 @@ from tsar.core.norm import make_norm
 from tsar.core.position import SinusoidalPosition
 from tsar.exceptions import ParameterError
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "DecoderState"]
+
+
+class DecoderState(NamedTuple):
+    """What a decoder remembers of the tokens so far.
+
+    Parameters
+    ----------
+    length : int
+        How many there were, which is the position of the next one.
+    blocks : tuple
+        The state of each block.
+    """
+
+    length: int
+    blocks: tuple[Any, ...]
 
 
 class Decoder(nn.Module):
@@ -86,9 +103,31 @@ class Decoder(nn.Module):
         ParameterError
             If there are more than ``max_tokens``.
         """
-        n_tokens = tokens.shape[1]
+        self._check_length(tokens.shape[1])
+        return self.encoder(self.position(tokens), mask=mask)
+
+    def init_state(self, batch: int) -> DecoderState:
+        """Return the state before the first token of ``batch`` sequences."""
+        return DecoderState(0, self.encoder.init_state(batch))
+
+    def extend(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Decode more tokens (B, T, D), given the state after those before them.
+
+        Positions continue where the state ends. Over any cutting of a sequence the results are
+        those of ``forward``.
+
+        Raises
+        ------
+        ParameterError
+            If there are more than ``max_tokens`` in all.
+        """
+        length = state.length + tokens.shape[1]
+        self._check_length(length)
+        decoded, blocks = self.encoder.extend(self.position(tokens, state.length), state.blocks)
+        return decoded, DecoderState(length, blocks)
+
+    def _check_length(self, n_tokens: int) -> None:
         if n_tokens > self.max_tokens:
             raise ParameterError(
                 f"Decoder: {n_tokens} tokens are more than max_tokens={self.max_tokens}"
             )
-        return self.encoder(self.position(tokens), mask=mask)

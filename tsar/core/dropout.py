@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from tsar.core.random import Random, set_generator
 
 __all__ = ["Dropout", "KeepMask", "draw_mask", "set_generator"]
 
@@ -105,7 +107,7 @@ class _DropAndAdd(torch.autograd.Function):
         return grad, _Drop.apply(grad, lanes, ctx.bound, ctx.factor), None, None, None
 
 
-class Dropout(nn.Module):
+class Dropout(Random):
     """Zero entries at random while training, and scale the others up.
 
     The mask is drawn as random bytes, several times faster on a CPU than one
@@ -119,7 +121,7 @@ class Dropout(nn.Module):
     Attributes
     ----------
     generator : torch.Generator or None
-        Where the masks come from; see :func:`set_generator`.
+        Where the masks come from; see :func:`~tsar.core.random.set_generator`.
 
     References
     ----------
@@ -130,7 +132,6 @@ class Dropout(nn.Module):
     def __init__(self, p: float = 0.0) -> None:
         super().__init__()
         self.p = float(p)
-        self.generator: torch.Generator | None = None
 
     @property
     def active(self) -> bool:
@@ -157,13 +158,3 @@ class Dropout(nn.Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
-
-
-def set_generator(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Let every :class:`Dropout` inside ``module`` draw from one generator.
-
-    None gives them back the global generator of their device.
-    """
-    for part in module.modules():
-        if isinstance(part, Dropout):
-            part.generator = generator

@@ -18,13 +18,15 @@ class LearnedPosition(nn.Module):
     d_model : int
     """
 
+    no_decay = ("weight",)
+
     def __init__(self, length: int, d_model: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(length, d_model).uniform_(-0.02, 0.02))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the positions to tokens (B, P, D) with P at most ``length``."""
-        return x + self.weight[: x.shape[1]]
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Add the positions from ``start`` on to tokens (B, P, D), up to ``length`` of them."""
+        return x + self.weight[start : start + x.shape[1]]
 
 
 class SinusoidalPosition(nn.Module):
@@ -53,6 +55,6 @@ class SinusoidalPosition(nn.Module):
         weight[:, 1::2] = angle.cos()[:, : d_model // 2]
         self.register_buffer("weight", weight.to(torch.get_default_dtype()), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Add the positions to tokens (B, P, D) with P at most ``length``."""
-        return x + self.weight[: x.shape[1]]
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Add the positions from ``start`` on to tokens (B, P, D), up to ``length`` of them."""
+        return x + self.weight[start : start + x.shape[1]]

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from tsar.core.block import Block, Encoder
 from tsar.core.convolution import CircularConvolution
 from tsar.core.dropout import Dropout
-from tsar.core.mixers import MIXERS, AutoCorrelation, Mixer, accepted_options, make_mixer
+from tsar.core.mixers import (
+    MIXERS,
+    AutoCorrelation,
+    Mixer,
+    accepted_options,
+    check_heads,
+    make_mixer,
+)
 from tsar.core.mlp import MLP
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
@@ -338,11 +345,8 @@ class AutoformerForecaster(NetworkForecaster):
                 f"{self.name}: kernel must be odd so that the average is centred, got "
                 f"{self.kernel}; take {self.kernel + 1}"
             )
-        if self.d_model % self.n_heads:
-            raise ParameterError(
-                f"{self.name}: d_model must be a multiple of n_heads={self.n_heads}, "
-                f"got {self.d_model}"
-            )
+        # Whatever mixes the encoder, the decoder reads the history by Auto-Correlation.
+        check_heads(self.name, AutoCorrelation, d_model=self.d_model, n_heads=self.n_heads)
 
     def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
         return CovariateSpec(future=covariates.future)

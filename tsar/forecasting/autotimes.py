@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tsar.core.decoder import Decoder
-from tsar.core.mixers import accepted_options, causal_mixers, make_mixer
+from tsar.core.mixers import accepted_options, causal_mixers, check_heads, make_mixer
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.windows import Inputs, SeriesTensors
@@ -154,12 +154,7 @@ class AutoTimes(NetworkForecaster):
             )
         if self.llm is None:
             check_choice("AutoTimes", "mixer", self.mixer, causal_mixers())
-            has_heads = accepted_options(self.mixer, n_heads=self.n_heads)
-            if has_heads and self.d_model % self.n_heads:
-                raise ParameterError(
-                    f"AutoTimes: d_model must be a multiple of n_heads={self.n_heads}, "
-                    f"got {self.d_model}"
-                )
+            check_heads("AutoTimes", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
         else:
             # Better now than after reading the data.
             self._language_model()

@@ -6,10 +6,9 @@ from typing import Annotated
 from torch import nn
 
 from tsar.core.block import Block, Encoder
-from tsar.core.mixers import MIXERS, accepted_options, make_mixer
+from tsar.core.mixers import MIXERS, accepted_options, check_heads, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
-from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.covariates import CovariateSpec
 from tsar.forecasting.network import NetworkSpec
 from tsar.forecasting.outputs.output import Output
@@ -124,12 +123,7 @@ class iTransformer(VariateTokenForecaster):
     def _check_consistency(self) -> None:
         super()._check_consistency()
         check_choice("iTransformer", "mixer", self.mixer, MIXERS)
-        has_heads = accepted_options(self.mixer, n_heads=self.n_heads)
-        if has_heads and self.d_model % self.n_heads:
-            raise ParameterError(
-                f"iTransformer: d_model must be a multiple of n_heads={self.n_heads}, "
-                f"got {self.d_model}"
-            )
+        check_heads("iTransformer", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return iTransformerNetwork(

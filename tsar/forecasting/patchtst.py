@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
 from tsar.core.dropout import Dropout
-from tsar.core.mixers import MIXERS, accepted_options, make_mixer
+from tsar.core.mixers import MIXERS, accepted_options, check_heads, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
 from tsar.core.position import LearnedPosition
@@ -205,12 +205,7 @@ class PatchTST(PretrainedForecaster):
                 f"PatchTST: patch_length must be at most context_length={self.context_length}, "
                 f"got {self.patch_length}"
             )
-        has_heads = accepted_options(self.mixer, n_heads=self.n_heads)
-        if has_heads and self.d_model % self.n_heads:
-            raise ParameterError(
-                f"PatchTST: d_model must be a multiple of n_heads={self.n_heads}, "
-                f"got {self.d_model}"
-            )
+        check_heads("PatchTST", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return PatchTSTNetwork(

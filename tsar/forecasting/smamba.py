@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
-from tsar.core.mixers import MIXERS, Mamba, accepted_options, make_mixer
+from tsar.core.mixers import MIXERS, Mamba, accepted_options, check_heads, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
 from tsar.core.ops.selective_scan import check_backend, pick_backend
@@ -169,11 +169,7 @@ class SMamba(VariateTokenForecaster):
     def _check_consistency(self) -> None:
         super()._check_consistency()
         check_choice("SMamba", "mixer", self.mixer, MIXERS)
-        has_heads = accepted_options(self.mixer, n_heads=self.n_heads)
-        if has_heads and self.d_model % self.n_heads:
-            raise ParameterError(
-                f"SMamba: d_model must be a multiple of n_heads={self.n_heads}, got {self.d_model}"
-            )
+        check_heads("SMamba", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
         if self.scan_backend is not None:
             if not accepted_options(self.mixer, d_state=self.d_state):
                 raise ParameterError(

@@ -79,13 +79,54 @@ def test_residual_scores_add_up(backend):
         torch.manual_seed(seed)
         mixer = SoftmaxAttention(6, 2, residual_scores=True, backend=backend).double()
         expected, previous = _by_heads(mixer, x, previous=previous)
-        output, carry = mixer.mix(x, carry=carry)
+        output, carry = mixer.mix(x, carry)
         torch.testing.assert_close(output, expected)
         x = output
 
 
 def test_nothing_is_handed_on_without_residual_scores():
-    assert _mixer().mix(_tokens())[1] is None
+    assert _mixer().mix(_tokens(), None)[1] is None
+
+
+@pytest.mark.parametrize("n_memory", [1, 4, 7, 15])
+@pytest.mark.parametrize("masking", ["none", "keys", "pairs"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_memory_is_read_as_by_torch(n_memory, masking, causal):
+    """Torch's own cross-attention with the same weights; causal or not, all of it is read."""
+    mixer, x = _mixer(causal=causal), _tokens().requires_grad_()
+    memory = _tokens(length=n_memory).requires_grad_()
+    theirs = torch.nn.MultiheadAttention(6, 2, batch_first=True).double()
+    ours = ("query_key_value.weight", "query_key_value.bias", "output.weight", "output.bias")
+    names = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+    theirs.load_state_dict(
+        {name: mixer.get_parameter(own) for name, own in zip(names, ours, strict=True)}
+    )
+    mask, hidden = None, {}
+    if masking != "none":
+        shape = (3, n_memory) if masking == "keys" else (3, 7, n_memory)
+        mask = torch.rand(shape, generator=torch.Generator().manual_seed(2)) > 0.3
+        mask[..., 0] = True
+        # There True is what may not be seen, and pairs have an axis of heads.
+        hidden = (
+            {"key_padding_mask": ~mask}
+            if masking == "keys"
+            else {"attn_mask": ~mask.repeat_interleave(2, dim=0)}
+        )
+    expected = theirs(x, memory, memory, need_weights=False, **hidden)[0]
+    output = mixer(x, mask=mask, memory=memory)
+    torch.testing.assert_close(output, expected)
+    weight = _tokens(length=7)
+    ours, theirs = (
+        torch.autograd.grad((y * weight).sum(), [x, memory]) for y in (output, expected)
+    )
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["mamba", "bidirectional_mamba"])
+def test_a_memory_is_refused_by_what_reads_none(name):
+    mixer = make_mixer(name, 6).double()
+    with pytest.raises(ParameterError, match=f"{type(mixer).__name__}: cannot read a memory"):
+        mixer(_tokens(), memory=_tokens(length=4))
 
 
 def test_causal_forward_does_not_look_ahead():
@@ -93,24 +134,6 @@ def test_causal_forward_does_not_look_ahead():
     other = x.clone()
     other[:, 5:] = 100.0
     assert torch.equal(mixer(x)[:, :5], mixer(other)[:, :5])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("length", [1, 7, 13])
-def test_steps_agree_with_forward(dtype, length):
-    mixer = _mixer(causal=True).to(dtype)
-    x = _tokens(length=length).to(dtype)
-    state = mixer.init_state(3)
-    outputs = []
-    for x_t in x.unbind(1):
-        output, state = mixer.step(x_t, state)
-        outputs.append(output)
-    torch.testing.assert_close(torch.stack(outputs, dim=1), mixer(x))
-
-
-def test_bidirectional_attention_has_no_steps():
-    with pytest.raises(NotImplementedError, match="causal=True"):
-        _mixer().init_state(3)
 
 
 def test_dropout_of_weights_acts_in_training_only():

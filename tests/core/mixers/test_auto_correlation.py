@@ -114,11 +114,6 @@ def test_pairs_cannot_be_masked():
         _mixer()(_tokens(), mask=torch.ones(3, 9, 9).bool())
 
 
-def test_steps_are_not_offered():
-    with pytest.raises(NotImplementedError, match="AutoCorrelation does not work step by step"):
-        _mixer().init_state(3)
-
-
 def test_heads_must_divide_the_width():
     with pytest.raises(ParameterError, match="n_heads=4 does not divide d_model=6"):
         AutoCorrelation(6, 4)

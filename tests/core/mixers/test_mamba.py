@@ -86,18 +86,23 @@ def test_does_not_look_ahead():
     torch.testing.assert_close(mixer(x)[:, :5], mixer(other)[:, :5])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("length", [1, 2, 7, 33])
+@pytest.mark.parametrize("backend", ["reference", "chunked", "mamba_ssm"])
 @pytest.mark.parametrize("d_conv", [1, 2, 4])
-def test_steps_agree_with_forward(dtype, length, d_conv):
-    mixer = _mixer(d_conv=d_conv).to(dtype)
-    x = _tokens(length=length).to(dtype)
-    state = mixer.init_state(3)
-    outputs = []
-    for x_t in x.unbind(1):
-        output, state = mixer.step(x_t, state)
+def test_pieces_agree_with_the_whole(backend, d_conv):
+    """Of fewer tokens than the convolution has taps, and whatever form is forced."""
+    mixer, x = _mixer(d_conv=d_conv, backend=backend), _tokens()
+    outputs, state = [], mixer.init_state(3)
+    for piece in x.split([2, 1, 4], dim=1):
+        output, state = mixer.extend(piece, state)
         outputs.append(output)
-    torch.testing.assert_close(torch.stack(outputs, dim=1), mixer(x))
+    mixer.backend = "reference"
+    torch.testing.assert_close(torch.cat(outputs, dim=1), mixer(x))
+
+
+def test_a_state_does_not_keep_the_piece():
+    mixer, x = _mixer(), _tokens()
+    _, state = mixer.extend(x, mixer.init_state(3))
+    assert state.inputs.untyped_storage().nbytes() == state.inputs.nbytes
 
 
 @pytest.mark.parametrize("kind", [Mamba, BidirectionalMamba])

@@ -3,26 +3,29 @@
 import inspect
 from typing import Any
 
-from tsar.core.mixers.attention import AttentionState, SoftmaxAttention
+from tsar.core.mixers.attention import SoftmaxAttention
 from tsar.core.mixers.auto_correlation import AutoCorrelation
-from tsar.core.mixers.base import Mixer
+from tsar.core.mixers.base import CarryingMixer, Mixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
+from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
 __all__ = [
     "MIXERS",
-    "AttentionState",
     "AutoCorrelation",
     "Bidirectional",
     "BidirectionalMamba",
+    "CarryingMixer",
     "Mamba",
     "MambaState",
     "Mixer",
     "SoftmaxAttention",
     "accepted_options",
     "causal_mixers",
+    "check_heads",
     "make_mixer",
+    "register_mixer",
 ]
 
 MIXERS: dict[str, type[Mixer]] = {
@@ -33,12 +36,41 @@ MIXERS: dict[str, type[Mixer]] = {
 }
 
 
-def make_mixer(name: str, d_model: int, **options: Any) -> Mixer:
-    """Build the mixer of that name, one of :data:`MIXERS`.
+def register_mixer(name: str, cls: type[Mixer]) -> None:
+    """Let a mixer of your own be found by name, as those of :data:`MIXERS` are.
 
     Parameters
     ----------
     name : str
+    cls : subclass of Mixer
+        Its constructor takes ``d_model`` and then options by name; see :func:`accepted_options`
+        for those that models offer.
+
+    Raises
+    ------
+    ParameterError
+        If the name is taken or empty, or the class is no :class:`Mixer`.
+    """
+    if not (isinstance(cls, type) and issubclass(cls, Mixer)):
+        found = cls.__name__ if isinstance(cls, type) else f"an object of {type(cls).__name__}"
+        fault = f"cls must be a subclass of tsar.core.mixers.Mixer, got {found}"
+    elif not (isinstance(name, str) and name):
+        fault = f"name must be a string that is not empty, got {name!r}"
+    elif name in MIXERS:
+        fault = f"the name {name!r} is taken by {MIXERS[name].__name__}; choose another"
+    else:
+        MIXERS[name] = cls
+        return
+    raise ParameterError(f"register_mixer: {fault}")
+
+
+def make_mixer(mixer: str | type[Mixer], d_model: int, **options: Any) -> Mixer:
+    """Build a mixer.
+
+    Parameters
+    ----------
+    mixer : str or subclass of Mixer
+        One of :data:`MIXERS`, or a class itself.
     d_model : int
     **options
         Passed on to the mixer.
@@ -48,19 +80,18 @@ def make_mixer(name: str, d_model: int, **options: Any) -> Mixer:
     ParameterError
         If there is none of that name; the nearest one is suggested.
     """
-    check_choice("make_mixer", "mixer", name, MIXERS)
-    return MIXERS[name](d_model, **options)
+    return _mixer_class("make_mixer", mixer)(d_model, **options)
 
 
-def accepted_options(name: str, **offered: Any) -> dict[str, Any]:
-    """Return those of the offered options that the mixer of that name has.
+def accepted_options(mixer: str | type[Mixer], **offered: Any) -> dict[str, Any]:
+    """Return those of the offered options that a mixer has.
 
     A model offers what it knows, such as its number of heads, and any mixer fits it.
 
     Parameters
     ----------
-    name : str
-        One of :data:`MIXERS`.
+    mixer : str or subclass of Mixer
+        One of :data:`MIXERS`, or a class itself.
     **offered
         Options as for :func:`make_mixer`.
 
@@ -69,13 +100,40 @@ def accepted_options(name: str, **offered: Any) -> dict[str, Any]:
     ParameterError
         If there is none of that name; the nearest one is suggested.
     """
-    check_choice("accepted_options", "mixer", name, MIXERS)
-    known = inspect.signature(MIXERS[name]).parameters
+    known = inspect.signature(_mixer_class("accepted_options", mixer)).parameters
     return {option: value for option, value in offered.items() if option in known}
 
 
 def causal_mixers() -> list[str]:
     """List the mixers that let a token depend on no later one, always or if they are asked to."""
     return [
-        name for name, cls in MIXERS.items() if cls.causal or accepted_options(name, causal=True)
+        name for name, cls in MIXERS.items() if cls.causal or accepted_options(cls, causal=True)
     ]
+
+
+def check_heads(owner: str, mixer: str | type[Mixer], *, d_model: int, n_heads: int) -> None:
+    """Raise an error unless the heads divide the width; a mixer without heads takes any.
+
+    Parameters
+    ----------
+    owner : str
+        Whose parameters they are, for the message.
+    mixer : str or subclass of Mixer
+    d_model, n_heads : int
+
+    Raises
+    ------
+    ParameterError
+        If they do not, or there is no mixer of that name.
+    """
+    if accepted_options(mixer, n_heads=n_heads) and d_model % n_heads:
+        raise ParameterError(
+            f"{owner}: d_model must be a multiple of n_heads={n_heads}, got {d_model}"
+        )
+
+
+def _mixer_class(owner: str, mixer: str | type[Mixer]) -> type[Mixer]:
+    if isinstance(mixer, type) and issubclass(mixer, Mixer):
+        return mixer
+    check_choice(owner, "mixer", mixer, MIXERS)
+    return MIXERS[mixer]

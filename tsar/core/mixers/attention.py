@@ -1,33 +1,27 @@
 """Multi-head softmax attention."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tsar.core.dropout import Dropout
-from tsar.core.mixers.base import Mixer
+from tsar.core.mixers.base import CarryingMixer
 from tsar.core.ops.attention import attention, pick_backend
 from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
+from tsar.core.state import KVCache
 from tsar.exceptions import ParameterError
 
-__all__ = ["AttentionState", "SoftmaxAttention"]
+__all__ = ["SoftmaxAttention"]
 
 
-class AttentionState(NamedTuple):
-    """Keys and values of the tokens so far, each (B, N, L, E)."""
-
-    keys: Tensor
-    values: Tensor
-
-
-class SoftmaxAttention(Mixer):
+class SoftmaxAttention(CarryingMixer):
     """Multi-head softmax attention, optionally with residual scores.
 
     With ``residual_scores`` the scores before the softmax are added up from
     layer to layer. The sum over layers of ``query key'`` is the product of the
     queries and keys of all layers laid side by side, so it is those that are
-    handed on: nothing of size L x L outlives a layer.
+    handed on: nothing of size L x L outlives a layer. They are added up by
+    :class:`~tsar.core.block.Encoder`; a mixer by itself has only its own.
 
     Parameters
     ----------
@@ -76,12 +70,38 @@ class SoftmaxAttention(Mixer):
         self.output = nn.Linear(d_model, d_model)
         self.dropout = Dropout(dropout)
 
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
+        """Attend from every token, to the tokens or to a memory.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, L, D)
+        mask : bool Tensor, optional
+            True where a token, or one of the memory, may be attended to: (B, S) or (B, L, S),
+            or broadcastable to (B, N, L, S).
+        memory : Tensor of shape (B, S, D), optional
+            Where keys and values come from. All of it is seen, by a causal mixer as well.
+
+        Returns
+        -------
+        Tensor of shape (B, L, D)
+        """
+        if memory is None:
+            return self.mix(x, None, mask=mask)[0]
+        d_model = x.shape[2]
+        weight, bias = self.query_key_value.parameters()
+        (query,) = self._by_head(F.linear(x, weight[:d_model], bias[:d_model]), 1)
+        key, value = self._by_head(F.linear(memory, weight[d_model:], bias[d_model:]), 2)
+        return self._attend([query], [key], value, False, mask=mask)
+
     def mix(
         self,
         x: Tensor,
+        carry: tuple[list[Tensor], list[Tensor]] | None,
         *,
         mask: Tensor | None = None,
-        carry: tuple[list[Tensor], list[Tensor]] | None = None,
     ) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]] | None]:
         """Attend; the carry is the queries and keys of the layers so far."""
         if self.causal and mask is not None and mask.ndim == 2:
@@ -95,21 +115,25 @@ class SoftmaxAttention(Mixer):
         mixed = self._attend(queries, keys, value, tokens_last, mask=mask, causal=self.causal)
         return mixed, (queries, keys) if self.residual_scores else None
 
-    def init_state(self, batch: int) -> AttentionState:
+    def init_state(self, batch: int) -> KVCache:
         """Return an empty cache of keys and values."""
-        if not self.causal:
-            raise NotImplementedError("SoftmaxAttention works step by step only if causal=True")
+        if not self.causal or self.residual_scores:
+            raise NotImplementedError(
+                "SoftmaxAttention works piece by piece only if causal=True and "
+                "residual_scores=False"
+            )
         weight = self.output.weight
         empty = weight.new_empty(batch, self.n_heads, 0, len(weight) // self.n_heads)
-        return AttentionState(empty, empty)
+        return KVCache.holding(empty, empty)
 
-    def step(self, x_t: Tensor, state: AttentionState) -> tuple[Tensor, AttentionState]:
-        """Attend from one more token to itself and those before it."""
-        query, key, value = self._project(x_t[:, None], False)
-        state = AttentionState(
-            torch.cat([state.keys, key], dim=2), torch.cat([state.values, value], dim=2)
-        )
-        return self._attend([query], [state.keys], state.values, False)[:, 0], state
+    def extend(self, x: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
+        """Attend from more tokens (B, T, D) to each other and to those before them."""
+        if x.shape[1] == 0:
+            return x, state
+        query, key, value = self._project(x, False)
+        state = state.append(key, value)
+        mixed = self._attend([query], [state.keys], state.values, False, causal=True)
+        return mixed, state
 
     def _wants_tokens_last(self, x: Tensor) -> bool:
         """Whether to lay heads out in memory as the kernel for training wants them."""
@@ -128,7 +152,11 @@ class SoftmaxAttention(Mixer):
             maps = zip(*(p.chunk(3) for p in self.query_key_value.parameters()), strict=True)
             turned = (to_tokens_last(x, weight, bias) for weight, bias in maps)
             return tuple(part.unflatten(1, (self.n_heads, -1)).mT for part in turned)
-        heads = self.query_key_value(x).view(*x.shape[:2], 3, self.n_heads, -1)
+        return self._by_head(self.query_key_value(x), 3)
+
+    def _by_head(self, projected: Tensor, n_parts: int) -> tuple[Tensor, ...]:
+        """Cut (B, L, parts * D) into its parts, each (B, N, L, E)."""
+        heads = projected.view(*projected.shape[:2], n_parts, self.n_heads, -1)
         return tuple(part.transpose(1, 2) for part in heads.unbind(2))
 
     def _attend(

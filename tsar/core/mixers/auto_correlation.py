@@ -29,8 +29,8 @@ class AutoCorrelation(Mixer):
         Every head chooses its delays and weights, as in eq. 7 of the paper. Otherwise they are
         chosen once, from the mean over all heads, as in the authors' code; the number of heads
         then changes nothing.
-    backend : str, default "fft"
-        See :func:`tsar.core.ops.auto_correlation.auto_correlation`.
+    backend : str, optional
+        Forces a form of :func:`tsar.core.ops.auto_correlation.auto_correlation`.
 
     Raises
     ------
@@ -50,7 +50,7 @@ class AutoCorrelation(Mixer):
         *,
         factor: float = 3.0,
         head_delays: bool = False,
-        backend: str = "fft",
+        backend: str | None = None,
     ) -> None:
         super().__init__()
         if d_model % n_heads:

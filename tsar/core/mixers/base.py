@@ -4,25 +4,33 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Mixer"]
+from tsar.exceptions import ParameterError
+
+__all__ = ["CarryingMixer", "Mixer", "refuse_memory"]
 
 
 class Mixer(nn.Module):
     """Mixes along the token axis: (B, L, D) to (B, L, D).
 
-    A causal mixer also works one token at a time, and its ``step`` agrees with
-    its ``forward``. A subclass gives ``forward``, or ``mix`` if it hands
-    something from layer to layer.
+    A causal mixer also reads a sequence piece by piece: ``extend`` over any cutting of it gives
+    what ``forward`` gives for the whole. A subclass gives ``forward``, and ``init_state`` and
+    ``extend`` if it can.
 
     Attributes
     ----------
     causal : bool
         Whether a token depends on itself and earlier tokens only.
+    no_decay : tuple of str
+        Names of parameters, as ``named_parameters`` of this module has them, that weight decay
+        leaves alone; see :func:`tsar.core.decay.no_decay_names` for those that need not be named.
     """
 
     causal: bool = False
+    no_decay: tuple[str, ...] = ()
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
         """Mix all tokens at once.
 
         Parameters
@@ -30,31 +38,88 @@ class Mixer(nn.Module):
         x : Tensor of shape (B, L, D)
         mask : bool Tensor, optional
             True where a token may be attended to: (B, L), (B, L, L) or
-            broadcastable.
+            broadcastable; of the tokens of the memory where there is one.
+        memory : Tensor of shape (B, M, D), optional
+            Other tokens to read from, in place of ``x`` itself.
 
         Returns
         -------
         Tensor of shape (B, L, D)
-        """
-        return self.mix(x, mask=mask)[0]
 
-    def mix(
-        self, x: Tensor, *, mask: Tensor | None = None, carry: Any = None
-    ) -> tuple[Tensor, Any]:
-        """Mix, taking what the same mixer of the previous layer hands on.
+        Raises
+        ------
+        ParameterError
+            If there is a memory and the mixer reads none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def init_state(self, batch: int) -> Any:
+        """Return the state before the first token of ``batch`` sequences."""
+        raise NotImplementedError(f"{type(self).__name__} does not work piece by piece")
+
+    def extend(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Mix more tokens, given the state after those before them.
+
+        There is no mask: tokens that are not there are left out. What a causal mixer gives for
+        a sequence is what its ``forward`` gives with padding masked behind it.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, T, D)
+        state : nested tuples
+            From ``init_state``, or of the piece before. It stays as it is, and may be extended
+            again.
+
+        Returns
+        -------
+        y : Tensor of shape (B, T, D)
+        state : nested tuples
+            After the last of these tokens.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not work piece by piece")
+
+    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Mix one more token (B, D): ``extend`` by a single one."""
+        y, state = self.extend(x_t[:, None], state)
+        return y[:, 0], state
+
+
+class CarryingMixer(Mixer):
+    """A mixer that hands something to the mixer of the next layer.
+
+    Only :class:`~tsar.core.block.Encoder` knows of this; to all others it is a mixer.
+    """
+
+    def mix(self, x: Tensor, carry: Any, *, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Mix, given what the layer before has handed on.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, L, D)
+        carry : object
+            None in the first layer.
+        mask : bool Tensor, optional
+            As in :meth:`Mixer.forward`.
 
         Returns
         -------
         y : Tensor of shape (B, L, D)
         carry : object
-            For the next layer; None for mixers that hand nothing on.
+            For the next layer.
         """
-        return self(x, mask=mask), None
+        raise NotImplementedError(f"{type(self).__name__} has no mix")
 
-    def init_state(self, batch: int) -> Any:
-        """Return the state before the first token of ``batch`` sequences."""
-        raise NotImplementedError(f"{type(self).__name__} does not work step by step")
 
-    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Mix one more token (B, D), given the state after the tokens before it."""
-        raise NotImplementedError(f"{type(self).__name__} does not work step by step")
+def refuse_memory(mixer: Mixer, memory: Tensor | None) -> None:
+    """Raise an error if there is a memory, for a mixer that reads none.
+
+    Raises
+    ------
+    ParameterError
+        If there is one.
+    """
+    if memory is not None:
+        raise ParameterError(
+            f"{type(mixer).__name__}: cannot read a memory, only its own tokens; use "
+            f"SoftmaxAttention or AutoCorrelation"
+        )

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from tsar.core.mixers.base import Mixer
+from tsar.core.mixers.base import Mixer, refuse_memory
 from tsar.exceptions import ParameterError
 
 __all__ = ["Bidirectional"]
@@ -39,7 +39,16 @@ class Bidirectional(Mixer):
         self.ahead = ahead
         self.back = back
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """Mix tokens (B, L, D) in both directions; ``mask`` of shape (B, L)."""
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
+        """Mix tokens (B, L, D) in both directions; ``mask`` of shape (B, L).
+
+        Raises
+        ------
+        ParameterError
+            If there is a memory.
+        """
+        refuse_memory(self, memory)
         reversed_mask = None if mask is None else mask.flip(1)
         return self.ahead(x, mask=mask) + self.back(x.flip(1), mask=reversed_mask).flip(1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsar.core.mixers.base import Mixer
+from tsar.core.mixers.base import Mixer, refuse_memory
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.ops.causal_conv import causal_conv
 from tsar.core.ops.selective_scan import selective_scan
@@ -66,6 +66,8 @@ class Mamba(Mixer):
     """
 
     causal = True
+    # How fast a state forgets, and the way around it, are no weights of a map.
+    no_decay = ("log_decay", "skip")
 
     def __init__(
         self,
@@ -96,14 +98,17 @@ class Mamba(Mixer):
         self.skip = nn.Parameter(torch.ones(width))
         self.output = nn.Linear(width, d_model, bias=False)
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
         """Mix tokens (B, L, D); ``mask`` of shape (B, L).
 
         Raises
         ------
         ParameterError
-            If a mask says something of pairs of tokens.
+            If a mask says something of pairs of tokens, or there is a memory.
         """
+        refuse_memory(self, memory)
         if mask is not None and mask.shape != x.shape[:2]:
             raise ParameterError(
                 f"Mamba: mask must have the shape {tuple(x.shape[:2])}, one entry per token, "
@@ -119,11 +124,14 @@ class Mamba(Mixer):
             like.new_zeros(batch, d_conv - 1, width), like.new_zeros(batch, *self.log_decay.shape)
         )
 
-    def step(self, x_t: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
-        """Mix one more token (B, D)."""
-        # For a single token the plain form is the fastest.
-        y, state = self._mix(x_t[:, None], None, state, "reference")
-        return y[:, 0], state
+    def extend(self, x: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
+        """Mix more tokens (B, T, D)."""
+        # For a single token the plain form is the fastest; the kernel of mamba-ssm cannot start
+        # from a state.
+        backend = None if self.backend == "mamba_ssm" else self.backend
+        y, state = self._mix(x, None, state, "reference" if x.shape[1] < 2 else backend)
+        # Not a view, which would keep all inputs of the piece.
+        return y, MambaState(state.inputs.clone(), state.hidden)
 
     def _mix(
         self, x: Tensor, mask: Tensor | None, state: MambaState | None, backend: str | None

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tsar.core.dropout import Dropout
 from tsar.core.ops.matmul_attention import matmul_attention
 from tsar.core.ops.short_attention import short_attention
+from tsar.core.ops.tracing import is_traced
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
@@ -81,6 +82,8 @@ def attention(
         backend = pick_backend(n_queries, n_keys, value.device, drops=drop is not None)
     check_choice("attention", "backend", backend, BACKENDS)
     scale = width**-0.5 if scale is None else scale
+    # A single query is level with the last key and sees all of them.
+    causal = causal and n_queries > 1
     triangular = causal and mask is None and n_queries == n_keys
     if triangular and backend == "sdpa" and drop is None:
         mask = None  # said by a flag, which some kernels turn into half the work
@@ -108,6 +111,7 @@ def attention(
 def pick_backend(n_queries: int, n_keys: int, device: torch.device, *, drops: bool = False) -> str:
     """Choose a kernel, the only place where that is decided.
 
+    While torch traces, that is "sdpa", its own, or the reference.
     The borders are those measured on two cores. The number of sequences has no
     say, so that a forecast is the same bit for bit whatever else is forecast
     beside it; whether gradients are needed has, since forecasts need none.
@@ -124,11 +128,15 @@ def pick_backend(n_queries: int, n_keys: int, device: torch.device, *, drops: bo
     str
         One of :data:`BACKENDS`.
     """
-    if device.type == "cpu" and n_keys <= _SHORT and torch.is_grad_enabled():
+    traced = is_traced()
+    if device.type == "cpu" and n_keys <= _SHORT and torch.is_grad_enabled() and not traced:
         return "short"
     if drops:
+        # On accelerators as well: the fused kernels draw from the global generator of the
+        # device, and a training run draws from its own to be repeatable.
         return "reference"
-    if device.type != "cpu" or n_keys <= _SHORT or max(n_queries, n_keys) > _LONG:
+    few = n_keys <= _SHORT or n_queries == 1
+    if traced or few or device.type != "cpu" or max(n_queries, n_keys) > _LONG:
         return "sdpa"
     return "matmul"
 

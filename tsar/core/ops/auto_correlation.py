@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tsar.core.ops.tracing import is_traced
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
-__all__ = ["BACKENDS", "auto_correlation", "n_delays"]
+__all__ = ["BACKENDS", "auto_correlation", "n_delays", "pick_backend"]
 
 BACKENDS = ("reference", "fft")
 
@@ -33,7 +34,7 @@ def auto_correlation(
     shared: bool = False,
     mask: Tensor | None = None,
     scale: float | None = None,
-    backend: str = "fft",
+    backend: str | None = None,
 ) -> Tensor:
     r"""Sum values at the delays at which queries and keys agree best.
 
@@ -60,8 +61,9 @@ def auto_correlation(
         True for steps that take part; keys and values of the others count as zero.
     scale : float, optional
         Factor of the correlation; ``1 / E`` by default, which is the mean over features.
-    backend : {"fft", "reference"}, default "fft"
-        The fast form in O(L log L), or the definition in O(L^2).
+    backend : {"fft", "reference"}, optional
+        Forces the fast form in O(L log L), or the definition in O(L^2); :func:`pick_backend`
+        chooses otherwise.
 
     Returns
     -------
@@ -78,6 +80,7 @@ def auto_correlation(
     series forecasting", NeurIPS 2021, eqs. 5 to 8. As in the authors' code the correlation is
     not divided by L.
     """
+    backend = pick_backend() if backend is None else backend
     check_choice("auto_correlation", "backend", backend, BACKENDS)
     if mask is not None and mask.shape != key.shape[:2]:
         raise ParameterError(
@@ -93,6 +96,11 @@ def auto_correlation(
     return mix(query, key, value, n_delays(length, factor), shared, scale).to(dtype)
 
 
+def pick_backend() -> str:
+    """Choose a form, the only place where that is decided: the fast one, except to be traced."""
+    return "reference" if is_traced() else "fft"
+
+
 def _fit(x: Tensor, mask: Tensor | None, length: int) -> Tensor:
     """Zero what is masked, and bring (B, S, N, E) to (B, L, N, E)."""
     if mask is not None:
@@ -104,7 +112,7 @@ def _fit(x: Tensor, mask: Tensor | None, length: int) -> Tensor:
 def _choose(correlation: Tensor, n_delays: int, shared: bool) -> Tensor:
     """Return the best delays (B, N, K) of a correlation (B, N, L)."""
     ranked = correlation.mean(dim=0, keepdim=True) if shared else correlation
-    return ranked.topk(n_delays).indices.expand(len(correlation), -1, -1)
+    return ranked.topk(n_delays).indices.expand(correlation.shape[0], -1, -1)
 
 
 def _by_definition(
@@ -118,7 +126,8 @@ def _by_definition(
     weights = (scale * correlation.gather(2, delays)).softmax(dim=2)
     steps = torch.arange(length, device=value.device)[:, None, None]
     rolled = [
-        value.take_along_dim((steps + delay[:, None, :, None]) % length, dim=1) * weight[:, None]
+        value.gather(1, ((steps + delay[:, None, :, None]) % length).expand_as(value))
+        * weight[:, None]
         for delay, weight in zip(delays.unbind(2), weights.split(1, dim=2), strict=True)
     ]
     return torch.stack(rolled).sum(dim=0)

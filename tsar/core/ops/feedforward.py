@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from tsar.core.dropout import Dropout, KeepMask
+from tsar.core.ops.tracing import is_traced
 from tsar.params.constraints import check_choice
 
 __all__ = ["BACKENDS", "feedforward", "pick_backend"]
@@ -90,6 +91,7 @@ def pick_backend(x: Tensor, weight_in: Tensor) -> str:
     n_hidden = x.numel() // max(x.shape[-1], 1) * len(weight_in)
     chunked = (
         torch.is_grad_enabled()
+        and not is_traced()
         and x.shape[-1] <= _WIDEST
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tsar.core.ops.chunked_scan import chunked_scan
+from tsar.core.ops.tracing import is_traced
 from tsar.exceptions import BackendWarning, ParameterError, warn
 from tsar.params.constraints import check_choice
 
@@ -112,7 +113,8 @@ def pick_backend(
     The kernel of mamba-ssm is taken where it is installed, runs and agrees with
     the reference; if it does not, a :class:`~tsar.exceptions.BackendWarning`
     says so once. The lengths have no say, so that a forecast is the same bit
-    for bit whatever else is forecast beside it.
+    for bit whatever else is forecast beside it. While torch traces, it is the
+    reference, whose loop over tokens is written out for the length at hand.
 
     Parameters
     ----------
@@ -127,6 +129,8 @@ def pick_backend(
     str
         One of :data:`BACKENDS`.
     """
+    if is_traced():
+        return "reference"
     possible = _kernel_runs_on(device) and dtype != torch.float64 and not has_state
     if not possible or not _kernel_is_installed():
         return "chunked"
@@ -241,7 +245,7 @@ def _mamba_ssm(
 
 
 def _start(x: Tensor, a: Tensor, initial_state: Tensor | None) -> Tensor:
-    return x.new_zeros(len(x), *a.shape) if initial_state is None else initial_state.to(x.dtype)
+    return x.new_zeros(x.shape[0], *a.shape) if initial_state is None else initial_state.to(x.dtype)
 
 
 def _step_sizes(delta: Tensor, bias: Tensor | None, softplus: bool) -> Tensor:

@@ -1,0 +1,197 @@
+"""Reading piece by piece gives what reading at once gives: mixers, blocks, stacks, decoders."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from tsar.core.block import Block, Encoder
+from tsar.core.decoder import Decoder
+from tsar.core.mixers import (
+    MIXERS,
+    Mixer,
+    SoftmaxAttention,
+    accepted_options,
+    causal_mixers,
+    make_mixer,
+)
+from tsar.core.mlp import MLP
+from tsar.core.position import LearnedPosition, SinusoidalPosition
+from tsar.core.state import fork
+from tsar.exceptions import ParameterError
+
+BATCH, D_MODEL, D_FF, MAX_TOKENS = 3, 6, 5, 70
+LENGTHS = (1, 2, 7, 33, 65)
+PIECES = {"single": (1,), "ragged": (1, 3, 2, 11, 1), "whole": (MAX_TOKENS,), "nothing": (0, 4)}
+
+
+def _mixer(name):
+    return make_mixer(name, D_MODEL, **accepted_options(name, n_heads=2, causal=True))
+
+
+def _block(name, norm="layer", pre_norm=True):
+    return Block(
+        _mixer(name), MLP(D_MODEL, D_FF), d_model=D_MODEL, norm=norm, pre_norm=pre_norm, dropout=0.3
+    )
+
+
+def _decoder(*names):
+    mixers = [_mixer(name) for name in names]
+    return Decoder(mixers, d_model=D_MODEL, d_ff=D_FF, max_tokens=MAX_TOKENS)
+
+
+MAKE = {name: (lambda name=name: _mixer(name)) for name in causal_mixers()} | {
+    "block": lambda: _block("mamba", "rms"),
+    "post-norm block": lambda: _block("attention", "batch", pre_norm=False),
+    "encoder": lambda: Encoder([_block("attention"), _block("mamba")], nn.LayerNorm(D_MODEL)),
+    "decoder": lambda: _decoder("attention", "mamba", "attention"),
+}
+
+
+def _made(kind, dtype=torch.float64):
+    torch.manual_seed(0)
+    return MAKE[kind]().to(dtype).eval()
+
+
+def _tokens(length, dtype=torch.float64, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(BATCH, length, D_MODEL, dtype=torch.float64, generator=generator).to(dtype)
+
+
+def _cut(x, pieces):
+    """Cut tokens into pieces of these lengths, from the first again at the end."""
+    start, lengths = 0, itertools.cycle(pieces)
+    while start < x.shape[1]:
+        stop = start + next(lengths)
+        yield x[:, start:stop]
+        start = stop
+
+
+def _extended(module, x, pieces=(1,)):
+    state = module.init_state(len(x))
+    outputs = []
+    for piece in _cut(x, pieces):
+        output, state = module.extend(piece, state)
+        assert output.shape == piece.shape
+        outputs.append(output)
+    return torch.cat(outputs, dim=1)
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize("pieces", PIECES)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", MAKE)
+def test_any_cutting_gives_the_full_pass(kind, dtype, length, pieces, mode):
+    module, x = _made(kind, dtype), _tokens(length, dtype)
+    with mode():
+        result, expected = _extended(module, x, PIECES[pieces]), module(x)
+    tolerance = 1e-5 if dtype is torch.float32 else 1e-10
+    torch.testing.assert_close(result, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_gradients_are_those_of_the_full_pass(kind):
+    module, results = _made(kind), []
+    for mix in (module, lambda x: _extended(module, x, PIECES["ragged"])):
+        x = _tokens(13).requires_grad_()
+        grads = torch.autograd.grad((mix(x) * _tokens(13, seed=2)).sum(), [x, *module.parameters()])
+        results.append(grads)
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_state_is_extended_any_number_of_times(kind, mode):
+    """Several ways from one state, in turns and after a fork; none of them sees another."""
+    module, begun = _made(kind), _tokens(9)
+    ways = [_tokens(6, seed=seed) for seed in range(2, 6)]
+    with mode():
+        _, start = module.extend(begun[:, :4], module.init_state(BATCH))
+        _, start = module.extend(begun[:, 4:], start)
+        states, outputs = [start, start, fork(start), start], [[], [], [], []]
+        for pieces in zip(*(_cut(way, (1, 2)) for way in ways), strict=True):
+            for k, piece in enumerate(pieces):
+                output, states[k] = module.extend(piece, states[k])
+                outputs[k].append(output)
+        for way, parts in zip(ways, outputs, strict=True):
+            expected = module(torch.cat([begun, way], dim=1))[:, 9:]
+            torch.testing.assert_close(torch.cat(parts, dim=1), expected)
+
+
+@pytest.mark.parametrize("kind", causal_mixers())
+def test_a_step_is_one_token(kind):
+    mixer, x = _made(kind), _tokens(5)
+    state, outputs = mixer.init_state(BATCH), []
+    for x_t in x.unbind(1):
+        output, state = mixer.step(x_t, state)
+        outputs.append(output)
+    torch.testing.assert_close(torch.stack(outputs, dim=1), mixer(x))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in MAKE])
+def test_padding_behind_is_what_was_never_read(kind):
+    """Sequences of unequal length: masked together, or each extended by its own tokens."""
+    module, x = _made(kind), _tokens(9)
+    lengths = (4, 9, 1)
+    mask = torch.arange(9) < torch.tensor(lengths)[:, None]
+    together = module(x, mask=mask)
+    for row, length in enumerate(lengths):
+        alone = _extended(module, x[row : row + 1, :length], (2, 1))
+        torch.testing.assert_close(alone[0], together[row, :length])
+
+
+@pytest.mark.parametrize("kind", causal_mixers())
+def test_padding_before_is_what_was_never_read(kind):
+    """Of mixers only: a decoder counts positions from the first token that it is given."""
+    mixer, x = _made(kind), _tokens(9)
+    mask = torch.arange(9).expand(BATCH, -1) >= 3
+    torch.testing.assert_close(_extended(mixer, x[:, 3:], (2, 1)), mixer(x, mask=mask)[:, 3:])
+
+
+@pytest.mark.parametrize("name", sorted(set(MIXERS) - set(causal_mixers())))
+def test_what_sees_all_tokens_does_not_work_piece_by_piece(name):
+    mixer = _mixer(name)
+    with pytest.raises(NotImplementedError, match=f"{type(mixer).__name__} does not work piece by"):
+        mixer.init_state(BATCH)
+    with pytest.raises(NotImplementedError, match="does not work piece by piece"):
+        mixer.step(_tokens(1)[:, 0], None)
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True, "residual_scores": True}])
+def test_attention_that_cannot_be_extended(options):
+    with pytest.raises(NotImplementedError, match="only if causal=True and residual_scores=False"):
+        SoftmaxAttention(D_MODEL, 2, **options).init_state(BATCH)
+
+
+def test_a_step_is_written_once():
+    assert all("step" not in vars(cls) for cls in MIXERS.values())
+    assert "step" in vars(Mixer)
+
+
+def test_decoder_counts_the_tokens_of_all_pieces():
+    decoder = _made("decoder")
+    _, state = decoder.extend(_tokens(67), decoder.init_state(BATCH))
+    assert state.length == 67
+    decoder.extend(_tokens(3), state)
+    with pytest.raises(ParameterError, match="71 tokens are more than max_tokens=70"):
+        decoder.extend(_tokens(4), state)
+
+
+@pytest.mark.parametrize("kind", [LearnedPosition, SinusoidalPosition])
+def test_positions_begin_anywhere(kind):
+    position, x = kind(11, D_MODEL), _tokens(4)
+    torch.testing.assert_close(position(x, 5), x + position.weight[5:9])
+
+
+@torch.inference_mode()
+def test_a_cache_is_written_in_place():
+    """All steps but those that double it leave keys and values where they are."""
+    mixer, places = _made("attention"), set()
+    state = mixer.init_state(BATCH)
+    for x_t in _tokens(65).unbind(1):
+        _, state = mixer.step(x_t, state)
+        places.add(state.room.keys.data_ptr())
+    assert len(places) <= 8  # capacities 1, 2, 4, ... 128
