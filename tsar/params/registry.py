@@ -60,6 +60,18 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
             )
         self._things[name] = thing
 
+    def unregister(self, name: str) -> None:
+        """Forget what was registered under a name; those of tsar stay.
+
+        Raises
+        ------
+        ParameterError
+            Nothing was registered under it.
+        """
+        if name not in self._things or name in self._own:
+            raise ParameterError(f"unregister: no {self.kind} was registered as {name!r}")
+        del self._things[name]
+
     def __getitem__(self, name: str) -> Thing:
         if name not in self._things:
             self._search()

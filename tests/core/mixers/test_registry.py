@@ -13,7 +13,6 @@ from tsar.core.mixers import (
     causal_mixers,
     check_heads,
     make_mixer,
-    register_mixer,
 )
 from tsar.core.mlp import MLP
 from tsar.exceptions import ParameterError
@@ -44,9 +43,9 @@ class RunningMean(Mixer):
 
 @pytest.fixture
 def registered():
-    register_mixer("running_mean", RunningMean)
+    MIXERS.register("running_mean", RunningMean)
     yield
-    del MIXERS["running_mean"]
+    MIXERS.unregister("running_mean")
 
 
 @pytest.mark.usefixtures("registered")
@@ -80,17 +79,27 @@ def test_a_mixer_of_ones_own_runs_in_a_stack():
 @pytest.mark.parametrize(
     ("name", "cls", "message"),
     [
-        ("attention", RunningMean, "'attention' is taken by SoftmaxAttention; choose another"),
-        ("running_mean", RunningMean, "'running_mean' is taken by RunningMean"),
-        ("linear", nn.Linear, "cls must be a subclass of tsar.core.mixers.Mixer, got Linear"),
-        ("instance", RunningMean(6), "got an object of RunningMean"),
-        ("", RunningMean, "name must be a string that is not empty, got ''"),
-        (3, RunningMean, "name must be a string that is not empty, got 3"),
+        ("attention", RunningMean, "there is a mixer called 'attention' already"),
+        ("running_mean", SoftmaxAttention, "there is a mixer called 'running_mean' already"),
+        ("linear", nn.Linear, "must be a subclass of tsar.core.mixers.Mixer, got .*Linear"),
+        ("instance", RunningMean(6), r"must be a subclass of tsar.core.mixers.Mixer"),
+        ("", RunningMean, "must be an identifier, such as 'my_mixer', got ''"),
+        (3, RunningMean, "must be an identifier, such as 'my_mixer', got 3"),
     ],
 )
 def test_what_cannot_be_registered(name, cls, message):
-    with pytest.raises(ParameterError, match=f"register_mixer: .*{message}"):
-        register_mixer(name, cls)
+    with pytest.raises(ParameterError, match=f"register: .*{message}"):
+        MIXERS.register(name, cls)
+
+
+def test_a_mixer_may_be_defined_again():
+    MIXERS.register("running_mean", RunningMean)
+    MIXERS.register("running_mean", RunningMean)
+    MIXERS.unregister("running_mean")
+    with pytest.raises(ParameterError, match="no mixer was registered as 'running_mean'"):
+        MIXERS.unregister("running_mean")
+    with pytest.raises(ParameterError, match="no mixer was registered as 'attention'"):
+        MIXERS.unregister("attention")
 
 
 def test_heads_are_checked_where_there_are_any():

@@ -10,6 +10,7 @@ from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
+from tsar.params.registry import Registry
 
 __all__ = [
     "MIXERS",
@@ -25,43 +26,28 @@ __all__ = [
     "causal_mixers",
     "check_heads",
     "make_mixer",
-    "register_mixer",
 ]
 
-MIXERS: dict[str, type[Mixer]] = {
-    "attention": SoftmaxAttention,
-    "autocorrelation": AutoCorrelation,
-    "mamba": Mamba,
-    "bidirectional_mamba": BidirectionalMamba,
-}
 
-
-def register_mixer(name: str, cls: type[Mixer]) -> None:
-    """Let a mixer of your own be found by name, as those of :data:`MIXERS` are.
-
-    Parameters
-    ----------
-    name : str
-    cls : subclass of Mixer
-        Its constructor takes ``d_model`` and then options by name; see :func:`accepted_options`
-        for those that models offer.
-
-    Raises
-    ------
-    ParameterError
-        If the name is taken or empty, or the class is no :class:`Mixer`.
-    """
+def _check(cls: Any) -> None:
     if not (isinstance(cls, type) and issubclass(cls, Mixer)):
-        found = cls.__name__ if isinstance(cls, type) else f"an object of {type(cls).__name__}"
-        fault = f"cls must be a subclass of tsar.core.mixers.Mixer, got {found}"
-    elif not (isinstance(name, str) and name):
-        fault = f"name must be a string that is not empty, got {name!r}"
-    elif name in MIXERS:
-        fault = f"the name {name!r} is taken by {MIXERS[name].__name__}; choose another"
-    else:
-        MIXERS[name] = cls
-        return
-    raise ParameterError(f"register_mixer: {fault}")
+        raise ParameterError(
+            f"register: a mixer must be a subclass of tsar.core.mixers.Mixer, got {cls!r}"
+        )
+
+
+# The constructor of each takes ``d_model`` and then options by name, see accepted_options.
+MIXERS: Registry[type[Mixer]] = Registry(
+    "mixer",
+    "tsar.mixers",
+    {
+        "attention": SoftmaxAttention,
+        "autocorrelation": AutoCorrelation,
+        "mamba": Mamba,
+        "bidirectional_mamba": BidirectionalMamba,
+    },
+    _check,
+)
 
 
 def make_mixer(mixer: str | type[Mixer], d_model: int, **options: Any) -> Mixer:
