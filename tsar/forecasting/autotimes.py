@@ -113,7 +113,7 @@ class AutoTimes(NetworkForecaster):
     _causal: ClassVar[bool] = True
     _own_calendar: ClassVar[bool] = True
     _clock: ClassVar[str] = "clock"
-    _references: ClassVar[frozenset[str]] = frozenset({"llm"})
+    _references: ClassVar[frozenset[str]] = NetworkForecaster._references | {"llm"}
 
     # ------------------------------------------------------------------ fit
 
