@@ -339,7 +339,7 @@ class _Run:
     def _end_epoch(self, bar: tqdm, first_step: int) -> None:
         record = {f"train_{name}": mean for name, mean in self.sums.means().items()}
         self._check_sums(first_step)
-        record["learning_rate"] = self.optimizer.learning_rate
+        record["learning_rate"] = self.rate(self.step - 1)
         if self.validation is not None:
             with self._kept_weights():
                 means = self._validate()
