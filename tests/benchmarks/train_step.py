@@ -197,21 +197,23 @@ def tsar_network(name: str) -> Callable[[], float]:
     from tsar.data.windows import Batch, Inputs
     from tsar.forecasting.network import NetworkSpec
     from tsar.forecasting.outputs.losses import make_loss
+    from tsar.forecasting.outputs.objective import ForecastObjective
     from tsar.training import make_optimizer
-    from tsar.training.loop import compare
 
     setting, loss = SETTINGS[name], make_loss("mse")
+    objective, generator = ForecastObjective(loss), torch.Generator()
     sizes = setting.context_length, setting.horizon, setting.n_variates
     spec = NetworkSpec(*sizes, loss.make_output())
     network = tsar_model(name)._build_network(spec).train()
-    optimizer = make_optimizer("adam", network.parameters(), 1e-4)
+    optimizer = make_optimizer("adam", network, 1e-4)
     history = torch.randn(setting.n_windows, setting.context_length, setting.n_variates)
     target = torch.randn(setting.n_windows, setting.horizon, setting.n_variates)
 
     def step() -> None:
-        compared = compare(network, Batch(Inputs(history), target, None, None))
+        terms = objective.loss(network, Batch(Inputs(history), target, None, None), generator)
+        total, count = terms["loss"]
         optimizer.zero_grad()
-        loss(*compared).backward()
+        (total / count.clamp(min=1)).backward()
         optimizer.step()
 
     return in_a_row(step)

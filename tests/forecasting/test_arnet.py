@@ -70,7 +70,7 @@ def test_penalty_follows_the_share_of_lags_and_the_error(hidden_layers):
         first.uniform_(-1, 1)
     expected = 0.03 * (1 / 0.2 - 1) * math.sqrt(0.49) * sparsity_regulariser(first)
     torch.testing.assert_close(network.penalty(torch.tensor(0.49).double()), expected)
-    assert _network(sparsity=1.0).penalty(torch.tensor(0.49)) == 0
+    assert _network(sparsity=1.0).penalty(torch.tensor(0.49)) is None
 
 
 # ----------------------------------------------------------------- the network

@@ -179,7 +179,7 @@ def test_a_training_step_sees_a_share_of_the_variates():
     batch = Batch(Inputs(_random(4, 23, 6), observed), _random(4, 5, 6), known, None)
     drawn = []
     for _ in range(30):
-        forecast, target, counted = network.compare(batch)
+        forecast, target, counted, *_ = network.compare(batch)
         (places,) = (batch.target[0, 0, :, None] == target[0, 0]).any(dim=1).nonzero(as_tuple=True)
         assert len(places) == 2
         part = Inputs(batch.inputs.target[..., places], observed[..., places])
@@ -193,7 +193,7 @@ def test_a_training_step_sees_a_share_of_the_variates():
 
 def test_a_whole_share_compares_everything():
     network, batch = _network(), Batch(Inputs(_random(4, 23, 3)), _random(4, 5, 3), None, None)
-    forecast, target, known = network.compare(batch)
+    forecast, target, known, *_ = network.compare(batch)
     torch.testing.assert_close(forecast, network(batch.inputs))
     assert target is batch.target and known is None
 

@@ -15,6 +15,7 @@ from tsar.forecasting.outputs.losses import MSELoss
 from tsar.forecasting.outputs.output import PointOutput
 from tsar.forecasting.patch_pretraining import MaskedWindows, PatchReconstruction, draw_hidden
 from tsar.forecasting.patchtst import PatchTSTNetwork
+from tsar.training import phases
 from tsar.training.seeding import make_generator
 
 SMALL = {
@@ -181,26 +182,47 @@ def test_linear_probe_leaves_everything_below_the_head(wide, other):
 
 def test_end_to_end_trains_the_head_and_then_everything(wide, other, monkeypatch):
     calls = []
-    train = patch_pretraining.NetworkForecaster._train
+    train = phases.train
 
-    def spy(self, network, training, validation, loss, options, **keywords):
-        backbone = [network.get_submodule(name) for name in network.BACKBONE]
-        still = not any(p.requires_grad for part in backbone for p in part.parameters())
-        result = train(self, network, training, validation, loss, options, **keywords)
-        modes = {part.training for part in backbone}
-        calls.append((still, options.max_epochs, options.learning_rate, result.n_epochs, modes))
+    def spy(network, *arguments, frozen=(), **keywords):
+        result = train(network, *arguments, frozen=frozen, **keywords)
+        options = arguments[3]
+        calls.append((frozen, options.max_epochs, options.learning_rate, result.n_epochs))
         return result
 
     model = _model(max_epochs=3, head_epochs=2, learning_rate=4e-3).pretrain(other)
-    monkeypatch.setattr(patch_pretraining.NetworkForecaster, "_train", spy)
+    monkeypatch.setattr(phases, "train", spy)
     model.fit(wide)
-    assert calls == [(True, 2, 4e-3, 2, {False}), (False, 3, 2e-3, 5, {False})]
+    backbone = PatchTSTNetwork.BACKBONE
+    assert calls == [(backbone, 2, 4e-3, 2), ((), 3, 2e-3, 5)]
     assert model.history_["learning_rate"] == [4e-3, 4e-3, 2e-3, 2e-3, 2e-3]
     assert not _same(_backbone(model), model._backbone.weights)
     losses = model.history_["val_loss"]
     assert losses[model.best_epoch_ - 1] == min(losses)
     model.partial_fit(wide)
-    assert calls[2][:4] == (False, 3, 2e-3, 8)
+    assert calls[2] == ((), 3, 2e-3, 8)
+
+
+@pytest.mark.parametrize("first", ["end_to_end", "linear_probe"])
+def test_fine_tuning_may_change_on_the_way(first, wide, other):
+    """Moments stay with the parameters that they are of, and the others begin anew."""
+    second = "linear_probe" if first == "end_to_end" else "end_to_end"
+    model = _model(fine_tuning=first, early_stopping=False).pretrain(other).fit(wide)
+    before = dict(model._training_state.optimizer)
+    model.set_params(fine_tuning=second).partial_fit(wide)
+    after = model._training_state.optimizer
+    names = {name for name, _ in model.module_.named_parameters()}
+    head = {"head.weight", "head.bias"}
+    trained = {first: head if first == "linear_probe" else names}
+    trained[second] = head if second == "linear_probe" else names
+    assert {path.rsplit(".", 1)[0] for path in before} == trained[first]
+    assert {path.rsplit(".", 1)[0] for path in after} == trained[second]
+    steps_of = {name: after[f"{name}.step"].item() for name in trained[second]}
+    per_fit = before["head.weight.step"].item()
+    assert steps_of == {name: (2 if name in head else 1) * per_fit for name in trained[second]}
+    for name, weight in model.module_.named_parameters():
+        if name in trained[second]:
+            assert after[f"{name}.exp_avg"].shape == weight.shape
 
 
 def test_max_steps_bounds_both_parts_together(wide, other):

@@ -12,12 +12,22 @@ from tsar.core.dropout import Dropout
 from tsar.data.windows import Batch, Inputs
 from tsar.exceptions import ParameterError, TrainingError
 from tsar.forecasting.outputs.losses import make_loss
-from tsar.training import TrainingOptions, TrainingState, evaluate, seeded, train
+from tsar.forecasting.outputs.objective import ForecastObjective
+from tsar.training import (
+    Objective,
+    Phase,
+    TrainingOptions,
+    TrainingState,
+    evaluate,
+    seeded,
+    train,
+    train_phases,
+)
 
 CPU = torch.device("cpu")
 CONTEXT, HORIZON, VARIATES = 9, 4, 2
 OPTIONS = TrainingOptions(max_epochs=4, batch_size=8, learning_rate=0.02)
-MSE = make_loss("mse")
+MSE = ForecastObjective(make_loss("mse"))
 
 
 class TensorWindows:
@@ -61,9 +71,9 @@ def make_network(dropout=0.3):
         return LinearNetwork(dropout)
 
 
-def run(network, windows, validation=None, loss=MSE, state=None, seed=5, **options):
+def run(network, windows, validation=None, objective=MSE, state=None, seed=5, **options):
     return train(
-        network, windows, validation, loss, replace(OPTIONS, **options),
+        network, windows, validation, objective, replace(OPTIONS, **options),
         device=CPU, seed=seed, state=state,
     )  # fmt: skip
 
@@ -132,21 +142,24 @@ def test_validation_counts_entries_not_batches(batch_size, name):
         network.forward = lambda inputs: torch.stack(
             [network[0](inputs) - 1, network[0](inputs)], dim=-1
         )
-    val_loss, mae = evaluate(network, windows, loss, batch_size=batch_size, device=CPU)
+    objective = ForecastObjective(loss)
+    found = evaluate(network, windows, objective, batch_size=batch_size, device=CPU)
     assert [i for index in windows.asked for i in index] == list(range(41))
     network.eval()
     forecast = network(Inputs(windows.inputs))
     expected = loss(forecast, windows.target, windows.observed).item()
-    assert val_loss == pytest.approx(expected, rel=1e-6)
+    assert found["loss"] == pytest.approx(expected, rel=1e-6)
     point = forecast[..., 1] if name == "quantile" else forecast
     error = (point - windows.target).abs() * windows.scale[:, None]
-    assert mae == pytest.approx(error[windows.observed].mean().item(), rel=1e-6)
+    assert found["mae"] == pytest.approx(error[windows.observed].mean().item(), rel=1e-6)
 
 
 def test_validation_sees_no_dropout_and_training_goes_on_with_it():
     network = make_network(0.5).train()
     windows = TensorWindows(20)
-    scores = {evaluate(network, windows, MSE, batch_size=7, device=CPU) for _ in range(3)}
+    scores = {
+        tuple(evaluate(network, windows, MSE, batch_size=7, device=CPU).items()) for _ in range(3)
+    }
     assert len(scores) == 1 and network.training
 
 
@@ -157,7 +170,7 @@ def test_best_weights_come_back():
     losses = result.history["val_loss"]
     assert result.n_epochs == len(losses) == 11
     assert losses[result.best_epoch - 1] == min(losses) != losses[-1]
-    score, _ = evaluate(network, validation, MSE, batch_size=8, device=CPU)
+    score = evaluate(network, validation, MSE, batch_size=8, device=CPU)["loss"]
     assert score == pytest.approx(min(losses), abs=1e-7)
     assert not network.training
 
@@ -274,7 +287,7 @@ def test_keyboard_interrupt_gives_the_best_so_far():
     result = run(network, Interrupting(30, after=20), validation, max_epochs=50, learning_rate=0.4)
     assert result.interrupted
     assert result.n_epochs == len(result.history["val_loss"]) == 6
-    score, _ = evaluate(network, validation, MSE, batch_size=8, device=CPU)
+    score = evaluate(network, validation, MSE, batch_size=8, device=CPU)["loss"]
     assert score == pytest.approx(min(result.history["val_loss"]), abs=1e-7)
 
 
@@ -364,18 +377,238 @@ def test_a_network_may_penalise_its_weights():
         network, plain = Restrained(), LinearNetwork()
     plain.load_state_dict(network.state_dict())
     optimizer = torch.optim.Adam(plain.parameters(), lr=0.02, fused=False)
-    errors = []
+    errors, prices = [], []
     for _ in range(4):
         error = nn.functional.mse_loss(plain(Inputs(windows.inputs)), windows.target)
         strength = error.item() ** 0.5
         optimizer.zero_grad()
-        (error + strength * plain.linear.weight.abs().sum()).backward()
+        price = strength * plain.linear.weight.abs().sum()
+        (error + price).backward()
         optimizer.step()
         errors.append(error.item())
+        prices.append(price.item())
     with torch.no_grad():
         last = nn.functional.mse_loss(plain(Inputs(windows.inputs)), windows.target)
     result = run(network, windows, batch_size=16)
     torch.testing.assert_close(network.linear.weight, plain.linear.weight)
     np.testing.assert_allclose(result.history["train_loss"], errors, rtol=1e-5)
-    validated, _ = evaluate(network, windows, MSE, batch_size=16, device=CPU)
+    np.testing.assert_allclose(result.history["train_penalty"], prices, rtol=1e-5)
+    validated = evaluate(network, windows, MSE, batch_size=16, device=CPU)["loss"]
     np.testing.assert_allclose(validated, last, rtol=1e-5)
+
+
+class TokenObjective(Objective):
+    """Let tokens be likely: nothing of windows, scales or what was observed."""
+
+    def loss(self, network, batch, generator):
+        scores = network(batch[:, :-1]).flatten(0, 1)
+        errors = nn.functional.cross_entropy(scores, batch[:, 1:].flatten(), reduction="sum")
+        return {"loss": (errors, torch.tensor(batch[:, 1:].numel()))}
+
+    def validate(self, network, batch, generator):
+        right = network(batch[:, :-1]).argmax(-1) == batch[:, 1:]
+        count = torch.tensor(right.numel())
+        return {**self.loss(network, batch, generator), "accuracy": (right.float().sum(), count)}
+
+
+class Sentences:
+    """Sentences in which each word says what the next one is."""
+
+    def __init__(self, n):
+        begin = torch.arange(n)[:, None] % 7
+        self.tokens = (begin + 3 * torch.arange(9)) % 7
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def batch(self, index):
+        return self.tokens[index]
+
+
+def test_a_classifier_of_tokens_is_trained_by_the_same_loop():
+    with seeded(0):
+        network = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
+    validation = Sentences(21)
+    result = run(network, Sentences(64), validation, TokenObjective(), max_epochs=30)
+    assert set(result.history) == {
+        *("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
+    }
+    assert result.history["val_accuracy"][-1] == 1.0 and result.history["val_loss"][-1] < 0.5
+    scores = network(validation.tokens[:, :-1]).flatten(0, 1)
+    expected = nn.functional.cross_entropy(scores, validation.tokens[:, 1:].flatten())
+    assert min(result.history["val_loss"]) == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_an_objective_without_a_loss_is_one_error():
+    class Nameless(TokenObjective):
+        def loss(self, network, batch, generator):
+            return {"error": super().loss(network, batch, generator)["loss"]}
+
+    network = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
+    with pytest.raises(ParameterError, match=r"must give a term named 'loss', got \['error'\]"):
+        run(network, Sentences(64), None, Nameless())
+
+
+class Noisy(TokenObjective):
+    """Remembers the noise that it draws."""
+
+    def __init__(self):
+        self.trained, self.validated = [], []
+
+    def loss(self, network, batch, generator):
+        self.trained.append(torch.rand((), generator=generator).item())
+        return super().loss(network, batch, generator)
+
+    def validate(self, network, batch, generator):
+        self.validated.append(torch.rand((), generator=generator).item())
+        return super().loss(network, batch, generator)
+
+
+def test_validation_draws_the_same_noise_every_time_and_training_new():
+    objective = Noisy()
+    network = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
+    run(network, Sentences(24), Sentences(16), objective, max_epochs=3)
+    assert len(set(objective.trained)) == 9
+    first, second, third = (objective.validated[2 * e : 2 * e + 2] for e in range(3))
+    assert first == second == third and first[0] != first[1]
+
+
+def test_terms_that_come_and_go_keep_an_entry_per_epoch():
+    windows, network = TensorWindows(16), make_network()
+    first = run(network, windows, max_epochs=2)
+    second = run(network, windows, TensorWindows(9, seed=1), state=first.state, max_epochs=2)
+    assert np.isnan(second.history["val_loss"][:2]).all()
+    assert np.isfinite(second.history["val_loss"][2:]).all()
+    assert second.best_epoch in (3, 4)
+    third = run(network, windows, state=second.state, max_epochs=1)
+    assert {len(values) for values in third.history.values()} == {5}
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_parts_of_a_batch_add_up_to_the_batch(parts):
+    """Of windows that count different numbers of entries, and with a penalty."""
+    networks, histories = [], []
+    for accumulate in (1, parts):
+        with seeded(0):
+            networks.append(Restrained())
+        networks[-1].penalty = lambda error, n=networks[-1]: n.linear.weight.abs().sum()
+        windows = TensorWindows(37, observed=True)
+        windows.observed[:9] = False
+        result = run(networks[-1], windows, accumulate=accumulate, gradient_clip=1.0)
+        histories.append(result.history)
+        assert {len(index) for index in windows.asked} <= {-(-8 // accumulate), 8 % accumulate, 2}
+    torch.testing.assert_close(
+        networks[0].linear.weight, networks[1].linear.weight, rtol=1e-6, atol=1e-6
+    )
+    for name in ("train_loss", "train_penalty"):
+        np.testing.assert_allclose(histories[0][name], histories[1][name], rtol=1e-5)
+
+
+def test_averaged_weights_equal_those_of_torch():
+    network, plain = make_network(0.0), make_network(0.0)
+    windows, validation = TensorWindows(37), TensorWindows(20, seed=1)
+    result = run(network, windows, validation, average=0.7)
+    averaged = torch.optim.swa_utils.AveragedModel(
+        plain, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.7)
+    )
+    optimizer = torch.optim.Adam(plain.parameters(), lr=0.02, fused=False)
+    losses, kept = [], []
+    for step, index in enumerate(windows.asked):
+        optimizer.zero_grad()
+        forecast = plain(Inputs(windows.inputs[index]))
+        nn.functional.mse_loss(forecast, windows.target[index]).backward()
+        optimizer.step()
+        averaged.update_parameters(plain)
+        if step % 4 == 3:
+            kept.append(averaged.module.linear.weight.clone())
+            forecast = averaged(Inputs(validation.inputs))
+            losses.append(nn.functional.mse_loss(forecast, validation.target).item())
+    np.testing.assert_allclose(result.history["val_loss"], losses, rtol=1e-5)
+    torch.testing.assert_close(network.linear.weight, kept[result.best_epoch - 1])
+    torch.testing.assert_close(result.state.weights["linear.weight"], plain.linear.weight)
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_averaged_training_goes_on_from_its_own_weights(validated):
+    windows = TensorWindows(37)
+    validation = TensorWindows(25, seed=1) if validated else None
+    whole, half = make_network(), make_network()
+    run(whole, windows, validation, max_epochs=6, average=0.9)
+    first = run(half, windows, validation, max_epochs=3, average=0.9)
+    tensors, record = first.state.to_tensors()
+    state = TrainingState.from_tensors(tensors, json.loads(json.dumps(record)))
+    run(half, windows, validation, max_epochs=3, average=0.9, state=state)
+    assert same_weights(whole, half)
+
+
+class Drawn:
+    """Examples without numbers."""
+
+    epoch_size = 21
+
+    def __init__(self):
+        self.sizes = []
+
+    def draw(self, size, generator):
+        self.sizes.append(size)
+        return (torch.randint(7, (size, 1), generator=generator) + 3 * torch.arange(9)) % 7
+
+
+def test_a_source_may_draw_its_examples():
+    with seeded(0):
+        networks = [nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7)) for _ in range(1)]
+        networks += [nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))]
+    networks[1].load_state_dict(networks[0].state_dict())
+    source = Drawn()
+    whole = run(networks[0], source, Drawn(), TokenObjective(), max_epochs=6)
+    assert source.sizes == [8] * 12
+    assert whole.history["train_loss"][-1] < whole.history["train_loss"][0]
+    first = run(networks[1], Drawn(), Drawn(), TokenObjective(), max_epochs=3)
+    run(networks[1], Drawn(), Drawn(), TokenObjective(), max_epochs=3, state=first.state)
+    assert same_weights(*networks)
+    scores = {evaluate(networks[0], Drawn(), TokenObjective(), batch_size=21, device=CPU)["loss"]}
+    scores |= {evaluate(networks[0], Drawn(), TokenObjective(), batch_size=21, device=CPU)["loss"]}
+    assert len(scores) == 1
+
+
+class Two(nn.Module):
+    """A part with statistics and dropout, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.BatchNorm1d(CONTEXT), Dropout(0.5))
+        self.head = nn.Linear(CONTEXT, HORIZON)
+
+    def forward(self, inputs):
+        return self.head(self.body(inputs.target).transpose(1, 2)).transpose(1, 2)
+
+
+def test_phases_train_what_they_say_and_count_together():
+    with seeded(0):
+        network = Two()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    windows = TensorWindows(37)
+    head = Phase(replace(OPTIONS, max_epochs=2), ("body",))
+    body = Phase(replace(OPTIONS, max_epochs=3, learning_rate=0.01), ("head",))
+    options = {"device": CPU, "seed": 0}
+    result = train_phases(network, windows, None, MSE, [head], **options)
+    after = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.weight", "head.bias"}
+    assert {path.rsplit(".", 1)[0] for path in result.state.optimizer} == changed
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    with seeded(0):
+        network = Two()
+    result = train_phases(network, windows, None, MSE, [head, body], **options)
+    assert result.history["learning_rate"] == [0.02, 0.02, 0.01, 0.01, 0.01]
+    for name in ("head.weight", "head.bias"):
+        assert torch.equal(network.state_dict()[name], after[name])
+    assert not torch.equal(network.body[0].weight, before["body.0.weight"])
+    bounded = [replace(p, options=replace(p.options, max_steps=9)) for p in (head, body)]
+    assert train_phases(network, windows, None, MSE, bounded, **options).n_epochs == 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("accumulate", 0), ("average", 1.0)])
+def test_options_are_checked(name, value):
+    with pytest.raises(ParameterError, match=f"train: {name} must be"):
+        TrainingOptions(**{name: value})

@@ -68,12 +68,16 @@ class Batch:
         True where the future was measured; None when all of it was.
     scale : Tensor of shape (B, C) or None
         Factor that brings an error back to original units; None stands for 1.
+    shift : pair of Tensor or None
+        What was taken off the history, (B, L, C), and off the future, (B, H, C); None stands
+        for nothing.
     """
 
     inputs: Inputs
     target: Tensor
     observed: Tensor | None
     scale: Tensor | None
+    shift: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)

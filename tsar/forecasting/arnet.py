@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,16 @@ from tsar.data.calendar import CALENDAR_FEATURES
 from tsar.data.covariates import ColumnCoding
 from tsar.data.scaling import Scaling
 from tsar.data.windows import Inputs
+from tsar.estimator.trained import ScheduleName
 from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.covariates import ColumnEmbedding, CovariateEncoder, CovariateSpec
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
-from tsar.forecasting.outputs.distributions import DISTRIBUTIONS
+from tsar.forecasting.outputs.distributions import GaussianMixture, NegativeBinomial
+from tsar.forecasting.outputs.losses import distribution_of
+from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 from tsar.params.constraints import Interval
+from tsar.training.schedules import Schedule
 
 __all__ = ["ARNet", "ARNetNetwork", "sparsity_regulariser"]
 
@@ -120,7 +124,7 @@ class FirstStep(NamedTuple):
     static: Tensor
 
 
-class ARNetNetwork(nn.Module):
+class ARNetNetwork(ForecastNetwork):
     """An autoregression per variate, linear or with hidden layers.
 
     Each variate is forecast from its own history and the covariates, by weights of its own;
@@ -217,10 +221,10 @@ class ARNetNetwork(nn.Module):
         raw = raw.view(n_variates, batch, self.horizon, -1).permute(1, 2, 0, 3)
         return self.output(raw, 0.0, 1.0)
 
-    def penalty(self, error: Tensor) -> Tensor:
+    def penalty(self, error: Tensor) -> Tensor | None:
         """Return the price of the weights that lags enter by, given the training error."""
         if not self.strength:
-            return error.new_zeros(())
+            return None
         first: Any = self.hidden[0] if self.hidden else self.head
         lags = first.weight[:, : self.context_length]
         return self.strength * error.sqrt() * sparsity_regulariser(lags)
@@ -319,9 +323,7 @@ class ARNet(NetworkForecaster):
     max_epochs: Positive = 1000
     max_steps: Positive | None = 5000
     learning_rate: Annotated[float, Interval(0, open_low=True)] = 0.03
-    learning_rate_schedule: Literal["constant", "halving", "type3", "cosine", "one_cycle"] = (
-        "cosine"
-    )
+    learning_rate_schedule: ScheduleName | Schedule = "cosine"
     early_stopping: bool = False
 
     channel_independent: ClassVar[bool] = False
@@ -331,7 +333,7 @@ class ARNet(NetworkForecaster):
     def _check_consistency(self) -> None:
         super()._check_consistency()
         sparse = self.expected_lags is not None or (self.sparsity or 1) < 1
-        if sparse and self.loss in DISTRIBUTIONS:
+        if sparse and distribution_of(self.loss) is not None:
             raise ParameterError(
                 f"ARNet: sparsity and expected_lags need an error to be weighed against, got "
                 f"loss={self.loss!r}; take loss='mse' or loss='quantile', or leave them out"
@@ -370,7 +372,8 @@ class ARNet(NetworkForecaster):
             raise AttributeError(
                 "ARNet: a model with hidden_layers has no coefficients; set hidden_layers=()"
             )
-        if self.fitted_parameters_["loss"] in ("negative_binomial", "gaussian_mixture"):
+        fitted = distribution_of(self.fitted_parameters_["loss"])
+        if isinstance(fitted, NegativeBinomial | GaussianMixture):
             raise AttributeError(
                 "ARNet: the mean of a negative binomial or a mixture is not linear in the lags, so "
                 "it has no coefficients; set loss='mse', 'gaussian' or 'student_t'"

@@ -25,6 +25,7 @@ from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
 from tsar.forecasting.layers.decomposition import Remainder, SeriesDecomposition
 from tsar.forecasting.layers.instance_norm import SeasonalNorm
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 from tsar.params.constraints import Interval, check_choice
 
@@ -106,7 +107,7 @@ class DecoderLayer(nn.Module):
         return x, self.trend(first + second + third)
 
 
-class AutoformerNetwork(nn.Module):
+class AutoformerNetwork(ForecastNetwork):
     """The network of Autoformer: seasonal parts are refined, trends are gathered.
 
     The encoder reads the history and keeps what is seasonal. The decoder begins with the

@@ -115,7 +115,7 @@ class AutoTimes(NetworkForecaster):
     _causal: ClassVar[bool] = True
     _own_calendar: ClassVar[bool] = True
     _clock: ClassVar[str] = "clock"
-    references: ClassVar[frozenset[str]] = frozenset({"llm"})
+    references: ClassVar[frozenset[str]] = NetworkForecaster.references | {"llm"}
 
     # ------------------------------------------------------------------ fit
 

@@ -9,13 +9,14 @@ from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.decomposition import SeriesDecomposition
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 from tsar.params.constraints import Interval
 
 __all__ = ["DLinear", "DLinearNetwork"]
 
 
-class DLinearNetwork(nn.Module):
+class DLinearNetwork(ForecastNetwork):
     """Split the history into trend and remainder, map each linearly, add both.
 
     All variates share the two maps.

@@ -1,9 +1,9 @@
 """Forecasters that train a network: the parameters and the fit that all of them share."""
 
 import copy
-import secrets
+import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -24,20 +24,25 @@ from tsar.data.windows import (
     training_cutoffs,
 )
 from tsar.estimator.base import Estimator
+from tsar.estimator.trained import TrainedEstimator
 from tsar.exceptions import (
     DataError,
     DataWarning,
-    InterruptedWarning,
     ParameterError,
-    TrainingError,
     warn,
 )
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.fitted.rolling import windows_at_once
 from tsar.forecasting.layers.covariates import CovariatePathway, CovariateSpec
-from tsar.forecasting.outputs.distributions import DISTRIBUTIONS
-from tsar.forecasting.outputs.losses import Loss, LossName, make_loss
-from tsar.forecasting.outputs.output import Output
+from tsar.forecasting.network_spec import NetworkSpec, TrainingData, spec_of
+from tsar.forecasting.outputs.losses import (
+    Loss,
+    LossName,
+    QuantileLoss,
+    distribution_of,
+    make_loss,
+)
+from tsar.forecasting.outputs.objective import ForecastObjective
 from tsar.forecasting.outputs.predictive import (
     DistributionForecasts,
     PointForecasts,
@@ -47,46 +52,23 @@ from tsar.forecasting.outputs.predictive import (
 from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
+from tsar.training.checkpoint import (
+    checkpoints_in,
+)
 from tsar.training.device import resolve_device
-from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource, train
 from tsar.training.seeding import seeded
-from tsar.training.state import TrainingState
 from tsar.training.threads import working_threads
 
 __all__ = ["NetworkForecaster", "NetworkSpec"]
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
-LARGEST_SEED = 2**63 - 1
 
 Positive = Annotated[int, Interval(1)]
 Level = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
 
 
-@dataclass(frozen=True)
-class NetworkSpec:
-    """What ``fit`` found out that a network has to know.
-
-    Parameters
-    ----------
-    context_length, horizon : int
-        Steps in and out.
-    n_variates : int
-        Variates of the data.
-    output : Output
-        Last module, which follows from the loss; see :mod:`tsar.forecasting.outputs.output`.
-    covariates : CovariateSpec
-        The covariates of the data.
-    """
-
-    context_length: int
-    horizon: int
-    n_variates: int
-    output: Output
-    covariates: CovariateSpec = CovariateSpec()
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
-class NetworkForecaster(WindowForecaster):
+class NetworkForecaster(TrainedEstimator, WindowForecaster):
     """A forecaster around a network.
 
     Parameters
@@ -102,72 +84,29 @@ class NetworkForecaster(WindowForecaster):
     calendar_features : bool, default False
         Whether the hour, weekday, day of month and day of year of the local clock are
         known covariates as well.
-    loss : str, default "mse"
+    loss : str, Loss or callable, default "mse"
         What training minimises, missing values left out: "mse", "mae", "huber", "quantile",
         or the negative log-likelihood of a distribution: "gaussian", "student_t",
         "gaussian_mixture" (of three), or "negative_binomial" for counts. The point forecast
-        of quantiles and distributions is the median.
+        of quantiles and distributions is the median. A function of forecast and target that
+        returns one error per entry is a loss of your own; an object is not saved with the
+        model, and has to be passed to ``tsar.load`` again.
     quantiles : sequence of float or None, default None
         Levels for ``loss="quantile"``; None takes 0.1, 0.5 and 0.9. The median is always
-        among them and is the point forecast.
-    max_epochs : int, default 50
-        Longest training, in passes over all windows.
-    max_steps : int or None, default None
-        Longest training in steps, where it is shorter.
-    batch_size : int, default 32
-        Windows per step; each has all variates.
-    optimizer : {"adam", "adamw"}, default "adam"
-        The optimiser.
-    learning_rate : float, default 1e-3
-        Largest learning rate of the schedule.
-    learning_rate_schedule : str, default "constant"
-        "constant", "halving" (halved after every epoch from the second on), "type3"
-        (a tenth less after every epoch from the fourth on), "cosine" or "one_cycle".
-    warmup_steps : int, default 0
-        Steps in which the rate rises linearly to that of the schedule.
-    weight_decay : float, default 0.0
-        Decoupled with "adamw", an L2 penalty with "adam".
-    adam_betas : sequence of two floats, default (0.9, 0.999)
-        Decay rates of the moments.
-    gradient_clip : float or None, default None
-        Largest norm of all gradients together.
+        among them and is the point forecast. A ``QuantileLoss`` brings its own.
     early_stopping : bool, default True
         Hold out the end of every series that is long enough, stop when it is no longer
         forecast better, and keep the best weights.
-    patience : int, default 5
-        Validations (one per epoch) without improvement before stopping.
     validation_size : int or float, default 0.2
         Rows, or share of the rows, of the validation tail of each series; at least one
         horizon.
-    precision : {"float32", "bfloat16", "auto"}, default "float32"
-        Precision of the training steps; "auto" is bfloat16 where the hardware has it.
-        Forecasts are computed in float32.
-    device : str, default "auto"
-        "cpu", "cuda", "cuda:k", "mps", or "auto" for an accelerator if there is one.
-    random_state : int or None, default None
-        Seed of weights, shuffling and dropout; None draws a new one (``seed_``).
-    warm_start : bool, default False
-        Whether ``fit`` continues from the fitted weights, as ``partial_fit`` does.
-    verbose : int, default 0
-        With 1, a progress bar, and a line per epoch through the logger "tsar".
 
     Attributes
     ----------
-    module_ : nn.Module
-        The trained network.
     history_ : dict of str to list of float
         One entry per epoch: ``train_loss`` and ``val_loss`` in standardised units,
-        ``val_mae`` in original units, ``learning_rate`` and ``seconds``.
-    best_epoch_ : int
-        The epoch (from 1) whose weights are kept.
-    n_epochs_ : int
-        Epochs trained.
-    device_ : str
-        Where the network is.
-    seed_ : int
-        The seed that was used.
-    interrupted_ : bool
-        Whether a keyboard interrupt ended the training early.
+        ``val_mae`` in original units, ``learning_rate`` and ``seconds``; ``train_penalty`` of
+        a network that has one.
     """
 
     context_length: Positive = 96
@@ -176,28 +115,9 @@ class NetworkForecaster(WindowForecaster):
     future_covariates: str | int | Sequence[str | int] | None = None
     static_covariates: str | int | Sequence[str | int] | None = None
     calendar_features: bool = False
-    loss: LossName = "mse"
+    loss: LossName | Loss | Callable = "mse"
     quantiles: Sequence[Level] | None = None
-    max_epochs: Positive = 50
-    max_steps: Positive | None = None
-    batch_size: Positive = 32
-    optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: Annotated[float, Interval(0, open_low=True)] = 1e-3
-    learning_rate_schedule: Literal["constant", "halving", "type3", "cosine", "one_cycle"] = (
-        "constant"
-    )
-    warmup_steps: Annotated[int, Interval(0)] = 0
-    weight_decay: Annotated[float, Interval(0)] = 0.0
-    adam_betas: Sequence[Annotated[float, Interval(0, 1, open_high=True)]] = (0.9, 0.999)
-    gradient_clip: Annotated[float, Interval(0, open_low=True)] | None = None
-    early_stopping: bool = True
-    patience: Positive = 5
     validation_size: Positive | Level = 0.2
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    device: str = "auto"
-    random_state: Annotated[int, Interval(0, LARGEST_SEED)] | None = None
-    warm_start: bool = False
-    verbose: Annotated[int, Interval(0)] = 0
 
     # Whether the network reads covariates itself, rather than behind the common pathway; the
     # second is about the calendar alone.
@@ -207,10 +127,15 @@ class NetworkForecaster(WindowForecaster):
     _clock: ClassVar[str] = "features"
     # Whether its mixers may look back only.
     _causal: ClassVar[bool] = False
+    references: ClassVar[frozenset[str]] = frozenset(
+        {"loss", "optimizer", "learning_rate_schedule"}
+    )
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, df: Any, y: None = None) -> Self:
+    def fit(
+        self, df: Any, y: None = None, *, checkpoint: str | os.PathLike[str] | None = None
+    ) -> Self:
         """Train on a frame; afresh, unless ``warm_start`` is set.
 
         Parameters
@@ -219,6 +144,10 @@ class NetworkForecaster(WindowForecaster):
             Wide, long or MultiIndex frame, or a Series; see the user guide.
         y : None
             Not used; scikit-learn's tools pass it.
+        checkpoint : path, optional
+            A folder in which the training leaves its state every ten minutes. Where a fit was
+            killed, the same call goes on from there, and gives the same weights as if it had
+            not been. Nothing is left of a fit that ended.
 
         Returns
         -------
@@ -231,9 +160,10 @@ class NetworkForecaster(WindowForecaster):
         DataError
             The frame has faults: one error names all of them.
         TrainingError
-            The loss is no longer finite.
+            The loss is no longer finite, or the checkpoint is of another training.
         """
-        return self._fit(df, y, go_on=self.warm_start)
+        with checkpoints_in(checkpoint):
+            return self._fit(df, y, go_on=self.warm_start)
 
     def partial_fit(self, df: Any, y: None = None) -> Self:
         """Continue training for ``max_epochs`` more, with the optimiser as it was left.
@@ -275,14 +205,6 @@ class NetworkForecaster(WindowForecaster):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        try:
-            resolve_device(self.device)
-        except ParameterError as error:
-            raise ParameterError(f"{self.name}: {error}") from None
-        if len(self.adam_betas) != 2:
-            raise ParameterError(
-                f"{self.name}: adam_betas must be two numbers, got {self.adam_betas!r}"
-            )
         declared: dict[Any, str] = {}
         for role, names in self.roles.items():
             for name in names if role != "calendar" else ():
@@ -292,11 +214,16 @@ class NetworkForecaster(WindowForecaster):
                         f"is among {declared[name]}; name it once"
                     )
                 declared[name] = role
-        if self.quantiles is not None and self.loss != "quantile":
+        quantile = self.loss == "quantile" or isinstance(self.loss, QuantileLoss)
+        if self.quantiles is not None and not quantile:
             raise ParameterError(
                 f"{self.name}: quantiles={self.quantiles!r} needs loss='quantile', "
                 f"got loss={self.loss!r}"
             )
+        try:
+            self.resolve_loss()
+        except ParameterError as error:
+            raise ParameterError(f"{self.name}: {str(error).removeprefix('make_loss: ')}") from None
         if self.early_stopping and self._validation_rows_given < self.horizon:
             raise ParameterError(
                 f"{self.name}: validation_size must be at least horizon={self.horizon} rows, "
@@ -312,19 +239,13 @@ class NetworkForecaster(WindowForecaster):
     def _standardises(self) -> bool:
         return self.scaler == "standard"
 
-    def _make_loss(self) -> Loss:
-        if self.loss != "quantile":
-            return make_loss(self.loss)
-        levels = DEFAULT_QUANTILES if self.quantiles is None else self.quantiles
-        return make_loss("quantile", sorted({float(level) for level in levels} | {0.5}))
-
     @property
     def expected_predictive(self) -> Predictive:
-        levels = getattr(self._make_loss(), "levels", None)
+        levels = getattr(self.resolve_loss(), "levels", None)
         if levels:
             return QuantileForecasts(levels)
-        fitted = DISTRIBUTIONS.get(self.loss)
-        return PointForecasts() if fitted is None else DistributionForecasts(fitted())
+        fitted = distribution_of(self.loss)
+        return PointForecasts() if fitted is None else DistributionForecasts(fitted)
 
     @property
     def _sampling_seed(self) -> int:
@@ -332,7 +253,7 @@ class NetworkForecaster(WindowForecaster):
 
     def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
         measured = super()._measure(panel, stop)
-        counts = self._standardises and self._make_loss().needs_scale
+        counts = self._standardises and self.resolve_loss().needs_scale
         return measured.without_moving() if counts else measured
 
     # The caller may have turned gradients off around the fit.
@@ -340,56 +261,95 @@ class NetworkForecaster(WindowForecaster):
     @torch.enable_grad()
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         go_on = go_on and hasattr(self, "module_")
-        loss = self._make_loss()
+        loss = self.resolve_loss()
+        self._check_readable(panel, loss)
+        device = resolve_device(self.device)
+        data = self._training_data(panel, go_on, device)
+        checkpoint = self._checkpoint()
+        seed = self._training_seed(checkpoint)
+        spec = NetworkSpec(
+            int(self.context_length),
+            int(self.horizon),
+            panel.n_variates,
+            loss.make_output(),
+            spec_of(data.coding),
+        )
+        network, state = self._first_network(spec, seed, data), None
+        if go_on:
+            network = self._continued(network, panel)
+            state = self._training_state.named(self._trained_names(network))
+        if checkpoint is not None:
+            with self._named_training_errors():
+                checkpoint.claim(self._identity(data.digest(panel), network, state, seed))
+        at_once = windows_at_once(spec.context_length, panel.n_variates)
+        options = replace(
+            self._training_options, validation_batch_size=max(self.batch_size, at_once)
+        )
+        result = self._train(
+            network,
+            data.training,
+            data.validation,
+            ForecastObjective(loss),
+            self._phases(network, options, go_on),
+            device=device,
+            seed=seed,
+            state=state,
+            checkpoint=checkpoint,
+        )
+        self._keep(network, result, device, seed)
+        return Learned(
+            data.remembered,
+            data.pooled,
+            spec.context_length,
+            data.coding,
+            held_out=data.held_out,
+        )
+
+    def resolve_loss(self) -> Loss:
+        """The loss that the parameters name, or that they are given as an object."""
+        levels = self.quantiles
+        if levels is None and self.loss == "quantile":
+            levels = DEFAULT_QUANTILES
+        if levels is not None:
+            levels = sorted({float(level) for level in levels} | {0.5})
+        return make_loss(self.loss, levels)
+
+    def _check_readable(self, panel: Panel, loss: Loss) -> None:
+        """Refuse values and names that a loss has no use for."""
+        distribution = distribution_of(loss)
         with self.named_errors():
             check_quantile_labels(panel.variates, getattr(loss, "levels", ()))
-            if loss.needs_scale:
-                check_counts(panel, self.loss)
-        device = resolve_device(self.device)
+            if distribution is not None and distribution.counts:
+                check_counts(panel, str(self.loss))
+
+    def _training_data(self, panel: Panel, go_on: bool, device: torch.device) -> TrainingData:
+        """Divide, code, scale and cut a panel to train on."""
         held_out = self._validation_rows(panel)
         stop = panel.offsets[1:] - held_out
         if go_on:
             self._check_same_covariates(self.learned_.coding)
         panel, coding = self._coded(panel, stop, self.learned_.coding if go_on else None)
         scaling, remembered, pooled = self._training_scaling(panel, stop)
-        tensors = self._tensors(panel, scaling, device, coding)
-        training, validation = self._windows(tensors, panel, held_out)
-        seed = self._draw_seed()
-        spec = NetworkSpec(
-            int(self.context_length),
-            int(self.horizon),
-            panel.n_variates,
-            loss.make_output(),
-            _spec_of(coding),
+        series = self._tensors(panel, scaling, device, coding)
+        training, validation = self._windows(series, panel, held_out)
+        return TrainingData(
+            series, training, validation, held_out, stop, coding, remembered, pooled
         )
+
+    def _first_network(self, spec: NetworkSpec, seed: int, data: TrainingData) -> nn.Module:
+        """Build a network, and estimate what can be before its training."""
+        device = data.series.values.device
         network = self._seeded_network(spec, seed).to(device)
         if isinstance(network, CovariatePathway):
-            network.estimate_effects(tensors, torch.from_numpy(stop).to(device))
-        state: TrainingState | None = None
-        if go_on:
-            network, state = self._continued(network, panel), self._training_state
-        at_once = windows_at_once(spec.context_length, panel.n_variates)
-        options = replace(
-            self._training_options, validation_batch_size=max(self.batch_size, at_once)
-        )
-        result = self._train(
-            network, training, validation, loss, options, device=device, seed=seed, state=state
-        )
-        self._fitted_levels = tuple(getattr(loss, "levels", ()))
-        self._training_state: TrainingState = result.state
-        self.module_ = network
-        self.history_ = result.history
-        self.best_epoch_, self.n_epochs_ = result.best_epoch, result.n_epochs
-        self.device_, self.seed_ = str(device), seed
-        self.interrupted_ = result.interrupted
-        return Learned(remembered, pooled, spec.context_length, coding, held_out=held_out)
+            network.estimate_effects(data.series, torch.from_numpy(data.stop).to(device))
+        return network
 
     def _training_scaling(self, panel: Panel, stop: np.ndarray) -> tuple[Scaling, Scaling, Scaling]:
         """Measure the rows ``offsets[s]:stop[s]``: to train with, to remember, and pooled."""
         measured, whole = (
             Scaling.measure(panel.values, panel.offsets, ends) for ends in (stop, panel.offsets[1:])
         )
-        if self._standardises and self._make_loss().needs_scale:
+        if self._standardises and self.resolve_loss().needs_scale:
             measured, whole = measured.without_moving(), whole.without_moving()
         # What was not observed in its training part, or did not move there, is measured over
         # all of its rows, as it would be if it were a new series.
@@ -413,9 +373,6 @@ class NetworkForecaster(WindowForecaster):
                 f"{self.name}: training cannot continue because the covariates changed since the "
                 f"last fit; restore them, or fit with warm_start=False"
             )
-
-    def _draw_seed(self) -> int:
-        return secrets.randbits(63) if self.random_state is None else int(self.random_state)
 
     def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
         with seeded(seed):
@@ -483,53 +440,6 @@ class NetworkForecaster(WindowForecaster):
         # A copy: what fails on the way leaves the fitted network as it was.
         return copy.deepcopy(self.module_)
 
-    @property
-    def _training_options(self) -> TrainingOptions:
-        return TrainingOptions(
-            max_epochs=self.max_epochs,
-            max_steps=self.max_steps,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            betas=(float(self.adam_betas[0]), float(self.adam_betas[1])),
-            schedule=self.learning_rate_schedule,
-            warmup_steps=self.warmup_steps,
-            patience=self.patience if self.early_stopping else None,
-            gradient_clip=self.gradient_clip,
-            precision=self.precision,
-            verbose=self.verbose,
-        )
-
-    def _train(
-        self,
-        network: nn.Module,
-        training: WindowSource,
-        validation: WindowSource | None,
-        loss: Loss,
-        options: TrainingOptions,
-        *,
-        device: torch.device,
-        seed: int,
-        state: TrainingState | None = None,
-    ) -> TrainingResult:
-        """Run the training loop, naming the estimator in what it reports."""
-        try:
-            result = train(
-                network, training, validation, loss, options, device=device, seed=seed, state=state
-            )
-        except TrainingError as error:
-            raise TrainingError(f"{self.name}: {error}") from None
-        if result.interrupted:
-            if result.n_epochs == 0:
-                raise KeyboardInterrupt
-            warn(
-                f"{self.name}: training was interrupted after {result.n_epochs} epochs; the "
-                f"model holds the weights of epoch {result.best_epoch}",
-                InterruptedWarning,
-            )
-        return result
-
     # -------------------------------------------------------------- predict
 
     @property
@@ -545,18 +455,10 @@ class NetworkForecaster(WindowForecaster):
 
     def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         record, tensors = super().learned_state()
-        weights = self.module_.state_dict()
-        tensors |= {f"network.{name}": tensor.cpu() for name, tensor in weights.items()}
-        training, progress = self._training_state.to_tensors()
-        tensors |= {f"training.{name}": tensor.cpu() for name, tensor in training.items()}
-        record["training"] = progress
-        record["fitted"] |= {
-            "best_epoch": self.best_epoch_,
-            "seed": self.seed_,
-            "interrupted": self.interrupted_,
-            "levels": list(self._fitted_levels),
-        }
-        return record, tensors
+        trained, more = self._trained_state()
+        fitted = {**record["fitted"], **trained["fitted"]}
+        fitted["levels"] = list(getattr(self.as_fitted.resolve_loss(), "levels", ()))
+        return {**record, **trained, "fitted": fitted}, tensors | more
 
     def restore_learned_state(
         self,
@@ -565,44 +467,11 @@ class NetworkForecaster(WindowForecaster):
         members: Mapping[str, Estimator],
     ) -> None:
         super().restore_learned_state(record, tensors, members)
-        fitted = record["fitted"]
         spec = NetworkSpec(
             self.context_rows,
             self.horizon_,
             self.n_variates_,
-            self._make_loss().make_output(),
-            _spec_of(self.learned_.coding),
+            self.resolve_loss().make_output(),
+            spec_of(self.learned_.coding),
         )
-        network = self._seeded_network(spec, seed=0)
-        network.load_state_dict(_under("network.", tensors))
-        self._training_state = TrainingState.from_tensors(
-            _under("training.", tensors), record["training"]
-        )
-        self._fitted_levels = tuple(fitted["levels"])
-        self.history_ = {
-            name: list(values) for name, values in self._training_state.history.items()
-        }
-        self.best_epoch_, self.n_epochs_ = fitted["best_epoch"], self._training_state.epoch
-        self.seed_, self.interrupted_ = fitted["seed"], fitted["interrupted"]
-        try:
-            device = resolve_device(self.device)
-        except ParameterError:
-            # The device it was trained on is not on this machine.
-            device = torch.device("cpu")
-        self.device_ = str(device)
-        self.module_ = network.to(device).eval()
-
-
-def _spec_of(coding: CovariateCoding) -> CovariateSpec:
-    past, future, static = (
-        tuple(column.n_categories for column in columns)
-        for columns in (coding.past, coding.future, coding.static)
-    )
-    return CovariateSpec(past, future, static, coding.n_calendar)
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors below a prefix, without it."""
-    return {
-        name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)
-    }
+        self._restore_trained_state(self._seeded_network(spec, seed=0), record, tensors)

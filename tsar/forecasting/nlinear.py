@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 from tsar.data.windows import Inputs
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 
 __all__ = ["NLinear", "NLinearNetwork"]
 
 
-class NLinearNetwork(nn.Module):
+class NLinearNetwork(ForecastNetwork):
     """Subtract the last value, map linearly, add it back.
 
     All variates share the map. The last value is the last observed one where

@@ -4,8 +4,7 @@ Dimension letters: B windows in a batch, L context steps, C variates, P patches,
 token.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -21,13 +20,14 @@ from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.embedding import PatchEmbedding
 from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
-from tsar.forecasting.outputs.losses import Loss, MSELoss
+from tsar.forecasting.outputs.losses import MSELoss
+from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
 from tsar.forecasting.outputs.output import PointOutput
 from tsar.params.constraints import Interval
 from tsar.training.device import resolve_device
-from tsar.training.loop import TrainingOptions, TrainingResult, WindowSource
+from tsar.training.options import Phase, TrainingOptions
 from tsar.training.seeding import make_generator, seeded
-from tsar.training.state import TrainingState
+from tsar.training.state import load_weights
 
 __all__ = ["PatchNetwork", "PretrainedForecaster"]
 
@@ -72,7 +72,7 @@ class MaskedBatch:
         All patches of the normalised windows.
     observed : bool Tensor of the same shape
         True where a hidden patch was measured, which is what the loss counts.
-    scale : None
+    scale, shift : None
         Errors are those of normalised windows.
     """
 
@@ -80,6 +80,7 @@ class MaskedBatch:
     target: Tensor
     observed: Tensor
     scale: None = None
+    shift: None = None
 
 
 class MaskedWindows:
@@ -144,7 +145,7 @@ class MaskedWindows:
         return MaskedBatch(MaskedPatches(patches * ~hidden, readable), patches, counted)
 
 
-class PatchNetwork(nn.Module):
+class PatchNetwork(ForecastNetwork):
     """A forecasting network whose parts below the head can be pre-trained.
 
     Attributes
@@ -156,7 +157,6 @@ class PatchNetwork(nn.Module):
 
     BACKBONE: ClassVar[tuple[str, ...]]
     embedding: PatchEmbedding
-    _frozen = False
 
     def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encode embedded patches (B * C, P, D); ``mask`` (B * C, P) says which to read."""
@@ -172,29 +172,7 @@ class PatchNetwork(nn.Module):
 
     def load_backbone(self, weights: dict[str, Tensor]) -> None:
         """Take the weights that :meth:`backbone_weights` copied, and keep the head."""
-        self.load_state_dict({**self.state_dict(), **weights})
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training or evaluation; what is frozen stays in evaluation."""
-        super().train(mode)
-        if self._frozen:
-            for name in self.BACKBONE:
-                getattr(self, name).eval()
-        return self
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Keep everything below the head as it is: no gradient, statistics or dropout."""
-        self._freeze(True)
-        try:
-            yield
-        finally:
-            self._freeze(False)
-
-    def _freeze(self, frozen: bool) -> None:
-        self._frozen = frozen
-        for name in self.BACKBONE:
-            getattr(self, name).requires_grad_(not frozen)
+        load_weights(self, {**self.state_dict(), **weights})
 
 
 class PatchReconstruction(nn.Module):
@@ -316,12 +294,12 @@ class PretrainedForecaster(NetworkForecaster):
         with seeded(seed):
             task = PatchReconstruction(network, dropout=self.dropout).to(self._dtype)
         hide = partial(MaskedWindows, embedding=network.embedding, n_hidden=n_hidden, seed=seed)
-        result = super()._train(
+        result = self._train(
             task,
             hide(training),
             None if validation is None else hide(validation, fixed=True),
-            MSELoss(),
-            self._training_options,
+            ForecastObjective(MSELoss()),
+            [Phase(self._training_options)],
             device=device,
             seed=seed,
         )
@@ -372,36 +350,24 @@ class PretrainedForecaster(NetworkForecaster):
             _patch_network(network).load_backbone(self._backbone.weights)
         return network
 
-    def _train(
-        self,
-        network: nn.Module,
-        training: WindowSource,
-        validation: WindowSource | None,
-        loss: Loss,
-        options: TrainingOptions,
-        *,
-        device: torch.device,
-        seed: int,
-        state: TrainingState | None = None,
-    ) -> TrainingResult:
+    def _phases(self, network: nn.Module, options: TrainingOptions, go_on: bool) -> Sequence[Phase]:
         """Train a pre-trained network as ``fine_tuning`` says, any other as a whole."""
-        run = partial(super()._train, network, training, validation, loss, device=device, seed=seed)
         if not self._is_pretrained:
-            return run(options, state=state)
+            return super()._phases(network, options, go_on)
+        backbone = _backbone_of(network)
         if self.fine_tuning == "linear_probe":
-            with _patch_network(network).frozen():
-                return run(options, state=state)
-        if state is None and self.head_epochs:
-            with _patch_network(network).frozen():
-                result = run(replace(options, max_epochs=self.head_epochs))
-            done = result.state.step
-            if result.interrupted or done == options.max_steps:
-                return result
-            if options.max_steps is not None:
-                options = replace(options, max_steps=options.max_steps - done)
-            # From the best weights so far, with another optimiser and schedule.
-            state = replace(result.state, step=0, stale=0, optimizer={}, weights={})
-        return run(replace(options, learning_rate=options.learning_rate / 2), state=state)
+            return [Phase(options, backbone)]
+        whole = Phase(replace(options, learning_rate=options.learning_rate / 2))
+        if go_on or not self.head_epochs:
+            return [whole]
+        return [Phase(replace(options, max_epochs=self.head_epochs), backbone), whole]
+
+    def _trained_names(self, network: nn.Module) -> list[str]:
+        names = super()._trained_names(network)
+        if not self._is_pretrained or self.fitted_parameters_["fine_tuning"] != "linear_probe":
+            return names
+        still = tuple(f"{name}." for name in _backbone_of(network))
+        return [name for name in names if not name.startswith(still)]
 
     # -------------------------------------------------------------- persistence
 
@@ -448,3 +414,10 @@ class PretrainedForecaster(NetworkForecaster):
 def _patch_network(network: nn.Module) -> PatchNetwork:
     """Find the network over patches in what may have been built around it."""
     return next(part for part in network.modules() if isinstance(part, PatchNetwork))
+
+
+def _backbone_of(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of what was pre-trained in a network, wherever it is built in."""
+    inside = _patch_network(network)
+    path = next(name for name, part in network.named_modules() if part is inside)
+    return tuple(f"{path}.{name}" if path else name for name in inside.BACKBONE)

@@ -16,6 +16,7 @@ from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
 from tsar.forecasting.layers.embedding import ColumnTokens, VariateEmbedding
 from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.network import NetworkForecaster
+from tsar.forecasting.outputs.objective import Compared, ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 from tsar.params.constraints import Interval
 
@@ -68,7 +69,7 @@ class CovariateTokens(nn.Module):
         return known[:, : self.context_length, self.n_future :], tokens
 
 
-class VariateTokenNetwork(nn.Module):
+class VariateTokenNetwork(ForecastNetwork):
     """Embed every variate as one token, encode the tokens, map each to the horizon.
 
     Windows are normalised one by one (RevIN without factors). Covariates are tokens beside
@@ -152,7 +153,7 @@ class VariateTokenNetwork(nn.Module):
         raw = raw.view(batch, n_variates, self.horizon, -1).transpose(1, 2)
         return self.output(raw, location, scale)
 
-    def compare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def compare(self, batch: Batch) -> Compared:
         """Forecast what a training step compares with the truth: a share of the variates.
 
         They are drawn anew for every batch, so that all of them are trained on in the end
@@ -165,23 +166,23 @@ class VariateTokenNetwork(nn.Module):
 
         Returns
         -------
-        forecast : Tensor of shape (B, H, K), or (B, H, K, Q) with several outputs per step
-            K is ``variate_share * C``, rounded, and at least 1.
-        target : Tensor of shape (B, H, K)
-        observed : bool Tensor of shape (B, H, K) or None
+        Compared
+            Of K variates, ``variate_share * C``, rounded, and at least 1.
         """
         inputs, target, observed = batch.inputs, batch.target, batch.observed
         n_variates = target.shape[-1]
         n_drawn = max(round(self.variate_share * n_variates), 1)
         if n_drawn == n_variates:
-            return self(inputs), target, observed
+            return super().compare(batch)
         # The generator is that of the training run, which continues where it was left.
         order = torch.randperm(n_variates, generator=self.dropout.generator, device=target.device)
         drawn = order[:n_drawn].sort().values
         seen = None if inputs.observed is None else inputs.observed[..., drawn]
         inputs = replace(inputs, target=inputs.target[..., drawn], observed=seen)
         known = None if observed is None else observed[..., drawn]
-        return self(inputs), target[..., drawn], known
+        scale = None if batch.scale is None else batch.scale[:, drawn]
+        shift = None if batch.shift is None else batch.shift[1][..., drawn]
+        return Compared(self(inputs), target[..., drawn], known, scale, shift)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -16,7 +16,7 @@ import numbers
 import types
 import typing
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -29,6 +29,7 @@ __all__ = [
     "admits",
     "check_choice",
     "check_count",
+    "check_fields",
     "check_parameters",
     "check_value",
     "did_you_mean",
@@ -167,6 +168,25 @@ def check_parameters(estimator: Any) -> None:
     hints = _hints(estimator.__class__)
     for name, value in estimator.get_params(deep=False).items():
         check_value(type(estimator).__name__, name, value, hints[name])
+
+
+def check_fields(value: Any) -> None:
+    """Check every field of a dataclass against its annotation.
+
+    Parameters
+    ----------
+    value : dataclass
+        Its class names the fault.
+
+    Raises
+    ------
+    ParameterError
+        As from :func:`check_parameters`.
+    """
+    cls: Any = type(value)
+    hints = _hints(cls)
+    for field in fields(value):
+        check_value(cls.__name__, field.name, getattr(value, field.name), hints[field.name])
 
 
 def check_value(owner: str, name: str, value: object, hint: Any) -> None:

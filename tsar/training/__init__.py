@@ -1,12 +1,37 @@
-"""The only training loop, with its optimisers, schedules, devices and seeding."""
+"""The only training loop, with its objectives, optimisers, schedules, devices and seeding."""
 
 from tsar.training.device import autocast, resolve_device
-from tsar.training.loop import TrainingOptions, TrainingResult, evaluate, on_epoch, train
-from tsar.training.optim import make_optimizer, make_schedule
+from tsar.training.evaluation import evaluate
+from tsar.training.loop import train
+from tsar.training.objective import Objective, Terms
+from tsar.training.optim import Adam, AdamW, Optimizer, TorchOptimizer, make_optimizer
+from tsar.training.options import Phase, TrainingOptions, TrainingResult
+from tsar.training.phases import train_phases
+from tsar.training.schedules import (
+    Constant,
+    Cosine,
+    Decaying,
+    OneCycle,
+    Schedule,
+    make_schedule,
+)
 from tsar.training.seeding import make_generator, seeded
 from tsar.training.state import TrainingState
+from tsar.training.watching import on_epoch
 
 __all__ = [
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "Decaying",
+    "Objective",
+    "OneCycle",
+    "Optimizer",
+    "Phase",
+    "Schedule",
+    "Terms",
+    "TorchOptimizer",
     "TrainingOptions",
     "TrainingResult",
     "TrainingState",
@@ -19,4 +44,5 @@ __all__ = [
     "resolve_device",
     "seeded",
     "train",
+    "train_phases",
 ]

@@ -1,99 +1,278 @@
-"""Optimisers and learning-rate schedules, by name."""
+"""Optimisers: by name, or as objects with parameters of their own.
 
-import math
-from collections.abc import Callable, Iterable
+An :class:`Optimizer` says how to step; a :class:`Stepper` steps, and holds what it remembers of
+each parameter by the name of that parameter.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tsar.params.constraints import check_choice
+from tsar.core.decay import no_decay_names
+from tsar.exceptions import ParameterError, TrainingError
+from tsar.params.constraints import Interval, check_choice, check_fields, matches
 from tsar.training.device import has_fused_optimizers
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "Adam", "make_optimizer", "make_schedule"]
+__all__ = [
+    "OPTIMIZERS",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "ParameterGroup",
+    "Stepper",
+    "TorchOptimizer",
+    "make_optimizer",
+]
 
-OPTIMIZERS = ("adam", "adamw")
+Momentum = Annotated[float, Interval(0, 1, open_high=True)]
+Factor = Annotated[float, Interval(0, open_low=True)]
 
 
-class Adam:
-    """Adam, with weight decay as a part of the gradient or decoupled from it.
-
-    The same steps as ``torch.optim.Adam`` and ``AdamW``, which import the compiler of torch when
-    the first of them is made: two seconds and 70 MB in every process that fits.
+class ParameterGroup(NamedTuple):
+    """Parameters that are moved in the same way.
 
     Parameters
     ----------
-    parameters : iterable of nn.Parameter
-        Those that do not require gradients are left as they are.
+    parameters : dict of str to nn.Parameter
+        By their names in the network.
+    decays : bool
+        Whether weight decay is for them.
+    rate : float
+        Factor of the learning rate.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    decays: bool = True
+    rate: float = 1.0
+
+
+class Stepper(ABC):
+    """An optimiser at work on the parameters of a network.
+
+    Parameters
+    ----------
+    groups : list of ParameterGroup
     learning_rate : float
         May be set anew before every step.
-    betas : pair of float
-        How much of the running means of gradients and of their squares a step keeps.
-    weight_decay : float
-    decoupled : bool
-        Whether weights shrink by ``learning_rate * weight_decay`` in each step (AdamW).
 
     Attributes
     ----------
-    parameters : list of nn.Parameter
-    state : dict of int to dict of str to Tensor
-        Of each parameter that had a gradient, by its place: ``step``, a float32 Tensor of
-        shape (), and the means ``exp_avg`` and ``exp_avg_sq``, shaped like the parameter.
-
-    References
-    ----------
-    Kingma and Ba, "Adam", ICLR 2015, algorithm 1; Loshchilov and Hutter, "Decoupled weight
-    decay regularization", ICLR 2019, algorithm 2.
+    parameters : dict of str to nn.Parameter
+    kind : str
+        Says whose memory :meth:`moments` returns.
     """
 
-    EPSILON = 1e-8
+    kind: str
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        learning_rate: float,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-    ) -> None:
-        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    def __init__(self, groups: list[ParameterGroup], learning_rate: float) -> None:
+        self.groups = groups
         self.learning_rate = learning_rate
-        self.betas = betas
-        self.weight_decay = weight_decay
-        self.decoupled = decoupled
-        self.state: dict[int, dict[str, Tensor]] = {}
+        self.parameters = {name: p for group in groups for name, p in group.parameters.items()}
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        for parameter in self.parameters:
+        for parameter in self.parameters.values():
             parameter.grad = None
+
+    @abstractmethod
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+
+    @abstractmethod
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """Return what is remembered of each parameter that was ever moved, by their names."""
+
+    @abstractmethod
+    def restore(self, moments: dict[str, dict[str, Tensor]]) -> None:
+        """Take over copies of moments; a parameter without any begins anew.
+
+        Raises
+        ------
+        TrainingError
+            If they are not of such parameters.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(ABC):
+    """How weights follow their gradients.
+
+    Parameters
+    ----------
+    decay_all : bool, default True
+        Whether weight decay is for all parameters, as in torch; otherwise biases, weights of
+        normalisations, embeddings of positions, and what a module names in ``no_decay`` are
+        left alone.
+    rates : dict of str to float, optional
+        Factors of the learning rate, by pattern of the names of parameters:
+        ``{"*head.*": 10.0}``. The first pattern that fits counts.
+    """
+
+    decay_all: bool = True
+    rates: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        _check_rates(type(self).__name__, self.rates)
+
+    @abstractmethod
+    def build(self, network: nn.Module, learning_rate: float) -> Stepper:
+        """Return the stepper of the parameters of a network that require gradients."""
+
+    def group(self, network: nn.Module) -> list[ParameterGroup]:
+        """Divide the parameters of a network that require gradients.
+
+        Raises
+        ------
+        ParameterError
+            If no parameter has a name of a pattern in ``rates``.
+        """
+        left_alone = set() if self.decay_all else no_decay_names(network)
+        groups: dict[tuple[bool, float], dict[str, nn.Parameter]] = {}
+        unused = set(self.rates)
+        for name, parameter in network.named_parameters():
+            pattern = next((p for p in self.rates if fnmatchcase(name, p)), None)
+            unused.discard(pattern)
+            if parameter.requires_grad:
+                key = (name not in left_alone, self.rates.get(pattern, 1.0))
+                groups.setdefault(key, {})[name] = parameter
+        if unused:
+            names = ", ".join(sorted(name for name, _ in network.named_parameters())[:8])
+            raise ParameterError(
+                f"{type(self).__name__}: rates has a pattern that is the name of no parameter or "
+                f"of such as have another pattern before it, {min(unused)!r}; the parameters are "
+                f"{names}, ..."
+            )
+        return [ParameterGroup(members, *key) for key, members in groups.items()]
+
+
+def _check_rates(owner: str, rates: Mapping[Any, Any]) -> None:
+    for pattern, factor in rates.items():
+        if not (isinstance(pattern, str) and matches(factor, Factor)):
+            raise ParameterError(
+                f"{owner}: rates must give a number in (0, inf) for each pattern of names, got "
+                f"{pattern!r}: {factor!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(Optimizer):
+    """Adam; weight decay is a part of the gradient.
+
+    Parameters
+    ----------
+    weight_decay : float, default 0.0
+    betas : pair of float, default (0.9, 0.999)
+        How much of the running means of gradients and of their squares a step keeps.
+    epsilon : float, default 1e-8
+    decay_all : bool, default True
+    rates : dict of str to float, optional
+        See :class:`Optimizer`.
+
+    References
+    ----------
+    Kingma and Ba, "Adam", ICLR 2015, algorithm 1.
+    """
+
+    weight_decay: Annotated[float, Interval(0)] = 0.0
+    betas: tuple[Momentum, ...] = (0.9, 0.999)
+    epsilon: Annotated[float, Interval(0, open_low=True)] = 1e-8
+
+    DECOUPLED: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.betas) != 2:
+            raise ParameterError(
+                f"{type(self).__name__}: betas must be two numbers, got {self.betas!r}"
+            )
+
+    def build(self, network: nn.Module, learning_rate: float) -> Stepper:
+        return AdamStepper(self, self.group(network), learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: weights shrink by the rate times ``weight_decay``.
+
+    Parameters
+    ----------
+    weight_decay, betas, epsilon, decay_all, rates
+        See :class:`Adam`.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
+    """
+
+    DECOUPLED: ClassVar[bool] = True
+
+
+class AdamStepper(Stepper):
+    """The steps of Adam and AdamW.
+
+    The same as those of ``torch.optim.Adam`` and ``AdamW``, which import the compiler of torch
+    when the first of them is made: two seconds and 70 MB in every process that fits.
+
+    Parameters
+    ----------
+    options : Adam
+    groups : list of ParameterGroup
+    learning_rate : float
+
+    Attributes
+    ----------
+    state : dict of str to dict of str to Tensor
+        Of each parameter that had a gradient: ``step``, a float32 Tensor of shape (), and the
+        means ``exp_avg`` and ``exp_avg_sq``, shaped like the parameter.
+    """
+
+    kind = "adam"
+
+    def __init__(self, options: Adam, groups: list[ParameterGroup], learning_rate: float) -> None:
+        super().__init__(groups, learning_rate)
+        self.options = options
+        self.state: dict[str, dict[str, Tensor]] = {}
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter that has a gradient."""
-        groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-        for place, parameter in enumerate(self.parameters):
-            if parameter.grad is not None:
-                groups.setdefault((parameter.device, parameter.dtype), []).append(place)
-                if place not in self.state:
-                    self.state[place] = {
-                        "step": torch.zeros((), device=parameter.device),
-                        "exp_avg": torch.zeros_like(parameter),
-                        "exp_avg_sq": torch.zeros_like(parameter),
-                    }
-        for (device, _), places in groups.items():
-            moved: list[Tensor] = [self.parameters[place] for place in places]
-            gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
-            steps, means, squares = (
-                [self.state[place][name] for place in places]
-                for name in ("step", "exp_avg", "exp_avg_sq")
-            )
-            torch._foreach_add_(steps, 1)
-            move = self._fused if has_fused_optimizers(device) else self._plain
-            move(moved, gradients, means, squares, steps)
+        for group in self.groups:
+            alike: dict[tuple[torch.device, torch.dtype], list[str]] = {}
+            for name, parameter in group.parameters.items():
+                if parameter.grad is not None:
+                    alike.setdefault((parameter.device, parameter.dtype), []).append(name)
+                    if name not in self.state:
+                        self.state[name] = {
+                            "step": torch.zeros((), device=parameter.device),
+                            "exp_avg": torch.zeros_like(parameter),
+                            "exp_avg_sq": torch.zeros_like(parameter),
+                        }
+            for (device, _), names in alike.items():
+                self._move(group, device, names)
+
+    def _move(self, group: ParameterGroup, device: torch.device, names: list[str]) -> None:
+        moved: list[Tensor] = [group.parameters[name] for name in names]
+        gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
+        steps, means, squares = (
+            [self.state[name][entry] for name in names]
+            for entry in ("step", "exp_avg", "exp_avg_sq")
+        )
+        torch._foreach_add_(steps, 1)
+        move = self._fused if has_fused_optimizers(device) else self._plain
+        rate = self.learning_rate * group.rate
+        decay = self.options.weight_decay if group.decays else 0.0
+        move(rate, decay, moved, gradients, means, squares, steps)
 
     def _fused(
         self,
+        rate: float,
+        decay: float,
         parameters: list[Tensor],
         gradients: list[Tensor],
         means: list[Tensor],
@@ -101,7 +280,7 @@ class Adam:
         steps: list[Tensor],
     ) -> None:
         """Move all parameters in one pass instead of a dozen small ones for each."""
-        kernel = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
+        kernel = torch._fused_adamw_ if self.options.DECOUPLED else torch._fused_adam_
         kernel(
             parameters,
             gradients,
@@ -109,150 +288,209 @@ class Adam:
             squares,
             [],
             steps,
-            lr=self.learning_rate,
-            beta1=self.betas[0],
-            beta2=self.betas[1],
-            weight_decay=self.weight_decay,
-            eps=self.EPSILON,
+            lr=rate,
+            beta1=self.options.betas[0],
+            beta2=self.options.betas[1],
+            weight_decay=decay,
+            eps=self.options.epsilon,
             amsgrad=False,
             maximize=False,
         )
 
-    def _plain(self, *tensors: list[Tensor]) -> None:
+    def _plain(self, rate: float, decay: float, *tensors: list[Tensor]) -> None:
         """Move one parameter after the other, as the formula is written."""
-        kept, kept_of_squares = self.betas
+        kept, kept_of_squares = self.options.betas
         for parameter, gradient, mean, square, step in zip(*tensors, strict=True):
-            if self.decoupled:
-                parameter.mul_(1 - self.learning_rate * self.weight_decay)
+            if self.options.DECOUPLED:
+                parameter.mul_(1 - rate * decay)
             else:
-                gradient = gradient + self.weight_decay * parameter
+                gradient = gradient + decay * parameter
             mean.lerp_(gradient, 1 - kept)
             square.lerp_(gradient.square(), 1 - kept_of_squares)
-            size = self.learning_rate / (1 - kept**step)
-            spread = (square / (1 - kept_of_squares**step)).sqrt_() + self.EPSILON
+            size = rate / (1 - kept**step)
+            spread = (square / (1 - kept_of_squares**step)).sqrt_() + self.options.epsilon
             parameter.sub_(size * mean / spread)
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        return self.state
+
+    def restore(self, moments: dict[str, dict[str, Tensor]]) -> None:
+        self.state = {}
+        for name, entries in moments.items():
+            parameter = self.parameters[name]
+            # The kernel trusts the shapes that it is given.
+            means = (parameter.shape, parameter.dtype)
+            expected = {"step": ((), torch.float32), "exp_avg": means, "exp_avg_sq": means}
+            held = {entry: (tensor.shape, tensor.dtype) for entry, tensor in entries.items()}
+            if held != expected:
+                raise TrainingError(
+                    f"training cannot continue, because the moments of {name!r} are "
+                    f"{_listed(held)}, and should be {_listed(expected)}"
+                )
+            # A copy on its own device, too: steps are made in place.
+            self.state[name] = {
+                entry: tensor.to(parameter.device, copy=True) for entry, tensor in entries.items()
+            }
+
+
+def _listed(shapes: Mapping[str, tuple[Any, torch.dtype]]) -> str:
+    return ", ".join(f"{name} {dtype} {tuple(shape)}" for name, (shape, dtype) in shapes.items())
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class TorchOptimizer(Optimizer):
+    """Any optimiser of ``torch.optim``, or of that kind.
+
+    Parameters
+    ----------
+    factory : type
+        A subclass of ``torch.optim.Optimizer`` whose steps need no closure.
+    decay_all : bool, default True
+    rates : dict of str to float, optional
+        See :class:`Optimizer`.
+    **options
+        As the class takes them, but for the learning rate, which is the schedule's.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tsar.training import TorchOptimizer
+    >>> TorchOptimizer(torch.optim.SGD, momentum=0.9)
+    TorchOptimizer(SGD, momentum=0.9)
+    """
+
+    factory: type = torch.optim.Optimizer
+    options: dict = field(default_factory=dict)
+
+    def __init__(
+        self,
+        factory: type,
+        *,
+        decay_all: bool = True,
+        rates: dict[str, float] | None = None,
+        **options: Any,
+    ) -> None:
+        given = {"factory": factory, "options": options, "decay_all": decay_all}
+        for name, value in {**given, "rates": {} if rates is None else rates}.items():
+            object.__setattr__(self, name, value)
+        super().__post_init__()
+        if not (isinstance(factory, type) and issubclass(factory, torch.optim.Optimizer)):
+            raise ParameterError(
+                f"TorchOptimizer: factory must be a class of optimisers such as torch.optim.SGD, "
+                f"got {factory!r}"
+            )
+        closure = inspect.signature(factory.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise ParameterError(
+                f"TorchOptimizer: a step of {factory.__name__} needs a closure, which there is "
+                f"none of; take another optimiser"
+            )
+        if "lr" in options:
+            raise ParameterError(
+                f"TorchOptimizer: lr={options['lr']!r} is the learning rate of the training; give "
+                f"it there as learning_rate"
+            )
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in self.options.items()}
+        given |= {} if self.decay_all else {"decay_all": False}
+        given |= {"rates": self.rates} if self.rates else {}
+        listed = [self.factory.__name__, *(f"{name}={value!r}" for name, value in given.items())]
+        return f"TorchOptimizer({', '.join(listed)})"
+
+    def build(self, network: nn.Module, learning_rate: float) -> Stepper:
+        groups = self.group(network)
+        described = [
+            {
+                "params": list(group.parameters.values()),
+                "lr": learning_rate * group.rate,
+                **({} if group.decays else {"weight_decay": 0.0}),
+            }
+            for group in groups
+        ]
+        try:
+            optimizer = self.factory(described, lr=learning_rate, **self.options)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"{self!r}: {error}") from None
+        return TorchStepper(optimizer, groups, learning_rate)
+
+
+class TorchStepper(Stepper):
+    """Steps of an optimiser of torch.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Its groups are ``groups``.
+    groups : list of ParameterGroup
+    learning_rate : float
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        groups: list[ParameterGroup],
+        learning_rate: float,
+    ) -> None:
+        super().__init__(groups, learning_rate)
+        self.optimizer = optimizer
+        self.kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+
+    def step(self) -> None:
+        for group, described in zip(self.groups, self.optimizer.param_groups, strict=True):
+            described["lr"] = self.learning_rate * group.rate
+        self.optimizer.step()
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        held = {}
+        for name, parameter in self.parameters.items():
+            if parameter in self.optimizer.state:
+                entries = self.optimizer.state[parameter].items()
+                held[name] = {
+                    entry: torch.as_tensor(value) for entry, value in entries if value is not None
+                }
+        return held
+
+    def restore(self, moments: dict[str, dict[str, Tensor]]) -> None:
+        places = {name: place for place, name in enumerate(self.parameters)}
+        # Torch copies none of the tensors that already are where they belong.
+        held = {
+            places[name]: {entry: tensor.clone() for entry, tensor in entries.items()}
+            for name, entries in moments.items()
+        }
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": held})
+
+
+OPTIMIZERS: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}
 
 
 def make_optimizer(
-    name: str,
-    parameters: Iterable[nn.Parameter],
+    optimizer: str | Optimizer,
+    network: nn.Module,
     learning_rate: float,
     *,
     weight_decay: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
-) -> Adam:
-    """Build the optimiser of that name.
+) -> Stepper:
+    """Build what moves the parameters of a network.
 
     Parameters
     ----------
-    name : {"adam", "adamw"}
-    parameters : iterable of nn.Parameter
-    learning_rate, weight_decay : float
-    betas : pair of float
-
-    Raises
-    ------
-    ParameterError
-        If there is none of that name.
-    """
-    check_choice("make_optimizer", "optimizer", name, OPTIMIZERS)
-    return Adam(
-        parameters,
-        learning_rate,
-        betas=betas,
-        weight_decay=weight_decay,
-        decoupled=name == "adamw",
-    )
-
-
-def _constant(step: int, steps_per_epoch: int, n_steps: int) -> float:
-    return 1.0
-
-
-def _halving(step: int, steps_per_epoch: int, n_steps: int) -> float:
-    return 0.5 ** max(step // steps_per_epoch - 1, 0)
-
-
-def _type3(step: int, steps_per_epoch: int, n_steps: int) -> float:
-    return 0.9 ** max(step // steps_per_epoch - 3, 0)
-
-
-def _cosine(step: int, steps_per_epoch: int, n_steps: int) -> float:
-    return 0.5 * (1 + math.cos(math.pi * step / n_steps))
-
-
-def _one_cycle(step: int, steps_per_epoch: int, n_steps: int) -> float:
-    low, lowest = 1 / 25, 1 / 25e4
-    peak = 0.3 * n_steps - 1
-    if step <= peak:
-        return _cosine_between(low, 1.0, step / peak)
-    return _cosine_between(1.0, lowest, (step - peak) / (n_steps - 1 - peak))
-
-
-def _cosine_between(start: float, end: float, part: float) -> float:
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * part))
-
-
-SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
-    "constant": _constant,
-    "halving": _halving,
-    "type3": _type3,
-    "cosine": _cosine,
-    "one_cycle": _one_cycle,
-}
-
-
-def make_schedule(
-    name: str,
-    learning_rate: float,
-    *,
-    steps_per_epoch: int,
-    n_steps: int,
-    warmup_steps: int = 0,
-) -> Callable[[int], float]:
-    """Build the function that gives the learning rate of a step.
-
-    ========== ================================================================
-    constant   the full rate throughout
-    halving    full in the first two epochs, then half the rate of the epoch
-               before ("type1" of the long-term forecasting papers)
-    type3      full in the first four epochs, then 0.9 times the rate of the
-               epoch before
-    cosine     from the full rate to 0 along half a cosine, step by step
-    one_cycle  from 1/25 up to the full rate over the first 30 % of the steps
-               and down to 1/250000, both along half a cosine
-    ========== ================================================================
-
-    Parameters
-    ----------
-    name : str
+    optimizer : {"adam", "adamw"} or Optimizer
+    network : nn.Module
+        Its parameters that do not require gradients are left as they are.
     learning_rate : float
-        The full rate.
-    steps_per_epoch, n_steps : int
-        Steps in one epoch and in the whole training.
-    warmup_steps : int, default 0
-        The rate grows linearly over so many first steps, on top of the schedule.
-
-    Returns
-    -------
-    callable
-        From the step, counted from 0, to its learning rate.
+    weight_decay : float
+    betas : pair of float
+        With ``weight_decay``, of an optimiser that is given by its name.
 
     Raises
     ------
     ParameterError
         If there is none of that name.
-
-    References
-    ----------
-    Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5 (cosine); Smith and Topin,
-    "Super-convergence", 2018 (one_cycle).
     """
-    check_choice("make_schedule", "schedule", name, SCHEDULES)
-    factor = SCHEDULES[name]
-
-    def rate(step: int) -> float:
-        warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-        return learning_rate * warmup * factor(step, steps_per_epoch, n_steps)
-
-    return rate
+    if isinstance(optimizer, Optimizer):
+        return optimizer.build(network, learning_rate)
+    check_choice("make_optimizer", "optimizer", optimizer, OPTIMIZERS)
+    named = OPTIMIZERS[optimizer](weight_decay=weight_decay, betas=betas)
+    return named.build(network, learning_rate)

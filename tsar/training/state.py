@@ -1,13 +1,23 @@
 """What a training run needs besides the weights to go on as if it had never stopped."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from tsar.training.optim import Adam
+from tsar.exceptions import TrainingError
+from tsar.training.optim import Stepper
 
-__all__ = ["TrainingState"]
+__all__ = [
+    "Snapshot",
+    "TrainingState",
+    "capture_optimizer",
+    "load_weights",
+    "restore_generator",
+    "restore_optimizer",
+]
 
 
 @dataclass
@@ -22,11 +32,18 @@ class TrainingState:
         Validations since the best one.
     optimizer : dict of str to Tensor
         Moments and counters of each parameter, as ``"<parameter>.<name>"``.
+    optimizer_kind : str
+        Whose they are.
+    parameters : dict of str to list
+        Type and shape of each of these parameters. Without it, parameters are not named but
+        counted, as in models that earlier versions saved: see :meth:`named`.
     generators : dict of str to Tensor
         States of the run's own generators.
     weights : dict of str to Tensor
-        The last weights, where the network was given back its best ones;
+        The last weights, where the network was given back others: its best or averaged ones;
         empty where the network holds its last weights.
+    averaged : dict of str to Tensor
+        The averaged weights, where there are any.
     history : dict of str to list of float
         The records of the epochs done.
     """
@@ -35,23 +52,32 @@ class TrainingState:
     step: int = 0
     stale: int = 0
     optimizer: dict[str, Tensor] = field(default_factory=dict)
+    optimizer_kind: str = "adam"
+    parameters: dict[str, list[Any]] = field(default_factory=dict)
     generators: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
+    averaged: dict[str, Tensor] = field(default_factory=dict)
     history: dict[str, list[float]] = field(default_factory=dict)
 
-    _TENSORS = ("optimizer", "generators", "weights")
+    TENSORS: ClassVar[tuple[str, ...]] = ("optimizer", "generators", "weights", "averaged")
+
+    def finished(self) -> "TrainingState":
+        """Return what is left when training is not to go on where it was: counts and history."""
+        return replace(self, optimizer={}, parameters={}, generators={}, weights={}, averaged={})
 
     def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Split into named tensors and a dictionary that JSON can hold."""
         tensors = {
             f"{group}/{name}": tensor
-            for group in self._TENSORS
+            for group in self.TENSORS
             for name, tensor in getattr(self, group).items()
         }
         record = {
             "epoch": self.epoch,
             "step": self.step,
             "stale": self.stale,
+            "optimizer_kind": self.optimizer_kind,
+            "parameters": {name: list(form) for name, form in self.parameters.items()},
             "history": {name: list(values) for name, values in self.history.items()},
         }
         return tensors, record
@@ -65,21 +91,163 @@ class TrainingState:
             getattr(state, group)[name] = tensor
         return state
 
+    def named(self, trained: Sequence[str]) -> "TrainingState":
+        """Return the state with names in place of numbers, where it has numbers.
 
-def capture_optimizer(optimizer: Adam) -> dict[str, Tensor]:
-    """Copy the moments of an optimiser into flat, named tensors on the CPU."""
-    return {
-        f"{place}.{name}": value.cpu().clone()
-        for place, entries in optimizer.state.items()
-        for name, value in entries.items()
+        Parameters
+        ----------
+        trained : sequence of str
+            Names of the parameters that required gradients in the run that left it.
+        """
+        if self.parameters or not self.optimizer:
+            return self
+        optimizer, parameters = {}, {}
+        for path, tensor in self.optimizer.items():
+            place, entry = path.split(".", 1)
+            name = trained[int(place)] if int(place) < len(trained) else f"number {place}"
+            optimizer[f"{name}.{entry}"] = tensor
+            if entry == "exp_avg":
+                parameters[name] = _form(tensor)
+        return replace(self, optimizer=optimizer, parameters=parameters)
+
+    def afresh(self) -> "TrainingState":
+        """Return the state for another phase: its weights and history, nothing of its steps."""
+        return replace(self, step=0, stale=0, optimizer={}, parameters={}, weights={}, averaged={})
+
+
+@dataclass
+class Snapshot:
+    """A training run in the middle of an epoch.
+
+    Attributes
+    ----------
+    state : TrainingState
+        Its weights are those of the network, its generators stand where they do; the one that
+        shuffles, at the beginning of the epoch.
+    last_step : int
+        Where the run is to end.
+    done : int
+        Steps of the epoch that are done.
+    sums : dict
+        What has been added up of the epoch, see :class:`tsar.training.sums.TermSums`.
+    unread : dict of str to Tensor
+        The part of it that was not read yet.
+    seconds : float
+        Spent on the epoch.
+    best_loss : float
+    best_epoch : int
+    best : dict of str to Tensor
+        The best validation and the weights that gave it, if there is one.
+    """
+
+    state: TrainingState
+    last_step: int
+    done: int = 0
+    sums: dict[str, Any] = field(default_factory=dict)
+    unread: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
+    best_loss: float = float("inf")
+    best_epoch: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def to_tensors(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Split into named tensors and a dictionary that JSON can hold."""
+        tensors, record = self.state.to_tensors()
+        for group in ("unread", "best"):
+            tensors |= {f"{group}/{name}": tensor for name, tensor in getattr(self, group).items()}
+        own = ("last_step", "done", "sums", "seconds", "best_loss", "best_epoch")
+        return tensors, {"state": record, **{name: getattr(self, name) for name in own}}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], record: dict[str, Any]) -> "Snapshot":
+        """Put together what :meth:`to_tensors` took apart."""
+        parts: dict[str, dict[str, Tensor]] = {"unread": {}, "best": {}, "state": {}}
+        for path, tensor in tensors.items():
+            group, name = path.split("/", 1)
+            kept = group if group in parts else "state"
+            parts[kept][path if kept == "state" else name] = tensor
+        state = TrainingState.from_tensors(parts.pop("state"), record["state"])
+        return cls(**{**record, "state": state, **parts})
+
+
+def capture_optimizer(stepper: Stepper, state: TrainingState) -> None:
+    """Copy the memory of an optimiser into a state, as flat, named tensors on the CPU."""
+    moments = stepper.moments()
+    state.optimizer_kind = stepper.kind
+    state.parameters = {name: _form(stepper.parameters[name]) for name in moments}
+    state.optimizer = {
+        f"{name}.{entry}": value.detach().cpu().clone()
+        for name, entries in moments.items()
+        for entry, value in entries.items()
     }
 
 
-def restore_optimizer(optimizer: Adam, tensors: dict[str, Tensor]) -> None:
-    """Give an optimiser the moments that :func:`capture_optimizer` copied."""
-    optimizer.state = {}
-    for path, tensor in tensors.items():
-        place, name = path.split(".", 1)
-        device = optimizer.parameters[int(place)].device
-        # A copy on its own device, too: steps are made in place.
-        optimizer.state.setdefault(int(place), {})[name] = tensor.to(device, copy=True)
+def restore_optimizer(stepper: Stepper, state: TrainingState) -> None:
+    """Give an optimiser the memory that :func:`capture_optimizer` copied.
+
+    Parameters that are trained now and were not begin anew, those that no longer are leave
+    nothing behind. So do all of them under another kind of optimiser.
+
+    Raises
+    ------
+    TrainingError
+        If a parameter has another type or shape than the one that was remembered.
+    """
+    state = state.named(list(stepper.parameters))
+    if state.optimizer_kind != stepper.kind:
+        return
+    moments: dict[str, dict[str, Tensor]] = {}
+    for path, tensor in state.optimizer.items():
+        name, entry = path.rsplit(".", 1)
+        if name in stepper.parameters:
+            moments.setdefault(name, {})[entry] = tensor
+    for name in moments:
+        form, held = _form(stepper.parameters[name]), state.parameters.get(name)
+        if held != form:
+            raise TrainingError(
+                f"training cannot continue, because the state of the optimiser is that of a "
+                f"parameter {name!r} of the form {held}, and the network has one of {form}; start "
+                f"anew with warm_start=False"
+            )
+    stepper.restore(moments)
+
+
+def restore_generator(generator: torch.Generator, name: str, held: Tensor) -> None:
+    """Set a generator to a state that it can have.
+
+    Raises
+    ------
+    TrainingError
+        If it is the state of another kind of generator.
+    """
+    own = generator.get_state()
+    if (held.dtype, held.shape) != (own.dtype, own.shape):
+        raise TrainingError(
+            f"training cannot continue, because the state of the generator {name!r} is "
+            f"{held.dtype} {tuple(held.shape)}, and should be {own.dtype} {tuple(own.shape)}"
+        )
+    generator.set_state(held.cpu())
+
+
+def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Load weights that are those of a network by name, shape and type; nothing is converted.
+
+    Raises
+    ------
+    TrainingError
+        If they are those of another network.
+    """
+    own = {name: _form(tensor) for name, tensor in network.state_dict().items()}
+    held = {name: _form(tensor) for name, tensor in weights.items()}
+    if held != own:
+        name = min(name for name in {*own, *held} if own.get(name) != held.get(name))
+        raise TrainingError(
+            f"the weights are those of another network: {name!r} is {held.get(name, 'missing')} "
+            f"among them, and {own.get(name, 'missing')} in the network"
+        )
+    network.load_state_dict(weights)
+
+
+def _form(tensor: Tensor) -> list[Any]:
+    """Return the type and the shape of a tensor, as JSON holds them."""
+    return [str(tensor.dtype).removeprefix("torch."), *tensor.shape]

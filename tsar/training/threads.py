@@ -21,10 +21,12 @@ that are still to begin. The companion puts that back at once.
 
 import _thread
 import contextlib
+import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Threads", "working_threads"]
+__all__ = ["Threads", "largest_tensor", "working_threads"]
 
 # Values of a batch times weights, which grows with the time of a step. Fits of 2e7 (NLinear) lose
 # nothing with one thread instead of two, those of 2e8 (PatchTST on three variates) a tenth; those
@@ -122,21 +124,21 @@ class Threads:
 
 @contextlib.contextmanager
 def working_threads(
-    network: nn.Module, values: Tensor, *, patient: bool = False
+    network: nn.Module, values: Tensor | None, *, patient: bool = False
 ) -> Iterator[Threads]:
     """Work on batches with as many threads as gain from it, at most those of the caller.
 
     Parameters
     ----------
     network : nn.Module
-    values : Tensor
-        Contexts of a batch, of which the size counts.
+    values : Tensor or None
+        Contexts of a batch, of which the size counts; None where there are none.
     patient : bool, default False
         Wait patiently from the beginning; otherwise from when the machine is crowded, for which
         :meth:`Threads.look` looks.
     """
     before = torch.get_num_threads()
-    if before == 1 or not values.is_cpu:
+    if before == 1 or values is None or not values.is_cpu:
         yield Threads(1)
     elif _work(network, values) < SMALL:
         with _one_thread(before):
@@ -149,6 +151,21 @@ def working_threads(
             yield threads
         finally:
             threads.close()
+
+
+def largest_tensor(batch: Any) -> Tensor | None:
+    """Return the largest tensor in a batch of any kind, None where there is none."""
+    if isinstance(batch, Tensor):
+        return batch
+    parts: Iterable[Any] = ()
+    if isinstance(batch, Mapping):
+        parts = batch.values()
+    elif isinstance(batch, list | tuple):
+        parts = batch
+    elif dataclasses.is_dataclass(batch):
+        parts = vars(batch).values()
+    found = [tensor for tensor in map(largest_tensor, parts) if tensor is not None]
+    return max(found, key=Tensor.numel, default=None)
 
 
 def _work(network: nn.Module, values: Tensor) -> int:

@@ -13,7 +13,7 @@ from tsar.data.windows import Batch, CovariateTensors, Inputs, SeriesTensors
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.layers.covariates import CovariateEncoder, CovariatePathway, CovariateSpec
 from tsar.forecasting.outputs.losses import make_loss
-from tsar.training.loop import compare
+from tsar.forecasting.outputs.objective import compare
 
 SPEC = CovariateSpec(past=(0, 4), future=(0, 3, 0), static=(5,), n_calendar=2)
 
@@ -129,7 +129,7 @@ def test_what_is_compared_is_left_over_by_the_effects(network):
     with torch.no_grad():
         pathway.effect.weight.copy_(torch.tensor([[2.0], [-3.0]]))
     given = Inputs(inputs.target, future=inputs.future[..., :1], calendar=inputs.calendar)
-    forecast, target, observed = compare(pathway, Batch(given, future, None, None))
+    forecast, target, observed, *_ = compare(pathway, Batch(given, future, None, None))
     assert observed is None
     errors = pathway(given) - future
     torch.testing.assert_close((forecast - target)[:, -3:], errors)
@@ -163,7 +163,7 @@ def test_training_compares_what_is_left_with_the_same_error(loss):
     truth = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(2))
     observed = truth > -1
     compared = pathway.compare(Batch(inputs, truth, observed, None))
-    torch.testing.assert_close(loss(*compared), loss(pathway(inputs), truth, observed))
+    torch.testing.assert_close(loss(*compared[:3]), loss(pathway(inputs), truth, observed))
 
 
 def test_a_network_that_compares_something_else_is_asked_for_it():
@@ -177,7 +177,7 @@ def test_a_network_that_compares_something_else_is_asked_for_it():
         pathway.effect.weight.fill_(2.0)
     inputs = Inputs(inputs.target, future=inputs.future[..., :1])
     truth = torch.ones(5, 3, 2)
-    forecast, target, observed = pathway.compare(Batch(inputs, truth, None, None))
+    forecast, target, observed, *_ = pathway.compare(Batch(inputs, truth, None, None))
     assert forecast.shape == target.shape == (5, 3, 1) and observed is None
     torch.testing.assert_close(target, truth[..., :1] - 2 * inputs.future[:, 6:])
 

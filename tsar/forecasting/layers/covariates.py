@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tsar.data.windows import Batch, Inputs, SeriesTensors
+from tsar.forecasting.outputs.objective import Compared, ForecastNetwork, compare, penalise
 from tsar.forecasting.outputs.output import Output
-from tsar.training.loop import compare
 
 __all__ = ["CovariateEncoder", "CovariatePathway", "CovariateSpec", "Encoded"]
 
@@ -130,7 +130,7 @@ class CovariateEncoder(nn.Module):
         )
 
 
-class CovariatePathway(nn.Module):
+class CovariatePathway(ForecastNetwork):
     """Let a network forecast what the covariates do not explain.
 
     The effect of the known covariates on each variate is taken off the history, the
@@ -180,35 +180,43 @@ class CovariatePathway(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Forecast a batch of windows: (B, L, C) to (B, H, C), or (B, H, C, Q)."""
-        rest, later = self._split(inputs)
+        rest, _, later = self._split(inputs)
         forecast: Tensor = self.network(rest)
         if self.output is not None:
             return self.output.shift(forecast, later)
         return forecast + (later if forecast.ndim == 3 else later[..., None])
 
-    def compare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def compare(self, batch: Batch) -> Compared:
         """Return what the network compares in training, on what is left to it.
 
-        An error does not change when the same is taken off the forecast and the truth.
+        An error does not change when the same is taken off the forecast and the truth; for one
+        that does, the network is told what was taken off.
         """
-        rest, later = self._split(batch.inputs)
-        return compare(self.network, replace(batch, inputs=rest, target=batch.target - later))
+        rest, before, later = self._split(batch.inputs)
+        left = replace(batch, inputs=rest, target=batch.target - later, shift=(before, later))
+        return compare(self.network, left)
 
-    def _split(self, inputs: Inputs) -> tuple[Inputs, Tensor]:
-        """Return the inputs of the network, and what is added to its forecast."""
+    def penalty(self, error: Tensor) -> Tensor | None:
+        """Return the penalty of the network; effects of covariates are free."""
+        return penalise(self.network, error)
+
+    def _split(self, inputs: Inputs) -> tuple[Inputs, Tensor, Tensor]:
+        """Return the inputs of the network, and the effects on the history and on the horizon."""
         past, known, static = self.encoder(inputs)
-        target, later = inputs.target, inputs.target.new_zeros(())
+        target, horizon = inputs.target, (len(inputs.target), self.horizon, self.n_variates)
+        before, later = target.new_zeros(()).expand_as(target), target.new_zeros(()).expand(horizon)
         if self.effect is not None:
             repeated = static[:, None].expand(-1, known.shape[1], -1)
             effect = self.effect(known) + self.curved_effect(torch.cat([known, repeated], dim=-1))
             before, later = effect.split([self.context_length, self.horizon], dim=1)
             # Where nothing was observed, the history holds no effect either.
-            target = target - (before if inputs.observed is None else before * inputs.observed)
+            before = before if inputs.observed is None else before * inputs.observed
+            target = target - before
         if self.correction is not None:
             whole = torch.cat([past.flatten(1), static], dim=-1)
             later = later + self.correction(whole).view(-1, self.horizon, self.n_variates)
         calendar = None if self.encoder.n_calendar else inputs.calendar
-        return replace(inputs, target=target, calendar=calendar), later
+        return replace(inputs, target=target, calendar=calendar), before, later
 
     @torch.no_grad()
     def estimate_effects(self, series: SeriesTensors, stop: Tensor) -> None:

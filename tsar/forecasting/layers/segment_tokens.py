@@ -12,6 +12,7 @@ from tsar.core.dropout import Dropout
 from tsar.data.windows import Batch, Inputs
 from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.layers.language_backbone import FrozenBackbone
+from tsar.forecasting.outputs.objective import Compared, ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 
 __all__ = ["AutoTimesNetwork"]
@@ -23,7 +24,7 @@ PERIODS = (1.0, 7.0, 30.436875, 365.2425)
 EPOCH = datetime.datetime(1970, 1, 1)
 
 
-class AutoTimesNetwork(nn.Module):
+class AutoTimesNetwork(ForecastNetwork):
     """Segments as tokens of a causal backbone that says what the next segment is.
 
     Every variate is a series of its own. A window is normalised as a whole and cut into
@@ -132,15 +133,13 @@ class AutoTimesNetwork(nn.Module):
         raw = self.projection(hidden).view(batch, n_variates, length, -1)
         return self.output(raw.transpose(1, 2), location, scale)
 
-    def compare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def compare(self, batch: Batch) -> Compared:
         """Return the forecasts of all next segments, and these segments.
 
         Returns
         -------
-        forecast : Tensor of shape (B, K, C), or (B, K, C, Q)
-            Of the steps from the second segment on, K = L where the horizon has a segment.
-        target : Tensor of shape (B, K, C)
-        observed : bool Tensor of shape (B, K, C) or None
+        Compared
+            Of K steps, those from the second segment on; K = L where the horizon has a segment.
         """
         inputs, size = batch.inputs, self.segment_length
         target = torch.cat([inputs.target, batch.target[:, :size]], dim=1)[:, size:]
@@ -154,7 +153,12 @@ class AutoTimesNetwork(nn.Module):
                 )
             ]
             observed = torch.cat([parts[0], parts[1][:, :size]], dim=1)[:, size:]
-        return self.next_segments(inputs)[:, : target.shape[1]], target, observed
+        shift = None
+        if batch.shift is not None:
+            before, later = batch.shift
+            shift = torch.cat([before, later[:, :size]], dim=1)[:, size:]
+        forecast = self.next_segments(inputs)[:, : target.shape[1]]
+        return Compared(forecast, target, observed, batch.scale, shift)
 
     def embed_times(self, calendar: Tensor) -> Tensor:
         """Embed the time of each segment as a vector of length 1.

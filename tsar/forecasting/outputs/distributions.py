@@ -26,7 +26,7 @@ from tsar.forecasting.outputs.distribution_output import (
 from tsar.forecasting.outputs.output import Output
 from tsar.training.device import widest_float
 
-__all__ = ["DISTRIBUTIONS", "Distribution"]
+__all__ = ["DISTRIBUTIONS", "Distribution", "GaussianMixture", "NegativeBinomial"]
 
 Array: TypeAlias = np.ndarray
 

@@ -15,6 +15,7 @@ from tsar.params.constraints import check_choice
 
 __all__ = [
     "LOSSES",
+    "FunctionLoss",
     "HuberLoss",
     "LikelihoodLoss",
     "Loss",
@@ -22,6 +23,7 @@ __all__ = [
     "MAELoss",
     "MSELoss",
     "QuantileLoss",
+    "distribution_of",
     "make_loss",
 ]
 
@@ -29,8 +31,12 @@ __all__ = [
 class Loss(ABC):
     """Mean of an error over the observed entries of a forecast."""
 
-    # Whether it compares in original units, and so needs to know the scale of each window.
+    # Whether it compares in original units, and so needs to know the scale of each window. Series
+    # are then scaled without being moved.
     needs_scale: bool = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
     def __call__(
         self,
@@ -125,6 +131,9 @@ class QuantileLoss(Loss):
         self.levels = tuple(float(level) for level in levels)
         self.make_output()  # raises for levels it cannot give
 
+    def __repr__(self) -> str:
+        return f"QuantileLoss({list(self.levels)})"
+
     def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
         levels = torch.tensor(self.levels, dtype=target.dtype, device=target.device)
         above = target.unsqueeze(-1) - forecast  # (B, H, C, Q)
@@ -151,6 +160,9 @@ class LikelihoodLoss(Loss):
         self.output = distribution.make_output()
         self.needs_scale = distribution.counts
 
+    def __repr__(self) -> str:
+        return f"LikelihoodLoss({type(self.distribution).__name__}())"
+
     def scaled_errors(self, forecast: Tensor, target: Tensor, scale: Tensor | None) -> Tensor:
         if scale is None:
             return self.errors(forecast, target)
@@ -166,6 +178,34 @@ class LikelihoodLoss(Loss):
 
     def make_output(self) -> Output:
         return self.distribution.make_output()
+
+
+class FunctionLoss(Loss):
+    """An error given by a function.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a point forecast and the truth, Tensors of shape (B, H, C) in scaled units, and
+        returns one error per entry, a Tensor of the same shape.
+    """
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.function = function
+
+    def __repr__(self) -> str:
+        return f"FunctionLoss({getattr(self.function, '__qualname__', self.function)})"
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        errors = self.function(forecast, target)
+        if not isinstance(errors, Tensor) or errors.shape != target.shape:
+            given = tuple(errors.shape) if isinstance(errors, Tensor) else type(errors).__name__
+            raise ParameterError(
+                f"loss must return one error per entry, a Tensor of shape {tuple(target.shape)}, "
+                f"got {given}; leave the mean to the training, with torch's own losses by "
+                f"reduction='none'"
+            )
+        return errors
 
 
 LossName: TypeAlias = Literal[
@@ -188,14 +228,17 @@ _POINT_LOSSES: dict[str, Callable[[], Loss]] = {
 LOSSES = (*_POINT_LOSSES, "quantile", *DISTRIBUTIONS)
 
 
-def make_loss(name: str, quantiles: Sequence[float] | None = None) -> Loss:
-    """Build the loss of that name.
+def make_loss(
+    loss: str | Loss | Callable[[Tensor, Tensor], Tensor], quantiles: Sequence[float] | None = None
+) -> Loss:
+    """Build the loss of that name, or take the one that is given.
 
     Parameters
     ----------
-    name : str
-        "mse", "mae", "huber", "quantile", or one of
-        :data:`tsar.forecasting.outputs.distributions.DISTRIBUTIONS`.
+    loss : str, Loss or callable
+        "mse", "mae", "huber", "quantile", one of
+        :data:`tsar.forecasting.outputs.distributions.DISTRIBUTIONS`, or an object. A function
+        is one of forecast and truth, see :class:`FunctionLoss`.
     quantiles : sequence of float, optional
         The levels of the quantile loss; the other losses have none.
 
@@ -204,16 +247,60 @@ def make_loss(name: str, quantiles: Sequence[float] | None = None) -> Loss:
     ParameterError
         If there is none of that name, or levels are missing or out of place.
     """
-    check_choice("make_loss", "loss", name, LOSSES)
-    if name == "quantile":
+    if not isinstance(loss, str):
+        return _given(loss, quantiles)
+    check_choice("make_loss", "loss", loss, LOSSES)
+    if loss == "quantile":
         if quantiles is None:
             raise ParameterError("make_loss: loss='quantile' needs quantiles, got None")
         return QuantileLoss(quantiles)
+    _no_quantiles(loss, quantiles)
+    if loss in DISTRIBUTIONS:
+        return LikelihoodLoss(DISTRIBUTIONS[loss]())
+    return _POINT_LOSSES[loss]()
+
+
+def _given(loss: object, quantiles: Sequence[float] | None) -> Loss:
+    if isinstance(loss, type):
+        raise ParameterError(
+            f"make_loss: loss must be an object, got the class {loss.__name__}; call it, as in "
+            f"{loss.__name__}()"
+        )
+    if isinstance(loss, QuantileLoss):
+        if quantiles is not None and tuple(map(float, quantiles)) != loss.levels:
+            raise ParameterError(
+                f"make_loss: quantiles must be those of the loss, {list(loss.levels)}, got "
+                f"{list(quantiles)}; leave them out"
+            )
+        return loss
+    _no_quantiles(loss, quantiles)
+    if isinstance(loss, Loss):
+        return loss
+    if not callable(loss):
+        raise ParameterError(
+            f"make_loss: loss must be one of {', '.join(map(repr, LOSSES))}, a Loss, or a function "
+            f"of forecast and target that returns one error per entry, got {loss!r}"
+        )
+    return FunctionLoss(loss)
+
+
+def _no_quantiles(loss: object, quantiles: Sequence[float] | None) -> None:
     if quantiles is not None:
         raise ParameterError(
-            f"make_loss: quantiles need loss='quantile', got loss={name!r}; "
+            f"make_loss: quantiles need loss='quantile', got loss={loss!r}; "
             "change the loss or drop the quantiles"
         )
-    if name in DISTRIBUTIONS:
-        return LikelihoodLoss(DISTRIBUTIONS[name]())
-    return _POINT_LOSSES[name]()
+
+
+def distribution_of(loss: object) -> Distribution | None:
+    """Return the distribution whose parameters a network forecasts with a loss, if it does.
+
+    Parameters
+    ----------
+    loss : str, Loss or callable
+    """
+    if isinstance(loss, LikelihoodLoss):
+        return loss.distribution
+    if isinstance(loss, str) and loss in DISTRIBUTIONS:
+        return DISTRIBUTIONS[loss]()
+    return None

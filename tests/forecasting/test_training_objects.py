@@ -1,0 +1,124 @@
+"""Losses, optimisers and schedules as objects, of ours and of others."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+import tsar
+from tsar.exceptions import ParameterError, PersistenceError
+from tsar.forecasting.outputs.distributions import NegativeBinomial
+from tsar.forecasting.outputs.losses import LikelihoodLoss, Loss, MSELoss, QuantileLoss
+from tsar.training import Adam, AdamW, Cosine, TorchOptimizer
+
+SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 2, "random_state": 0, "device": "cpu"}
+
+
+def _model(**parameters):
+    return tsar.NLinear(**{**SMALL, **parameters})
+
+
+def squared(forecast, target):
+    return (forecast - target).square()
+
+
+class Cubic(Loss):
+    def errors(self, forecast, target):
+        return (forecast - target).abs().pow(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "objects"),
+    [
+        ("mse", [MSELoss(), squared, nn.MSELoss(reduction="none")]),
+        ("mae", [nn.L1Loss(reduction="none")]),
+        ("quantile", [QuantileLoss([0.1, 0.5, 0.9])]),
+    ],
+)
+def test_a_loss_as_an_object_is_the_loss_of_that_name(name, objects, wide):
+    expected = _model(loss=name).fit(wide)
+    for loss in objects:
+        model = _model(loss=loss).fit(wide)
+        pd.testing.assert_frame_equal(model.predict(), expected.predict(), check_exact=True)
+        assert model.history_["val_loss"] == expected.history_["val_loss"]
+        assert clone(model).fit(wide).history_["val_loss"] == expected.history_["val_loss"]
+    if name == "quantile":
+        assert list(model.predict(quantiles=[0.1])) == list(expected.predict(quantiles=[0.1]))
+
+
+def test_a_loss_of_ones_own_is_minimised(wide):
+    losses = _model(loss=Cubic(), max_epochs=8, learning_rate=0.01).fit(wide).history_
+    assert losses["train_loss"][-1] < 0.5 * losses["train_loss"][0]
+
+
+def test_a_likelihood_as_an_object_forecasts_its_distribution():
+    rng = np.random.default_rng(0)
+    index = pd.date_range("2024", periods=150, freq="h")
+    counts = pd.DataFrame({"sold": rng.poisson(4, size=150).astype(float)}, index=index)
+    named = _model(loss="negative_binomial").fit(counts)
+    given = _model(loss=LikelihoodLoss(NegativeBinomial())).fit(counts)
+    expected = named.predict(quantiles=[0.2, 0.9])
+    pd.testing.assert_frame_equal(given.predict(quantiles=[0.2, 0.9]), expected)
+    with pytest.raises(tsar.exceptions.DataError, match="needs counts"):
+        given.fit(counts + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"loss": 3}, "NLinear: loss must be one of 'mse'.* or an instance of Loss or"),
+        ({"loss": "msee"}, "did you mean 'mse'"),
+        ({"loss": MSELoss}, r"NLinear: loss must be an object, got the class MSELoss; call it"),
+        ({"loss": MSELoss(), "quantiles": [0.5]}, "quantiles.* needs? loss='quantile'"),
+        ({"loss": QuantileLoss([0.5]), "quantiles": [0.1]}, "must be those of the loss"),
+        ({"optimizer": torch.optim.SGD}, "an instance of Optimizer"),
+        ({"optimizer": AdamW(), "weight_decay": 0.1}, "weight_decay=0.1 goes with the name"),
+        ({"optimizer": Adam(), "adam_betas": (0.8, 0.9)}, "adam_betas.* goes with the name"),
+        ({"learning_rate_schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"learning_rate_schedule": Cosine(), "warmup_steps": 3}, "warmup_steps=3 goes with"),
+    ],
+)
+def test_objects_that_fit_nowhere_are_one_error(parameters, message, wide):
+    with pytest.raises(ParameterError, match=message):
+        _model(**parameters).fit(wide)
+
+
+def test_a_loss_that_is_a_mean_already_is_one_error(wide):
+    with pytest.raises(ParameterError, match=r"NLinear: loss must return one error per entry.*"):
+        _model(loss=nn.MSELoss()).fit(wide)
+
+
+def test_optimisers_and_schedules_as_objects_are_those_of_their_names(wide):
+    flat = {"weight_decay": 0.1, "adam_betas": (0.9, 0.95), "warmup_steps": 3}
+    named = _model(optimizer="adamw", learning_rate_schedule="cosine", **flat).fit(wide)
+    objects = {
+        "optimizer": AdamW(weight_decay=0.1, betas=(0.9, 0.95)),
+        "learning_rate_schedule": Cosine(warmup_steps=3),
+    }
+    given = _model(**objects).fit(wide)
+    pd.testing.assert_frame_equal(given.predict(), named.predict(), check_exact=True)
+    assert "AdamW(" in repr(given) and "warmup_steps=3" in repr(given)
+
+
+def test_any_optimiser_of_torch_continues(wide):
+    options = {
+        "optimizer": TorchOptimizer(torch.optim.SGD, momentum=0.9),
+        "early_stopping": False,
+    }
+    whole = _model(**options, max_epochs=4).fit(wide)
+    half = _model(**options).fit(wide).partial_fit(wide)
+    pd.testing.assert_frame_equal(half.predict(), whole.predict(), check_exact=True)
+
+
+def test_objects_are_passed_again_on_load(wide, tmp_path):
+    given = {"loss": squared, "optimizer": TorchOptimizer(torch.optim.SGD, momentum=0.9)}
+    model = _model(**given, early_stopping=False).fit(wide)
+    model.save(tmp_path / "model")
+    with pytest.raises(PersistenceError, match=r"as loss, which is not saved; pass it again"):
+        tsar.load(tmp_path / "model")
+    twin = tsar.load(tmp_path / "model", **given)
+    pd.testing.assert_frame_equal(twin.predict(), model.predict(), check_exact=True)
+    expected = model.partial_fit(wide).predict()
+    pd.testing.assert_frame_equal(twin.partial_fit(wide).predict(), expected, check_exact=True)

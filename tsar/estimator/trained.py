@@ -1,0 +1,346 @@
+"""Estimators that train a network: the parameters, the run and the state of every family."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tsar.estimator.base import Estimator
+from tsar.exceptions import InterruptedWarning, ParameterError, TrainingError, warn
+from tsar.params.constraints import Interval
+from tsar.training.checkpoint import Checkpoint, checkpoint_folder, describe_value, digest
+from tsar.training.device import resolve_device
+from tsar.training.objective import DrawingSource, Objective, Source
+from tsar.training.optim import Optimizer
+from tsar.training.options import Phase, TrainingOptions, TrainingResult
+from tsar.training.phases import train_phases
+from tsar.training.schedules import Schedule
+from tsar.training.state import TrainingState, load_weights
+
+__all__ = ["ScheduleName", "TrainedEstimator"]
+
+LARGEST_SEED = 2**63 - 1
+
+Positive = Annotated[int, Interval(1)]
+ScheduleName: TypeAlias = Literal["constant", "halving", "type3", "cosine", "one_cycle"]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TrainedEstimator(Estimator):
+    """An estimator around a network, whatever it is trained on.
+
+    A subclass builds its network, and hands it to :meth:`_train` with a source of batches and
+    an objective; :meth:`_keep` remembers what came out, which is saved and loaded here.
+
+    Parameters
+    ----------
+    max_epochs : int, default 50
+        Longest training, in passes over all examples.
+    max_steps : int or None, default None
+        Longest training in steps, where it is shorter.
+    batch_size : int, default 32
+        Examples per step.
+    optimizer : {"adam", "adamw"} or Optimizer, default "adam"
+        By name, with ``weight_decay`` and ``adam_betas``, or an object of
+        :mod:`tsar.training.optim` with parameters of its own, such as
+        ``TorchOptimizer(torch.optim.SGD, momentum=0.9)``.
+    learning_rate : float, default 1e-3
+        Largest learning rate of the schedule.
+    learning_rate_schedule : str or Schedule, default "constant"
+        "constant", "halving" (halved after every epoch from the second on), "type3"
+        (a tenth less after every epoch from the fourth on), "cosine" or "one_cycle", or an
+        object of :mod:`tsar.training.schedules` such as ``Cosine(lowest=0.1)``.
+    warmup_steps : int, default 0
+        Steps in which the rate rises linearly to that of the schedule.
+    weight_decay : float, default 0.0
+        Decoupled with "adamw", an L2 penalty with "adam".
+    adam_betas : sequence of two floats, default (0.9, 0.999)
+        Decay rates of the moments.
+    gradient_clip : float or None, default None
+        Largest norm of all gradients together.
+    early_stopping : bool, default True
+        Hold something out, stop when it is no longer predicted better, and keep the best
+        weights.
+    patience : int, default 5
+        Validations (one per epoch) without improvement before stopping.
+    precision : {"float32", "bfloat16", "auto"}, default "float32"
+        Precision of the training steps; "auto" is bfloat16 where the hardware has it.
+        What is fitted answers in float32.
+    device : str, default "auto"
+        "cpu", "cuda", "cuda:k", "mps", or "auto" for an accelerator if there is one.
+    random_state : int or None, default None
+        Seed of weights, shuffling and dropout; None draws a new one (``seed_``).
+    warm_start : bool, default False
+        Whether ``fit`` continues from the fitted weights, as ``partial_fit`` does.
+    verbose : int, default 0
+        With 1, a progress bar, and a line per epoch through the logger "tsar".
+
+    Attributes
+    ----------
+    module_ : nn.Module
+        The trained network.
+    history_ : dict of str to list of float
+        One entry per epoch: ``train_loss``, with validation ``val_loss`` and what else the
+        objective tells, ``learning_rate`` and ``seconds``.
+    best_epoch_ : int
+        The epoch (from 1) whose weights are kept.
+    n_epochs_ : int
+        Epochs trained.
+    device_ : str
+        Where the network is.
+    seed_ : int
+        The seed that was used.
+    interrupted_ : bool
+        Whether a keyboard interrupt ended the training early.
+    """
+
+    max_epochs: Positive = 50
+    max_steps: Positive | None = None
+    batch_size: Positive = 32
+    optimizer: Literal["adam", "adamw"] | Optimizer = "adam"
+    learning_rate: Annotated[float, Interval(0, open_low=True)] = 1e-3
+    learning_rate_schedule: ScheduleName | Schedule = "constant"
+    warmup_steps: Annotated[int, Interval(0)] = 0
+    weight_decay: Annotated[float, Interval(0)] = 0.0
+    adam_betas: Sequence[Annotated[float, Interval(0, 1, open_high=True)]] = (0.9, 0.999)
+    gradient_clip: Annotated[float, Interval(0, open_low=True)] | None = None
+    early_stopping: bool = True
+    patience: Positive = 5
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    device: str = "auto"
+    random_state: Annotated[int, Interval(0, LARGEST_SEED)] | None = None
+    warm_start: bool = False
+    verbose: Annotated[int, Interval(0)] = 0
+
+    # ------------------------------------------------------------- before it begins
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        try:
+            resolve_device(self.device)
+        except ParameterError as error:
+            raise ParameterError(f"{self.name}: {error}") from None
+        if len(self.adam_betas) != 2:
+            raise ParameterError(
+                f"{self.name}: adam_betas must be two numbers, got {self.adam_betas!r}"
+            )
+        self._check_objects()
+
+    def _check_objects(self) -> None:
+        """Refuse parameters that go with a name beside an object that has its own."""
+        for name, flat in (
+            ("optimizer", "weight_decay"),
+            ("optimizer", "adam_betas"),
+            ("learning_rate_schedule", "warmup_steps"),
+        ):
+            given, value, default = (
+                getattr(self, name),
+                getattr(self, flat),
+                getattr(type(self), flat),
+            )
+            same = tuple(value) == tuple(default) if flat == "adam_betas" else value == default
+            if not isinstance(given, str) and not same:
+                raise ParameterError(
+                    f"{self.name}: {flat}={value!r} goes with the name of one, got "
+                    f"{name}={given!r}; give it to that object"
+                )
+
+    @property
+    def _training_options(self) -> TrainingOptions:
+        return TrainingOptions(
+            max_epochs=self.max_epochs,
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            optimizer=self.optimizer,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            betas=(float(self.adam_betas[0]), float(self.adam_betas[1])),
+            schedule=self.learning_rate_schedule,
+            warmup_steps=self.warmup_steps,
+            patience=self.patience if self.early_stopping else None,
+            gradient_clip=self.gradient_clip,
+            precision=self.precision,
+            verbose=self.verbose,
+        )
+
+    def _draw_seed(self) -> int:
+        return secrets.randbits(63) if self.random_state is None else int(self.random_state)
+
+    def _training_seed(self, checkpoint: Checkpoint | None) -> int:
+        """Return the seed of a training; that of a checkpoint if any will do."""
+        drawn = self._draw_seed()
+        if self.random_state is None and checkpoint is not None and checkpoint.identity:
+            return int(checkpoint.identity["seed"])
+        return drawn
+
+    def _checkpoint(self) -> Checkpoint | None:
+        """Open the folder of checkpoints that this fit was asked to use, if it was."""
+        folder = checkpoint_folder()
+        with self._named_training_errors():
+            return None if folder is None else Checkpoint(folder)
+
+    def _identity(
+        self, data: str, network: nn.Module, state: TrainingState | None, seed: int
+    ) -> dict[str, str]:
+        """Return all that decides what a training gives, for its checkpoints.
+
+        ``data`` is a digest of what it is trained on.
+        """
+        parameters = self.get_params(deep=False)
+        parameters.pop("verbose")
+        return {
+            "class": self.name,
+            **{name: describe_value(value) for name, value in parameters.items()},
+            "seed": str(seed),
+            "steps before": str(0 if state is None else state.step),
+            "data": data,
+            "first weights": digest(network.state_dict().values()),
+        }
+
+    # ---------------------------------------------------------------- the training
+
+    def _phases(self, network: nn.Module, options: TrainingOptions, go_on: bool) -> Sequence[Phase]:
+        """Say how a network is trained, one phase after the other."""
+        return [Phase(options)]
+
+    def _trained_names(self, network: nn.Module) -> list[str]:
+        """Return the names of the parameters that the last fit moved."""
+        return [name for name, _ in network.named_parameters()]
+
+    @contextlib.contextmanager
+    def _named_training_errors(self) -> Iterator[None]:
+        """Let errors of the training begin with the name of the estimator."""
+        try:
+            yield
+        except (TrainingError, ParameterError) as error:
+            raise type(error)(f"{self.name}: {error}") from None
+
+    # The caller may have turned gradients off around the fit.
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def _train(
+        self,
+        network: nn.Module,
+        training: Source | DrawingSource,
+        validation: Source | DrawingSource | None,
+        objective: Objective,
+        phases: Sequence[Phase],
+        *,
+        device: torch.device,
+        seed: int,
+        state: TrainingState | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> TrainingResult:
+        """Run the training loop, naming the estimator in what it reports."""
+        with self._named_training_errors():
+            result = train_phases(
+                network,
+                training,
+                validation,
+                objective,
+                phases,
+                device=device,
+                seed=seed,
+                state=state,
+                checkpoint=checkpoint,
+            )
+        if result.interrupted:
+            if result.n_epochs == 0:
+                raise KeyboardInterrupt
+            warn(
+                f"{self.name}: training was interrupted after {result.n_epochs} epochs; the "
+                f"model holds the weights of epoch {result.best_epoch}",
+                InterruptedWarning,
+            )
+        elif checkpoint is not None:
+            checkpoint.remove()
+        return result
+
+    def _keep(
+        self, network: nn.Module, result: TrainingResult, device: torch.device, seed: int
+    ) -> None:
+        """Remember a trained network."""
+        self._training_state: TrainingState = result.state
+        self.module_ = network
+        self.history_ = result.history
+        self.best_epoch_, self.n_epochs_ = result.best_epoch, result.n_epochs
+        self.device_, self.seed_ = str(device), seed
+        self.interrupted_ = result.interrupted
+
+    # ------------------------------------------------------------------ on disk
+
+    def save(self, folder: str | os.PathLike[str], *, training_state: bool = True) -> None:
+        """Write the fitted model into a folder, to be read by :func:`tsar.load`.
+
+        Parameters
+        ----------
+        folder : path
+            Created, or replaced if it holds a saved model.
+        training_state : bool, default True
+            Whether to save what ``partial_fit`` goes on with, the moments of the optimiser
+            above all: two numbers for each weight. Without, training continues from the
+            weights with a fresh optimiser.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        PersistenceError
+            The folder holds something else or cannot be written.
+        """
+        held = self.__dict__.get("_training_state")
+        if training_state or held is None:
+            super().save(folder)
+            return
+        self._training_state = held.finished()
+        try:
+            super().save(folder)
+        finally:
+            self._training_state = held
+
+    def _trained_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what training left: a record for JSON, and tensors by name."""
+        weights = self.module_.state_dict()
+        tensors = {f"network.{name}": tensor.cpu() for name, tensor in weights.items()}
+        training, progress = self._training_state.to_tensors()
+        tensors |= {f"training.{name}": tensor.cpu() for name, tensor in training.items()}
+        fitted = {
+            "best_epoch": self.best_epoch_,
+            "seed": self.seed_,
+            "interrupted": self.interrupted_,
+        }
+        return {"training": progress, "fitted": fitted}, tensors
+
+    def _restore_trained_state(
+        self, network: nn.Module, record: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Undo :meth:`_trained_state`, in a network of the same shape."""
+        load_weights(network, _under("network.", tensors))
+        self._training_state = TrainingState.from_tensors(
+            _under("training.", tensors), record["training"]
+        )
+        self.history_ = {
+            name: list(values) for name, values in self._training_state.history.items()
+        }
+        fitted = record["fitted"]
+        self.best_epoch_, self.n_epochs_ = fitted["best_epoch"], self._training_state.epoch
+        self.seed_, self.interrupted_ = fitted["seed"], fitted["interrupted"]
+        try:
+            device = resolve_device(self.device)
+        except ParameterError:
+            # The device it was trained on is not on this machine.
+            device = torch.device("cpu")
+        self.device_ = str(device)
+        self.module_ = network.to(device).eval()
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors below a prefix, without it."""
+    return {
+        name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }

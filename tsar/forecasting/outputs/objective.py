@@ -1,0 +1,163 @@
+"""What a forecasting network is trained for: its loss, and what it has to say about it."""
+
+from types import MethodType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tsar.data.windows import Batch
+from tsar.exceptions import ParameterError
+from tsar.forecasting.outputs.losses import Loss
+from tsar.training.objective import Objective, Terms
+
+__all__ = ["Compared", "ForecastNetwork", "ForecastObjective", "compare", "penalise"]
+
+
+class Compared(NamedTuple):
+    """What a training step compares.
+
+    Parameters
+    ----------
+    forecast : Tensor of shape (B, K, C), or (B, K, C, Q) with several outputs per step
+    target : Tensor of shape (B, K, C)
+    observed : bool Tensor of shape (B, K, C) or None
+        True where the target was measured; None when all of it was.
+    scale : Tensor of shape (B, C) or None
+        Original units per scaled unit, of the variates that are compared.
+    shift : Tensor of shape (B, K, C) or None
+        What was taken off both the forecast and the target. An error does not change with it,
+        but for one in original units.
+    """
+
+    forecast: Tensor
+    target: Tensor
+    observed: Tensor | None = None
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+
+class ForecastNetwork(nn.Module):
+    """A network that forecasts windows: ``Inputs`` to (B, H, C), or (B, H, C, Q).
+
+    Beside ``forward``, what training asks a network are the methods listed here, with their
+    defaults. A network around another one hands on every one of them, so that what a network
+    says is heard wherever it is built in.
+    """
+
+    def compare(self, batch: Batch) -> Compared:
+        """Return what a training step compares: by default, the forecast with the future.
+
+        A network that learns from steps of the context as well, by forecasting each of them
+        from those before it, or from some of the variates, says so here. Validation compares
+        the forecast in any case.
+
+        Parameters
+        ----------
+        batch : Batch
+
+        Returns
+        -------
+        Compared
+            Scale and shift are those of the batch, cut like the target.
+        """
+        shift = None if batch.shift is None else batch.shift[1]
+        forecast = self(batch.inputs)
+        return Compared(forecast, batch.target, batch.observed, batch.scale, shift)
+
+    def penalty(self, error: Tensor) -> Tensor | None:
+        """Return what a training step minimises beside the error: by default, nothing.
+
+        A network that wants its weights small, sparse or otherwise apart from what they
+        forecast says so here. Neither ``train_loss`` nor validation counts the penalty, which
+        is recorded as ``train_penalty``.
+
+        Parameters
+        ----------
+        error : Tensor of shape ()
+            The mean error, without gradient, as a measure of what a weight is worth.
+
+        Returns
+        -------
+        Tensor of shape () or None
+        """
+        return None
+
+
+def compare(network: nn.Module, batch: Batch) -> Compared:
+    """Return what a training step compares, see :meth:`ForecastNetwork.compare`.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With or without a method of that name.
+    batch : Batch
+    """
+    return Compared(*_hook(network, "compare")(batch))
+
+
+def penalise(network: nn.Module, error: Tensor) -> Tensor | None:
+    """Return the penalty of a network, see :meth:`ForecastNetwork.penalty`.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With or without a method of that name.
+    error : Tensor of shape ()
+    """
+    penalty: Tensor | None = _hook(network, "penalty")(error.detach())
+    return penalty
+
+
+def _hook(network: nn.Module, name: str) -> Any:
+    """Return a method of a network, or the default of one that is none of ours."""
+    own = getattr(network, name, None)
+    return MethodType(getattr(ForecastNetwork, name), network) if own is None else own
+
+
+class ForecastObjective(Objective):
+    """Let forecasts of windows have a small loss.
+
+    Parameters
+    ----------
+    error : Loss
+    """
+
+    def __init__(self, error: Loss) -> None:
+        self.error = error
+        self.output = error.make_output()
+
+    def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
+        """Return the loss of what the network compares, and its penalty if it has one."""
+        total, count = self._total(network, compare(network, batch), batch)
+        terms: Terms = {"loss": (total, count)}
+        penalty = penalise(network, total.detach() / count.clamp(min=1))
+        if penalty is not None:
+            terms["penalty"] = penalty, count.new_ones(())
+        return terms
+
+    def _total(self, network: nn.Module, compared: Compared, batch: Batch) -> tuple[Tensor, Tensor]:
+        forecast, target, observed, scale, shift = compared
+        if not self.error.needs_scale:
+            return self.error.total(forecast, target, observed)
+        if scale is None and batch.scale is not None:
+            raise ParameterError(
+                f"{type(network).__name__}: compare must return the scale of the variates that it "
+                f"compares, for a loss in original units; return "
+                f"Compared(forecast, target, observed, batch.scale, shift)"
+            )
+        if shift is not None:
+            # The truth, whatever was taken off it, teaches nothing by itself.
+            forecast, target = self.output.shift(forecast, shift), (target + shift).detach()
+        return self.error.total(forecast, target, observed, scale)
+
+    def validate(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
+        """Return the loss of the forecast, and the mean absolute error in original units."""
+        forecast = network(batch.inputs)
+        total, count = self.error.total(forecast, batch.target, batch.observed, batch.scale)
+        error = (self.error.point(forecast) - batch.target).abs()
+        if batch.scale is not None:
+            error = error * batch.scale.unsqueeze(1)
+        if batch.observed is not None:
+            error = error * batch.observed
+        return {"loss": (total, count), "mae": (error.sum(), count)}
