@@ -51,6 +51,7 @@ SECTIONS = {
     "tsar": "Models on disk and panels",
     "tsar.exceptions": "Errors and warnings",
     "tsar.core.mixers": "Token mixers",
+    "tsar.core.state": "What token mixers remember",
 }
 
 

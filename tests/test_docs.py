@@ -21,6 +21,7 @@ API = [
     "tsar",
     "tsar.checks",
     "tsar.core.mixers",
+    "tsar.core.state",
     "tsar.data.datasets",
     "tsar.evaluation",
     "tsar.plot",
