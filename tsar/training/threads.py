@@ -42,8 +42,8 @@ __all__ = ["Threads", "largest_tensor", "working_threads"]
 # nothing with one thread instead of two, those of 2e8 (PatchTST on three variates) a tenth; those
 # of 1e10 lose a third to a half.
 SMALL = 1_000_000_000
-# Involuntary switches in a second of processor time. Spinning beside two busy processes there
-# were 265 of them, and some twenty where nobody minded.
+# Involuntary switches in a second of processor time: some 265 while spinning on a crowded machine.
+# Twenty while sleeping on the same one, so that training which went over to it must not go back.
 CROWDED = 100.0
 # Processor seconds between two looks.
 BETWEEN_LOOKS = 0.1
