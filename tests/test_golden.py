@@ -18,14 +18,36 @@ def test_every_format_has_its_models():
     assert formats == set(range(1, FORMAT_VERSION + 1))
 
 
-@pytest.mark.parametrize("folder", SAVED, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_saved_model_forecasts_what_it_did(folder):
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+def _history(folder, request):
     history = pd.read_csv(folder / "history.csv")
     stamps = pd.to_datetime(history["ds"], utc=True).dt.tz_convert(request["zone"])
     history = history.assign(ds=stamps)
-    if request["index"]:
-        history = history.set_index(request["index"])
+    return history.set_index(request["index"]) if request["index"] else history
+
+
+TRAINED = [folder for folder in SAVED if "naive" not in folder.name]
+
+
+@pytest.mark.parametrize("folder", TRAINED, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_saved_training_goes_on_with_its_moments(folder):
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    model = tsar.load(folder / "model").set_params(verbose=0)
+    before, n_epochs = model._training_state, model.n_epochs_
+    steps = {float(t) for path, t in before.optimizer.items() if path.endswith(".step")}
+    model.partial_fit(_history(folder, request))
+    after = model._training_state
+    assert model.n_epochs_ > n_epochs and after.step > before.step
+    names = [name for name, _ in model.module_.named_parameters()]
+    assert set(after.parameters) == set(names)
+    made = after.step - before.step
+    assert steps == {float(before.step)}
+    assert {float(after.optimizer[f"{name}.step"]) for name in names} == {before.step + made}
+
+
+@pytest.mark.parametrize("folder", SAVED, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_saved_model_forecasts_what_it_did(folder):
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    history = _history(folder, request)
     model = tsar.load(folder / "model")
     asked = {name: request.get(name) for name in ("horizon", "quantiles", "level")}
     for file, forecast in (

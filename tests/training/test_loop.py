@@ -14,7 +14,6 @@ from tsar.exceptions import ParameterError, TrainingError
 from tsar.forecasting.outputs.losses import make_loss
 from tsar.forecasting.outputs.objective import ForecastObjective
 from tsar.training import (
-    Objective,
     Phase,
     TrainingOptions,
     TrainingState,
@@ -397,82 +396,6 @@ def test_a_network_may_penalise_its_weights():
     np.testing.assert_allclose(validated, last, rtol=1e-5)
 
 
-class TokenObjective(Objective):
-    """Let tokens be likely: nothing of windows, scales or what was observed."""
-
-    def loss(self, network, batch, generator):
-        scores = network(batch[:, :-1]).flatten(0, 1)
-        errors = nn.functional.cross_entropy(scores, batch[:, 1:].flatten(), reduction="sum")
-        return {"loss": (errors, torch.tensor(batch[:, 1:].numel()))}
-
-    def validate(self, network, batch, generator):
-        right = network(batch[:, :-1]).argmax(-1) == batch[:, 1:]
-        count = torch.tensor(right.numel())
-        return {**self.loss(network, batch, generator), "accuracy": (right.float().sum(), count)}
-
-
-class Sentences:
-    """Sentences in which each word says what the next one is."""
-
-    def __init__(self, n):
-        begin = torch.arange(n)[:, None] % 7
-        self.tokens = (begin + 3 * torch.arange(9)) % 7
-
-    def __len__(self):
-        return len(self.tokens)
-
-    def batch(self, index):
-        return self.tokens[index]
-
-
-def test_a_classifier_of_tokens_is_trained_by_the_same_loop():
-    with seeded(0):
-        network = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
-    validation = Sentences(21)
-    result = run(network, Sentences(64), validation, TokenObjective(), max_epochs=30)
-    assert set(result.history) == {
-        *("train_loss", "val_loss", "val_accuracy", "learning_rate", "seconds")
-    }
-    assert result.history["val_accuracy"][-1] == 1.0 and result.history["val_loss"][-1] < 0.5
-    scores = network(validation.tokens[:, :-1]).flatten(0, 1)
-    expected = nn.functional.cross_entropy(scores, validation.tokens[:, 1:].flatten())
-    assert min(result.history["val_loss"]) == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_an_objective_without_a_loss_is_one_error():
-    class Nameless(TokenObjective):
-        def loss(self, network, batch, generator):
-            return {"error": super().loss(network, batch, generator)["loss"]}
-
-    network = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
-    with pytest.raises(ParameterError, match=r"must give a term named 'loss', got \['error'\]"):
-        run(network, Sentences(64), None, Nameless())
-
-
-class Noisy(TokenObjective):
-    """Remembers the noise that it draws."""
-
-    def __init__(self):
-        self.trained, self.validated = [], []
-
-    def loss(self, network, batch, generator):
-        self.trained.append(torch.rand((), generator=generator).item())
-        return super().loss(network, batch, generator)
-
-    def validate(self, network, batch, generator):
-        self.validated.append(torch.rand((), generator=generator).item())
-        return super().loss(network, batch, generator)
-
-
-def test_validation_draws_the_same_noise_every_time_and_training_new():
-    objective = Noisy()
-    network = nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))
-    run(network, Sentences(24), Sentences(16), objective, max_epochs=3)
-    assert len(set(objective.trained)) == 9
-    first, second, third = (objective.validated[2 * e : 2 * e + 2] for e in range(3))
-    assert first == second == third and first[0] != first[1]
-
-
 def test_terms_that_come_and_go_keep_an_entry_per_epoch():
     windows, network = TensorWindows(16), make_network()
     first = run(network, windows, max_epochs=2)
@@ -539,36 +462,6 @@ def test_averaged_training_goes_on_from_its_own_weights(validated):
     state = TrainingState.from_tensors(tensors, json.loads(json.dumps(record)))
     run(half, windows, validation, max_epochs=3, average=0.9, state=state)
     assert same_weights(whole, half)
-
-
-class Drawn:
-    """Examples without numbers."""
-
-    epoch_size = 21
-
-    def __init__(self):
-        self.sizes = []
-
-    def draw(self, size, generator):
-        self.sizes.append(size)
-        return (torch.randint(7, (size, 1), generator=generator) + 3 * torch.arange(9)) % 7
-
-
-def test_a_source_may_draw_its_examples():
-    with seeded(0):
-        networks = [nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7)) for _ in range(1)]
-        networks += [nn.Sequential(nn.Embedding(7, 8), nn.Linear(8, 7))]
-    networks[1].load_state_dict(networks[0].state_dict())
-    source = Drawn()
-    whole = run(networks[0], source, Drawn(), TokenObjective(), max_epochs=6)
-    assert source.sizes == [8] * 12
-    assert whole.history["train_loss"][-1] < whole.history["train_loss"][0]
-    first = run(networks[1], Drawn(), Drawn(), TokenObjective(), max_epochs=3)
-    run(networks[1], Drawn(), Drawn(), TokenObjective(), max_epochs=3, state=first.state)
-    assert same_weights(*networks)
-    scores = {evaluate(networks[0], Drawn(), TokenObjective(), batch_size=21, device=CPU)["loss"]}
-    scores |= {evaluate(networks[0], Drawn(), TokenObjective(), batch_size=21, device=CPU)["loss"]}
-    assert len(scores) == 1
 
 
 class Two(nn.Module):
