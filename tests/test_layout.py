@@ -62,12 +62,6 @@ def test_core_knows_only_torch(path):
     assert outside <= CORE_MAY_USE | {"tsar"}
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if "training" in p.parts], ids=_name)
-def test_training_knows_no_time_series(path):
-    ours = {_layer(name) for name in _imports(path) if name.split(".")[0] == "tsar"}
-    assert ours <= {"core", "exceptions", "params", "training"}
-
-
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_device_names_live_in_one_place(path):
     if _name(path) == "tsar.training.device":

@@ -97,8 +97,8 @@ def test_a_missing_device_is_no_obstacle(saved):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"class": "os.system"}, "no forecaster"),
-        ({"class": "../../NLinear"}, "no forecaster"),
+        ({"class": "os.system"}, "no estimator"),
+        ({"class": "../../NLinear"}, "no estimator"),
         ({"class": "NLinera"}, "did you mean 'NLinear'"),
         ({"format": 99}, "upgrade tsar"),
         ({"format": "1"}, "does not describe"),
@@ -217,12 +217,14 @@ class Halved(tsar.Naive):
 def test_a_class_of_ones_own_is_loaded_by_naming_it(wide, tmp_path):
     model = Halved(horizon=3).fit(wide)
     model.save(tmp_path / "own")
-    with pytest.raises(PersistenceError, match=r"'Halved', which is no .*load\(folder, cls=Halved"):
+    with pytest.raises(
+        PersistenceError, match=r"'Halved' is no estimator of .*load\(folder, cls=Halved"
+    ):
         tsar.load(tmp_path / "own")
     pd.testing.assert_frame_equal(
         tsar.load(tmp_path / "own", cls=Halved).predict(), model.predict()
     )
     with pytest.raises(PersistenceError, match="holds a 'Halved', got cls=Naive"):
         tsar.load(tmp_path / "own", cls=tsar.Naive)
-    with pytest.raises(PersistenceError, match="cls must be a class of forecasters, got 'Halved'"):
+    with pytest.raises(PersistenceError, match="cls must be a class of estimators, got 'Halved'"):
         tsar.load(tmp_path / "own", cls="Halved")

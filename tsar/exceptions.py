@@ -120,9 +120,14 @@ class _Here:
     def match(self, message: str) -> bool:
         return self.asked.get()
 
+    @property
+    def pattern(self) -> str:
+        """What scikit-learn copies of a filter: all or nothing."""
+        return "" if self.asked.get() else "(?!)"
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # joblib hands filters to other processes, where all or nothing is meant.
-        return re.compile, ("" if self.asked.get() else "(?!)",)
+        # joblib hands filters to other processes.
+        return re.compile, (self.pattern,)
 
 
 _filters: dict[tuple[Action, type[Warning]], _Here] = {}

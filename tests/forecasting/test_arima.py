@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from statsmodels.tsa.statespace.sarimax import SARIMAX
 
-from tsar import checks
+from tsar.checks.forecasting import check_future_covariate
 from tsar.exceptions import ParameterError
 from tsar.forecasting import ARIMA
 
@@ -75,7 +75,7 @@ def test_covariates_are_a_regression_with_arima_errors(months):
 
 
 def test_a_planted_covariate_is_found():
-    checks.check_future_covariate(ARIMA(horizon=6, order=(1, 0, 0), season_length=12))
+    check_future_covariate(ARIMA(horizon=6, order=(1, 0, 0), season_length=12))
 
 
 def test_a_series_without_season_has_no_seasonal_terms(months):

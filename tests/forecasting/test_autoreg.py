@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from statsmodels.tsa.ar_model import AutoReg as Regression
 
-from tsar import checks
+from tsar.checks.forecasting import check_future_covariate
 from tsar.exceptions import ParameterError
 from tsar.forecasting import AutoReg
 
@@ -75,7 +75,7 @@ def test_windows_are_forecast_with_the_fitted_weights(sales):
 
 
 def test_a_planted_covariate_is_found():
-    checks.check_future_covariate(AutoReg(horizon=6, season_length=12))
+    check_future_covariate(AutoReg(horizon=6, season_length=12))
 
 
 @pytest.mark.parametrize("lags", [(), (1, 1), 0, (0, 1)])

@@ -9,6 +9,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 
 import tsar
 from tsar import checks
+from tsar.checks import contract, forecasting
 from tsar.evaluation import backtest
 from tsar.exceptions import DataError, DataWarning, ParameterError
 from tsar.forecasting.ensemble import inverse_error_weights, stacking_weights
@@ -194,11 +195,11 @@ def test_members_and_weights_are_saved(days, weights, tmp_path):
 @pytest.mark.parametrize(
     "check",
     [
-        checks.check_scale,
-        checks.check_missing_values,
-        checks.check_no_look_ahead,
-        checks.check_variates,
-        checks.check_constant_series,
+        forecasting.check_scale,
+        forecasting.check_missing_values,
+        forecasting.check_no_look_ahead,
+        forecasting.check_variates,
+        forecasting.check_constant_series,
     ],
     ids=checks.check_id,
 )
@@ -210,10 +211,10 @@ def test_checks_hold_for_all_weights(check, weights):
 @pytest.mark.parametrize(
     "check",
     [
-        checks.check_clone,
-        checks.check_refit_equals_fresh_fit,
-        checks.check_pickle,
-        checks.check_save_load,
+        contract.check_clone,
+        contract.check_refit_equals_fresh_fit,
+        contract.check_pickle,
+        contract.check_save_load,
     ],
     ids=checks.check_id,
 )
@@ -221,7 +222,8 @@ def test_checks_hold_for_members_that_were_given(check, form):
     """The Ensemble of tests/test_checks.py has members of its own choice."""
     given = {"net": checks.small_forecaster(tsar.NLinear, max_epochs=1), "auto": tsar.AutoReg()}
     models = given if form is dict else list(given.values())
-    check(tsar.Ensemble(models=models, weights="backtest", windows=2, horizon=6))
+    model = tsar.Ensemble(models=models, weights="backtest", windows=2, horizon=6)
+    check(model, forecasting.Forecasting())
 
 
 @pytest.mark.parametrize(

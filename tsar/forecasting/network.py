@@ -37,7 +37,6 @@ from tsar.forecasting.layers.covariates import CovariatePathway, CovariateSpec
 from tsar.forecasting.network_spec import NetworkSpec, TrainingData, spec_of
 from tsar.forecasting.outputs.losses import (
     Loss,
-    LossName,
     QuantileLoss,
     distribution_of,
     make_loss,
@@ -115,7 +114,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
     future_covariates: str | int | Sequence[str | int] | None = None
     static_covariates: str | int | Sequence[str | int] | None = None
     calendar_features: bool = False
-    loss: LossName | Loss | Callable = "mse"
+    loss: str | Loss | Callable = "mse"
     quantiles: Sequence[Level] | None = None
     validation_size: Positive | Level = 0.2
 

@@ -1,5 +1,6 @@
 """What a network has to know of the data, and what it is trained on."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from tsar.data.scaling import Scaling
 from tsar.data.windows import SeriesTensors, Windows
 from tsar.forecasting.layers.covariates import CovariateSpec
 from tsar.forecasting.outputs.output import Output
-from tsar.training.checkpoint import describe_value, digest
+from tsar.training.checkpoint import digest
 
 __all__ = ["NetworkSpec", "TrainingData", "spec_of"]
 
@@ -83,4 +84,5 @@ class TrainingData(NamedTuple):
         tensors += [series.scale, torch.from_numpy(self.held_out)]
         if covariates is not None:
             tensors += [covariates.past, covariates.known, covariates.static]
-        return f"{digest(tensors)} {describe_value(list(panel.variates))}"
+        content = f"{digest(tensors)} {list(panel.variates)!r}"
+        return hashlib.sha256(content.encode()).hexdigest()

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from tsar.exceptions import ParameterError
 from tsar.forecasting.outputs.distributions import DISTRIBUTIONS, Distribution
 from tsar.forecasting.outputs.output import Output, PointOutput, QuantileOutput
 from tsar.params.constraints import check_choice
+from tsar.params.registry import Registry
 
 __all__ = [
     "LOSSES",
@@ -19,7 +21,6 @@ __all__ = [
     "HuberLoss",
     "LikelihoodLoss",
     "Loss",
-    "LossName",
     "MAELoss",
     "MSELoss",
     "QuantileLoss",
@@ -208,24 +209,28 @@ class FunctionLoss(Loss):
         return errors
 
 
-LossName: TypeAlias = Literal[
-    "mse",
-    "mae",
-    "huber",
-    "quantile",
-    "gaussian",
-    "student_t",
-    "negative_binomial",
-    "gaussian_mixture",
-]
+def _check(cls: Any) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Loss)):
+        raise ParameterError(f"register: a loss must be a subclass of Loss, got {cls!r}")
 
-_POINT_LOSSES: dict[str, Callable[[], Loss]] = {
-    "mse": MSELoss,
-    "mae": MAELoss,
-    "huber": HuberLoss,
-}
 
-LOSSES = (*_POINT_LOSSES, "quantile", *DISTRIBUTIONS)
+def _likelihood(distribution: type[Distribution]) -> LikelihoodLoss:
+    return LikelihoodLoss(distribution())
+
+
+# What makes a loss by name, "quantile" with levels and all others without an argument.
+LOSSES: Registry[Callable[..., Loss]] = Registry(
+    "loss",
+    "tsar.losses",
+    {
+        "mse": MSELoss,
+        "mae": MAELoss,
+        "huber": HuberLoss,
+        "quantile": QuantileLoss,
+        **{name: partial(_likelihood, cls) for name, cls in DISTRIBUTIONS.items()},
+    },
+    _check,
+)
 
 
 def make_loss(
@@ -236,8 +241,7 @@ def make_loss(
     Parameters
     ----------
     loss : str, Loss or callable
-        "mse", "mae", "huber", "quantile", one of
-        :data:`tsar.forecasting.outputs.distributions.DISTRIBUTIONS`, or an object. A function
+        One of :data:`LOSSES`, or an object. A function
         is one of forecast and truth, see :class:`FunctionLoss`.
     quantiles : sequence of float, optional
         The levels of the quantile loss; the other losses have none.
@@ -255,9 +259,7 @@ def make_loss(
             raise ParameterError("make_loss: loss='quantile' needs quantiles, got None")
         return QuantileLoss(quantiles)
     _no_quantiles(loss, quantiles)
-    if loss in DISTRIBUTIONS:
-        return LikelihoodLoss(DISTRIBUTIONS[loss]())
-    return _POINT_LOSSES[loss]()
+    return LOSSES[loss]()
 
 
 def _given(loss: object, quantiles: Sequence[float] | None) -> Loss:
