@@ -183,7 +183,8 @@ def test_an_installed_package_brings_its_own_by_entry_points(tmp_path):
         "Metadata-Version: 2.1\nName: plugin_of_tsar\nVersion: 1.0\n"
     )
     (metadata / "entry_points.txt").write_text(
-        "[tsar.forecasters]\nBrought = plugin_of_tsar:Brought\n[tsar.losses]\nown = plugin_of_tsar:Own\n"
+        "[tsar.forecasters]\nBrought = plugin_of_tsar:Brought\n"
+        "[tsar.losses]\nown = plugin_of_tsar:Own\n"
     )
     code = (
         "import sys, tsar\n"
