@@ -27,6 +27,7 @@ from tsar.forecasting.layers.covariates import CovariatePathway
 from tsar.forecasting.layers.language_backbone import FrozenBackbone, freeze, load_backbone
 from tsar.forecasting.layers.segment_tokens import AutoTimesNetwork
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.trained import OBJECTS
 from tsar.params.arguments import frame_first
 from tsar.params.constraints import Interval, check_choice
 from tsar.training.device import resolve_device
@@ -113,7 +114,7 @@ class AutoTimes(NetworkForecaster):
     _causal: ClassVar[bool] = True
     _own_calendar: ClassVar[bool] = True
     _clock: ClassVar[str] = "clock"
-    _references: ClassVar[frozenset[str]] = NetworkForecaster._references | {"llm"}
+    _references: ClassVar[frozenset[str]] = OBJECTS | {"llm"}
 
     # ------------------------------------------------------------------ fit
 

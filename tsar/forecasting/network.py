@@ -47,7 +47,7 @@ from tsar.forecasting.outputs.predictive import (
     Predictive,
     QuantileForecasts,
 )
-from tsar.forecasting.trained import Trained
+from tsar.forecasting.trained import OBJECTS, Trained
 from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
 from tsar.training.checkpoint import (
@@ -59,7 +59,7 @@ from tsar.training.schedules import Schedule
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainingState, load_weights
 
-__all__ = ["NetworkForecaster", "NetworkSpec", "ScheduleName"]
+__all__ = ["NetworkForecaster", "NetworkSpec"]
 
 LARGEST_SEED = 2**63 - 1
 
@@ -194,9 +194,7 @@ class NetworkForecaster(Trained, Forecaster):
     _clock: ClassVar[str] = "features"
     # Whether its mixers may look back only.
     _causal: ClassVar[bool] = False
-    _references: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "optimizer", "learning_rate_schedule"}
-    )
+    _references: ClassVar[frozenset[str]] = OBJECTS
 
     # ------------------------------------------------------------------ fit
 

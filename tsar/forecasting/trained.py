@@ -20,8 +20,10 @@ from tsar.training.phases import train_phases
 from tsar.training.schedules import Schedule
 from tsar.training.state import TrainingState
 
-__all__ = ["Trained"]
+__all__ = ["OBJECTS", "Trained"]
 
+# Parameters that may be objects, which are not saved with a model.
+OBJECTS = frozenset({"loss", "optimizer", "learning_rate_schedule"})
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 
 
