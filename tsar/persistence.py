@@ -211,6 +211,11 @@ def _check_references(
                 f"load: {name!r} is no reference of {cls.__name__}; it has "
                 f"{', '.join(sorted(cls.references)) or 'none'}"
             )
+        if name not in manifest.get("objects", {}) and name not in cls.moving_references:
+            raise PersistenceError(
+                f"load: {name} of {folder!r} is saved with the model as "
+                f"{manifest['parameters'].get(name)!r}, got {given[name]!r}; leave it out"
+            )
     for name, kind in manifest.get("objects", {}).items():
         if name not in given:
             raise PersistenceError(

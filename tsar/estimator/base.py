@@ -30,11 +30,14 @@ class Estimator(BaseEstimator, ABC):
     fitted_parameters_ : dict
         The parameters that ``fit`` was called with.
     references : frozenset of str
-        Parameters that name or hold something outside of the model, which is not saved with
-        it: they are passed again to ``tsar.load``.
+        Parameters that may hold something outside of the model, which is not saved with it:
+        what was an object is passed again to ``tsar.load``.
+    moving_references : frozenset of str
+        Those of them whose text names something that may have moved, such as a folder.
     """
 
     references: ClassVar[frozenset[str]] = frozenset()
+    moving_references: ClassVar[frozenset[str]] = frozenset()
 
     # ----------------------------------------------------------- parameters
 

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,8 @@ class TrainedEstimator(Estimator):
     interrupted_ : bool
         Whether a keyboard interrupt ended the training early.
     """
+
+    references: ClassVar[frozenset[str]] = frozenset({"optimizer", "learning_rate_schedule"})
 
     max_epochs: Positive = 50
     max_steps: Positive | None = None

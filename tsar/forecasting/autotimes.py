@@ -116,6 +116,7 @@ class AutoTimes(NetworkForecaster):
     _own_calendar: ClassVar[bool] = True
     _clock: ClassVar[str] = "clock"
     references: ClassVar[frozenset[str]] = NetworkForecaster.references | {"llm"}
+    moving_references: ClassVar[frozenset[str]] = frozenset({"llm"})
 
     # ------------------------------------------------------------------ fit
 

@@ -126,9 +126,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
     _clock: ClassVar[str] = "features"
     # Whether its mixers may look back only.
     _causal: ClassVar[bool] = False
-    references: ClassVar[frozenset[str]] = frozenset(
-        {"loss", "optimizer", "learning_rate_schedule"}
-    )
+    references: ClassVar[frozenset[str]] = TrainedEstimator.references | {"loss"}
 
     # ------------------------------------------------------------------ fit
 
