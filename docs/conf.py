@@ -41,6 +41,7 @@ SECTIONS = {
     "tsar.forecasting.probabilistic.intervals": "Intervals of all forecasters",
     "tsar.forecasting.local": "What all classical forecasters share",
     "tsar.forecasting.network": "What all trained forecasters share",
+    "tsar.estimator.trained": "What all trained estimators share",
     "tsar.forecasting.patch_pretraining": "What forecasters that can be pre-trained share",
     "tsar.data.datasets": "Data sets",
     "tsar.evaluation": "Evaluation: backtests, metrics, comparisons, recipes",
@@ -52,6 +53,7 @@ SECTIONS = {
     "tsar.exceptions": "Errors and warnings",
     "tsar.core.mixers": "Token mixers",
     "tsar.core.state": "What token mixers remember",
+    "tsar.training": "Training",
 }
 
 

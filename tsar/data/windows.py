@@ -171,7 +171,7 @@ class SeriesTensors:
     covariates: CovariateTensors | None = None
 
     def gather(
-        self, series: Tensor, cutoffs: Tensor, before: int, after: int
+        self, series: Tensor, cutoffs: Tensor, before: int, after: int, *, inside: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Cut the steps ``[cutoff - before, cutoff + after)`` of each window.
 
@@ -183,6 +183,9 @@ class SeriesTensors:
             Rows of ``values`` at which the forecast begins.
         before, after : int
             Steps to cut on either side of the cutoff.
+        inside : bool, default False
+            Whether no window reaches over the ends of its series, as far as is known: to find
+            it out, the processor waits for the device.
 
         Returns
         -------
@@ -195,17 +198,16 @@ class SeriesTensors:
         end = self.offsets[series + 1].unsqueeze(1)
         steps = torch.arange(-before, after, device=self.values.device)
         rows = cutoffs.unsqueeze(1) + steps
-        complete = bool(((rows[:, :1] >= start) & (rows[:, -1:] < end)).all())
-        if complete:
+        if inside or bool(((rows[:, :1] >= start) & (rows[:, -1:] < end)).all()):
             observed = None if self.observed is None else self.observed[rows]
             return self.values[rows], observed
-        inside = ((rows >= start) & (rows < end)).unsqueeze(-1)
+        within = ((rows >= start) & (rows < end)).unsqueeze(-1)
         rows = rows.clamp(min=0, max=max(len(self.values) - 1, 0))
         if len(self.values) == 0:
             shape = (*rows.shape, self.values.shape[1])
-            return self.values.new_zeros(shape), inside.expand(shape)
-        values = self.values[rows] * inside
-        observed = inside if self.observed is None else self.observed[rows] & inside
+            return self.values.new_zeros(shape), within.expand(shape)
+        values = self.values[rows] * within
+        observed = within if self.observed is None else self.observed[rows] & within
         return values, observed.expand(values.shape)
 
     def gather_covariates(
@@ -251,6 +253,13 @@ class Windows:
         self._ends = torch.from_numpy(ends).to(device)
         self._begins = self._ends - torch.from_numpy(counts[keep].astype(np.int64)).to(device)
         self._length = int(ends[-1]) if len(ends) else 0
+        begins, stops = (
+            series.offsets[:-1].cpu().numpy()[keep],
+            series.offsets[1:].cpu().numpy()[keep],
+        )
+        self._inside = bool(
+            (first[keep] - context_length >= begins).all() and (last[keep] + horizon <= stops).all()
+        )
 
     def __len__(self) -> int:
         return self._length
@@ -273,7 +282,9 @@ class Windows:
         place = torch.searchsorted(self._ends, index, right=True)
         cutoffs = self._first[place] + index - self._begins[place]
         owner = self._owner[place]
-        values, observed = self.series.gather(owner, cutoffs, self.context_length, self.horizon)
+        values, observed = self.series.gather(
+            owner, cutoffs, self.context_length, self.horizon, inside=self._inside
+        )
         history, future = values.split([self.context_length, self.horizon], dim=1)
         seen = truth = None
         if observed is not None:

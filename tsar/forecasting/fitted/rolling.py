@@ -79,7 +79,9 @@ def roll_windows(
         group = (complete == whole).nonzero()[:, 0]
         for part in group.split(size) if len(group) else ():
             filled = torch.cat([part, part[-1:].expand(max(SMALLEST_BATCH - len(part), 0))])
-            history, seen = tensors.gather(owner[filled], cutoff[filled], context_length, 0)
+            history, seen = tensors.gather(
+                owner[filled], cutoff[filled], context_length, 0, inside=whole
+            )
             covariates = tensors.gather_covariates(
                 owner[filled], cutoff[filled], context_length, steps_covering(horizon, step)
             )

@@ -264,23 +264,42 @@ def calibrate(
     if refit and model.is_trained and windows.counts.min() < needed:
         source = _fitted_on_less(model, df, horizon, needed)
         windows = _Windows.of(source, df, horizon, adaptive)
-    joined, owners, rows, truth = windows.joined, windows.owners, windows.rows, windows.truth
-    if not len(rows):
+    _check_windows(name, windows, horizon)
+    point, low, high = windows.forecast(source, horizon, pair)
+    errors = np.abs(windows.truth - point)
+    scores = interval_scores(windows.truth, low, high)
+    calibration = _calibration_of(windows, errors, scores, method, pair, levels)
+    calibration.check(name, levels)
+    return _with_adaptive_reach(calibration, windows.owners, scores) if adaptive else calibration
+
+
+def _check_windows(name: str, windows: _Windows, horizon: int) -> None:
+    """Raise a DataError unless every step has a truth to compare with."""
+    if not len(windows.rows):
         raise DataError(
             f"{name}: calibrate needs rows that the model was not trained on, and there are none; "
             f"pass rows after the fitted ones, hold some out in fit (early_stopping=True), or let "
             f"a copy be fitted without the last rows: calibrate(df, refit=True)"
         )
-    counts = windows.counts
-    if not counts.all():
+    if not windows.counts.all():
         raise DataError(
             f"{name}: calibrate needs observed rows of every step, but there are only "
             f"{int(windows.n_unseen.max())} rows that the model was not trained on for "
             f"horizon={horizon}; pass more rows, or a shorter horizon="
         )
-    point, low, high = windows.forecast(source, horizon, pair)
-    errors = np.abs(truth - point)
-    scores = interval_scores(truth, low, high)
+
+
+def _calibration_of(
+    windows: _Windows,
+    errors: np.ndarray,
+    scores: np.ndarray,
+    method: str,
+    pair: tuple[float, float] | None,
+    levels: list[float],
+) -> Calibration:
+    """Order the scores (W, H, C) of a backtest in units of the errors (W, H, C)."""
+    joined, owners, rows = windows.joined, windows.owners, windows.rows
+    counts, adaptive = windows.counts, method in ADAPTIVE
     unit, of_window, relative = _units(joined, owners, rows, errors)
     typical = np.median(unit, axis=0)
     guessed = of_window
@@ -291,7 +310,7 @@ def calibrate(
             _thinned(np.sort(scores / size[:, None], axis=0), counts)
             for size in (of_window, guessed)
         )
-    calibration = Calibration(
+    return Calibration(
         method=method,
         quantiles=pair,
         levels=tuple(sorted(levels or ADAPTIVE_LEVELS)) if adaptive else (),
@@ -305,10 +324,6 @@ def calibrate(
         counts=counts,
         reach=np.empty((0, *unit.shape[:1], *counts.shape)),
     )
-    calibration.check(name, levels)
-    if not adaptive:
-        return calibration
-    return _with_adaptive_reach(calibration, owners, scores)
 
 
 def _choose_method(
@@ -423,6 +438,15 @@ def _units(
     Scores of several series are comparable in units of the errors of each. That of a window
     is made of the windows of its series that forecast other rows, as that of a forecast to
     come is. Few windows are helped out by the deviation of their series.
+
+    With E(w) the sum of the absolute errors of window w and n(w) their number, d(s) the
+    deviation of series s, and H the horizon,
+
+        relative = sum_w E(w) / sum_s d(s) n(s)
+        unit(s) = (sum_{w in s} E(w) + H relative d(s)) / (n(s) + H)
+        unit(w) = the same without the windows whose rows overlap with those of w.
+
+    Of a single series, unit is the mean absolute error, rounded to a power of two.
     """
     deviation = Scaling.measure(joined.values, joined.offsets, joined.offsets[1:]).scale
     deviation = np.nan_to_num(deviation)

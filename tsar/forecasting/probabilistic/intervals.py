@@ -14,7 +14,13 @@ __all__ = ["Intervals"]
 
 
 class Intervals(FittedForecaster):
-    """The probabilistic part of a forecaster."""
+    """The probabilistic part of a forecaster.
+
+    Attributes
+    ----------
+    calibration_ : Calibration or None
+        What :meth:`calibrate` learned; None before it was called.
+    """
 
     calibration_: Calibration | None = None
 
