@@ -23,7 +23,7 @@ def layers_of(name: str) -> list[list[str]]:
     return [[part for part in row if not part.startswith("(")] for row in rows]
 
 
-def draw(folder: str) -> None:
+def draw(path: str) -> None:
     """Draw both contracts beside each other."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     for ax, name in zip(figure.subplots(1, 2), ("The package", "Forecasting"), strict=True):
@@ -35,7 +35,8 @@ def draw(folder: str) -> None:
                 ax.text(left + width / 2, height, module, ha="center", va="center")
         ax.set_title(f"{name}: each imports from below", fontsize=10)
         ax.set_axis_off()
-    figure.savefig(folder, dpi=110)
+    figure.savefig(path, dpi=110)
+    print(f"drew {path}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from side_by_side import answer, take_turns
+from side_by_side import ROOT, answer, take_turns
 
 CONTEXT, HORIZON, ROWS, MANY = 48, 12, 120, 10_000
 # Calls in a turn, and turns.
@@ -123,8 +123,10 @@ def main() -> None:
     for case in [options.case] if options.case else CASES:
         command = [str(Path(__file__)), "--case", case, "--worker"]
         take_turns(
-            [options.neuralforecast, *command, "neuralforecast"],
-            [sys.executable, *command, "tsar"],
+            {
+                "neuralforecast": ([options.neuralforecast, *command, "neuralforecast"], None),
+                "tsar": ([sys.executable, *command, "tsar"], ROOT),
+            },
             warmup=1,
             repeats=CASES[case][1],
             what=f"predict, {case}",

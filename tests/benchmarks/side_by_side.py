@@ -36,15 +36,15 @@ def answer(job: Callable[[], object], *, own_clock: bool = False) -> None:
 class _Worker:
     """A process of one environment that does its job when asked to."""
 
-    def __init__(self, command: list[str], own: bool) -> None:
+    def __init__(self, command: list[str], checkout: Path | None) -> None:
         # The last lines of an error are shown; what toolkits print on the way is not.
         self.process = subprocess.Popen(
             command,
-            env={**os.environ, "PYTHONPATH": str(ROOT) if own else ""},
+            env={**os.environ, "PYTHONPATH": "" if checkout is None else str(checkout)},
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if own else subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if checkout is None else subprocess.PIPE,
         )
 
     def run(self) -> tuple[float, float]:
@@ -70,14 +70,15 @@ def _is_timing(line: str) -> bool:
 
 
 def take_turns(
-    theirs: list[str], ours: list[str], *, warmup: int, repeats: int, what: str
+    sides: dict[str, tuple[list[str], Path | None]], *, warmup: int, repeats: int, what: str
 ) -> float:
     """Let two workers take turns and print their medians and the ratio.
 
     Parameters
     ----------
-    theirs, ours : list of str
-        Commands that call :func:`answer`: of the other toolkit, and of this one.
+    sides : dict of str to pair of list of str and Path or None
+        By name, a command that calls :func:`answer` and the checkout of tsar that it imports,
+        None for another toolkit: the other side first, then this one.
     warmup, repeats : int
         Turns not counted, and counted.
     what : str
@@ -88,7 +89,8 @@ def take_turns(
     float
         Median over the turns of their time divided by ours.
     """
-    workers = {"neuralforecast": _Worker(theirs, own=False), "tsar": _Worker(ours, own=True)}
+    workers = {name: _Worker(*side) for name, side in sides.items()}
+    other, this = sides
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in workers}
     for turn in range(warmup + repeats):
         for name, worker in workers.items():
@@ -106,7 +108,7 @@ def take_turns(
             f"  {name:>14}: {seconds * 1e3:9.2f} ms "
             f"(fastest {fastest * 1e3:.2f} ms, processor {busy * 1e3:.2f} ms)"
         )
-    pairs = zip(times["neuralforecast"], times["tsar"], strict=True)
+    pairs = zip(times[other], times[this], strict=True)
     ratio = statistics.median(a / b for (a, _), (b, _) in pairs)
     print(f"  {'ratio':>14}: {ratio:9.2f} (median of {repeats} turns)", flush=True)
     return ratio

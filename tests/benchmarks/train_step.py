@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from side_by_side import answer, take_turns
+from side_by_side import ROOT, answer, take_turns
 
 N_ROWS = 8640
 # Steps of one fit, and how many of them are warm-up.
@@ -330,8 +330,10 @@ def main() -> None:
             command = [str(Path(__file__)), "--model", model, "--part", part]
             command += ["--threads", str(options.threads), "--worker"]
             take_turns(
-                [options.neuralforecast, *command, "neuralforecast"],
-                [sys.executable, *command, "tsar"],
+                {
+                    "neuralforecast": ([options.neuralforecast, *command, "neuralforecast"], None),
+                    "tsar": ([sys.executable, *command, "tsar"], ROOT),
+                },
                 warmup=1,
                 repeats=options.repeats,
                 what=f"{model}, training step, {part}",

@@ -29,14 +29,12 @@ class Estimator(BaseEstimator, ABC):
     ----------
     fitted_parameters_ : dict
         The parameters that ``fit`` was called with.
-    references : frozenset of str
-        Parameters that may hold something outside of the model, which is not saved with it:
-        what was an object is passed again to ``tsar.load``.
-    moving_references : frozenset of str
-        Those of them whose text names something that may have moved, such as a folder.
     """
 
+    # Parameters that may hold something outside of the model, which is not saved with it: what
+    # was an object is passed again to tsar.load.
     references: ClassVar[frozenset[str]] = frozenset()
+    # Those of them whose text names something that may have moved, such as a folder.
     moving_references: ClassVar[frozenset[str]] = frozenset()
 
     # ----------------------------------------------------------- parameters

@@ -70,12 +70,10 @@ class FittedForecaster(Estimator):
         What every forecaster learns besides its own weights.
     end_ : Panel
         The rows at the end of the fitted series that forecasts read.
-    channel_independent : bool
-        Whether a variate is forecast from itself alone.
-    takes_any_variates : bool
-        Whether the variates share what is learned, so that others may come at predict.
     """
 
+    # Whether a variate is forecast from itself alone, and whether the variates share what is
+    # learned, so that others may come at predict.
     channel_independent: ClassVar[bool] = True
     takes_any_variates: ClassVar[bool] = True
 
