@@ -1,10 +1,9 @@
 """Draw the layers of the package from the contracts that hold them.
 
-Run with ``python examples/layers.py docs/figures/layers.png`` in a checkout; it needs matplotlib
-(``pip install 'tsar[plot]'``) and draws the figure of docs/how_it_is_built.md.
+Run in docs/figures of a checkout as ``python ../../examples/layers.py``; it needs matplotlib
+(``pip install 'tsar[plot]'``) and draws layers.png, the figure of docs/how_it_is_built.md.
 """
 
-import sys
 import tomllib
 from pathlib import Path
 
@@ -40,4 +39,4 @@ def draw(path: str) -> None:
 
 
 if __name__ == "__main__":
-    draw(sys.argv[1] if len(sys.argv) > 1 else "layers.png")
+    draw("layers.png")

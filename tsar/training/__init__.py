@@ -30,7 +30,6 @@ __all__ = [
     "Optimizer",
     "Phase",
     "Schedule",
-    "Terms",
     "TorchOptimizer",
     "TrainingOptions",
     "TrainingResult",
