@@ -1,9 +1,10 @@
 """Forecasters that train a network: the parameters and the fit that all of them share."""
 
+import contextlib
 import copy
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -61,6 +62,8 @@ from tsar.training.threads import working_threads
 __all__ = ["NetworkForecaster", "NetworkSpec"]
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
+# Torch divides no operation on so few numbers among threads, nor on what a network makes of them.
+FEW_VALUES = 1024
 
 Positive = Annotated[int, Interval(1)]
 Level = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
@@ -238,11 +241,11 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
 
     @property
     def expected_predictive(self) -> Predictive:
-        levels = getattr(self.resolve_loss(), "levels", None)
-        if levels:
-            return QuantileForecasts(levels)
-        fitted = distribution_of(self.loss)
-        return PointForecasts() if fitted is None else DistributionForecasts(fitted)
+        return _predictive_of(self.loss, self.quantiles)
+
+    @property
+    def predictive(self) -> Predictive:
+        return _predictive_of(self.fitted_parameters_["loss"], self.fitted_parameters_["quantiles"])
 
     @property
     def _sampling_seed(self) -> int:
@@ -303,13 +306,8 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
         )
 
     def resolve_loss(self) -> Loss:
-        """The loss that the parameters name, or that they are given as an object."""
-        levels = self.quantiles
-        if levels is None and self.loss == "quantile":
-            levels = DEFAULT_QUANTILES
-        if levels is not None:
-            levels = sorted({float(level) for level in levels} | {0.5})
-        return make_loss(self.loss, levels)
+        """Return the loss that the parameters name, or that they are given as an object."""
+        return _loss_of(self.loss, self.quantiles)
 
     def _check_readable(self, panel: Panel, loss: Loss) -> None:
         """Refuse values and names that a loss has no use for."""
@@ -444,9 +442,25 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
         return torch.device(self.device_)
 
     def _forecast_batch(self, inputs: Inputs) -> Tensor:
-        with working_threads(self.module_, inputs.target, patient=True):
-            forecast: Tensor = self.module_(inputs)
+        forecast: Tensor = self.module_(inputs)
         return forecast
+
+    @contextlib.contextmanager
+    def _forecasting(self, n_windows: int) -> Iterator[Callable[[Inputs], Tensor]]:
+        n_variates, context = self.end_.n_variates, self.context_rows
+        if n_windows * context * n_variates < FEW_VALUES:
+            yield self._forecast_batch
+            return
+        # That of a whole batch, so that a window is forecast alike whatever is beside it.
+        n_values = windows_at_once(context, n_variates) * context * n_variates
+        with working_threads(self.module_, n_values, self._forecast_device) as threads:
+
+            def forecast_batch(inputs: Inputs) -> Tensor:
+                forecast = self._forecast_batch(inputs)
+                threads.look()
+                return forecast
+
+            yield forecast_batch
 
     # ------------------------------------------------------------ persistence
 
@@ -472,3 +486,19 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
             spec_of(self.learned_.coding),
         )
         self._restore_trained_state(self._seeded_network(spec, seed=0), record, tensors)
+
+
+def _loss_of(loss: Any, quantiles: Sequence[float] | None) -> Loss:
+    if quantiles is None and loss == "quantile":
+        quantiles = DEFAULT_QUANTILES
+    if quantiles is not None:
+        quantiles = sorted({float(level) for level in quantiles} | {0.5})
+    return make_loss(loss, quantiles)
+
+
+def _predictive_of(loss: Any, quantiles: Sequence[float] | None) -> Predictive:
+    made = _loss_of(loss, quantiles)
+    if isinstance(made, QuantileLoss):
+        return QuantileForecasts(made.levels)
+    distribution = distribution_of(made)
+    return PointForecasts() if distribution is None else DistributionForecasts(distribution)

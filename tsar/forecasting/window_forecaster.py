@@ -4,8 +4,9 @@ Dimension letters: S series, W windows, B windows in a batch, L context steps, H
 C variates, K numbers per step, N samples.
 """
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -67,6 +68,11 @@ class WindowForecaster(Forecaster):
     @abstractmethod
     def _forecast_batch(self, inputs: Inputs) -> Tensor:
         """Forecast ``horizon_`` steps: (B, H, C), or (B, H, C, K) with K numbers per step."""
+
+    @contextlib.contextmanager
+    def _forecasting(self, n_windows: int) -> Iterator[Callable[[Inputs], Tensor]]:
+        """Yield what forecasts batches of so many windows in all, ready to do so."""
+        yield self._forecast_batch
 
     @property
     def _forecast_device(self) -> torch.device:
@@ -159,7 +165,8 @@ class WindowForecaster(Forecaster):
         """
         coding, device = self.learned_.coding, self._forecast_device
         if are_ends(panel, owners, rows):
-            scaling, kept = self._scaling_of(panel), self.learned_.kept(panel)
+            scaling = self._scaling_of(panel)
+            kept = panel if panel is self.end_ else self.learned_.kept(panel)
             tensors = self._tensors(kept, scaling, device, coding, ahead, known)
             yield owners, SeriesWindows(tensors, owners, kept.offsets[1:], scaling, panel.ids)
             return
@@ -192,18 +199,21 @@ class WindowForecaster(Forecaster):
         self, windows: SeriesWindows, horizon: int, levels: Sequence[float], samples: int | None
     ) -> Forecasts:
         """Let the network read scaled windows, and bring what it says to original units."""
-        scaled = roll_windows(
-            self._forecast_batch,
-            self.predictive.fed_back,
-            windows.tensors,
-            windows.series,
-            windows.cutoffs,
-            context_length=self.context_rows,
-            step=self.horizon_,
-            # A horizon within the fitted one is sampled in full: a shorter one is a part of it.
-            horizon=horizon if samples is None else max(horizon, self.horizon_),
-        )
-        paths = None if samples is None else self._draw(windows, scaled, horizon, samples)
+        with self._forecasting(len(windows.series) * (samples or 1)) as forecast_batch:
+            scaled = roll_windows(
+                forecast_batch,
+                self.predictive.fed_back,
+                windows.tensors,
+                windows.series,
+                windows.cutoffs,
+                context_length=self.context_rows,
+                step=self.horizon_,
+                # A horizon within the fitted one is sampled in full: a shorter one is a part.
+                horizon=horizon if samples is None else max(horizon, self.horizon_),
+            )
+            paths = None
+            if samples is not None:
+                paths = self._draw(forecast_batch, windows, scaled, horizon, samples)
         return self._restored(scaled[:, :horizon], windows.scaling, levels, paths)
 
     def _restored(
@@ -223,7 +233,12 @@ class WindowForecaster(Forecaster):
         )
 
     def _draw(
-        self, windows: SeriesWindows, scaled: np.ndarray, horizon: int, n_samples: int
+        self,
+        forecast_batch: Callable[[Inputs], Tensor],
+        windows: SeriesWindows,
+        scaled: np.ndarray,
+        horizon: int,
+        n_samples: int,
     ) -> np.ndarray:
         """Draw paths (W, N, horizon, C), in original units.
 
@@ -245,7 +260,7 @@ class WindowForecaster(Forecaster):
             return np.asarray((drawn - scaling.mean[number]) / divisor[number])
 
         return sample_paths(
-            self._forecast_batch,
+            forecast_batch,
             draw,
             scale,
             windows.tensors,

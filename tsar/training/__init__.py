@@ -3,7 +3,7 @@
 from tsar.training.device import autocast, resolve_device
 from tsar.training.evaluation import evaluate
 from tsar.training.loop import train
-from tsar.training.objective import Objective, Terms
+from tsar.training.objective import Objective
 from tsar.training.optim import Adam, AdamW, Optimizer, TorchOptimizer, make_optimizer
 from tsar.training.options import Phase, TrainingOptions, TrainingResult
 from tsar.training.phases import train_phases

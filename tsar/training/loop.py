@@ -310,7 +310,9 @@ class _Run:
         summed: Terms = {}
         for part in parts:
             if self.threads is None:
-                found = working_threads(self.network, largest_tensor(part))
+                largest = largest_tensor(part)
+                size = 0 if largest is None else largest.numel()
+                found = working_threads(self.network, size, self.device)
                 self.threads = self.stack.enter_context(found)
             with autocast(self.device, self.options.precision):
                 terms = self.objective.loss(self.network, part, self.noise)

@@ -123,30 +123,32 @@ class Threads:
 
 
 @contextlib.contextmanager
-def working_threads(
-    network: nn.Module, values: Tensor | None, *, patient: bool = False
-) -> Iterator[Threads]:
+def working_threads(network: nn.Module, n_values: int, device: torch.device) -> Iterator[Threads]:
     """Work on batches with as many threads as gain from it, at most those of the caller.
 
     Parameters
     ----------
     network : nn.Module
-    values : Tensor or None
-        Contexts of a batch, of which the size counts; None where there are none.
-    patient : bool, default False
-        Wait patiently from the beginning; otherwise from when the machine is crowded, for which
-        :meth:`Threads.look` looks.
+    n_values : int
+        How many numbers a batch has, of which the size counts.
+    device : torch.device
+
+    Yields
+    ------
+    Threads
+        Which wait patiently where the machine is crowded at the beginning, or when
+        :meth:`Threads.look` sees that it has become so.
     """
     before = torch.get_num_threads()
-    if before == 1 or values is None or not values.is_cpu:
+    if before == 1 or device.type != "cpu":
         yield Threads(1)
-    elif _work(network, values) < SMALL:
+    elif n_values * sum(weights.numel() for weights in network.parameters()) < SMALL:
         with _one_thread(before):
             yield Threads(1)
     else:
         threads = Threads(before)
         try:
-            if patient:
+            if _is_crowded():
                 threads.be_patient()
             yield threads
         finally:
@@ -168,8 +170,10 @@ def largest_tensor(batch: Any) -> Tensor | None:
     return max(found, key=Tensor.numel, default=None)
 
 
-def _work(network: nn.Module, values: Tensor) -> int:
-    return values.numel() * sum(weights.numel() for weights in network.parameters())
+def _is_crowded() -> bool:
+    """Whether more than there are processors have wanted one in the last minute."""
+    processors = os.cpu_count() or 1
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > processors + 0.5
 
 
 @contextlib.contextmanager
