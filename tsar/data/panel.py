@@ -317,26 +317,28 @@ class Panel:
             self.axis.stamps_of(stamps, history.axis)
             for stamps in (history.future_stamps(1)[:, 0], history.first)
         )
-        first = self.first.copy()
+        adjoins = (place >= 0) & (following[place] == self.first)
+        if not adjoins.any():
+            return self
+        first = np.where(adjoins, began[place], self.first)
+        before = np.where(adjoins, history.lengths[place], 0)
+        lengths = before + self.lengths
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
         # Row r of both together is row r of the history, or else row r - len(history) here.
-        pieces, lengths = [], []
-        n_before = len(history.values)
-        for series, owner in enumerate(place):
-            rows = np.arange(self.offsets[series], self.offsets[series + 1]) + n_before
-            if owner >= 0 and following[owner] == self.first[series]:
-                known = np.arange(history.offsets[owner], history.offsets[owner + 1])
-                rows = np.concatenate([known, rows])
-                first[series] = began[owner]
-            pieces.append(rows)
-            lengths.append(len(rows))
-        taken = np.concatenate(pieces)
+        row = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        own = len(history.values) + self.offsets[:-1] - before
+        taken = row + np.where(
+            row < np.repeat(before, lengths),
+            np.repeat(history.offsets[place], lengths),
+            np.repeat(own, lengths),
+        )
         covariates = self.covariates
         if covariates is not None and history.covariates is not None:
             covariates = history.covariates.followed_by(covariates).take(taken)
         return replace(
             self,
             values=np.concatenate([history.values, self.values])[taken],
-            offsets=np.concatenate([[0], np.cumsum(lengths)]),
+            offsets=offsets,
             first=first,
             covariates=covariates,
         )
