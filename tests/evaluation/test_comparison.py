@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -367,4 +368,8 @@ def test_costs_are_measured(models, wide):
     # So large that it is never room which the process had already.
     with PeakMemory() as memory:
         held = np.ones(128 * 2**20 // 8)
-    assert held.sum() and (np.isnan(memory.megabytes) or 120 < memory.megabytes < 200)
+    assert held.sum()
+    if Path("/proc/self/statm").exists():
+        assert 120 < memory.megabytes < 200
+    else:
+        assert np.isnan(memory.megabytes)

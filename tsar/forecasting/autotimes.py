@@ -317,11 +317,12 @@ class AutoTimes(NetworkForecaster):
         ahead = steps_covering(steps, self._segment_network.segment_length)
         ((_, windows),) = self._scaled(panel, owners, rows, ahead, known)
         scaled = self._roll_prompted(panel, windows, prompts, steps)
-        paths = (
-            None
-            if samples is None
-            else self._draw(self._forecast_batch, windows, scaled, horizon, samples)
-        )
+        paths = None
+        if samples is not None:
+            draw = self._make_draw(windows)
+            repeated = np.repeat(scaled[:, None], samples, axis=1)
+            drawn = [draw(one, number) for number, one in enumerate(repeated)]
+            paths = np.stack(drawn)[:, :, :horizon]
         return self._restored(scaled[:, :horizon], windows.scaling, levels, paths)
 
     def _roll_prompted(

@@ -208,13 +208,12 @@ class WindowForecaster(Forecaster):
                 windows.cutoffs,
                 context_length=self.context_rows,
                 step=self.horizon_,
-                # A horizon within the fitted one is sampled in full: a shorter one is a part.
-                horizon=horizon if samples is None else max(horizon, self.horizon_),
+                horizon=horizon,
             )
             paths = None
             if samples is not None:
-                paths = self._draw(forecast_batch, windows, scaled, horizon, samples)
-        return self._restored(scaled[:, :horizon], windows.scaling, levels, paths)
+                paths = self._draw(forecast_batch, windows, horizon, samples)
+        return self._restored(scaled, windows.scaling, levels, paths)
 
     def _restored(
         self,
@@ -236,7 +235,6 @@ class WindowForecaster(Forecaster):
         self,
         forecast_batch: Callable[[Inputs], Tensor],
         windows: SeriesWindows,
-        scaled: np.ndarray,
         horizon: int,
         n_samples: int,
     ) -> np.ndarray:
@@ -246,9 +244,29 @@ class WindowForecaster(Forecaster):
         id of the series. Up to the fitted horizon the steps of a path are independent, given
         the history; beyond it, every path continues what was drawn for it.
         """
+        scaling = windows.scaling
+        divisor = np.where(scaling.scale > 0, scaling.scale, 1.0)
+
+        def scale(drawn: np.ndarray, number: int) -> np.ndarray:
+            return np.asarray((drawn - scaling.mean[number]) / divisor[number])
+
+        return sample_paths(
+            forecast_batch,
+            self._make_draw(windows),
+            scale,
+            windows.tensors,
+            windows.series,
+            windows.cutoffs,
+            n_samples=n_samples,
+            context_length=self.context_rows,
+            step=self.horizon_,
+            horizon=horizon,
+        )
+
+    def _make_draw(self, windows: SeriesWindows) -> Callable[[np.ndarray, int], np.ndarray]:
+        """Return what draws (N, H, C), in original units, from forecasts of a window."""
         predictive, scaling = self.predictive, windows.scaling
         generators = [series_generator(self._sampling_seed, name) for name in windows.ids]
-        divisor = np.where(scaling.scale > 0, scaling.scale, 1.0)
 
         def draw(forecast: np.ndarray, number: int) -> np.ndarray:
             n_paths, n_steps = forecast.shape[:2]
@@ -256,21 +274,7 @@ class WindowForecaster(Forecaster):
             found = predictive.restore(flat, scaling.take(np.array([number])))
             return predictive.sample(found.reshape(forecast.shape), generators[number])
 
-        def scale(drawn: np.ndarray, number: int) -> np.ndarray:
-            return np.asarray((drawn - scaling.mean[number]) / divisor[number])
-
-        return sample_paths(
-            forecast_batch,
-            draw,
-            scale,
-            windows.tensors,
-            windows.series,
-            windows.cutoffs,
-            scaled[:, : self.horizon_],
-            n_samples=n_samples,
-            context_length=self.context_rows,
-            horizon=horizon,
-        )
+        return draw
 
 
 def _with_known(

@@ -17,9 +17,10 @@ __all__ = ["roll_windows", "sample_paths", "steps_covering", "windows_at_once"]
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
 BATCH_VALUES = 100_000
-# Matrix products of fewer rows run through other kernels, which round otherwise; with this
-# many, a window has the same forecast bit for bit whatever else is forecast beside it.
-SMALLEST_BATCH = 4
+# Matrix products of few rows, and the last rows of any, run through other kernels, which round
+# otherwise; filled up to a multiple of this many, a batch has no such rows, and a window has the
+# same forecast bit for bit whatever else is forecast beside it.
+ROWS_AT_ONCE = 16
 
 
 def windows_at_once(context_length: int, n_variates: int) -> int:
@@ -78,7 +79,7 @@ def roll_windows(
     for whole in (True, False):
         group = (complete == whole).nonzero()[:, 0]
         for part in group.split(size) if len(group) else ():
-            filled = torch.cat([part, part[-1:].expand(max(SMALLEST_BATCH - len(part), 0))])
+            filled = torch.cat([part, part[-1:].expand(-len(part) % ROWS_AT_ONCE)])
             history, seen = tensors.gather(
                 owner[filled], cutoff[filled], context_length, 0, inside=whole
             )
@@ -102,16 +103,17 @@ def sample_paths(
     tensors: SeriesTensors,
     series: np.ndarray,
     cutoffs: np.ndarray,
-    first: np.ndarray,
     *,
     n_samples: int,
     context_length: int,
+    step: int,
     horizon: int,
 ) -> np.ndarray:
     """Draw paths: what is drawn is appended to the context as if it had been observed.
 
-    The paths of one window are one batch, so that they depend on no other window: not on how
-    many there are, and not on whether another one has missing steps.
+    A window is forecast in batches of its own, so that its paths depend on no other window: not
+    on how many there are, not on whether another one has missing steps, and not on the place
+    in a batch, by which products round otherwise as well.
 
     Parameters
     ----------
@@ -122,10 +124,8 @@ def sample_paths(
         with a number.
     scale : function
         Brings paths of the window with a number to the units of the contexts.
-    tensors, series, cutoffs, context_length
+    tensors, series, cutoffs, context_length, step
         As in :func:`roll_windows`.
-    first : float64 array of shape (n_windows, H, C, K)
-        The forecasts of the first H steps, in scaled units.
     n_samples : int
         N, the paths of each window.
     horizon : int
@@ -136,7 +136,7 @@ def sample_paths(
     float64 array of shape (n_windows, N, horizon, C)
         In original units.
     """
-    step, n_variates = first.shape[1:3]
+    n_variates = tensors.values.shape[1]
     device, reach = tensors.values.device, steps_covering(horizon, step)
     owner, cutoff = (
         torch.from_numpy(np.asarray(part, dtype=np.int64)).to(device) for part in (series, cutoffs)
@@ -144,22 +144,26 @@ def sample_paths(
     complete = _complete(tensors, owner, cutoff, context_length).tolist()
     paths = np.empty((len(series), n_samples, reach, n_variates))
     for number in range(len(series)):
-        drawn = draw(np.repeat(first[number][None], n_samples, axis=0), number)
-        paths[number, :, :step] = drawn
-        if reach == step:
-            continue
         here = slice(number, number + 1)
         history, seen = tensors.gather(owner[here], cutoff[here], context_length, 0)
         covariates = tensors.gather_covariates(owner[here], cutoff[here], context_length, reach)
-        inputs = _repeated(
-            Inputs(history, None if complete[number] else seen, **covariates), n_samples
-        )
+        window = Inputs(history, None if complete[number] else seen, **covariates)
+
+        def forecast(inputs: Inputs) -> np.ndarray:
+            with torch.inference_mode():
+                found = forecast_batch(_reading(inputs, context_length + step))
+            return np.asarray(found.cpu().double().numpy())
+
+        first = forecast(_repeated(window, ROWS_AT_ONCE))[:1]
+        drawn = draw(np.repeat(first, n_samples, axis=0), number)
+        paths[number, :, :step] = drawn
+        if reach == step:
+            continue
+        inputs = _repeated(window, n_samples)
         for begin in range(step, reach, step):
             known = torch.from_numpy(scale(drawn, number)).to(device, history.dtype)
             inputs = _moved_on(inputs, known)
-            with torch.inference_mode():
-                forecast = forecast_batch(_reading(inputs, context_length + step))
-            drawn = draw(forecast.cpu().double().numpy(), number)
+            drawn = draw(forecast(inputs), number)
             paths[number, :, begin : begin + step] = drawn
     return paths[:, :, :horizon]
 
