@@ -135,7 +135,9 @@ def found_best(found):
     [
         (3, "three", "a class must be a forecaster, another estimator, a mixer or a loss"),
         (dict, None, "a class must be a forecaster"),
-        (Lowered, "Naive", "there is a forecaster called 'Naive' already"),
+        (Lowered, "Other", "known by the name of its class, 'Lowered', got name='Other'"),
+        (type("Naive", (Lowered,), {}), None, "there is a forecaster called 'Naive' already"),
+        (tsar.Forecaster, None, "Forecaster is abstract, it lacks _learn, forecast"),
         (FourthPower, "mse", "there is a loss called 'mse' already"),
         (Metric(_largest), None, "the name of a metric must be an identifier"),
     ],
@@ -170,6 +172,17 @@ def test_a_module_is_imported_for_its_class_if_it_is_trusted(wide, tmp_path):
     finally:
         sys.path.remove(str(tmp_path))
         sys.modules.pop("outside_of_tsar", None)
+
+
+def test_a_class_of_the_name_of_one_of_tsar_is_not_taken_for_it(wide, tmp_path):
+    same = type("SeasonalNaive", (Lowered,), {"__module__": "somewhere.else"})
+    same(horizon=3, by=5.0).fit(wide).save(tmp_path / "model")
+    with pytest.raises(PersistenceError, match="trust='somewhere.else'"):
+        tsar.load(tmp_path / "model")
+    with pytest.raises(PersistenceError, match="'somewhere.else' gives no estimator"):
+        tsar.load(tmp_path / "model", trust="somewhere.else")
+    with pytest.raises(PersistenceError, match="trust must be the name of a module"):
+        tsar.load(tmp_path / "model", trust=5)
 
 
 def test_an_installed_package_brings_its_own_by_entry_points(tmp_path):

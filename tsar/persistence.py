@@ -6,7 +6,7 @@
 import importlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -39,7 +39,7 @@ RENAMED: dict[str, str] = {}
 def _rebuild(
     manifest: dict[str, Any],
     tensors: dict[str, Tensor],
-    trusted: Sequence[str],
+    trusted: Collection[str],
     cls: type[Estimator] | None = None,
     references: Mapping[str, Any] | None = None,
 ) -> Estimator:
@@ -67,14 +67,14 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _parameters(
-    cls: type[Estimator], stored: dict[str, Any], trusted: Sequence[str]
+    cls: type[Estimator], stored: dict[str, Any], trusted: Collection[str]
 ) -> dict[str, Any]:
     """Return the parameters that a class still has."""
     names = set(cls().get_params(deep=False))
     return {name: _decode(value, trusted) for name, value in stored.items() if name in names}
 
 
-def _decode(value: Any, trusted: Sequence[str]) -> Any:
+def _decode(value: Any, trusted: Collection[str]) -> Any:
     """Undo how :func:`tsar.estimator.saving.describe` writes a parameter."""
     if isinstance(value, list):
         return [_decode(item, trusted) for item in value]
@@ -92,15 +92,21 @@ def _decode(value: Any, trusted: Sequence[str]) -> Any:
     return decode(value)
 
 
-def _class_named(name: Any, module: str | None = None, trusted: Sequence[str] = ()) -> Any:
+def _class_named(name: Any, module: str | None = None, trusted: Collection[str] = ()) -> Any:
     """Return the class of an estimator; its module is imported if it is trusted."""
     name = RENAMED.get(str(name), str(name))
     for family in FAMILIES:
-        if name in family:
+        # A class of another module has no more than the name in common.
+        if name in family and module in (None, family[name].__module__):
             return family[name]
     if module is not None and module in trusted:
-        found = getattr(importlib.import_module(module), name, None)
-        _check(found)
+        try:
+            found = getattr(importlib.import_module(module), name)
+            _check(found)
+        except (ImportError, AttributeError, ParameterError) as error:
+            raise PersistenceError(
+                f"load: the trusted module {module!r} gives no estimator {name!r}: {error}"
+            ) from None
         return found
     known = [known for family in FAMILIES for known in family]
     repair = f"pass your own class: tsar.load(folder, cls={name})"
@@ -160,7 +166,11 @@ def load(
         ) from None
     except (OSError, ValueError) as error:
         raise PersistenceError(f"load: {MANIFEST} in {str(folder)!r} is damaged: {error}") from None
-    trusted = (trust,) if isinstance(trust, str) else tuple(trust)
+    trusted = (trust,) if isinstance(trust, str) else trust
+    if not isinstance(trusted, list | tuple | set | frozenset):
+        raise PersistenceError(
+            f"load: trust must be the name of a module, or a list of such, got {trust!r}"
+        )
     _check_manifest(manifest, str(folder))
     cls = _class_of(manifest, str(folder), cls, trusted)
     _check_references(cls, manifest, references, str(folder))
@@ -187,7 +197,7 @@ def _check_manifest(manifest: Any, folder: str) -> None:
 
 
 def _class_of(
-    manifest: dict[str, Any], folder: str, given: type[Estimator] | None, trusted: Sequence[str]
+    manifest: dict[str, Any], folder: str, given: type[Estimator] | None, trusted: Collection[str]
 ) -> type[Estimator]:
     name = str(manifest.get("class"))
     if given is None:

@@ -1,5 +1,6 @@
 """One way for what is defined outside of tsar to be known by name: an estimator, a mixer, ..."""
 
+import inspect
 from typing import Any
 
 from tsar.core.mixers import MIXERS, Mixer
@@ -36,7 +37,8 @@ def register(thing: Any, name: str | None = None) -> Any:
         :class:`tsar.core.mixers.Mixer`, of :class:`tsar.forecasting.outputs.losses.Loss`, or a
         :class:`tsar.evaluation.Metric`.
     name : str, optional
-        What to call it; of a class its own name by default.
+        What to call it; of a class its own name by default. An estimator has no other, because
+        that is what a saved model says of it.
 
     Returns
     -------
@@ -50,8 +52,10 @@ def register(thing: Any, name: str | None = None) -> Any:
 
     Examples
     --------
+    >>> from dataclasses import dataclass
     >>> import tsar
     >>> @tsar.register
+    ... @dataclass(kw_only=True, eq=False, repr=False)
     ... class Yesterday(tsar.SeasonalNaive):
     ...     season_length: int | None = 1
     >>> "Yesterday" in tsar.forecasting.registry.forecaster_names()
@@ -72,6 +76,16 @@ def register(thing: Any, name: str | None = None) -> Any:
         return thing
     for base, registry in kinds:
         if isinstance(thing, type) and issubclass(thing, base):
+            if issubclass(base, Estimator) and own != thing.__name__:
+                raise ParameterError(
+                    f"register: an estimator is known by the name of its class, "
+                    f"{thing.__name__!r}, got name={own!r}; leave it out"
+                )
+            if inspect.isabstract(thing):
+                raise ParameterError(
+                    f"register: {thing.__name__} is abstract, it lacks "
+                    f"{', '.join(sorted(getattr(thing, '__abstractmethods__', ())))}; register a subclass"
+                )
             registry.register(own, thing)
             return thing
     raise ParameterError(

@@ -254,3 +254,15 @@ def test_too_much_is_held_out(days):
     model.set_params(weights="stacking", horizon=8)
     with pytest.raises(DataError, match="holds out 40 rows .* NLinear: .* choose fewer windows"):
         model.fit(days)
+
+
+def test_parameters_that_are_set_after_the_fit_do_not_reach_it(days, tmp_path):
+    net = checks.small_forecaster(tsar.NLinear, max_epochs=1)
+    model = tsar.Ensemble(models={"net": net}, horizon=6).fit(days)
+    before = model.predict(df=days)
+    model.set_params(net__past_covariates=["nowhere"], net__context_length=12)
+    pd.testing.assert_frame_equal(model.predict(df=days), before, check_exact=True)
+    model.save(tmp_path / "model")
+    twin = tsar.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(twin.predict(df=days), before, check_exact=True)
+    assert twin.models["net"].context_length == 24

@@ -233,3 +233,36 @@ def test_writing_waits_for_its_time(wide, tmp_path, monkeypatch):
     with on_epoch(watch):
         _model(max_epochs=2).fit(wide, checkpoint=tmp_path / "run")
     assert written == [False, False]
+
+
+def test_a_checkpoint_of_another_loss_is_refused(wide, tmp_path):
+    def model(loss):
+        return tsar.NLinear(
+            context_length=24, horizon=6, max_epochs=3, loss=loss, random_state=0, device="cpu"
+        )
+
+    def stop(record):
+        raise RuntimeError("killed")
+
+    pairs = [
+        (torch.nn.HuberLoss(reduction="none", delta=5.0), torch.nn.HuberLoss(reduction="none")),
+        (lambda f, t: (f - t).abs(), lambda f, t: (f - t) ** 2),
+    ]
+    for number, (one, other) in enumerate(pairs):
+        folder = tmp_path / str(number)
+        module_minutes = module.MINUTES
+        module.MINUTES = 0.0
+        try:
+            with on_epoch(stop), pytest.raises(RuntimeError, match="killed"):
+                model(one).fit(wide, checkpoint=folder)
+        finally:
+            module.MINUTES = module_minutes
+        with pytest.raises(TrainingError, match="of another training: loss"):
+            model(other).fit(wide, checkpoint=folder)
+        model(one).fit(wide, checkpoint=folder)
+
+
+def test_a_folder_that_cannot_be_is_found_before_the_training(wide, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="no folder that can be written"):
+        _model().fit(wide, checkpoint=tmp_path / "file" / "below")

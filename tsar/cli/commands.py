@@ -449,7 +449,7 @@ def models(
 
 
 def _summary(model: str) -> str:
-    return (forecaster_class(model).__doc__ or "").strip().splitlines()[0]
+    return (forecaster_class(model).__doc__ or "").strip().partition("\n")[0]
 
 
 @app.command()

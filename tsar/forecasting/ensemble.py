@@ -241,6 +241,15 @@ class Ensemble(Forecaster):
         # The members keep covariates, coded as they read them.
         plain = replace(end, past={}, future={}, static={}, calendar=None, calendar_kind=None)
         super()._remember(learned, plain, horizon)
+        # Copies: set_params reaches into the members that were given.
+        given = self.models
+        if isinstance(given, Mapping):
+            self.fitted_parameters_["models"] = {name: clone(one) for name, one in given.items()}
+        elif given is not None:
+            copies = [clone(one) for one in given]
+            self.fitted_parameters_["models"] = (
+                tuple(copies) if isinstance(given, tuple) else copies
+            )
 
     def _fitted_members(self, panel: Panel) -> dict[str, Forecaster]:
         shared = {name: getattr(self, name) for name in SHARED}

@@ -30,6 +30,7 @@ from tsar.exceptions import (
     DataError,
     DataWarning,
     ParameterError,
+    PersistenceError,
     warn,
 )
 from tsar.forecasting.fitted.learned import Learned
@@ -478,6 +479,13 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
         members: Mapping[str, Estimator],
     ) -> None:
         super().restore_learned_state(record, tensors, members)
+        levels = list(getattr(self.resolve_loss(), "levels", ()))
+        if levels != record["fitted"]["levels"]:
+            raise PersistenceError(
+                f"load: the saved {self.name} forecasts the quantiles "
+                f"{record['fitted']['levels']}, got loss={self.loss!r}; pass the loss it was "
+                f"fitted with"
+            )
         spec = NetworkSpec(
             self.context_rows,
             self.horizon_,

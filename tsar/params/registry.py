@@ -1,5 +1,6 @@
 """Things by name: ours, those that are registered, and those that other packages bring."""
 
+import keyword
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
@@ -48,7 +49,7 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
             It is of another kind, or the name belongs to something else.
         """
         self._check(thing)
-        if not isinstance(name, str) or not name.isidentifier():
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             raise ParameterError(
                 f"register: the name of a {self.kind} must be an identifier, such as "
                 f"'my_{self.kind}', got {name!r}"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from tsar.training.state import Snapshot
 __all__ = ["Checkpoint", "checkpoint_folder", "checkpoints_in", "describe_value", "digest"]
 
 FILE = "training-checkpoint.safetensors"
+DEEPEST = 8
 DIGEST_LENGTH = 64
 # One is written when so many minutes have gone by since the one before.
 MINUTES = 10.0
@@ -95,6 +97,12 @@ class Checkpoint:
         self.phase, self.spent = 0, 0
         self._snapshot: Snapshot | None = None
         self._last = time.monotonic()
+        existing = next(above for above in (folder, *folder.absolute().parents) if above.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise TrainingError(
+                f"no checkpoint can be written in {str(folder)!r}: {str(existing)!r} is no folder "
+                f"that can be written; choose another folder"
+            )
         if (folder / FILE).exists():
             self._read()
 
@@ -174,13 +182,17 @@ class Checkpoint:
                 f"no checkpoint can be written in {str(self.folder)!r}: {error}"
             ) from None
         finally:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
         self._last = time.monotonic()
 
     def remove(self) -> None:
         """Remove the checkpoint, and the folder if it is empty then."""
         if self.folder.is_dir():
             (self.folder / FILE).unlink(missing_ok=True)
+            # Left by processes that were killed while they wrote.
+            for unfinished in self.folder.glob(f".{FILE}.*"):
+                unfinished.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
 
@@ -206,9 +218,39 @@ def digest(tensors: Iterable[Tensor | None]) -> str:
     return found.hexdigest()
 
 
-def describe_value(value: object) -> str:
-    """Return a value as text that is the same in every process."""
-    named = getattr(value, "__qualname__", None)
-    if named is not None:
-        return f"{getattr(value, '__module__', '')}.{named}"
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+def describe_value(value: object, depth: int = 0) -> str:
+    """Return a value as text that is the same in every process, and of no other value.
+
+    Of a function, that is what it does and what it holds on to; of an object, its attributes,
+    down to a certain ``depth``.
+    """
+
+    def inner(held: object) -> str:
+        return describe_value(held, depth + 1)
+
+    if isinstance(value, type) or depth > DEEPEST:
+        cls = value if isinstance(value, type) else type(value)
+        return f"{cls.__module__}.{cls.__qualname__}"
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__}({', '.join(map(inner, value))})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{inner(key)}: {inner(one)}' for key, one in value.items())}}}"
+    if isinstance(value, Tensor):
+        return f"Tensor {digest([value])}"
+    if isinstance(value, FunctionType):
+        code = value.__code__
+        held = [cell.cell_contents for cell in value.__closure__ or ()]
+        content = [code.co_code, repr(code.co_consts), code.co_names, held, value.__defaults__]
+        return f"{value.__module__}.{value.__qualname__} {_short(inner(content))}"
+    if hasattr(value, "__dict__"):
+        return f"{_placeless(repr(value))} {_short(inner(type(value)) + inner(vars(value)))}"
+    return _placeless(repr(value))
+
+
+def _short(content: str) -> str:
+    return hashlib.sha256(_placeless(content).encode()).hexdigest()[:12]
+
+
+def _placeless(text: str) -> str:
+    """Leave out where in memory something lies."""
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
