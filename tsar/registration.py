@@ -82,9 +82,10 @@ def register(thing: Any, name: str | None = None) -> Any:
                     f"{thing.__name__!r}, got name={own!r}; leave it out"
                 )
             if inspect.isabstract(thing):
+                lacking = ", ".join(sorted(getattr(thing, "__abstractmethods__", ())))
                 raise ParameterError(
-                    f"register: {thing.__name__} is abstract, it lacks "
-                    f"{', '.join(sorted(getattr(thing, '__abstractmethods__', ())))}; register a subclass"
+                    f"register: {thing.__name__} is abstract, it lacks {lacking}; register a "
+                    f"subclass"
                 )
             registry.register(own, thing)
             return thing
