@@ -11,8 +11,9 @@ import tsar
 from tsar import checks
 from tsar.checks import contract, forecasting
 from tsar.evaluation import backtest
-from tsar.exceptions import DataError, DataWarning, ParameterError
+from tsar.exceptions import DataError, DataWarning, ParameterError, PersistenceError
 from tsar.forecasting.ensemble import inverse_error_weights, stacking_weights
+from tsar.training import AdamW
 
 HORIZON = 4
 SMALL = {"context_length": 12, "max_epochs": 1, "random_state": 0, "device": "cpu"}
@@ -266,3 +267,10 @@ def test_parameters_that_are_set_after_the_fit_do_not_reach_it(days, tmp_path):
     twin = tsar.load(tmp_path / "model")
     pd.testing.assert_frame_equal(twin.predict(df=days), before, check_exact=True)
     assert twin.models["net"].context_length == 24
+
+
+def test_a_member_with_an_object_says_how_to_save_it(days, tmp_path):
+    net = checks.small_forecaster(tsar.NLinear, max_epochs=1, optimizer=AdamW(weight_decay=0.1))
+    model = tsar.Ensemble(models={"net": net}, horizon=6).fit(days)
+    with pytest.raises(PersistenceError, match="optimizer of the NLinear .* type AdamW.*; name it"):
+        model.save(tmp_path / "model")

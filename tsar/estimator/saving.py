@@ -174,6 +174,13 @@ def _encode(value: Any) -> Any:
     """Return a parameter as JSON; it may hold estimators that are not fitted."""
     if isinstance(value, BaseEstimator):
         own = value.get_params(deep=False).items()
+        for name, held in own:
+            if name in getattr(value, "references", ()) and not isinstance(held, str | None):
+                raise PersistenceError(
+                    f"save: {name} of the {type(value).__name__} inside of the model is an object "
+                    f"of type {type(held).__name__}, which is not saved and could not be passed "
+                    f"again; name it, a loss of your own after tsar.register"
+                )
         parameters = {name: _encode(item) for name, item in own}
         return {"forecaster": [type(value).__name__, parameters, *_module_of(type(value)).values()]}
     if isinstance(value, dict):
