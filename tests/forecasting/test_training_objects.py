@@ -122,3 +122,15 @@ def test_objects_are_passed_again_on_load(wide, tmp_path):
     pd.testing.assert_frame_equal(twin.predict(), model.predict(), check_exact=True)
     expected = model.partial_fit(wide).predict()
     pd.testing.assert_frame_equal(twin.partial_fit(wide).predict(), expected, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda forecast: forecast, "NLinear: loss must be a function of forecast and target"),
+        (lambda f, t: (f - t).detach().abs(), "NLinear: loss must be differentiable"),
+    ],
+)
+def test_functions_that_are_no_loss_are_one_error(loss, message, wide):
+    with pytest.raises(ParameterError, match=message):
+        tsar.NLinear(context_length=24, horizon=6, max_epochs=1, loss=loss).fit(wide)

@@ -198,13 +198,23 @@ class FunctionLoss(Loss):
         return f"FunctionLoss({getattr(self.function, '__qualname__', self.function)})"
 
     def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
-        errors = self.function(forecast, target)
+        try:
+            errors = self.function(forecast, target)
+        except TypeError as error:
+            raise ParameterError(
+                f"loss must be a function of forecast and target, got {self!r}: {error}"
+            ) from error
         if not isinstance(errors, Tensor) or errors.shape != target.shape:
             given = tuple(errors.shape) if isinstance(errors, Tensor) else type(errors).__name__
             raise ParameterError(
                 f"loss must return one error per entry, a Tensor of shape {tuple(target.shape)}, "
                 f"got {given}; leave the mean to the training, with torch's own losses by "
                 f"reduction='none'"
+            )
+        if forecast.requires_grad and not errors.requires_grad:
+            raise ParameterError(
+                f"loss must be differentiable in the forecast, got {self!r}, whose errors have no "
+                f"gradient; leave out detach() and no_grad()"
             )
         return errors
 
