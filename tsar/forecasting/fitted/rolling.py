@@ -20,7 +20,7 @@ BATCH_VALUES = 100_000
 # Matrix products of few rows, and the last rows of any, run through other kernels, which round
 # otherwise; filled up to a multiple of this many, a batch has no such rows, and a window has the
 # same forecast bit for bit whatever else is forecast beside it.
-ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 8
 
 
 def windows_at_once(context_length: int, n_variates: int) -> int:
