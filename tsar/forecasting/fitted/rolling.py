@@ -19,7 +19,8 @@ __all__ = ["roll_windows", "sample_paths", "steps_covering", "windows_at_once"]
 BATCH_VALUES = 100_000
 # Matrix products of few rows, and the last rows of any, run through other kernels, which round
 # otherwise; filled up to a multiple of this many, a batch has no such rows, and a window has the
-# same forecast bit for bit whatever else is forecast beside it.
+# same forecast whatever else is forecast beside it. What is left is the place of a window in its
+# batch, by which very small products (seven columns of fourteen numbers) round in the last bit.
 ROWS_AT_ONCE = 8
 
 
