@@ -1,6 +1,7 @@
 """Models saved by earlier versions load, and forecast what they forecast then."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 import tsar
 from tsar.estimator.saving import FORMAT_VERSION
+from tsar.training import AdamW, Cosine
 
 GOLDEN = Path(__file__).parent / "golden"
 SAVED = sorted(path.parent for path in GOLDEN.glob("*/*/request.json"))
@@ -60,3 +62,33 @@ def test_saved_model_forecasts_what_it_did(folder):
         pd.testing.assert_frame_equal(
             found, expected, check_dtype=False, rtol=1e-6, atol=1e-6, check_column_type=False
         )
+
+
+def test_parameters_of_earlier_versions_become_those_of_today(tmp_path):
+    """Flat parameters of optimisers and schedules, and what two parameters said together."""
+    shutil.copytree(GOLDEN / "1" / "patchtst_wide_berlin" / "model", tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["parameters"] |= {
+        **{"optimizer": "adamw", "weight_decay": 0.1, "adam_betas": {"tuple": [0.8, 0.9]}},
+        **{"gradient_clip": 0.5, "precision": "bfloat16", "warmup_steps": 7},
+        **{"learning_rate_schedule": "cosine", "validation_size": 30, "residual_attention": False},
+    }
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    model = tsar.load(tmp_path / "model")
+    optimizer = AdamW(weight_decay=0.1, betas=(0.8, 0.9), clip=0.5, precision="bfloat16")
+    assert (model.optimizer, model.learning_rate_schedule) == (optimizer, Cosine(warmup_steps=7))
+    assert (model.early_stopping, model.mixer) == (30, "attention")
+
+
+def test_defaults_of_earlier_versions_stay_names():
+    model = tsar.load(GOLDEN / "1" / "patchtst_wide_berlin" / "model")
+    assert (model.optimizer, model.learning_rate_schedule) == ("adam", "constant")
+    assert (model.early_stopping, model.mixer, model.norm) == (True, "residual_attention", "batch")
+
+
+@pytest.mark.parametrize("kind", ["batch", "layer", "rms"])
+def test_norms_before_the_branch_keep_their_place(kind):
+    saved = {"norm": kind, "pre_norm": True, "residual_attention": True, "mixer": "mamba"}
+    upgraded = tsar.PatchTST.upgrade_parameters(saved)
+    assert upgraded == {"norm": f"pre_{kind}", "mixer": "mamba"}

@@ -69,9 +69,11 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _parameters(
     cls: type[Estimator], stored: dict[str, Any], trusted: Collection[str]
 ) -> dict[str, Any]:
-    """Return the parameters that a class still has."""
+    """Return the parameters that a class still has, as it has them now."""
+    decoded = {name: _decode(value, trusted) for name, value in stored.items()}
     names = set(cls().get_params(deep=False))
-    return {name: _decode(value, trusted) for name, value in stored.items() if name in names}
+    upgraded = cls.upgrade_parameters(decoded)
+    return {name: value for name, value in upgraded.items() if name in names}
 
 
 def _decode(value: Any, trusted: Collection[str]) -> Any:

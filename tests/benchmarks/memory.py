@@ -26,7 +26,7 @@ def added_by_fit(rows: int) -> float:
     stamps = pd.date_range("2000-01-01", periods=rows, freq="min")
     series = pd.Series(np.random.default_rng(0).normal(size=rows), index=stamps)
     model = tsar.PatchTST(
-        context_length=512, horizon=96, max_steps=20, validation_size=2000, random_state=0
+        context_length=512, horizon=96, max_steps=20, early_stopping=2000, random_state=0
     )
     before = _resident()
     model.fit(series)

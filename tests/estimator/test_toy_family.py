@@ -139,8 +139,8 @@ def test_validation_is_told_and_stops_it():
 def test_parameters_are_those_of_every_trained_estimator():
     with pytest.raises(ParameterError, match="Bigram: max_epochs must be an integer"):
         Bigram(max_epochs=0).fit([0, 1])
-    with pytest.raises(ParameterError, match="Bigram: adam_betas must be two numbers"):
-        Bigram(adam_betas=(0.9,)).fit([0, 1])
+    with pytest.raises(ParameterError, match=r"Bigram: early_stopping must be .*, got 1.5"):
+        Bigram(early_stopping=1.5).fit([0, 1])
     with pytest.raises(NotFittedError, match="Bigram is not fitted yet"):
         Bigram().next_probabilities()
 

@@ -31,7 +31,8 @@ def test_recipe_is_complete(name):
     recipe = load_recipe(name)
     model = forecaster_class(recipe.model)()
     parameters = set(model.get_params()) - {"horizon", "device", "verbose"}
-    assert set(recipe.params) <= parameters and set(recipe.pretrain or {}) <= parameters
+    assert set(recipe.params) <= parameters
+    assert set(recipe.pretrain or {}) <= parameters | {"mask_ratio"}
     assert recipe.cells and recipe.title
     for cell in recipe.cells:
         if cell.baseline:
@@ -129,7 +130,7 @@ def test_fit_sees_the_validation_rows_and_nothing_after(published_data, monkeypa
     fit = cls.fit
 
     def spy(self, df, y=None):
-        seen["rows"], seen["validation"] = len(df), self.validation_size
+        seen["rows"], seen["validation"] = len(df), self.early_stopping
         return fit(self, df, y)
 
     monkeypatch.setattr(cls, "fit", spy)

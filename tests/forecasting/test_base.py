@@ -155,7 +155,7 @@ def test_history_is_in_original_units_where_it_says_so(wide):
 
 def test_validation_is_the_error_over_the_tail(wide):
     """By hand: the kept network on every window whose target lies in the tail."""
-    model = tsar.NLinear(**SMALL, validation_size=40).fit(wide)
+    model = tsar.NLinear(**SMALL, early_stopping=40).fit(wide)
     cutoffs = np.arange(len(wide) - 40, len(wide) - 6 + 1)
     forecast = model.forecast_windows(wide, cutoffs)
     truth = wide.to_numpy()[cutoffs[:, None] + np.arange(6)]
@@ -170,10 +170,9 @@ def test_validation_is_the_error_over_the_tail(wide):
 @pytest.mark.parametrize(
     "parameters, message",
     [
-        ({"validation_size": 3}, "validation_size must be at least horizon=6 rows, got 3"),
+        ({"early_stopping": 3}, "early_stopping must hold out at least horizon=6 rows, got 3"),
         ({"quantiles": [0.1]}, "needs loss='quantile'"),
         ({"loss": "quantil"}, "did you mean 'quantile'"),
-        ({"adam_betas": [0.9]}, "adam_betas must be two numbers"),
         ({"device": "tpu"}, "device must be one of"),
         ({"learning_rate": 0}, r"learning_rate must be a number in \(0, inf\), got 0"),
         ({"context_length": 0}, r"NLinear: context_length must be an integer in \[1, inf\), got 0"),

@@ -348,9 +348,6 @@ def test_without_fit_and_pretraining_there_is_nothing_to_save(tmp_path):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"mask_ratio": 0.0}, r"PatchTST: mask_ratio must be a number in \(0, 1\), got 0.0"),
-        ({"mask_ratio": 0.05}, "at least one of 6 patches and leave one, got 0.05, which hides 0"),
-        ({"mask_ratio": 0.95}, "which hides 6"),
         ({"stride": 3}, "do not overlap: stride must be at least patch_length=4, got 3"),
         ({"end_padding": True}, "do not overlap: end_padding must be False, got True"),
         ({"head_epochs": -1}, r"head_epochs must be an integer in \[0, inf\), got -1"),
@@ -361,6 +358,20 @@ def test_bad_parameters_are_refused_before_training(other, parameters, message, 
     monkeypatch.setattr(patch_pretraining, "PatchReconstruction", None)
     with pytest.raises(ParameterError, match=message):
         _model(**parameters).pretrain(other)
+
+
+@pytest.mark.parametrize(
+    ("mask_ratio", "message"),
+    [
+        (0.0, r"PatchTST.pretrain: mask_ratio must be a number in \(0, 1\), got 0.0"),
+        (0.05, "at least one of 6 patches and leave one, got 0.05, which hides 0"),
+        (0.95, "which hides 6"),
+    ],
+)
+def test_bad_shares_are_refused_before_training(other, mask_ratio, message, monkeypatch):
+    monkeypatch.setattr(patch_pretraining, "PatchReconstruction", None)
+    with pytest.raises(ParameterError, match=message):
+        _model().pretrain(other, mask_ratio=mask_ratio)
 
 
 def test_another_network_than_the_pretrained_one_is_refused(wide, other):

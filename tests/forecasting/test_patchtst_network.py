@@ -138,11 +138,11 @@ def test_official_sizes():
     "options",
     [
         {"norm": "layer"},
-        {"norm": "rms", "pre_norm": True},
-        {"residual_attention": False},
+        {"norm": "pre_rms"},
+        {"mixer": "attention"},
         {"mixer": "autocorrelation"},
         {"end_padding": False},
-        {"dropout": 0.3, "head_dropout": 0.1},
+        {"dropout": 0.3},
     ],
 )
 def test_options_train_and_change_the_forecast(options):

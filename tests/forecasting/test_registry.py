@@ -32,8 +32,8 @@ def test_unknown_model_gets_a_suggestion():
         ("quantiles=0.1,0.5,0.9", (0.1, 0.5, 0.9)),
         ("quantiles=[0.25, 0.75]", (0.25, 0.75)),
         ("quantiles=none", None),
-        ("validation_size=48", 48),
-        ("validation_size=0.25", 0.25),
+        ("early_stopping=48", 48),
+        ("early_stopping=0.25", 0.25),
         ("freq=h", "h"),
         ("device = cpu", "cpu"),
         ("scaler=none", None),
@@ -44,6 +44,11 @@ def test_unknown_model_gets_a_suggestion():
 def test_settings_are_read_with_the_types_of_the_parameters(setting, value):
     (found,) = parse_parameters(forecaster_class("NLinear"), [setting]).values()
     assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("name", sorted(set(forecaster_names()) - {"Ensemble"}))
+def test_no_forecaster_has_more_parameters_than_can_be_read(name):
+    assert len(forecaster_class(name)().get_params()) < 40
 
 
 def test_text_that_fits_no_type_is_left_to_fit(wide):

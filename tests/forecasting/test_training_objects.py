@@ -11,7 +11,7 @@ import tsar
 from tsar.exceptions import ParameterError, PersistenceError
 from tsar.forecasting.outputs.distributions import NegativeBinomial
 from tsar.forecasting.outputs.losses import LikelihoodLoss, Loss, MSELoss, QuantileLoss
-from tsar.training import Adam, AdamW, Cosine, TorchOptimizer
+from tsar.training import AdamW, Cosine, TorchOptimizer
 
 SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 2, "random_state": 0, "device": "cpu"}
 
@@ -74,10 +74,7 @@ def test_a_likelihood_as_an_object_forecasts_its_distribution():
         ({"loss": MSELoss(), "quantiles": [0.5]}, "quantiles.* needs? loss='quantile'"),
         ({"loss": QuantileLoss([0.5]), "quantiles": [0.1]}, "must be those of the loss"),
         ({"optimizer": torch.optim.SGD}, "an instance of Optimizer"),
-        ({"optimizer": AdamW(), "weight_decay": 0.1}, "weight_decay=0.1 goes with the name"),
-        ({"optimizer": Adam(), "adam_betas": (0.8, 0.9)}, "adam_betas.* goes with the name"),
         ({"learning_rate_schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"learning_rate_schedule": Cosine(), "warmup_steps": 3}, "warmup_steps=3 goes with"),
     ],
 )
 def test_objects_that_fit_nowhere_are_one_error(parameters, message, wide):
@@ -91,15 +88,16 @@ def test_a_loss_that_is_a_mean_already_is_one_error(wide):
 
 
 def test_optimisers_and_schedules_as_objects_are_those_of_their_names(wide):
-    flat = {"weight_decay": 0.1, "adam_betas": (0.9, 0.95), "warmup_steps": 3}
-    named = _model(optimizer="adamw", learning_rate_schedule="cosine", **flat).fit(wide)
-    objects = {
-        "optimizer": AdamW(weight_decay=0.1, betas=(0.9, 0.95)),
-        "learning_rate_schedule": Cosine(warmup_steps=3),
-    }
+    named = _model(optimizer="adamw", learning_rate_schedule="cosine").fit(wide)
+    objects = {"optimizer": AdamW(), "learning_rate_schedule": Cosine()}
     given = _model(**objects).fit(wide)
     pd.testing.assert_frame_equal(given.predict(), named.predict(), check_exact=True)
-    assert "AdamW(" in repr(given) and "warmup_steps=3" in repr(given)
+    given.set_params(
+        optimizer=AdamW(weight_decay=0.1, clip=0.5, precision="bfloat16"),
+        learning_rate_schedule=Cosine(warmup_steps=3),
+    )
+    assert "clip=0.5" in repr(given) and "warmup_steps=3" in repr(given)
+    assert not given.fit(wide).predict().equals(named.predict())
 
 
 def test_any_optimiser_of_torch_continues(wide):

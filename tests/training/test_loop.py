@@ -14,6 +14,8 @@ from tsar.exceptions import ParameterError, TrainingError
 from tsar.forecasting.outputs.losses import make_loss
 from tsar.forecasting.outputs.objective import ForecastObjective
 from tsar.training import (
+    Adam,
+    AdamW,
     Phase,
     TrainingOptions,
     TrainingState,
@@ -85,8 +87,8 @@ def same_weights(one, other):
 def test_steps_equal_a_plain_loop():
     """Written out with torch alone: order, rate, loss, optimiser, clipping."""
     windows, network = TensorWindows(37), make_network(0.0)
-    options = {"optimizer": "adamw", "weight_decay": 0.1, "schedule": "halving"}
-    result = run(network, windows, gradient_clip=0.5, **options)
+    options = {"optimizer": AdamW(weight_decay=0.1, clip=0.5), "schedule": "halving"}
+    result = run(network, windows, **options)
 
     plain = make_network(0.0)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=0.02, weight_decay=0.1, fused=False)
@@ -333,7 +335,8 @@ def test_verbose_is_one_bar_and_a_line_per_epoch(capsys, caplog):
 
 
 def test_bfloat16_trains():
-    result = run(make_network(0.0), TensorWindows(200), precision="bfloat16", max_epochs=10)
+    optimizer = Adam(precision="bfloat16")
+    result = run(make_network(0.0), TensorWindows(200), optimizer=optimizer, max_epochs=10)
     assert result.history["train_loss"][0] > 3 * result.history["train_loss"][-1]
 
 
@@ -417,7 +420,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(parts):
         networks[-1].penalty = lambda error, n=networks[-1]: n.linear.weight.abs().sum()
         windows = TensorWindows(37, observed=True)
         windows.observed[:9] = False
-        result = run(networks[-1], windows, accumulate=accumulate, gradient_clip=1.0)
+        result = run(networks[-1], windows, accumulate=accumulate, optimizer=Adam(clip=1.0))
         histories.append(result.history)
         assert {len(index) for index in windows.asked} <= {-(-8 // accumulate), 8 % accumulate, 2}
     torch.testing.assert_close(

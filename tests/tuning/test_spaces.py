@@ -8,6 +8,7 @@ import tsar
 from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.constraints import admits, check_parameters
+from tsar.training import AdamW
 from tsar.tuning import default_space
 from tsar.tuning.spaces import Space, parse_space
 
@@ -57,7 +58,8 @@ def test_kinds_of_entries_draw_what_they_say():
     model = tsar.PatchTST()
     space = {
         "d_model": (8, 64),
-        "weight_decay": (0, 1),
+        "dropout": (0, 0.5),
+        "optimizer": [AdamW(weight_decay=0.1), "adam"],
         "learning_rate": (1e-5, 1e-1, "log"),
         "patience": (np.int64(1), np.int64(4)),
         "quantiles": [None, (0.1, 0.9)],
@@ -69,8 +71,10 @@ def test_kinds_of_entries_draw_what_they_say():
     assert {values["n_heads"] for values in drawn} == {1, 2, 4, 8}
     assert {values["quantiles"] for values in drawn} == {None, (0.1, 0.9)}
     # Two integers for a number are its ends, not the only values.
-    shares = [values["weight_decay"] for values in drawn]
-    assert 0 <= min(shares) < 0.1 < 0.9 < max(shares) <= 1
+    shares = [values["dropout"] for values in drawn]
+    assert 0 <= min(shares) < 0.05 < 0.45 < max(shares) <= 0.5
+    optimizers = [values["optimizer"] for values in drawn]
+    assert "adam" in optimizers and AdamW(weight_decay=0.1) in optimizers
     # Uniform in the logarithm: half lies below the geometric mean.
     rates = np.array([values["learning_rate"] for values in drawn])
     assert 0.4 < (rates < 1e-3).mean() < 0.6

@@ -39,6 +39,17 @@ class Estimator(BaseEstimator, ABC):
 
     # ----------------------------------------------------------- parameters
 
+    @classmethod
+    def upgrade_parameters(cls, saved: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters of a saved model as this version has them.
+
+        Parameters
+        ----------
+        saved : dict
+            As an earlier version wrote them, or this one; it stays as it is.
+        """
+        return dict(saved)
+
     @property
     def name(self) -> str:
         """What messages call the estimator."""

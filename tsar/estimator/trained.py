@@ -3,8 +3,8 @@
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -16,10 +16,10 @@ from tsar.params.constraints import Interval
 from tsar.training.checkpoint import Checkpoint, checkpoint_folder, describe_value, digest
 from tsar.training.device import resolve_device
 from tsar.training.objective import DrawingSource, Objective, Source
-from tsar.training.optim import Optimizer
+from tsar.training.optim import Optimizer, as_optimizer
 from tsar.training.options import Phase, TrainingOptions, TrainingResult
 from tsar.training.phases import train_phases
-from tsar.training.schedules import Schedule
+from tsar.training.schedules import Schedule, as_schedule
 from tsar.training.state import TrainingState, load_weights
 
 __all__ = ["ScheduleName", "TrainedEstimator"]
@@ -27,6 +27,14 @@ __all__ = ["ScheduleName", "TrainedEstimator"]
 LARGEST_SEED = 2**63 - 1
 
 Positive = Annotated[int, Interval(1)]
+# What belongs to an object now, by the name that its estimator once had for it.
+OPTIMIZER_OPTIONS = {
+    "weight_decay": "weight_decay",
+    "adam_betas": "betas",
+    "gradient_clip": "clip",
+    "precision": "precision",
+}
+SCHEDULE_OPTIONS = {"warmup_steps": "warmup_steps"}
 ScheduleName: TypeAlias = Literal["constant", "halving", "type3", "cosine", "one_cycle"]
 
 
@@ -46,31 +54,22 @@ class TrainedEstimator(Estimator):
     batch_size : int, default 32
         Examples per step.
     optimizer : {"adam", "adamw"} or Optimizer, default "adam"
-        By name, with ``weight_decay`` and ``adam_betas``, or an object of
-        :mod:`tsar.training.optim` with parameters of its own, such as
-        ``TorchOptimizer(torch.optim.SGD, momentum=0.9)``.
+        By name, or an object of :mod:`tsar.training.optim` with parameters of its own: weight
+        decay, the largest norm of gradients, the precision of the steps, as in
+        ``AdamW(weight_decay=0.1, clip=1.0, precision="bfloat16")``, or
+        ``TorchOptimizer(torch.optim.SGD, momentum=0.9)``. What is fitted answers in float32.
     learning_rate : float, default 1e-3
         Largest learning rate of the schedule.
     learning_rate_schedule : str or Schedule, default "constant"
         "constant", "halving" (halved after every epoch from the second on), "type3"
         (a tenth less after every epoch from the fourth on), "cosine" or "one_cycle", or an
-        object of :mod:`tsar.training.schedules` such as ``Cosine(lowest=0.1)``.
-    warmup_steps : int, default 0
-        Steps in which the rate rises linearly to that of the schedule.
-    weight_decay : float, default 0.0
-        Decoupled with "adamw", an L2 penalty with "adam".
-    adam_betas : sequence of two floats, default (0.9, 0.999)
-        Decay rates of the moments.
-    gradient_clip : float or None, default None
-        Largest norm of all gradients together.
-    early_stopping : bool, default True
+        object of :mod:`tsar.training.schedules` such as
+        ``Cosine(lowest=0.1, warmup_steps=100)``.
+    early_stopping : bool, int or float, default True
         Hold something out, stop when it is no longer predicted better, and keep the best
-        weights.
+        weights. A number says how much: examples, or a share of them inside (0, 1).
     patience : int, default 5
         Validations (one per epoch) without improvement before stopping.
-    precision : {"float32", "bfloat16", "auto"}, default "float32"
-        Precision of the training steps; "auto" is bfloat16 where the hardware has it.
-        What is fitted answers in float32.
     device : str, default "auto"
         "cpu", "cuda", "cuda:k", "mps", or "auto" for an accelerator if there is one.
     random_state : int or None, default None
@@ -107,13 +106,8 @@ class TrainedEstimator(Estimator):
     optimizer: Literal["adam", "adamw"] | Optimizer = "adam"
     learning_rate: Annotated[float, Interval(0, open_low=True)] = 1e-3
     learning_rate_schedule: ScheduleName | Schedule = "constant"
-    warmup_steps: Annotated[int, Interval(0)] = 0
-    weight_decay: Annotated[float, Interval(0)] = 0.0
-    adam_betas: Sequence[Annotated[float, Interval(0, 1, open_high=True)]] = (0.9, 0.999)
-    gradient_clip: Annotated[float, Interval(0, open_low=True)] | None = None
-    early_stopping: bool = True
+    early_stopping: bool | Positive | Annotated[float, Interval(0, 1, True, True)] = True
     patience: Positive = 5
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     device: str = "auto"
     random_state: Annotated[int, Interval(0, LARGEST_SEED)] | None = None
     warm_start: bool = False
@@ -127,30 +121,16 @@ class TrainedEstimator(Estimator):
             resolve_device(self.device)
         except ParameterError as error:
             raise ParameterError(f"{self.name}: {error}") from None
-        if len(self.adam_betas) != 2:
-            raise ParameterError(
-                f"{self.name}: adam_betas must be two numbers, got {self.adam_betas!r}"
-            )
-        self._check_objects()
 
-    def _check_objects(self) -> None:
-        """Refuse parameters that go with a name beside an object that has its own."""
-        for name, flat in (
-            ("optimizer", "weight_decay"),
-            ("optimizer", "adam_betas"),
-            ("learning_rate_schedule", "warmup_steps"),
-        ):
-            given, value, default = (
-                getattr(self, name),
-                getattr(self, flat),
-                getattr(type(self), flat),
-            )
-            same = tuple(value) == tuple(default) if flat == "adam_betas" else value == default
-            if not isinstance(given, str) and not same:
-                raise ParameterError(
-                    f"{self.name}: {flat}={value!r} goes with the name of one, got "
-                    f"{name}={given!r}; give it to that object"
-                )
+    @classmethod
+    def upgrade_parameters(cls, saved: dict[str, Any]) -> dict[str, Any]:
+        """See :meth:`Estimator.upgrade_parameters`.
+
+        What belongs to an optimiser or a schedule was a parameter of the estimator once.
+        """
+        parameters = super().upgrade_parameters(saved)
+        parameters = _within(parameters, "optimizer", as_optimizer, OPTIMIZER_OPTIONS)
+        return _within(parameters, "learning_rate_schedule", as_schedule, SCHEDULE_OPTIONS)
 
     @property
     def _training_options(self) -> TrainingOptions:
@@ -160,13 +140,8 @@ class TrainedEstimator(Estimator):
             batch_size=self.batch_size,
             optimizer=self.optimizer,
             learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            betas=(float(self.adam_betas[0]), float(self.adam_betas[1])),
             schedule=self.learning_rate_schedule,
-            warmup_steps=self.warmup_steps,
             patience=self.patience if self.early_stopping else None,
-            gradient_clip=self.gradient_clip,
-            precision=self.precision,
             verbose=self.verbose,
         )
 
@@ -339,6 +314,21 @@ class TrainedEstimator(Estimator):
             device = torch.device("cpu")
         self.device_ = str(device)
         self.module_ = network.to(device).eval()
+
+
+def _within(
+    parameters: dict[str, Any],
+    owner: str,
+    named: Callable[[str], Any],
+    options: Mapping[str, str],
+) -> dict[str, Any]:
+    """Move parameters into the object that has them now; one with its defaults is its name."""
+    given = {new: parameters.pop(old) for old, new in options.items() if old in parameters}
+    if given and isinstance(parameters.get(owner), str):
+        told = replace(named(parameters[owner]), **given)
+        if told != named(parameters[owner]):
+            parameters[owner] = told
+    return parameters
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

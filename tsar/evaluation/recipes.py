@@ -6,6 +6,7 @@ batch, are on the data set's card. Where nothing was published that a model can 
 to, a cell names baselines that have to be beaten; they are measured in the same run.
 """
 
+import inspect
 import math
 import time
 from collections.abc import Iterator
@@ -80,7 +81,8 @@ class Recipe:
         Run one after the other; those of one horizon share a fresh model.
     pretrain : dict or None
         Parameters that differ while the model is pre-trained on the rows it is then fitted
-        on, once for all horizons of a data set; None fits without pre-training.
+        on, once for all horizons of a data set, and arguments of ``pretrain``; None fits
+        without pre-training.
     """
 
     name: str
@@ -247,7 +249,7 @@ def run_recipe(
     """Fit and measure each cell of a recipe.
 
     The model is fitted on the training and validation rows, the validation rows being
-    its ``validation_size``: they choose the epoch, and the scaler does not see them.
+    what early stopping holds out: they choose the epoch, and the scaler does not see them.
 
     Parameters
     ----------
@@ -305,14 +307,17 @@ def _measure(
     assert split is not None, "a card with published results has a split"
     started = time.perf_counter()
     model = forecaster_class(name)(horizon=cell.published.horizon)
-    if "validation_size" in model.get_params():
-        model.set_params(validation_size=split.val_end - split.train_end)
     model.set_params(**params)
+    if getattr(model, "early_stopping", False) is True:
+        model.set_params(early_stopping=split.val_end - split.train_end)
     rows = frame.iloc[: split.val_end]
     if pretrain is not None and pretrained is not None:
         for_fit = model.get_params()
         if cell.dataset not in pretrained:
-            pretrained[cell.dataset] = model.set_params(**pretrain).pretrain(rows)
+            of_call = inspect.signature(model.pretrain).parameters
+            asked = {key: value for key, value in pretrain.items() if key in of_call}
+            model.set_params(**{key: pretrain[key] for key in pretrain if key not in asked})
+            pretrained[cell.dataset] = model.pretrain(rows, **asked)
         model = pretrained[cell.dataset].set_params(**for_fit)
     model.fit(rows)
     errors = evaluate(

@@ -63,6 +63,8 @@ from tsar.training.threads import working_threads
 __all__ = ["NetworkForecaster", "NetworkSpec"]
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
+# Of each series, held out where early stopping says no more than True.
+VALIDATION_SHARE = 0.2
 # Torch divides no operation on so few numbers among threads, nor on what a network makes of them.
 FEW_VALUES = 1024
 
@@ -97,12 +99,10 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
     quantiles : sequence of float or None, default None
         Levels for ``loss="quantile"``; None takes 0.1, 0.5 and 0.9. The median is always
         among them and is the point forecast. A ``QuantileLoss`` brings its own.
-    early_stopping : bool, default True
+    early_stopping : bool, int or float, default True
         Hold out the end of every series that is long enough, stop when it is no longer
-        forecast better, and keep the best weights.
-    validation_size : int or float, default 0.2
-        Rows, or share of the rows, of the validation tail of each series; at least one
-        horizon.
+        forecast better, and keep the best weights. A number says how much is held out: rows,
+        or a share of the rows inside (0, 1); True is 0.2, and at least one horizon.
 
     Attributes
     ----------
@@ -120,7 +120,6 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
     calendar_features: bool = False
     loss: str | Loss | Callable = "mse"
     quantiles: Sequence[Level] | None = None
-    validation_size: Positive | Level = 0.2
 
     # Whether the network reads covariates itself, rather than behind the common pathway; the
     # second is about the calendar alone.
@@ -225,16 +224,21 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
             self.resolve_loss()
         except ParameterError as error:
             raise ParameterError(f"{self.name}: {str(error).removeprefix('make_loss: ')}") from None
-        if self.early_stopping and self._validation_rows_given < self.horizon:
+        rows = self.early_stopping
+        if not isinstance(rows, bool | np.bool_ | float | np.floating) and rows < self.horizon:
             raise ParameterError(
-                f"{self.name}: validation_size must be at least horizon={self.horizon} rows, "
-                f"got {self.validation_size}; raise it, or give a share such as 0.2"
+                f"{self.name}: early_stopping must hold out at least horizon={self.horizon} rows, "
+                f"got {rows}; raise it, or give a share such as 0.2"
             )
 
-    @property
-    def _validation_rows_given(self) -> float:
-        rows = self.validation_size
-        return rows if isinstance(rows, int | np.integer) else np.inf
+    @classmethod
+    def upgrade_parameters(cls, saved: dict[str, Any]) -> dict[str, Any]:
+        parameters = super().upgrade_parameters(saved)
+        # How much is held out was a parameter of its own once.
+        size = parameters.pop("validation_size", VALIDATION_SHARE)
+        if parameters.get("early_stopping") is True and size != VALIDATION_SHARE:
+            parameters["early_stopping"] = size
+        return parameters
 
     @property
     def _standardises(self) -> bool:
@@ -385,6 +389,16 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
                 )
             return network.to(self._dtype)
 
+    def validation_tail(self, lengths: np.ndarray) -> np.ndarray:
+        """Return how many rows of series of these lengths early stopping asks for, shape (S,)."""
+        asked = self.early_stopping
+        if not asked:
+            return np.zeros_like(lengths)
+        if isinstance(asked, bool | np.bool_ | float | np.floating):
+            share = VALIDATION_SHARE if isinstance(asked, bool | np.bool_) else asked
+            return np.maximum((lengths * share).astype(lengths.dtype), self.horizon)
+        return np.full_like(lengths, asked)
+
     def _validation_rows(self, panel: Panel) -> np.ndarray:
         """Return how many rows at the end of each series are held out, shape (S,)."""
         lengths = panel.lengths
@@ -397,10 +411,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
             )
         if not self.early_stopping:
             return np.zeros_like(lengths)
-        rows = self.validation_size
-        tail = np.full_like(lengths, rows)
-        if not isinstance(rows, int | np.integer):
-            tail = np.maximum((lengths * rows).astype(np.int64), self.horizon)
+        tail = self.validation_tail(lengths)
         held_out = np.where(lengths - tail >= window, tail, 0)
         held_out[~observed_on_both_sides(panel.values, panel.offsets, held_out)] = 0
         if not held_out.any():

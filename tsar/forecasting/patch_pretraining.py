@@ -23,7 +23,7 @@ from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.losses import MSELoss
 from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
 from tsar.forecasting.outputs.output import PointOutput
-from tsar.params.constraints import Interval
+from tsar.params.constraints import Interval, check_value
 from tsar.training.device import resolve_device
 from tsar.training.options import Phase, TrainingOptions
 from tsar.training.seeding import make_generator, seeded
@@ -212,14 +212,16 @@ class Backbone:
     parameters: dict[str, Any]
 
 
+# Neither nothing nor everything.
+Inside = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class PretrainedForecaster(NetworkForecaster):
     """A forecaster whose network can learn from patches before it learns to forecast.
 
     Parameters
     ----------
-    mask_ratio : float, default 0.4
-        Share of the patches that ``pretrain`` hides.
     fine_tuning : {"end_to_end", "linear_probe"}, default "end_to_end"
         What ``fit`` trains after ``pretrain``: first the head alone for ``head_epochs`` and
         then everything at half the learning rate, or nothing but the head.
@@ -227,7 +229,6 @@ class PretrainedForecaster(NetworkForecaster):
         Epochs of "end_to_end" for the head; ``max_epochs`` follow for everything.
     """
 
-    mask_ratio: Annotated[float, Interval(0, 1, open_low=True, open_high=True)] = 0.4
     fine_tuning: Literal["end_to_end", "linear_probe"] = "end_to_end"
     head_epochs: Annotated[int, Interval(0)] = 10
 
@@ -239,7 +240,7 @@ class PretrainedForecaster(NetworkForecaster):
     # The caller may have turned gradients off around it.
     @torch.inference_mode(False)
     @torch.enable_grad()
-    def pretrain(self, df: Any) -> Self:
+    def pretrain(self, df: Any, *, mask_ratio: float = 0.4) -> Self:
         """Train the network below its head to reconstruct hidden patches of ``df``.
 
         Afterwards ``fit`` starts from these weights, each time anew, on any data: only the
@@ -256,6 +257,8 @@ class PretrainedForecaster(NetworkForecaster):
         ----------
         df : DataFrame or Series
             As in ``fit``; it need not be what is forecast later.
+        mask_ratio : float, default 0.4
+            Share of the patches that are hidden, inside (0, 1).
 
         Returns
         -------
@@ -279,8 +282,9 @@ class PretrainedForecaster(NetworkForecaster):
         Nie et al., "A time series is worth 64 words: long-term forecasting with
         transformers", ICLR 2023, section 3.2.
         """
+        check_value(f"{self.name}.pretrain", "mask_ratio", mask_ratio, Inside)
         panel = self.read_training(df)
-        n_hidden = self._n_hidden()
+        n_hidden = self._n_hidden(mask_ratio)
         device = resolve_device(self.device)
         held_out = self._validation_rows(panel)
         scaling, _, _ = self._training_scaling(panel, panel.offsets[1:] - held_out)
@@ -313,7 +317,7 @@ class PretrainedForecaster(NetworkForecaster):
             self.fitted_parameters_ = self.get_params(deep=False)
         return self
 
-    def _n_hidden(self) -> int:
+    def _n_hidden(self, mask_ratio: float) -> int:
         """Return how many patches to hide, provided that hiding them is a task."""
         if self.stride < self.patch_length:
             raise ParameterError(
@@ -326,11 +330,11 @@ class PretrainedForecaster(NetworkForecaster):
                 f"False, got True; set end_padding=False"
             )
         n_patches = (self.context_length - self.patch_length) // self.stride + 1
-        n_hidden = round(self.mask_ratio * n_patches)
+        n_hidden = round(mask_ratio * n_patches)
         if not 0 < n_hidden < n_patches:
             raise ParameterError(
                 f"{self.name}: mask_ratio must hide at least one of {n_patches} patches and leave "
-                f"one, got {self.mask_ratio}, which hides {n_hidden}; change it, or make "
+                f"one, got {mask_ratio}, which hides {n_hidden}; change it, or make "
                 f"context_length longer or patch_length shorter"
             )
         return n_hidden
@@ -406,7 +410,7 @@ class PretrainedForecaster(NetworkForecaster):
                     for name, weight in tensors.items()
                     if name.startswith(prefix)
                 },
-                record["pretraining"]["parameters"],
+                self.upgrade_parameters(record["pretraining"]["parameters"]),
             )
             self.pretrain_history_ = record["pretraining"]["history"]
 

@@ -1,7 +1,7 @@
 """PatchTST: a transformer over patches of each series."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ __all__ = ["PatchTST", "PatchTSTNetwork"]
 
 Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
+Norm: TypeAlias = Literal["batch", "layer", "rms", "pre_batch", "pre_layer", "pre_rms"]
 
 
 class PatchTSTNetwork(PatchNetwork):
@@ -44,13 +45,10 @@ class PatchTSTNetwork(PatchNetwork):
         After the embedding, inside the feed-forward part and on the branches.
         The mixer's branch is dropped twice in a row, as in the authors' code
         (once at its output, once where the residual is added).
-    head_dropout : float, default 0.0
-        Of the forecast.
-    norm : {"batch", "layer", "rms"}, default "batch"
-    pre_norm : bool, default False
-    residual_attention : bool, default True
-        Add up the scores before the softmax from layer to layer.
-    mixer : str, default "attention"
+    norm : str, default "batch"
+        "batch", "layer" or "rms" after each residual sum, or "pre_batch", "pre_layer" or
+        "pre_rms" at the beginning of each branch.
+    mixer : str, default "residual_attention"
         One of :data:`tsar.core.mixers.MIXERS`.
     end_padding : bool, default True
         Repeat the last value ``stride`` times, which gives one patch more.
@@ -76,11 +74,8 @@ class PatchTSTNetwork(PatchNetwork):
         d_ff: int = 256,
         n_layers: int = 3,
         dropout: float = 0.2,
-        head_dropout: float = 0.0,
-        norm: str = "batch",
-        pre_norm: bool = False,
-        residual_attention: bool = True,
-        mixer: str = "attention",
+        norm: Norm = "batch",
+        mixer: str = "residual_attention",
         end_padding: bool = True,
     ) -> None:
         super().__init__()
@@ -91,13 +86,14 @@ class PatchTSTNetwork(PatchNetwork):
         )
         self.position = LearnedPosition(self.embedding.n_patches, d_model)
         self.dropout = Dropout(dropout)
-        options = accepted_options(mixer, n_heads=n_heads, residual_scores=residual_attention)
+        pre_norm, norm_kind = norm.startswith("pre_"), norm.removeprefix("pre_")
+        options = accepted_options(mixer, n_heads=n_heads)
         blocks = [
             Block(
                 make_mixer(mixer, d_model, **options),
                 MLP(d_model, d_ff, dropout=dropout),
                 d_model=d_model,
-                norm=norm,
+                norm=norm_kind,
                 pre_norm=pre_norm,
                 dropout=dropout,
                 # Two draws in a row are one draw that keeps with the product of their chances.
@@ -105,9 +101,8 @@ class PatchTSTNetwork(PatchNetwork):
             )
             for _ in range(n_layers)
         ]
-        self.encoder = Encoder(blocks, make_norm(norm, d_model) if pre_norm else None)
+        self.encoder = Encoder(blocks, make_norm(norm_kind, d_model) if pre_norm else None)
         self.head = nn.Linear(self.embedding.n_patches * d_model, horizon * output.n_outputs)
-        self.head_dropout = Dropout(head_dropout)
         self.output = output
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -126,7 +121,7 @@ class PatchTSTNetwork(PatchNetwork):
         x, location, scale = self.revin(inputs.target, inputs.observed)
         mask = None if inputs.observed is None else self.embedding.mask(inputs.observed)
         tokens = self.encode(self.embedding(x), mask)
-        raw = self.head_dropout(self.head(tokens.flatten(1)))  # (B * C, H * Q)
+        raw = self.head(tokens.flatten(1))  # (B * C, H * Q)
         raw = raw.view(batch, n_variates, self.horizon, -1).transpose(1, 2)
         return self.output(raw, location, scale)
 
@@ -150,16 +145,12 @@ class PatchTST(PretrainedForecaster):
         Width of a token, attention heads, width of the feed-forward part, blocks.
     dropout : float, default 0.3
         After the embedding, in the feed-forward part and on both branches of a block.
-    head_dropout : float, default 0.0
-        Of the forecast.
-    norm : {"batch", "layer", "rms"}, default "batch"
-        Normalisation of tokens.
-    pre_norm : bool, default False
-        Normalise before a branch rather than after the residual sum.
-    residual_attention : bool, default True
-        Add up the attention scores from block to block.
-    mixer : str, default "attention"
-        What mixes the patches, one of ``tsar.core.mixers.MIXERS``.
+    norm : str, default "batch"
+        Normalisation of tokens: "batch", "layer" or "rms" after each residual sum, or
+        "pre_batch", "pre_layer" or "pre_rms" at the beginning of each branch.
+    mixer : str, default "residual_attention"
+        What mixes the patches, one of ``tsar.core.mixers.MIXERS``; the default adds up the
+        attention scores from block to block, "attention" does not.
     end_padding : bool, default True
         Repeat the last value ``stride`` times before cutting patches.
 
@@ -184,18 +175,26 @@ class PatchTST(PretrainedForecaster):
     d_ff: Positive = 128
     n_layers: Positive = 3
     dropout: Share = 0.3
-    head_dropout: Share = 0.0
-    norm: Literal["batch", "layer", "rms"] = "batch"
-    pre_norm: bool = False
-    residual_attention: bool = True
-    mixer: str = "attention"
+    norm: Norm = "batch"
+    mixer: str = "residual_attention"
     end_padding: bool = True
 
     _architecture: ClassVar = (
         *("context_length", "patch_length", "stride", "end_padding"),
         *("d_model", "n_heads", "d_ff", "n_layers"),
-        *("norm", "pre_norm", "residual_attention", "mixer"),
+        *("norm", "mixer"),
     )
+
+    @classmethod
+    def upgrade_parameters(cls, saved: dict[str, Any]) -> dict[str, Any]:
+        parameters = super().upgrade_parameters(saved)
+        # The dropout of the forecast is gone: it is drawn while training only.
+        parameters.pop("head_dropout", None)
+        if parameters.pop("pre_norm", False):
+            parameters["norm"] = f"pre_{parameters['norm']}"
+        if parameters.pop("residual_attention", False) and parameters["mixer"] == "attention":
+            parameters["mixer"] = "residual_attention"
+        return parameters
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
@@ -219,10 +218,7 @@ class PatchTST(PretrainedForecaster):
             d_ff=self.d_ff,
             n_layers=self.n_layers,
             dropout=self.dropout,
-            head_dropout=self.head_dropout,
             norm=self.norm,
-            pre_norm=self.pre_norm,
-            residual_attention=self.residual_attention,
             mixer=self.mixer,
             end_padding=self.end_padding,
         )

@@ -19,7 +19,7 @@ from tsar.training.checkpoint import Checkpoint
 from tsar.training.device import autocast
 from tsar.training.evaluation import evaluate
 from tsar.training.objective import DrawingSource, Objective, Source, Terms, draws, size_of
-from tsar.training.optim import make_optimizer
+from tsar.training.optim import as_optimizer
 from tsar.training.options import TrainingOptions, TrainingResult
 from tsar.training.schedules import make_schedule
 from tsar.training.seeding import make_generator
@@ -165,13 +165,8 @@ class _Run:
         self.shuffle, self.noise = make_generator(seed), make_generator(seed, device)
         self.generators = {"shuffle": self.shuffle, noise: self.noise}
         set_generator(network, self.noise)
-        self.optimizer = make_optimizer(
-            options.optimizer,
-            network,
-            options.learning_rate,
-            weight_decay=options.weight_decay,
-            betas=options.betas,
-        )
+        self.how = as_optimizer(options.optimizer)
+        self.optimizer = self.how.build(network, options.learning_rate)
 
     # -------------------------------------------------------------- where it begins
 
@@ -229,7 +224,6 @@ class _Run:
             options.learning_rate,
             steps_per_epoch=self.steps_per_epoch,
             n_steps=self.last_step,
-            warmup_steps=options.warmup_steps,
         )
 
     # ------------------------------------------------------------------ what it does
@@ -297,8 +291,8 @@ class _Run:
         self.optimizer.learning_rate = self.rate(self.step)
         self.optimizer.zero_grad()
         terms = self._add_gradients(parts)
-        if self.options.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.options.gradient_clip)
+        if self.how.clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.how.clip)
         self.optimizer.step()
         if self.options.average is not None:
             self._average(self.options.average)
@@ -314,7 +308,7 @@ class _Run:
                 size = 0 if largest is None else largest.numel()
                 found = working_threads(self.network, size, self.device)
                 self.threads = self.stack.enter_context(found)
-            with autocast(self.device, self.options.precision):
+            with autocast(self.device, self.how.precision):
                 terms = self.objective.loss(self.network, part, self.noise)
             goal, *others = (total / count.clamp(min=1) for total, count in terms.values())
             for mean in others:
@@ -383,7 +377,8 @@ class _Run:
         raise TrainingError(
             f"the training {name} is not finite in epoch {self.epoch + 1}, step "
             f"{first_step + step + 1}, at learning rate {self.rate(first_step + step):.3g}; "
-            "lower learning_rate, set gradient_clip=1.0, or check the data for extreme values"
+            "lower learning_rate, clip gradients with optimizer=tsar.training.Adam(clip=1.0), or "
+            "check the data for extreme values"
         )
 
     def _validate(self) -> dict[str, float]:
@@ -394,7 +389,7 @@ class _Run:
             self.objective,
             batch_size=self.options.validation_batch_size or self.options.batch_size,
             device=self.device,
-            precision=self.options.precision,
+            precision=self.how.precision,
         )
 
     def _compare(self, val_loss: float) -> None:

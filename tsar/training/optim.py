@@ -7,9 +7,9 @@ each parameter by the name of that parameter.
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ __all__ = [
     "ParameterGroup",
     "Stepper",
     "TorchOptimizer",
+    "as_optimizer",
     "make_optimizer",
 ]
 
@@ -101,10 +102,15 @@ class Stepper(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(ABC):
-    """How weights follow their gradients.
+    """How weights follow their gradients, and in which precision these are computed.
 
     Parameters
     ----------
+    clip : float, optional
+        Largest norm of all gradients together; larger ones are scaled down to it.
+    precision : {"float32", "bfloat16", "auto"}, default "float32"
+        Of the forward and backward pass of a step, and of validation; "auto" is bfloat16 where
+        the hardware has it. Weights and moments stay as they are.
     decay_all : bool, default True
         Whether weight decay is for all parameters, as in torch; otherwise biases, weights of
         normalisations, embeddings of positions, and what a module names in ``no_decay`` are
@@ -114,6 +120,8 @@ class Optimizer(ABC):
         ``{"*head.*": 10.0}``. The first pattern that fits counts.
     """
 
+    clip: Factor | None = None
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     decay_all: bool = True
     rates: dict = field(default_factory=dict)
 
@@ -171,8 +179,7 @@ class Adam(Optimizer):
     betas : pair of float, default (0.9, 0.999)
         How much of the running means of gradients and of their squares a step keeps.
     epsilon : float, default 1e-8
-    decay_all : bool, default True
-    rates : dict of str to float, optional
+    clip, precision, decay_all, rates
         See :class:`Optimizer`.
 
     References
@@ -203,13 +210,16 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    weight_decay, betas, epsilon, decay_all, rates
+    weight_decay : float, default 0.01
+    betas, epsilon, clip, precision, decay_all, rates
         See :class:`Adam`.
 
     References
     ----------
     Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2.
     """
+
+    weight_decay: Annotated[float, Interval(0)] = 0.01
 
     DECOUPLED: ClassVar[bool] = True
 
@@ -345,8 +355,7 @@ class TorchOptimizer(Optimizer):
     ----------
     factory : type
         A subclass of ``torch.optim.Optimizer`` whose steps need no closure.
-    decay_all : bool, default True
-    rates : dict of str to float, optional
+    clip, precision, decay_all, rates
         See :class:`Optimizer`.
     **options
         As the class takes them, but for the learning rate, which is the schedule's.
@@ -366,12 +375,17 @@ class TorchOptimizer(Optimizer):
         self,
         factory: type,
         *,
+        clip: float | None = None,
+        precision: Literal["float32", "bfloat16", "auto"] = "float32",
         decay_all: bool = True,
         rates: dict[str, float] | None = None,
         **options: Any,
     ) -> None:
-        given = {"factory": factory, "options": options, "decay_all": decay_all}
-        for name, value in {**given, "rates": {} if rates is None else rates}.items():
+        given = {
+            **{"factory": factory, "options": options, "clip": clip, "precision": precision},
+            **{"decay_all": decay_all, "rates": {} if rates is None else rates},
+        }
+        for name, value in given.items():
             object.__setattr__(self, name, value)
         super().__post_init__()
         if not (isinstance(factory, type) and issubclass(factory, torch.optim.Optimizer)):
@@ -393,8 +407,11 @@ class TorchOptimizer(Optimizer):
 
     def __repr__(self) -> str:
         given = {name: value for name, value in self.options.items()}
-        given |= {} if self.decay_all else {"decay_all": False}
-        given |= {"rates": self.rates} if self.rates else {}
+        given |= {
+            option.name: getattr(self, option.name)
+            for option in fields(Optimizer)
+            if getattr(self, option.name) not in (option.default, {})
+        }
         listed = [self.factory.__name__, *(f"{name}={value!r}" for name, value in given.items())]
         return f"TorchOptimizer({', '.join(listed)})"
 
@@ -464,14 +481,25 @@ class TorchStepper(Stepper):
 OPTIMIZERS: dict[str, type[Adam]] = {"adam": Adam, "adamw": AdamW}
 
 
-def make_optimizer(
-    optimizer: str | Optimizer,
-    network: nn.Module,
-    learning_rate: float,
-    *,
-    weight_decay: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.999),
-) -> Stepper:
+def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
+    """Return the optimiser of a name with its defaults, or the object that is given.
+
+    Parameters
+    ----------
+    optimizer : {"adam", "adamw"} or Optimizer
+
+    Raises
+    ------
+    ParameterError
+        If there is none of that name.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    check_choice("make_optimizer", "optimizer", optimizer, OPTIMIZERS)
+    return OPTIMIZERS[optimizer]()
+
+
+def make_optimizer(optimizer: str | Optimizer, network: nn.Module, learning_rate: float) -> Stepper:
     """Build what moves the parameters of a network.
 
     Parameters
@@ -480,17 +508,10 @@ def make_optimizer(
     network : nn.Module
         Its parameters that do not require gradients are left as they are.
     learning_rate : float
-    weight_decay : float
-    betas : pair of float
-        With ``weight_decay``, of an optimiser that is given by its name.
 
     Raises
     ------
     ParameterError
         If there is none of that name.
     """
-    if isinstance(optimizer, Optimizer):
-        return optimizer.build(network, learning_rate)
-    check_choice("make_optimizer", "optimizer", optimizer, OPTIMIZERS)
-    named = OPTIMIZERS[optimizer](weight_decay=weight_decay, betas=betas)
-    return named.build(network, learning_rate)
+    return as_optimizer(optimizer).build(network, learning_rate)

@@ -1,7 +1,7 @@
 """How to train, and what comes out of it."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tsar.params.constraints import Interval, check_value
 from tsar.training.optim import Optimizer
@@ -33,21 +33,13 @@ class TrainingOptions:
         Examples scored at a time, of which no gradients are kept; None takes ``batch_size``.
     optimizer : {"adam", "adamw"} or Optimizer
     learning_rate : float
-    weight_decay : float
-    betas : pair of float
-        With ``weight_decay``, of an optimiser that is given by its name.
     schedule : str or Schedule
         See :mod:`tsar.training.schedules`.
-    warmup_steps : int
-        Of a schedule that is given by its name.
     average : float or None
         Share that a step keeps of a running mean of all weights, inside (0, 1). Validated and
         given back are then the averaged weights, and training goes on with its own.
     patience : int or None
         Stops after so many validations without a better one; None never does.
-    gradient_clip : float or None
-        Largest norm of all gradients together.
-    precision : {"float32", "bfloat16", "auto"}
     verbose : int
         With 1, a progress bar, and a line per epoch through the logger "tsar".
     """
@@ -59,14 +51,9 @@ class TrainingOptions:
     validation_batch_size: int | None = None
     optimizer: str | Optimizer = "adam"
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
     schedule: str | Schedule = "constant"
-    warmup_steps: int = 0
     average: float | None = None
     patience: int | None = None
-    gradient_clip: float | None = None
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
     verbose: int = 0
 
     def __post_init__(self) -> None:

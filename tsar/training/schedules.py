@@ -20,10 +20,9 @@ Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5 (cosine); Smith and Topin,
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
-from tsar.exceptions import ParameterError
 from tsar.params.constraints import Interval, check_choice, check_fields
 
 __all__ = [
@@ -33,6 +32,7 @@ __all__ = [
     "Decaying",
     "OneCycle",
     "Schedule",
+    "as_schedule",
     "make_schedule",
 ]
 
@@ -151,13 +151,31 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
+def as_schedule(schedule: str | Schedule) -> Schedule:
+    """Return the schedule of a name with its defaults, or the object that is given.
+
+    Parameters
+    ----------
+    schedule : str or Schedule
+        One of :data:`SCHEDULES`, or an object.
+
+    Raises
+    ------
+    ParameterError
+        If there is none of that name.
+    """
+    if isinstance(schedule, Schedule):
+        return schedule
+    check_choice("make_schedule", "schedule", schedule, SCHEDULES)
+    return SCHEDULES[schedule]
+
+
 def make_schedule(
     schedule: str | Schedule,
     learning_rate: float,
     *,
     steps_per_epoch: int,
     n_steps: int,
-    warmup_steps: int = 0,
 ) -> Callable[[int], float]:
     """Build the function that gives the learning rate of a step.
 
@@ -169,8 +187,6 @@ def make_schedule(
         The full rate.
     steps_per_epoch, n_steps : int
         Steps in one epoch and in the whole training.
-    warmup_steps : int, default 0
-        Of a schedule that is given by its name.
 
     Returns
     -------
@@ -180,15 +196,7 @@ def make_schedule(
     Raises
     ------
     ParameterError
-        If there is none of that name, or an object is given beside ``warmup_steps``.
+        If there is none of that name.
     """
-    if not isinstance(schedule, Schedule):
-        check_choice("make_schedule", "schedule", schedule, SCHEDULES)
-        schedule = replace(SCHEDULES[schedule], warmup_steps=warmup_steps)
-    elif warmup_steps:
-        raise ParameterError(
-            f"make_schedule: warmup_steps={warmup_steps} goes with the name of a schedule, got "
-            f"{schedule!r}; give it to the object"
-        )
-    chosen = schedule
+    chosen = as_schedule(schedule)
     return lambda step: chosen.rate(learning_rate, steps_per_epoch, n_steps, step)

@@ -4,7 +4,6 @@ import gc
 import itertools
 import logging
 import math
-import numbers
 import os
 import secrets
 import time
@@ -265,12 +264,10 @@ class OptunaSearch(BaseEstimator):
     def _space(self, panel: Panel) -> Any:
         if self.space is not None:
             return self.space
-        room = int(panel.lengths.max()) - self._held_out - self.estimator.horizon
+        horizon = int(self.estimator.horizon)
+        room = int(panel.lengths.max()) - self._held_out - horizon
         if getattr(self.estimator, "early_stopping", False):
-            tail = self.estimator.validation_size
-            share = not isinstance(tail, numbers.Integral)
-            rows = int((room + self.estimator.horizon) * tail) if share else int(tail)
-            room -= max(rows, self.estimator.horizon)
+            room -= int(self.estimator.validation_tail(np.array([room + horizon]))[0])
         return default_space(self.estimator, longest_context=room)
 
     def _belongs(self, space: Space, panel: Panel) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def test_a_calibration_is_saved(method, tmp_path):
 def test_only_rows_that_were_not_trained_on_count():
     """Errors on the training rows are zero here, and those of the held-out tail are not."""
     panel = _panel(1, 100)
-    model = _linear(validation_size=30).fit(panel)
+    model = _linear(early_stopping=30).fit(panel)
     altered = panel.copy()
     altered.loc[altered["ds"] < 70 - 8, "y"] += 1e3
     expected = model.calibrate(panel).predict(level=50)

@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from tsar.core.mixers.attention import SoftmaxAttention
+from tsar.core.mixers.attention import ResidualAttention, SoftmaxAttention
 from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import CarryingMixer, Mixer
 from tsar.core.mixers.bidirectional import Bidirectional
@@ -21,6 +21,7 @@ __all__ = [
     "Mamba",
     "MambaState",
     "Mixer",
+    "ResidualAttention",
     "SoftmaxAttention",
     "accepted_options",
     "causal_mixers",
@@ -42,6 +43,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
     "tsar.mixers",
     {
         "attention": SoftmaxAttention,
+        "residual_attention": ResidualAttention,
         "autocorrelation": AutoCorrelation,
         "mamba": Mamba,
         "bidirectional_mamba": BidirectionalMamba,

@@ -11,7 +11,7 @@ from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
 from tsar.core.state import KVCache
 from tsar.exceptions import ParameterError
 
-__all__ = ["SoftmaxAttention"]
+__all__ = ["ResidualAttention", "SoftmaxAttention"]
 
 
 class SoftmaxAttention(CarryingMixer):
@@ -117,17 +117,21 @@ class SoftmaxAttention(CarryingMixer):
 
     def init_state(self, batch: int) -> KVCache:
         """Return an empty cache of keys and values."""
-        if not self.causal or self.residual_scores:
-            raise NotImplementedError(
-                "SoftmaxAttention works piece by piece only if causal=True and "
-                "residual_scores=False"
-            )
+        self._check_extends()
         weight = self.output.weight
         empty = weight.new_empty(batch, self.n_heads, 0, len(weight) // self.n_heads)
         return KVCache.holding(empty, empty)
 
+    def _check_extends(self) -> None:
+        if not self.causal or self.residual_scores:
+            raise NotImplementedError(
+                f"{type(self).__name__} does not work piece by piece; attention does only if "
+                f"causal=True and residual_scores=False"
+            )
+
     def extend(self, x: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
         """Attend from more tokens (B, T, D) to each other and to those before them."""
+        self._check_extends()
         if x.shape[1] == 0:
             return x, state
         query, key, value = self._project(x, False)
@@ -182,3 +186,27 @@ class SoftmaxAttention(CarryingMixer):
         if tokens_last:
             return from_tokens_last(mixed.mT.flatten(1, 2), self.output.weight, self.output.bias)
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+class ResidualAttention(SoftmaxAttention):
+    """Softmax attention whose scores add up from layer to layer.
+
+    Parameters
+    ----------
+    d_model, n_heads, dropout, backend
+        See :class:`SoftmaxAttention`. Every token is read both ways.
+
+    References
+    ----------
+    He et al., "RealFormer: transformer likes residual attention", Findings of ACL 2021.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        dropout: float = 0.0,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(d_model, n_heads, dropout=dropout, residual_scores=True, backend=backend)
