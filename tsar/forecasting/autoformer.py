@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from functools import partial
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -176,26 +177,20 @@ class AutoformerNetwork(ForecastNetwork):
 
         options = accepted_options(mixer, n_heads=n_heads, factor=factor, head_delays=head_delays)
 
-        def make_own_mixer() -> Mixer:
-            return make_mixer(mixer, d_model, **options)
+        make_own_mixer = partial(make_mixer, mixer, d_model, **options)
+        make_cross_mixer = partial(
+            AutoCorrelation, d_model, n_heads, factor=factor, head_delays=head_delays
+        )
+        make_mlp = partial(MLP, d_model, d_ff, dropout=dropout, bias=False)
 
-        def make_cross_mixer() -> AutoCorrelation:
-            return AutoCorrelation(d_model, n_heads, factor=factor, head_delays=head_delays)
+        def make_remainder(width: int) -> Remainder:
+            return Remainder(kernel)
 
-        def make_mlp() -> MLP:
-            return MLP(d_model, d_ff, dropout=dropout, bias=False)
-
+        sizes: dict[str, Any] = {"d_model": d_model, "dropout": dropout}
         self.embedding = StepEmbedding(n_variates + n_past, n_marks, d_model, dropout)
         self.encoder = Encoder(
             [
-                Block(
-                    make_own_mixer(),
-                    make_mlp(),
-                    d_model=d_model,
-                    norm=lambda _: Remainder(kernel),
-                    pre_norm=False,
-                    dropout=dropout,
-                )
+                Block(make_own_mixer(), make_mlp(), norm=make_remainder, pre_norm=False, **sizes)
                 for _ in range(n_layers)
             ],
             SeasonalNorm(d_model),
@@ -206,10 +201,9 @@ class AutoformerNetwork(ForecastNetwork):
                 make_own_mixer,
                 make_cross_mixer,
                 make_mlp(),
-                d_model=d_model,
                 n_outputs=n_outputs,
                 kernel=kernel,
-                dropout=dropout,
+                **sizes,
             )
             for _ in range(n_decoder_layers)
         )

@@ -1,14 +1,11 @@
 """iTransformer: attention over variates instead of time steps."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
 
 from torch import nn
 
-from tsar.core.block import Block, Encoder
-from tsar.core.mixers import MIXERS, accepted_options, check_heads, make_mixer
-from tsar.core.mlp import MLP
-from tsar.core.norm import make_norm
+from tsar.core.mixers import accepted_options, make_mixer
 from tsar.forecasting.layers.covariates import CovariateSpec
 from tsar.forecasting.network import NetworkSpec
 from tsar.forecasting.outputs.output import Output
@@ -17,7 +14,6 @@ from tsar.forecasting.variate_tokens import (
     VariateTokenForecaster,
     VariateTokenNetwork,
 )
-from tsar.params.constraints import Interval, check_choice
 
 __all__ = ["iTransformer", "iTransformerNetwork"]
 
@@ -65,23 +61,14 @@ class iTransformerNetwork(VariateTokenNetwork):
         variate_share: float = 1.0,
     ) -> None:
         options = accepted_options(mixer, n_heads=n_heads, dropout=dropout)
-        blocks = [
-            Block(
-                make_mixer(mixer, d_model, **options),
-                MLP(d_model, d_ff, dropout=dropout),
-                d_model=d_model,
-                norm="layer",
-                pre_norm=False,
-                dropout=dropout,
-            )
-            for _ in range(n_layers)
-        ]
         super().__init__(
             context_length=context_length,
             horizon=horizon,
             output=output,
-            encoder=Encoder(blocks, make_norm("layer", d_model)),
+            make_mixer=partial(make_mixer, mixer, d_model, **options),
+            n_layers=n_layers,
             d_model=d_model,
+            d_ff=d_ff,
             dropout=dropout,
             covariates=covariates,
             variate_share=variate_share,
@@ -117,25 +104,5 @@ class iTransformer(VariateTokenForecaster):
     (3, 1)
     """
 
-    n_heads: Annotated[int, Interval(1)] = 8
-    mixer: str = "attention"
-
-    def _check_consistency(self) -> None:
-        super()._check_consistency()
-        check_choice("iTransformer", "mixer", self.mixer, MIXERS)
-        check_heads("iTransformer", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
-
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
-        return iTransformerNetwork(
-            context_length=spec.context_length,
-            horizon=spec.horizon,
-            output=spec.output,
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            d_ff=self.d_ff,
-            n_layers=self.n_layers,
-            dropout=self.dropout,
-            mixer=self.mixer,
-            covariates=spec.covariates,
-            variate_share=self.variate_share,
-        )
+        return iTransformerNetwork(**self._network_options(spec))

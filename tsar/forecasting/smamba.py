@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from torch import Tensor, nn
 
-from tsar.core.block import Block, Encoder
-from tsar.core.mixers import MIXERS, Mamba, accepted_options, check_heads, make_mixer
-from tsar.core.mlp import MLP
-from tsar.core.norm import make_norm
+from tsar.core.mixers import Mamba, accepted_options, make_mixer
 from tsar.core.ops.selective_scan import check_backend, pick_backend
 from tsar.data.panel import Panel
 from tsar.estimator.base import Estimator
@@ -23,7 +21,7 @@ from tsar.forecasting.variate_tokens import (
     VariateTokenForecaster,
     VariateTokenNetwork,
 )
-from tsar.params.constraints import Interval, check_choice
+from tsar.params.constraints import Interval
 from tsar.training.device import resolve_device
 
 __all__ = ["SMamba", "SMambaNetwork"]
@@ -86,25 +84,16 @@ class SMambaNetwork(VariateTokenNetwork):
         )
         if "d_state" in options:
             options["backend"] = scan_backend
-        blocks = [
-            Block(
-                make_mixer(mixer, d_model, **options),
-                MLP(d_model, d_ff, dropout=dropout),
-                d_model=d_model,
-                norm="layer",
-                pre_norm=False,
-                dropout=dropout,
-                mixer_dropout=0.0,
-            )
-            for _ in range(n_layers)
-        ]
         super().__init__(
             context_length=context_length,
             horizon=horizon,
             output=output,
-            encoder=Encoder(blocks, make_norm("layer", d_model)),
+            make_mixer=partial(make_mixer, mixer, d_model, **options),
+            n_layers=n_layers,
             d_model=d_model,
+            d_ff=d_ff,
             dropout=dropout,
+            mixer_dropout=0.0,
             covariates=covariates,
             variate_share=variate_share,
         )
@@ -164,12 +153,9 @@ class SMamba(VariateTokenForecaster):
     expand: Positive = 1
     scan_backend: Literal["reference", "chunked", "mamba_ssm"] | None = None
     mixer: str = "bidirectional_mamba"
-    n_heads: Positive = 8
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        check_choice("SMamba", "mixer", self.mixer, MIXERS)
-        check_heads("SMamba", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
         if self.scan_backend is not None:
             if not accepted_options(self.mixer, d_state=self.d_state):
                 raise ParameterError(
@@ -183,21 +169,11 @@ class SMamba(VariateTokenForecaster):
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return SMambaNetwork(
-            context_length=spec.context_length,
-            horizon=spec.horizon,
-            output=spec.output,
-            d_model=self.d_model,
-            d_ff=self.d_ff,
-            n_layers=self.n_layers,
             d_state=self.d_state,
             d_conv=self.d_conv,
             expand=self.expand,
-            dropout=self.dropout,
             scan_backend=self.scan_backend,
-            mixer=self.mixer,
-            n_heads=self.n_heads,
-            covariates=spec.covariates,
-            variate_share=self.variate_share,
+            **self._network_options(spec),
         )
 
     def _learn(self, panel: Panel, go_on: bool) -> Learned:

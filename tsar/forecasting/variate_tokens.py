@@ -1,24 +1,29 @@
 """Forecasters whose tokens are variates: what iTransformer and its kin share.
 
 A whole variate is one token, and an encoder mixes variates instead of time steps. A model
-of this kind gives the encoder and nothing else.
+of this kind gives the mixer and nothing else.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from tsar.core.block import Block, Encoder
 from tsar.core.dropout import Dropout
+from tsar.core.mixers import MIXERS, Mixer, check_heads
+from tsar.core.mlp import MLP
+from tsar.core.norm import make_norm
 from tsar.data.windows import Batch, Inputs
 from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
 from tsar.forecasting.layers.embedding import ColumnTokens, VariateEmbedding
 from tsar.forecasting.layers.instance_norm import RevIN
-from tsar.forecasting.network import NetworkForecaster
+from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.objective import Compared, ForecastNetwork
 from tsar.forecasting.outputs.output import Output
-from tsar.params.constraints import Interval
+from tsar.params.constraints import Interval, check_choice
 
 __all__ = ["VariateTokenForecaster", "VariateTokenNetwork"]
 
@@ -86,12 +91,14 @@ class VariateTokenNetwork(ForecastNetwork):
     context_length, horizon : int
     output : Output
         See :mod:`tsar.forecasting.outputs.output`.
-    encoder : nn.Module
-        Maps tokens (B, N, D) to tokens of the same shape; takes ``mask=``, a bool tensor
-        (B, N) that is True where a token may be read, or None.
-    d_model : int
+    make_mixer : callable
+        Makes what mixes the variates in one block.
+    n_layers, d_model, d_ff : int
     dropout : float, default 0.1
-        After the embedding.
+        After the embedding, inside the feed-forward parts and on the branches; blocks
+        normalise after the residual sum.
+    mixer_dropout : float, optional
+        On the branches of the mixers; that of all branches if not given.
     covariates : CovariateSpec, optional
         The covariates that come as tokens; none by default.
     variate_share : float, default 1.0
@@ -109,20 +116,36 @@ class VariateTokenNetwork(ForecastNetwork):
         context_length: int,
         horizon: int,
         output: Output,
-        encoder: nn.Module,
+        make_mixer: Callable[[], Mixer],
+        n_layers: int,
         d_model: int,
+        d_ff: int,
         dropout: float = 0.1,
+        mixer_dropout: float | None = None,
         covariates: CovariateSpec = NO_COVARIATES,
         variate_share: float = 1.0,
     ) -> None:
         super().__init__()
+        # Before the embedding: the first weights follow from the order in which they are drawn.
+        blocks = [
+            Block(
+                make_mixer(),
+                MLP(d_model, d_ff, dropout=dropout),
+                d_model=d_model,
+                norm="layer",
+                pre_norm=False,
+                dropout=dropout,
+                mixer_dropout=mixer_dropout,
+            )
+            for _ in range(n_layers)
+        ]
         self.context_length, self.horizon = context_length, horizon
         self.variate_share = variate_share
         self.revin = RevIN()
         self.embedding = VariateEmbedding(context_length, d_model)
         self.covariates = CovariateTokens(covariates, context_length, horizon, d_model)
         self.dropout = Dropout(dropout)
-        self.encoder = encoder
+        self.encoder = Encoder(blocks, make_norm("layer", d_model))
         self.head = nn.Linear(d_model, horizon * output.n_outputs)
         self.output = output
 
@@ -211,6 +234,10 @@ class VariateTokenForecaster(NetworkForecaster):
     variate_share : float, default 1.0
         Share of the variates that a training step sees, drawn anew for every step; what is
         forecast are all of them. Less than 1 trains faster where there are many.
+    mixer : str
+        What mixes the variates, one of ``tsar.core.mixers.MIXERS``.
+    n_heads : int, default 8
+        Heads of a mixer that has some.
     """
 
     d_model: Positive = 128
@@ -218,10 +245,33 @@ class VariateTokenForecaster(NetworkForecaster):
     n_layers: Positive = 2
     dropout: Share = 0.1
     variate_share: Annotated[float, Interval(0, 1, open_low=True)] = 1.0
+    mixer: str = "attention"
+    n_heads: Positive = 8
 
     calendar_features: bool = True
 
     channel_independent: ClassVar[bool] = False
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        check_choice(self.name, "mixer", self.mixer, MIXERS)
+        check_heads(self.name, self.mixer, d_model=self.d_model, n_heads=self.n_heads)
+
+    def _network_options(self, spec: NetworkSpec) -> dict[str, Any]:
+        """Return what every network over variate tokens is built with."""
+        return {
+            "context_length": spec.context_length,
+            "horizon": spec.horizon,
+            "output": spec.output,
+            "covariates": spec.covariates,
+            **{
+                name: getattr(self, name)
+                for name in (
+                    *("d_model", "d_ff", "n_layers", "dropout"),
+                    *("variate_share", "mixer", "n_heads"),
+                )
+            },
+        }
 
     def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
         return CovariateSpec(future=covariates.future)

@@ -11,7 +11,7 @@ from torch import nn
 
 import tsar
 from tsar.core.decoder import Decoder
-from tsar.core.mixers import make_mixer
+from tsar.core.mixers import Mixer, make_mixer
 from tsar.data.windows import Batch, Inputs
 from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.covariates import CovariatePathway, CovariateSpec
@@ -189,14 +189,14 @@ def test_a_network_of_no_class_of_ours_needs_forward_alone():
 
 
 def _variate_network(output, share):
-    class Mean(nn.Module):
-        def forward(self, tokens, mask=None):
-            return tokens + tokens.mean(dim=1, keepdim=True)
+    class Mean(Mixer):
+        def forward(self, x, *, mask=None, memory=None):
+            return x + x.mean(dim=1, keepdim=True)
 
     torch.manual_seed(0)
     return VariateTokenNetwork(
-        context_length=CONTEXT, horizon=HORIZON, output=output, encoder=Mean(), d_model=6,
-        dropout=0.0, variate_share=share,
+        context_length=CONTEXT, horizon=HORIZON, output=output, make_mixer=Mean, n_layers=1,
+        d_model=6, d_ff=6, dropout=0.0, variate_share=share,
     )  # fmt: skip
 
 
