@@ -66,8 +66,10 @@ format: $(VENV)/.dev  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-typecheck: $(VENV)/.dev  ## mypy on tsar/
+typecheck: $(VENV)/.dev  ## mypy on tsar/, and two checkers on what a user writes
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/user_code.py
+	$(BIN)/basedpyright --level error tests/typing
 
 docs: $(VENV)/.dev  ## build the documentation into docs/_build; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

@@ -330,11 +330,11 @@ class _Run:
         (frame,) = self.file.frames([int(self.file.counts[0])], {0})
         rows = len(frame)
         if _is_fitted(self.model):
-            model, fitted_on, data = self.model, "", {"df": frame}
+            model, fitted_on, data = self.model, "", frame
         else:
             self.model.check_future(frame, self.future, self.horizon)
-            model, fitted_on, data = self._fit(frame), f"1 series, {rows} rows", {}
-        result = model.predict(horizon=self.horizon, future=self.future, **data, **self.asked)
+            model, fitted_on, data = self._fit(frame), f"1 series, {rows} rows", None
+        result = model.predict(self.horizon, data, self.future, **self.asked)
         self.on_progress(1, 1)
         written = self._styled(result)
         if paths.out is not None:

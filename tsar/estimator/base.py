@@ -5,14 +5,26 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sklearn.base import BaseEstimator
 from torch import Tensor
 
+from tsar.estimator.documentation import PlainSignature, complete
 from tsar.estimator.saving import save
 from tsar.exceptions import NotFittedError
 from tsar.params.constraints import check_parameters
+
+if TYPE_CHECKING:
+
+    class BaseEstimator:
+        """What scikit-learn's class has, which says no types: a checker would let all pass."""
+
+        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+
+        def set_params(self, **params: Any) -> Self: ...
+
+else:
+    from sklearn.base import BaseEstimator
 
 __all__ = ["Estimator"]
 
@@ -36,6 +48,17 @@ class Estimator(BaseEstimator, ABC):
     references: ClassVar[frozenset[str]] = frozenset()
     # Those of them whose text names something that may have moved, such as a folder.
     moving_references: ClassVar[frozenset[str]] = frozenset()
+
+    # What the parameters that a class declares are about: "model", "training" or "data", and
+    # those of them that are about something else. For docstrings and signatures.
+    parameter_group: ClassVar[str] = "model"
+    other_groups: ClassVar[Mapping[str, str]] = {}
+
+    __signature__: ClassVar[Any] = PlainSignature()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        complete(cls)
 
     # ----------------------------------------------------------- parameters
 
@@ -129,3 +152,6 @@ class Estimator(BaseEstimator, ABC):
         members: "Mapping[str, Estimator]",
     ) -> None:
         """Undo :meth:`learned_state`, and :attr:`members`."""
+
+
+complete(Estimator)

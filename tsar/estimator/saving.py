@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -40,7 +40,7 @@ MANIFEST, ARRAYS = "model.json", "arrays.safetensors"
 class Savable(Protocol):
     """What saving asks of a fitted estimator, see :class:`tsar.estimator.base.Estimator`."""
 
-    references: "frozenset[str]"
+    references: "ClassVar[frozenset[str]]"
     fitted_parameters_: dict[str, Any]
 
     @property

@@ -98,6 +98,7 @@ class TrainedEstimator(Estimator):
         Whether a keyboard interrupt ended the training early.
     """
 
+    parameter_group: ClassVar[str] = "training"
     references: ClassVar[frozenset[str]] = frozenset({"optimizer", "learning_rate_schedule"})
 
     max_epochs: Positive = 50

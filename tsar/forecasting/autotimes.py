@@ -29,7 +29,7 @@ from tsar.forecasting.layers.segment_tokens import AutoTimesNetwork
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.probabilistic.asked import read_asked
 from tsar.forecasting.window_forecaster import SeriesWindows
-from tsar.params.arguments import frame_first
+from tsar.params.arguments import Frame, frame_first
 from tsar.params.constraints import Interval, check_choice
 from tsar.training.device import resolve_device
 
@@ -218,9 +218,9 @@ class AutoTimes(NetworkForecaster):
     @frame_first
     def predict(
         self,
-        horizon: int | None = None,
-        df: Any = None,
-        future: Any = None,
+        horizon: int | Frame | None = None,
+        df: Frame | int | None = None,
+        future: Frame | None = None,
         *,
         context: Any = None,
         quantiles: Sequence[float] | None = None,

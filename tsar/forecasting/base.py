@@ -9,7 +9,7 @@ import datetime
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ from tsar.forecasting.outputs.predictive import PointForecasts, Predictive
 from tsar.forecasting.probabilistic.asked import Asked, read_asked, write_forecast
 from tsar.forecasting.probabilistic.calibration import Calibration
 from tsar.forecasting.probabilistic.intervals import Intervals
-from tsar.params.arguments import check_horizon, check_range, frame_first
+from tsar.params.arguments import Frame, check_horizon, check_range, frame_first
 from tsar.params.constraints import Interval
 
 __all__ = ["Forecaster"]
@@ -75,6 +75,9 @@ class Forecaster(Inspection, Intervals):
         The horizon that was learned.
     """
 
+    parameter_group: ClassVar[str] = "data"
+    other_groups: ClassVar[Mapping[str, str]] = {"horizon": "model", "output_range": "model"}
+
     horizon: Annotated[int, Interval(1)] = 24
     freq: str | int | BaseOffset | datetime.timedelta | np.timedelta64 | None = None
     gaps: Literal["raise", "mask"] = "raise"
@@ -85,7 +88,7 @@ class Forecaster(Inspection, Intervals):
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, df: Any, y: None = None) -> Self:
+    def fit(self, df: Frame, y: None = None) -> Self:
         """Learn from a frame.
 
         Parameters
@@ -192,9 +195,9 @@ class Forecaster(Inspection, Intervals):
     @frame_first
     def predict(
         self,
-        horizon: int | None = None,
-        df: Any = None,
-        future: Any = None,
+        horizon: int | Frame | None = None,
+        df: Frame | int | None = None,
+        future: Frame | None = None,
         *,
         quantiles: Sequence[float] | None = None,
         level: float | Sequence[float] | None = None,

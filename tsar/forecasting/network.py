@@ -51,7 +51,7 @@ from tsar.forecasting.outputs.predictive import (
     QuantileForecasts,
 )
 from tsar.forecasting.window_forecaster import WindowForecaster
-from tsar.params.arguments import column_labels
+from tsar.params.arguments import Frame, column_labels
 from tsar.params.constraints import Interval
 from tsar.training.checkpoint import (
     checkpoints_in,
@@ -112,6 +112,13 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
         a network that has one.
     """
 
+    parameter_group: ClassVar[str] = "data"
+    other_groups: ClassVar[Mapping[str, str]] = {
+        "context_length": "model",
+        "loss": "model",
+        "quantiles": "model",
+    }
+
     context_length: Positive = 96
     scaler: Literal["standard"] | None = "standard"
     past_covariates: str | int | Sequence[str | int] | None = None
@@ -134,7 +141,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
     # ------------------------------------------------------------------ fit
 
     def fit(
-        self, df: Any, y: None = None, *, checkpoint: str | os.PathLike[str] | None = None
+        self, df: Frame, y: None = None, *, checkpoint: str | os.PathLike[str] | None = None
     ) -> Self:
         """Train on a frame; afresh, unless ``warm_start`` is set.
 
@@ -165,7 +172,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
         with checkpoints_in(checkpoint):
             return self._fit(df, y, go_on=self.warm_start)
 
-    def partial_fit(self, df: Any, y: None = None) -> Self:
+    def partial_fit(self, df: Frame, y: None = None) -> Self:
         """Continue training for ``max_epochs`` more, with the optimiser as it was left.
 
         Parameters

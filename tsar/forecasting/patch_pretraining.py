@@ -23,6 +23,7 @@ from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.losses import MSELoss
 from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
 from tsar.forecasting.outputs.output import PointOutput
+from tsar.params.arguments import Frame
 from tsar.params.constraints import Interval, check_value
 from tsar.training.device import resolve_device
 from tsar.training.options import Phase, TrainingOptions
@@ -222,6 +223,12 @@ class PretrainedForecaster(NetworkForecaster):
 
     Parameters
     ----------
+    patch_length, stride : int, default 16 and 8
+        Steps in a patch, and from one patch to the next.
+    end_padding : bool, default True
+        Repeat the last value ``stride`` times before cutting patches.
+    dropout : float, default 0.3
+        After the embedding, in the feed-forward part and on both branches of a block.
     fine_tuning : {"end_to_end", "linear_probe"}, default "end_to_end"
         What ``fit`` trains after ``pretrain``: first the head alone for ``head_epochs`` and
         then everything at half the learning rate, or nothing but the head.
@@ -229,6 +236,10 @@ class PretrainedForecaster(NetworkForecaster):
         Epochs of "end_to_end" for the head; ``max_epochs`` follow for everything.
     """
 
+    patch_length: Annotated[int, Interval(1)] = 16
+    stride: Annotated[int, Interval(1)] = 8
+    end_padding: bool = True
+    dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.3
     fine_tuning: Literal["end_to_end", "linear_probe"] = "end_to_end"
     head_epochs: Annotated[int, Interval(0)] = 10
 
@@ -240,7 +251,7 @@ class PretrainedForecaster(NetworkForecaster):
     # The caller may have turned gradients off around it.
     @torch.inference_mode(False)
     @torch.enable_grad()
-    def pretrain(self, df: Any, *, mask_ratio: float = 0.4) -> Self:
+    def pretrain(self, df: Frame, *, mask_ratio: float = 0.4) -> Self:
         """Train the network below its head to reconstruct hidden patches of ``df``.
 
         Afterwards ``fit`` starts from these weights, each time anew, on any data: only the

@@ -139,20 +139,14 @@ class PatchTST(PretrainedForecaster):
 
     Parameters
     ----------
-    patch_length, stride : int, default 16 and 8
-        Steps in a patch, and from one patch to the next.
     d_model, n_heads, d_ff, n_layers : int, default 16, 4, 128 and 3
         Width of a token, attention heads, width of the feed-forward part, blocks.
-    dropout : float, default 0.3
-        After the embedding, in the feed-forward part and on both branches of a block.
     norm : str, default "batch"
         Normalisation of tokens: "batch", "layer" or "rms" after each residual sum, or
         "pre_batch", "pre_layer" or "pre_rms" at the beginning of each branch.
     mixer : str, default "residual_attention"
         What mixes the patches, one of ``tsar.core.mixers.MIXERS``; the default adds up the
         attention scores from block to block, "attention" does not.
-    end_padding : bool, default True
-        Repeat the last value ``stride`` times before cutting patches.
 
     References
     ----------
@@ -168,16 +162,12 @@ class PatchTST(PretrainedForecaster):
     (3, 1)
     """
 
-    patch_length: Positive = 16
-    stride: Positive = 8
     d_model: Positive = 16
     n_heads: Positive = 4
     d_ff: Positive = 128
     n_layers: Positive = 3
-    dropout: Share = 0.3
     norm: Norm = "batch"
     mixer: str = "residual_attention"
-    end_padding: bool = True
 
     _architecture: ClassVar = (
         *("context_length", "patch_length", "stride", "end_padding"),

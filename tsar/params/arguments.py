@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_count, matches
 
 __all__ = [
+    "Frame",
     "check_fractions",
     "check_horizon",
     "check_levels",
@@ -21,6 +22,13 @@ __all__ = [
     "column_labels",
     "frame_first",
 ]
+
+
+Frame: TypeAlias = pd.DataFrame | pd.Series
+
+Owner = TypeVar("Owner")
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
 
 
 def check_horizon(owner: str, horizon: Any) -> int:
@@ -144,7 +152,9 @@ def column_labels(given: Any) -> list[Any]:
     return [given] if isinstance(given, str | int) else list(given)
 
 
-def frame_first(predict: Callable[..., Any]) -> Callable[..., Any]:
+def frame_first(
+    predict: Callable[Concatenate[Owner, Asked], Answer],
+) -> Callable[Concatenate[Owner, Asked], Answer]:
     """Let a frame in the first place be ``df``; ``horizon`` and ``future`` may follow it.
 
     Pipelines of scikit-learn pass the data first and the rest by name.
@@ -152,7 +162,7 @@ def frame_first(predict: Callable[..., Any]) -> Callable[..., Any]:
     after_frame = ("horizon", "future")
 
     @wraps(predict)
-    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def called(self: Owner, /, *args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
         if args and isinstance(args[0], pd.DataFrame | pd.Series):
             if len(args) > 1 + len(after_frame):
                 raise ParameterError(
@@ -160,7 +170,8 @@ def frame_first(predict: Callable[..., Any]) -> Callable[..., Any]:
                     f"{len(args)} arguments; pass the others by name"
                 )
             placed = dict(zip(after_frame, args[1:], strict=False))
-            return predict(self, df=args[0], **placed, **kwargs)
+            by_name: Callable[..., Answer] = predict
+            return by_name(self, df=args[0], **placed, **kwargs)
         return predict(self, *args, **kwargs)
 
     return called

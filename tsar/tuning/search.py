@@ -30,7 +30,7 @@ from tsar.exceptions import (
     warn,
 )
 from tsar.forecasting.base import Forecaster
-from tsar.params.arguments import frame_first
+from tsar.params.arguments import Frame, frame_first
 from tsar.params.constraints import Interval, check_parameters
 from tsar.progress import progress
 from tsar.training import on_epoch
@@ -162,7 +162,7 @@ class OptunaSearch(BaseEstimator):
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, df: Any, y: None = None) -> Self:
+    def fit(self, df: Frame, y: None = None) -> Self:
         """Search, then fit the best parameters on the whole frame.
 
         Parameters
@@ -310,7 +310,11 @@ class OptunaSearch(BaseEstimator):
 
     @frame_first
     def predict(
-        self, horizon: int | None = None, df: Any = None, future: Any = None, **options: Any
+        self,
+        horizon: int | Frame | None = None,
+        df: Frame | int | None = None,
+        future: Frame | None = None,
+        **options: Any,
     ) -> Any:
         """Forecast with the best estimator; see :meth:`Forecaster.predict`.
 
@@ -464,7 +468,7 @@ class _Trials:
             except InterruptedWarning:
                 raise KeyboardInterrupt from None
 
-    def _error(self, model: Forecaster) -> float:
+    def _error(self, model: Any) -> float:
         """Fit a model and return what is to be small."""
         search = self.search
         if search.windows is None:
