@@ -19,6 +19,7 @@ from tsar.forecasting.patchtst import PatchTST
 from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
+from tsar.forecasting.transformed import TransformedTarget
 
 __all__ = [
     "ARIMA",
@@ -36,5 +37,6 @@ __all__ = [
     "STLETS",
     "SeasonalNaive",
     "Theta",
+    "TransformedTarget",
     "iTransformer",
 ]

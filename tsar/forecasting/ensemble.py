@@ -13,8 +13,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from tsar.data.calendar import CALENDARS
-from tsar.data.matching import in_order, without_end
+from tsar.data.matching import without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import number_windows
@@ -23,15 +22,13 @@ from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.members import ROLES, SHARED, as_read_by, coded_for
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.theta import Theta
 from tsar.params.constraints import Interval
 
 __all__ = ["Ensemble", "inverse_error_weights", "stacking_weights"]
 
-# What the members have in common with the ensemble.
-SHARED = ("horizon", "freq", "gaps", "id_column", "time_column", "target")
-ROLES = ("past_covariates", "future_covariates", "static_covariates")
 # How much a sum other than one costs in the least squares problem of stacking.
 SUM_PRICE = 1e3
 
@@ -257,7 +254,7 @@ class Ensemble(Forecaster):
         for name, member in self._named().items():
             fitted = clone(member).set_params(**shared)
             fitted.check()
-            found[name] = fitted.fit_panel(_as_read_by(fitted, panel), go_on=False)
+            found[name] = fitted.fit_panel(as_read_by(fitted, panel), go_on=False)
         return found
 
     def _learn_weights(self, panel: Panel) -> pd.DataFrame | None:
@@ -297,7 +294,7 @@ class Ensemble(Forecaster):
         rows = (panel.offsets[1:] - held_out)[owners] + numbers * horizon
         forecasts = []
         for member in members.values():
-            part = _coded_for(member, panel)
+            part = coded_for(member, panel)
             forecasts.append(member.forecast(part, owners, rows, horizon).point)
         truth = panel.values[rows[:, None] + np.arange(horizon)]
         # A series counts by how its errors compare with its own movement.
@@ -345,7 +342,7 @@ class Ensemble(Forecaster):
     ) -> Forecasts:
         forecasts = []
         for member in self.models_.values():
-            part = member.end_ if panel is self.end_ else _coded_for(member, panel)
+            part = member.end_ if panel is self.end_ else coded_for(member, panel)
             own = {name: known[name] for name in member.future_names} if known else None
             # Of the fitted series, members keep different numbers of rows.
             own_rows = part.offsets[owners + 1] - (panel.offsets[owners + 1] - rows)
@@ -391,30 +388,3 @@ class Ensemble(Forecaster):
             self.weights_ = pd.DataFrame(
                 tensors["weights"].numpy(), index=list(self.models_), columns=self.end_.variates
             )
-
-
-def _as_read_by(member: Forecaster, panel: Panel) -> Panel:
-    """Return a panel with the covariates of one member alone, not yet coded."""
-    roles = member.roles
-
-    def columns(role: str) -> dict[Any, np.ndarray]:
-        held = getattr(panel, role)
-        return {name: held[name] for name in roles.get(f"{role}_covariates", [])}
-
-    kind = roles.get("calendar")
-    calendar = None if kind is None else CALENDARS[kind].read(panel.axis.times(panel.stamps()))
-    return replace(
-        panel,
-        past=columns("past"),
-        future=columns("future"),
-        static=columns("static"),
-        calendar=calendar,
-        calendar_kind=kind,
-    )
-
-
-def _coded_for(member: Forecaster, panel: Panel) -> Panel:
-    """Return a panel as a fitted member forecasts from it, variates in its order."""
-    part = _as_read_by(member.as_fitted, panel)
-    coding = member.learned_.coding
-    return in_order(part.coded(coding) if coding else part, member.end_.variates)

@@ -1,0 +1,44 @@
+"""What forecasters that are made of others share with them."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tsar.data.calendar import CALENDARS
+from tsar.data.matching import in_order
+from tsar.data.panel import Panel
+from tsar.forecasting.base import Forecaster
+
+__all__ = ["ROLES", "SHARED", "as_read_by", "coded_for"]
+
+# What the members have in common with the whole.
+SHARED = ("horizon", "freq", "gaps", "id_column", "time_column", "target")
+ROLES = ("past_covariates", "future_covariates", "static_covariates")
+
+
+def as_read_by(member: Forecaster, panel: Panel) -> Panel:
+    """Return a panel with the covariates of one member alone, not yet coded."""
+    roles = member.roles
+
+    def columns(role: str) -> dict[Any, np.ndarray]:
+        held = getattr(panel, role)
+        return {name: held[name] for name in roles.get(f"{role}_covariates", [])}
+
+    kind = roles.get("calendar")
+    calendar = None if kind is None else CALENDARS[kind].read(panel.axis.times(panel.stamps()))
+    return replace(
+        panel,
+        past=columns("past"),
+        future=columns("future"),
+        static=columns("static"),
+        calendar=calendar,
+        calendar_kind=kind,
+    )
+
+
+def coded_for(member: Forecaster, panel: Panel) -> Panel:
+    """Return a panel as a fitted member forecasts from it, variates in its order."""
+    part = as_read_by(member.as_fitted, panel)
+    coding = member.learned_.coding
+    return in_order(part.coded(coding) if coding else part, member.end_.variates)

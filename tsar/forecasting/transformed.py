@@ -1,0 +1,266 @@
+"""A forecaster that works on transformed values.
+
+Dimension letters: S series, W windows, H horizon, C variates.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from sklearn.base import clone
+from torch import Tensor
+
+from tsar.data.panel import Panel
+from tsar.data.scaling import Scaling
+from tsar.exceptions import DataError, ParameterError
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.fitted.contract import Forecasts
+from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.members import ROLES, SHARED, as_read_by, coded_for
+from tsar.forecasting.naive import SeasonalNaive
+from tsar.forecasting.outputs.predictive import Predictive
+
+__all__ = ["TransformedTarget"]
+
+Array: TypeAlias = np.ndarray
+
+
+class Transform(NamedTuple):
+    """An increasing function and its inverse.
+
+    Parameters
+    ----------
+    forward, backward : callable
+        From arrays to arrays.
+    lowest : float
+        Where the function begins.
+    includes_lowest : bool
+        Whether it is defined there.
+    """
+
+    forward: Callable[[Array], Array]
+    backward: Callable[[Array], Array]
+    lowest: float = -np.inf
+    includes_lowest: bool = True
+
+
+def _squared(values: Array) -> Array:
+    """Undo the root; below zero there is nothing."""
+    return np.square(np.maximum(values, 0.0))
+
+
+TRANSFORMS: dict[str, Transform] = {
+    "log": Transform(np.log, np.exp, 0.0, False),
+    "log1p": Transform(np.log1p, np.expm1, -1.0, False),
+    "sqrt": Transform(np.sqrt, _squared, 0.0),
+    "asinh": Transform(np.arcsinh, np.sinh),
+}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TransformedTarget(Forecaster):
+    """A forecaster that learns and forecasts transformed values.
+
+    ``fit`` fits a clone of the model to ``transform(y)``; what it forecasts is transformed back:
+    the point forecast, quantiles and samples. An increasing function moves quantiles as it moves
+    values, so the median stays the median; a mean of the transformed values becomes something
+    like a median, below the mean where the function bends down as a logarithm does. Covariates
+    stay as they are. ``horizon``, ``freq``, ``gaps`` and columns are those of this estimator.
+
+    Parameters
+    ----------
+    model : forecaster or None, default None
+        What forecasts; None takes :class:`SeasonalNaive`.
+    transform : {"log1p", "log", "sqrt", "asinh"} or transformer, default "asinh"
+        By name ("asinh" is a logarithm of large values of either sign), or an object of
+        scikit-learn's kind, such as ``PowerTransformer()``, that leaves NaN alone and increases.
+        It is fitted on all rows, a column for each variate. An object is not saved with the
+        model: pass the fitted one again, ``tsar.load(folder, transform=model.transformer_)``.
+
+    Attributes
+    ----------
+    model_ : forecaster
+        Fitted on transformed values.
+    transformer_ : object or None
+        The fitted transformer; None with the name of a function.
+
+    References
+    ----------
+    Box and Cox, "An analysis of transformations", Journal of the Royal Statistical Society B 26
+    (1964).
+
+    Examples
+    --------
+    >>> import tsar
+    >>> co2 = tsar.load_dataset("co2")
+    >>> model = tsar.TransformedTarget(model=tsar.SeasonalNaive(), transform="log", horizon=12)
+    >>> model.fit(co2).predict().shape
+    (12, 1)
+    """
+
+    model: Forecaster | None = None
+    transform: Literal["log1p", "log", "sqrt", "asinh"] | Any = "asinh"
+
+    references: ClassVar[frozenset[str]] = frozenset({"transform"})
+
+    # ----------------------------------------------------------- parameters
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if not isinstance(self.model, Forecaster | None):
+            raise ParameterError(
+                f"TransformedTarget: model must be a forecaster, got {self.model!r}"
+            )
+        named = isinstance(self.transform, str)
+        if named and self.transform not in TRANSFORMS:
+            raise ParameterError(
+                f"TransformedTarget: transform must be one of {', '.join(map(repr, TRANSFORMS))} "
+                f"or a transformer, got {self.transform!r}"
+            )
+        needed = ("fit", "transform", "inverse_transform")
+        if not named and not all(hasattr(self.transform, method) for method in needed):
+            raise ParameterError(
+                f"TransformedTarget: transform must have the methods {', '.join(needed)}, got "
+                f"{self.transform!r}"
+            )
+
+    def _configured(self) -> Forecaster:
+        """Return a fresh model with what it shares with this estimator."""
+        model = SeasonalNaive() if self.model is None else clone(self.model)
+        configured: Forecaster = model.set_params(**{name: getattr(self, name) for name in SHARED})
+        return configured
+
+    @property
+    def roles(self) -> dict[str, Any]:
+        own = {} if self.model is None else self.model.roles
+        return {role: own.get(role, []) for role in ROLES}
+
+    @property
+    def expected_predictive(self) -> Predictive:
+        return self._configured().expected_predictive
+
+    # ------------------------------------------------------------------ fit
+
+    def _learn(self, panel: Panel, go_on: bool) -> Learned:
+        model = self._configured()
+        model.check()
+        transformer = None
+        if not isinstance(self.transform, str):
+            transformer = clone(self.transform).fit(panel.values)
+        part = replace(panel, values=self._forward(panel, self.transform, transformer))
+        model.fit_panel(as_read_by(model, part), go_on=False)
+        self.model_, self.transformer_ = model, transformer
+        return Learned(
+            Scaling.identity(panel.n_series, panel.n_variates),
+            Scaling.identity(1, panel.n_variates),
+            model.context_rows,
+            whole=model.learned_.whole,
+        )
+
+    def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
+        # The model keeps covariates, coded as it reads them.
+        plain = replace(end, past={}, future={}, static={}, calendar=None, calendar_kind=None)
+        super()._remember(learned, plain, horizon)
+        if self.model is not None:
+            # A copy: set_params reaches into the model that was given.
+            self.fitted_parameters_["model"] = clone(self.model)
+
+    def _forward(self, panel: Panel, transform: Any, transformer: Any) -> Array:
+        """Transform the values of a panel."""
+        if transformer is None:
+            _check_domain(panel, transform)
+            return TRANSFORMS[transform].forward(panel.values)
+        return np.asarray(transformer.transform(panel.values), dtype=np.float64)
+
+    def _backward(self, values: Array) -> Array:
+        """Transform values (..., C) back."""
+        if self.transformer_ is None:
+            return TRANSFORMS[self.fitted_parameters_["transform"]].backward(values)
+        flat = values.reshape(-1, values.shape[-1])
+        return np.asarray(self.transformer_.inverse_transform(flat)).reshape(values.shape)
+
+    # -------------------------------------------------------------- predict
+
+    @property
+    def is_trained(self) -> bool:
+        return self.model_.is_trained
+
+    @property
+    def forecasts_variates_alone(self) -> bool:
+        return self.model_.forecasts_variates_alone
+
+    @property
+    def takes_new_variates(self) -> bool:
+        return self.transformer_ is None and self.model_.takes_new_variates
+
+    @property
+    def future_names(self) -> list[Any]:
+        return self.model_.future_names
+
+    def forecast(
+        self,
+        panel: Panel,
+        owners: Array,
+        rows: Array,
+        horizon: int,
+        known: Mapping[Any, Array] | None = None,
+        levels: Sequence[float] = (),
+        samples: int | None = None,
+        *,
+        after_fitted: bool = False,
+    ) -> Forecasts:
+        model = self.model_
+        if panel is self.end_:
+            part = model.end_
+        else:
+            transform = self.fitted_parameters_["transform"]
+            values = self._forward(panel, transform, self.transformer_)
+            part = coded_for(model, replace(panel, values=values))
+        # Of the fitted series, the model may keep other numbers of rows.
+        own_rows = part.offsets[owners + 1] - (panel.offsets[owners + 1] - rows)
+        found = model.forecast(
+            part, owners, own_rows, horizon, known, levels, samples, after_fitted=after_fitted
+        )
+        return Forecasts(
+            self.in_range(self._backward(found.point)),
+            {
+                level: self.in_range(self._backward(values))
+                for level, values in found.quantiles.items()
+            },
+            None if found.samples is None else self.in_range(self._backward(found.samples)),
+        )
+
+    # ------------------------------------------------------------ persistence
+
+    @property
+    def members(self) -> Mapping[str, Forecaster]:
+        return {"model": self.model_}
+
+    def restore_learned_state(
+        self,
+        record: dict[str, Any],
+        tensors: dict[str, Tensor],
+        members: Mapping[str, Any],
+    ) -> None:
+        super().restore_learned_state(record, tensors, members)
+        self.model_ = members["model"]
+        self.transformer_ = None if isinstance(self.transform, str) else self.transform
+
+
+def _check_domain(panel: Panel, name: str) -> None:
+    """Refuse values that a function is not defined for."""
+    known = TRANSFORMS[name]
+    inside = panel.values >= known.lowest
+    if not known.includes_lowest:
+        inside &= panel.values != known.lowest
+    rows, variates = np.nonzero(~inside & ~np.isnan(panel.values))
+    if len(rows):
+        series = int(np.searchsorted(panel.offsets, rows[0], side="right")) - 1
+        where = "" if panel.n_series == 1 else f" of series {panel.ids[series]!r}"
+        least = "at least" if known.includes_lowest else "above"
+        raise DataError(
+            f"TransformedTarget: transform={name!r} needs values {least} {known.lowest:g}, got "
+            f"{panel.values[rows[0], variates[0]]:g} in {panel.variates[variates[0]]!r}{where} "
+            f"({len(rows)} such values); choose 'asinh', or shift the data"
+        )
