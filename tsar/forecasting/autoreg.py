@@ -7,11 +7,15 @@ from typing import Annotated, Any
 import numpy as np
 
 from tsar.exceptions import ParameterError
-from tsar.forecasting.local import LocalForecaster, LocalModel
+from tsar.forecasting.local import LocalForecaster
+from tsar.forecasting.local_models import LocalModel
 from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
 
 __all__ = ["AutoReg"]
+
+# Fewer rows than that for each weight make recursions that explode.
+ROWS_PER_WEIGHT = 3
 
 Positive = Annotated[int, Interval(1)]
 
@@ -28,9 +32,27 @@ class AutoRegModel(LocalModel):
 
     lags: tuple[int, ...]
 
+    def __str__(self) -> str:
+        if self.lags == tuple(range(1, len(self.lags) + 1)):
+            return f"{len(self.lags)} lags"
+        return f"the lags {', '.join(map(str, self.lags))}"
+
     def needed(self, n_covariates: int) -> int:
         """Return a row more than there are weights, after the rows that only give lags."""
         return self.lags[-1] + len(self.lags) + n_covariates + 2
+
+    def carried_by(self, n_observed: int, n_covariates: int) -> "AutoRegModel":
+        """Return the shortest lags, as many as leave some rows for each weight."""
+        for count in range(len(self.lags), 1, -1):
+            n_weights = 1 + count + n_covariates
+            if n_observed - self.lags[count - 1] >= ROWS_PER_WEIGHT * n_weights:
+                return AutoRegModel(self.lags[:count])
+        return AutoRegModel(self.lags[:1])
+
+    def beside(self, y: np.ndarray) -> np.ndarray:
+        """Return a constant and the lags, from the first row that has all of them."""
+        rows = np.arange(self.lags[-1], len(y))
+        return np.column_stack([np.ones(len(rows)), *(y[rows - lag] for lag in self.lags)])
 
     def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         """Solve the least squares problem, see :class:`LocalModel`."""
@@ -50,7 +72,9 @@ class AutoRegModel(LocalModel):
         horizon: int,
     ) -> np.ndarray:
         """Forecast step by step, feeding forecasts back, see :class:`LocalModel`."""
-        longest, lags = self.lags[-1], np.array(self.lags)
+        # As many as the data carried.
+        lags = np.array(self.lags[: len(parameters) - 1])
+        longest = lags[-1]
         values = np.empty((len(cutoffs), longest + horizon))
         values[:, :longest] = y[cutoffs[:, None] + np.arange(-longest, 0)]
         steps = x[cutoffs[:, None] + np.arange(horizon)] @ effects
