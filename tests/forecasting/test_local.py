@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 import tsar
 from tsar.evaluation import backtest
-from tsar.exceptions import DataWarning, ParameterError
+from tsar.exceptions import DataWarning, ParameterError, own_warnings
 
 HORIZON = 5
 
@@ -179,7 +179,10 @@ def test_a_backtest_knows_nothing_after_its_cutoffs(model, known):
     cutoff = pd.Timestamp("2024-02-15")
     altered = frame.assign(y=frame["y"].where(frame["ds"] < cutoff, 1e6))
     # An id that ends earlier begins its windows earlier: what is fitted on is the same.
-    honest, disturbed = (backtest(model, data, windows=3, step=4) for data in (frame, altered))
+    honest = backtest(model, frame, windows=3, step=4)
+    # After a step up to 1e6 some autoregressions explode, and are caught.
+    with own_warnings("ignore", DataWarning):
+        disturbed = backtest(model, altered, windows=3, step=4)
     before = honest["cutoff"] <= cutoff
     name = honest.columns[-1]
     assert before.any() and np.isfinite(honest[name]).all()

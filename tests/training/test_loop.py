@@ -323,7 +323,7 @@ def test_quiet_by_default(capsys, caplog):
     assert capsys.readouterr() == ("", "") and not caplog.records
 
 
-def test_verbose_is_one_bar_and_a_line_per_epoch(capsys, caplog):
+def test_verbose_is_one_bar_and_a_line_per_epoch(capsys, terminal, caplog):
     with caplog.at_level(logging.INFO, logger="tsar"):
         run(make_network(), TensorWindows(20), TensorWindows(9, seed=1), verbose=1)
     written = capsys.readouterr()

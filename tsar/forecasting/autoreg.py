@@ -1,7 +1,7 @@
 """An autoregression by least squares, for each series and variate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ __all__ = ["AutoReg"]
 
 # Fewer rows than that for each weight make recursions that explode.
 ROWS_PER_WEIGHT = 3
+LAGS_SHOWN = 8
 
 Positive = Annotated[int, Interval(1)]
 
@@ -28,26 +29,38 @@ class AutoRegModel(LocalModel):
     ----------
     lags : tuple of int
         Increasing.
+    season : int or None, default None
+        The season that the lags are those of; None where they were named one by one.
     """
 
     lags: tuple[int, ...]
+    season: int | None = None
+
+    @property
+    def chosen_freely(self) -> bool:
+        """Lags of a season are a proposal, those that were named are asked for."""
+        return self.season is not None
 
     def __str__(self) -> str:
-        if self.lags == tuple(range(1, len(self.lags) + 1)):
-            return f"{len(self.lags)} lags"
-        return f"the lags {', '.join(map(str, self.lags))}"
+        shown = f" ({', '.join(map(str, self.lags))})" if len(self.lags) <= LAGS_SHOWN else ""
+        return f"{len(self.lags)} lags{shown}"
+
+    def _part(self, count: int) -> tuple[int, ...]:
+        """Return the lags that matter most: the first one, those of the season, the shortest."""
+        first = [] if self.season is None else [1, self.season, self.season + 1]
+        return tuple(sorted(list(dict.fromkeys([*first, *self.lags]))[:count]))
 
     def needed(self, n_covariates: int) -> int:
         """Return a row more than there are weights, after the rows that only give lags."""
         return self.lags[-1] + len(self.lags) + n_covariates + 2
 
     def carried_by(self, n_observed: int, n_covariates: int) -> "AutoRegModel":
-        """Return the shortest lags, as many as leave some rows for each weight."""
+        """Return as many lags as leave some rows for each weight."""
         for count in range(len(self.lags), 1, -1):
-            n_weights = 1 + count + n_covariates
-            if n_observed - self.lags[count - 1] >= ROWS_PER_WEIGHT * n_weights:
-                return AutoRegModel(self.lags[:count])
-        return AutoRegModel(self.lags[:1])
+            lags = self._part(count)
+            if n_observed - lags[-1] >= ROWS_PER_WEIGHT * (1 + count + n_covariates):
+                return replace(self, lags=lags)
+        return replace(self, lags=self._part(1))
 
     def beside(self, y: np.ndarray) -> np.ndarray:
         """Return a constant and the lags, from the first row that has all of them."""
@@ -73,7 +86,7 @@ class AutoRegModel(LocalModel):
     ) -> np.ndarray:
         """Forecast step by step, feeding forecasts back, see :class:`LocalModel`."""
         # As many as the data carried.
-        lags = np.array(self.lags[: len(parameters) - 1])
+        lags = np.array(self._part(len(parameters) - 1))
         longest = lags[-1]
         values = np.empty((len(cutoffs), longest + horizon))
         values[:, :longest] = y[cutoffs[:, None] + np.arange(-longest, 0)]
@@ -96,7 +109,9 @@ class AutoReg(LocalForecaster):
     ----------
     lags : int, sequence of int or None, default None
         How many lags, or which; None takes those of a season and one more, which is where a
-        seasonal difference of first differences looks.
+        seasonal difference of first differences looks. A series with fewer than three rows for
+        each weight gets fewer: with None the first, those of the season and the shortest of the
+        others, else the shortest.
     future_covariates : label, sequence or None, default None
         Columns known over the horizon as well; ``predict`` takes them as ``future=``.
 
@@ -133,5 +148,6 @@ class AutoReg(LocalForecaster):
     def _make_model(self, season_length: int) -> AutoRegModel:
         if isinstance(self.lags, Sequence):
             return AutoRegModel(tuple(sorted(int(lag) for lag in self.lags)))
-        longest = season_length + 1 if self.lags is None else int(self.lags)
-        return AutoRegModel(tuple(range(1, longest + 1)))
+        if self.lags is None:
+            return AutoRegModel(tuple(range(1, season_length + 2)), season_length)
+        return AutoRegModel(tuple(range(1, int(self.lags) + 1)))

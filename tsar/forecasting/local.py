@@ -189,13 +189,13 @@ class LocalForecaster(Forecaster):
                 places.append((windows, variate))
         point = np.empty((len(owners), horizon, panel.n_variates))
         failed: list[str] = []
-        reasons: dict[int, str] = {}
+        reasons: dict[tuple[int, int], str] = {}
         done = _parallel(forecast_windows, jobs, fitted.n_jobs)
         for (windows, variate), one in zip(places, done, strict=True):
             point[windows, :, variate] = one.values[:, :horizon]
             failed += one.news[:1]
             for place, why in one.reasons.items():
-                reasons.setdefault(int(windows[place]), why)
+                reasons[int(windows[place]), variate] = why
         # What a variate without any observation is forecast as.
         level = self.learned_.pooled_of(panel, self.end_).mean[0]
         self._warn_of_windows(failed, len(jobs))

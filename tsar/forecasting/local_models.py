@@ -36,6 +36,9 @@ FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
 NO_NUMBERS = np.empty(0)
 # Digits after the point that the same values have in all units, once standardised.
 DIGITS = 8
+# Deviations between the lowest and the highest value of most series. Rows that did not move yet say
+# less than what was estimated; factors are of the level, which is 1.
+USUAL_RANGE = 4.0
 # How much of its deviation a covariate has to move by itself for an effect of its own. Covariates
 # are coded in float32, which leaves some 1e-7 of what follows from others.
 OWN_SHARE = 1e-5
@@ -51,6 +54,11 @@ class LocalModel(ABC):
     centred: ClassVar[bool] = True
     # Whether it reads missing values (NaN); others read the last observation in their place.
     reads_missing: ClassVar[bool] = False
+
+    @property
+    def chosen_freely(self) -> bool:
+        """Whether a smaller part of it is no less than what was asked for."""
+        return False
 
     @abstractmethod
     def needed(self, n_covariates: int) -> int:
@@ -241,10 +249,12 @@ def _estimate(model: LocalModel, y: np.ndarray, x: np.ndarray) -> Estimate:
     z = ((y if model.reads_missing else _carried(y)) - mean) / scale
     carried = model.carried_by(len(observed), n_moving)
     notes = [] if carried == model else [f"{len(observed)} observed rows carry {carried}"]
+    status = "reduced" if notes and not model.chosen_freely else "ok"
     try:
         with _quiet():
             own = _own_directions(x[:, moving], carried.beside(z))
             if own.shape[1] < n_moving:
+                status = "reduced"
                 notes.append(
                     f"{n_moving - own.shape[1]} of {n_moving} covariates follow from the others, "
                     f"their effects are shared"
@@ -259,7 +269,6 @@ def _estimate(model: LocalModel, y: np.ndarray, x: np.ndarray) -> Estimate:
         return Estimate.without("fallback", "the estimated parameters are not finite")
     effects = np.zeros(x.shape[1])
     effects[moving] = some
-    status = "reduced" if notes else "ok"
     if not converged:
         notes.append("the optimiser stopped before it converged")
     parameters = np.asarray(parameters, dtype=np.float64)
@@ -365,19 +374,19 @@ def forecast_windows(task: Task) -> Windows:
             done.reasons.update({int(seen[enough[place]]): why for place, why in reasons.items()})
             done.news.extend(reasons.values())
         return done
-    for place, row in enumerate(own.cutoffs.tolist()):
-        window = int(seen[place])
+    for number, row in enumerate(own.cutoffs.tolist()):
+        window = int(seen[number])
         history = own.y[:row]
         one = _estimate(model, history, own.x[:row])
         if one.status in ("ok", "reduced") and one.scale > 0:
-            part = replace(own, y=history, cutoffs=own.cutoffs[[place]])
+            part = replace(own, y=history, cutoffs=own.cutoffs[[number]])
             values[[window]], reasons = _apply(part, one, values[[window]])
             done.news.extend(reasons.values())
         elif one.status == "ok":
             values[window], reasons = history[~np.isnan(history)][-1], {}
         else:
             reasons = {0: one.message}
-            if counts[place] >= model.needed(own.x.shape[1]):
+            if counts[number] >= model.needed(own.x.shape[1]):
                 # What is too short is listed as a short history.
                 done.news.append(one.message)
         if reasons:
@@ -396,7 +405,7 @@ def _apply(
     try:
         with _quiet():
             found = model.forecast(*numbers, z, task.x, task.cutoffs, task.horizon)
-            least = float(model.centred)
+            least = USUAL_RANGE if model.centred else 1.0
             first = first_beyond(found, plain, task.x, task.cutoffs, task.season, least)
             values = found * scale + mean
     except FAILURES as error:

@@ -33,8 +33,9 @@ def first_beyond(
         2 * max(R, ceil(h / m) * D) * G ** min(h, n) * (1 + X)
 
     with R their range, m the season, D the largest change of the mean of a season to that of the
-    next, G the growth per row of the range (10 % to 90 %) from the first third of the rows to the last, 1
-    where it does not grow; and X by how many of their ranges covariates lie outside of theirs.
+    next, G the growth per row of the range (10 % to 90 %) from the first third of the rows to the
+    last, 1 where it does not grow; and X by how many of their ranges covariates lie outside of
+    theirs.
 
     Parameters
     ----------

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from tsar.core.dropout import set_generator
 from tsar.exceptions import ParameterError, TrainingError
-from tsar.progress import progress
+from tsar.progress import beside_bars, progress
 from tsar.training.checkpoint import Checkpoint
 from tsar.training.device import autocast
 from tsar.training.evaluation import evaluate
@@ -372,9 +371,10 @@ class _Run:
             bar.set_postfix(epoch=self.epoch, train_loss=f"{record['train_loss']:.4g}")
             shown = ", ".join(f"{name} {value:.6g}" for name, value in record.items())
             # A line on the console begins where the bar ends, unless the bar steps aside.
-            with tqdm.external_write_mode():
+            with beside_bars():
                 logger.info("epoch %d: %s", self.epoch, shown)
-        tell(record)
+        last_epoch = math.ceil(self.last_step / self.steps_per_epoch)
+        tell({**record, "epoch": self.epoch, "last_epoch": max(self.epoch, last_epoch)})
 
     def _check_sums(self, first_step: int) -> None:
         if self.sums.fault is None:

@@ -31,14 +31,14 @@ class Forecasts:
     quantiles : dict of float to float64 array of shape (W, H, C)
         By level in (0, 1).
     samples : float64 array of shape (W, N, H, C) or None
-    replaced : dict of int to str
-        Windows whose model failed so that a simpler one stands in, and why.
+    replaced : dict of pair of int to str
+        Windows and variates whose model failed so that a simpler one stands in, and why.
     """
 
     point: np.ndarray
     quantiles: Mapping[float, np.ndarray] = field(default_factory=dict)
     samples: np.ndarray | None = None
-    replaced: Mapping[int, str] = field(default_factory=dict)
+    replaced: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     @classmethod
     def gathered(cls, parts: "Sequence[tuple[np.ndarray, Forecasts]]") -> "Forecasts":
@@ -60,9 +60,9 @@ class Forecasts:
             },
             joined(samples) if samples else None,
             {
-                int(places[window]): why
+                (int(places[window]), variate): why
                 for places, one in parts
-                for window, why in one.replaced.items()
+                for (window, variate), why in one.replaced.items()
             },
         )
 
