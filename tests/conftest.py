@@ -29,7 +29,7 @@ def published_data() -> Path:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the error output, which a test captures, pass for a terminal: bars are drawn there only."""
+    """Let the error output pass for a terminal though it is captured: bars are drawn there only."""
     monkeypatch.setattr("tsar.progress.on_terminal", lambda: True)
 
 

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 import tsar
 from tsar.checks import small_forecaster
 from tsar.evaluation import backtest
-from tsar.exceptions import DataError, DataWarning, ParameterError
+from tsar.exceptions import DataError, DataWarning, ParameterError, own_warnings
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 
 SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 2, "random_state": 0, "device": "cpu"}

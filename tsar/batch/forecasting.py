@@ -361,7 +361,7 @@ class _Run:
         finished = [None if parts is None else parts.facts(n) for n in range(len(blocks))]
         try:
             fitted_on = self._prepare(parts, finished)
-        except TsarError:
+        except (TsarError, KeyboardInterrupt):
             if parts is not None and not any(finished):
                 parts.remove()
             raise

@@ -18,7 +18,15 @@ from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import number_windows
-from tsar.exceptions import DataError, DataWarning, ParameterError, each_warning_once, warn
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    InterruptedWarning,
+    ParameterError,
+    each_warning_once,
+    own_warnings,
+    warn,
+)
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
@@ -255,10 +263,15 @@ class Ensemble(Forecaster):
     def _fitted_members(self, panel: Panel) -> dict[str, Forecaster]:
         shared = {name: getattr(self, name) for name in SHARED}
         found = {}
-        for name, member in self._named().items():
-            fitted = clone(member).set_params(**shared)
-            fitted.check()
-            found[name] = fitted.fit_panel(_as_read_by(fitted, panel), go_on=False)
+        try:
+            # An interrupt ends the fit as a whole: the other members are still to come.
+            with own_warnings("error", InterruptedWarning):
+                for name, member in self._named().items():
+                    fitted = clone(member).set_params(**shared)
+                    fitted.check()
+                    found[name] = fitted.fit_panel(_as_read_by(fitted, panel), go_on=False)
+        except InterruptedWarning:
+            raise KeyboardInterrupt from None
         return found
 
     def _learn_weights(self, panel: Panel) -> pd.DataFrame | None:

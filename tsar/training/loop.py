@@ -124,7 +124,7 @@ def _without_gradients(modules: list[nn.Module]) -> Iterator[None]:
 
 @dataclass
 class _Best:
-    """The best validation so far and the weights that gave it."""
+    """The best validation so far and the weights that gave it, without one the last epoch."""
 
     loss: float = float("inf")
     epoch: int = 0
@@ -194,6 +194,8 @@ class _Run:
             if self.validation is not None and self.epoch > 0:
                 loss = self._validate()["loss"]
                 self.best = _Best(loss, self._best_epoch(), self._copy_weights())
+            elif self.epoch > 0:
+                self.best = _Best(epoch=self.epoch, weights=self._copy_weights())
         else:
             self._restore_epoch(snapshot)
         if state.weights:
@@ -352,7 +354,11 @@ class _Run:
         record = {f"train_{name}": mean for name, mean in self.sums.means().items()}
         self._check_sums(first_step)
         record["learning_rate"] = self.rate(self.step - 1)
-        if self.validation is not None:
+        if self.validation is None:
+            # What an interrupt in the next epoch gives back: no weights of half an epoch.
+            with self._kept_weights():
+                self.best = _Best(epoch=self.epoch + 1, weights=self._copy_weights())
+        else:
             with self._kept_weights():
                 means = self._validate()
                 self._compare(means["loss"])
