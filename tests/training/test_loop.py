@@ -290,6 +290,19 @@ def test_keyboard_interrupt_gives_the_best_so_far():
     assert score == pytest.approx(min(result.history["val_loss"]), abs=1e-7)
 
 
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_keyboard_interrupt_without_validation_gives_the_last_finished_epoch(average):
+    """And none of the steps of the epoch that it ended."""
+    networks = [make_network(), make_network()]
+    options = {"average": average, "learning_rate": 0.1}
+    # Three batches in an epoch.
+    cut = run(networks[0], Interrupting(24, after=8), max_epochs=50, **options)
+    assert (cut.interrupted, cut.best_epoch, cut.n_epochs) == (True, 2, 2)
+    whole = run(networks[1], TensorWindows(24), max_epochs=2, **options)
+    assert (whole.interrupted, whole.best_epoch, whole.n_epochs) == (False, 2, 2)
+    assert same_weights(*networks)
+
+
 def test_keyboard_interrupt_before_the_first_epoch_ends():
     network = make_network()
     result = run(network, Interrupting(30, after=2), TensorWindows(9, seed=1))

@@ -34,8 +34,8 @@ def first_beyond(
 
     with R their range, m the season, D the largest change of the mean of a season to that of the
     next, G the growth per row of the range (10 % to 90 %) from the first third of the rows to the
-    last, 1 where it does not grow; and X by how many of their ranges covariates lie outside of
-    theirs.
+    last, of those from the first movement on, 1 where it does not grow; and X by how many of their
+    ranges covariates lie outside of theirs.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def _reach(z: np.ndarray, size: float, horizon: int, season: int) -> np.ndarray:
 def _growth(z: np.ndarray) -> float:
     """Return by what factor the range of a series grows with a row, 1 at least."""
     # Before its first movement a series says nothing of how it grows.
-    z = z[int((z != z[0]).argmax()) :]
+    z = z[max(int((z != z[0]).argmax()) - 1, 0) :]
     third = len(z) // 3
     if len(z) < FEWEST:
         return 1.0
