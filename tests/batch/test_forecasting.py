@@ -15,7 +15,7 @@ import tsar
 from tsar.batch import forecast
 from tsar.batch import forecasting as module
 from tsar.batch.source import share_of_series
-from tsar.exceptions import DataError, DataWarning, ParameterError
+from tsar.exceptions import DataError, ParameterError
 from tsar.training import on_epoch
 
 HORIZON = 3
@@ -339,78 +339,6 @@ def test_an_interrupted_fit_leaves_nothing(folder):
             with pytest.raises(KeyboardInterrupt):
                 forecast("in.csv", **CALL, params=FAST)
         assert os.listdir() == ["in.csv"]
-
-
-@pytest.mark.parametrize(
-    "style",
-    [
-        "%d/%m/%Y",
-        "%d.%m.%Y",
-        "%m/%d/%Y",
-        "%Y-%m-%d",
-        "%d %b %Y",
-        "%Y%m%dT%H%M%S",
-        "%Y-%m-%d %H:%M:%S%z",
-    ],
-)
-@pytest.mark.parametrize("until", [10, 40])
-def test_empty_rows_have_dates_in_every_spelling(style, until, folder):
-    """Also where the times of the bad series alone can be read in two ways."""
-    days = pd.date_range("2024-01-01", periods=40, tz="UTC" if "%z" in style else None)
-    written = days.strftime(style)
-    good = pd.DataFrame({"unique_id": "good", "ds": written, "y": 1.0})
-    bad = {
-        "gap": good[:until].drop(index=[5]),
-        "doubled": pd.concat([good[:until], good[3:4]]),
-        "words": good[:until].astype({"y": object}),
-        "empty": good[:until].assign(y=np.nan),
-        "infinite": good[:until].assign(y=np.inf),
-        "torn": good[:until].assign(ds=[*written[: until - 1], "soon"]),
-    }
-    bad["words"].iloc[2, 2] = "many"
-    frame = pd.concat([good, *(rows.assign(unique_id=name) for name, rows in bad.items())])
-    _write(frame, "in.csv")
-    found = forecast("in.csv", model="SeasonalNaive", horizon=HORIZON).forecast
-    assert found["status"].ne("ok").sum() == 6 * HORIZON
-    for name in bad:
-        last = until - 1 - (name == "torn")
-        ahead = pd.date_range(days[last], periods=HORIZON + 1)[1:].strftime(style)
-        times = found.loc[found["unique_id"] == name, "ds"].astype(str)
-        assert times.tolist() == ahead.tolist(), name
-    assert found.loc[found["unique_id"] == "good", "ds"].notna().all()
-
-
-def _exploding(name):
-    rows = _series(name, 60)
-    rows.loc[rows.index[-2:], "y"] = 1e6
-    return rows
-
-
-def test_a_model_that_fails_on_a_series_is_told(folder):
-    _write(pd.concat([_panel(2), _exploding("bad"), _series("tiny", 4)]), "in.csv")
-    with pytest.warns(DataWarning, match="AutoReg: 2 of 4 models failed") as caught:
-        done = forecast("in.csv", model="AutoReg", horizon=HORIZON, report="r.json")
-    assert len(caught) == 1
-    status = done.forecast.groupby("unique_id")["status"].first()
-    expected = {"bad": "fallback", "s0": "ok", "s1": "ok", "tiny": "short_history"}
-    assert status.to_dict() == expected
-    assert done.forecast["y"].notna().all() and done.forecast["y"].abs().max() <= 1e6
-    assert (done.n_series, done.n_failed, done.n_short, done.n_fallback) == (4, 0, 1, 1)
-    report = json.loads((folder / "r.json").read_text())
-    assert (report["n_ok"], report["n_fallback"]) == (2, 1)
-    reasons = {row["id"]: row["reason"] for row in report["series"]}
-    assert "far outside of the history" in reasons["bad"]
-
-
-def test_warnings_of_all_blocks_come_once(folder):
-    parts = [_exploding(f"bad{place}") for place in range(3)]
-    _write(pd.concat([_panel(2), *parts]), "in.csv")
-    fitted = tsar.AutoReg(horizon=HORIZON).fit(_panel(2))
-    with pytest.warns(
-        DataWarning, match=r"AutoReg: forecasts of 1 of 1 series .* \[given 3 times\]"
-    ):
-        done = forecast("in.csv", model=fitted, block_rows=60)
-    assert done.n_fallback == 3
 
 
 def test_output_of_before_stays_until_there_is_another(folder):

@@ -447,7 +447,7 @@ def test_the_bar_of_a_forecast_shows_the_training(shops, run, monkeypatch):
     )
     assert code == 3 and "it/s" not in err
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
-    for text in ("epoch 1 of at most 3", "epoch 3 of at most 3", "training, loss 0.", "4/4 series"):
+    for text in ("epoch 1 of at most 3", "epoch 3 of at most 3", "training, loss ", "4/4 series"):
         assert text in shown, text
     assert "0/?" not in shown
     assert shown.index("epoch 3") < shown.index("4/4 series")
