@@ -28,6 +28,12 @@ def published_data() -> Path:
 
 
 @pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the error output pass for a terminal though it is captured: bars are drawn there only."""
+    monkeypatch.setattr("tsar.progress.on_terminal", lambda: True)
+
+
+@pytest.fixture
 def wide() -> pd.DataFrame:
     """Return 211 hours of three variates: a daily wave, a trend, both and a little noise."""
     index = pd.date_range("2024-02-28", periods=211, freq="h")

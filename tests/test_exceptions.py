@@ -5,7 +5,15 @@ import warnings
 
 import pytest
 
-from tsar.exceptions import DataWarning, InterruptedWarning, foreign_warnings, own_warnings, warn
+from tsar.exceptions import (
+    BackendWarning,
+    DataWarning,
+    InterruptedWarning,
+    each_warning_once,
+    foreign_warnings,
+    own_warnings,
+    warn,
+)
 
 
 class _Meeting:
@@ -77,3 +85,61 @@ def test_a_filter_goes_to_other_processes_as_a_pattern():
         inside = pickle.loads(pickle.dumps(entry))
     outside = pickle.loads(pickle.dumps(entry))
     assert inside[1] == re.compile("") and outside[1].match("") is None
+
+
+def _say(name, number, example):
+    warn(f"{name}: {number} of 9 series are short (the first: {example}); see there", DataWarning)
+
+
+def test_each_kind_of_warning_comes_once():
+    with warnings.catch_warnings(record=True) as caught, each_warning_once():
+        warnings.simplefilter("always")
+        for name in ("NLinear", "DLinear"):
+            _say(name, 3, "Bern")
+            _say(name, 4, "Genf")
+        warn("DLinear: something else", DataWarning)
+        warn("DLinear: something else", BackendWarning)
+    assert [str(one.message) for one in caught] == [
+        "NLinear: 3 of 9 series are short (the first: Bern); see there "
+        "[given 4 times by 2 models: NLinear, DLinear]",
+        "DLinear: something else",
+        "DLinear: something else",
+    ]
+    assert [one.category for one in caught] == [DataWarning, DataWarning, BackendWarning]
+    # In the name of the line that led to it.
+    assert {one.filename for one in caught} == {__file__}
+
+
+def test_the_outermost_block_gives_the_warnings():
+    @each_warning_once()
+    def inner():
+        _say("NLinear", 1, "Bern")
+
+    with pytest.warns(DataWarning, match=r"\[given 2 times\]") as caught, each_warning_once():
+        inner()
+        inner()
+    assert len(caught) == 1
+    with pytest.warns(DataWarning, match="see there$"):
+        inner()
+
+
+def test_an_error_is_not_hidden_by_warnings_and_hides_none():
+    with pytest.warns(DataWarning, match="NLinear"), pytest.raises(KeyError), each_warning_once():
+        _say("NLinear", 1, "Bern")
+        raise KeyError("broken")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(KeyError), each_warning_once():
+            _say("NLinear", 1, "Bern")
+            raise KeyError("broken")
+        with pytest.raises(DataWarning), each_warning_once():
+            _say("NLinear", 1, "Bern")
+
+
+def test_what_is_held_back_is_not_gathered():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with each_warning_once(), own_warnings("ignore", DataWarning):
+            _say("NLinear", 1, "Bern")
+    with each_warning_once(), own_warnings("error", DataWarning), pytest.raises(DataWarning):
+        _say("NLinear", 1, "Bern")

@@ -5,14 +5,15 @@ repair it. ``assert`` is kept for our own invariants.
 """
 
 import contextlib
+import functools
 import inspect
 import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from sklearn.exceptions import NotFittedError as SklearnNotFittedError
 
@@ -27,6 +28,7 @@ __all__ = [
     "PersistenceError",
     "TrainingError",
     "TsarError",
+    "each_warning_once",
     "foreign_warnings",
     "own_warnings",
     "warn",
@@ -180,6 +182,66 @@ def _remove(entry: Any) -> None:
         warnings.filters.remove(entry)  # type: ignore[attr-defined]
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+# What has been warned of inside of a call that gathers it; None where nothing is gathered.
+_gathered: ContextVar[list[tuple[str, type[Warning]]] | None] = ContextVar("gathered", default=None)
+# What may differ between warnings of one kind: numbers, and examples in brackets.
+_VARYING = re.compile(r"\(.*\)|\d+(?:\.\d+)?")
+_SHOWN = 5
+
+
+class each_warning_once:
+    """Give each kind of warning once, when a ``with`` block ends, and count the others.
+
+    For calls that fit several models, or one of them several times; it decorates functions as
+    well. Warnings of one kind differ in numbers, in what stands in brackets, and in the name of
+    the model that they begin with. Such a block in another one gives its warnings to that.
+    """
+
+    def __enter__(self) -> None:
+        self._outermost = _gathered.get() is None
+        if self._outermost:
+            self._token = _gathered.set([])
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Make a function such a block."""
+
+        @functools.wraps(function)
+        def gathering(*args: P.args, **kwargs: P.kwargs) -> R:
+            with each_warning_once():
+                return function(*args, **kwargs)
+
+        return gathering
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if not self._outermost:
+            return
+        found = _gathered.get() or []
+        _gathered.reset(self._token)
+        kinds: dict[tuple[type[Warning], str], list[str]] = {}
+        for message, category in found:
+            text = message.partition(": ")[2]
+            kinds.setdefault((category, _VARYING.sub("", text)), []).append(message)
+        for (category, _), messages in kinds.items():
+            if kind is None:
+                warn(_as_one(messages), category)
+            else:
+                # Warnings that are made errors do not hide the error that ends the call.
+                with contextlib.suppress(category):
+                    warn(_as_one(messages), category)
+
+
+def _as_one(messages: list[str]) -> str:
+    """Return the first of some warnings of one kind, and how often and by whom it was given."""
+    if len(messages) == 1:
+        return messages[0]
+    names = list(dict.fromkeys(message.partition(": ")[0] for message in messages))
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    by = f" by {len(names)} models: {shown}" if len(names) > 1 else ""
+    return f"{messages[0]} [given {len(messages)} times{by}]"
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn in the name of the line that led to it, outside of tsar and torch."""
     for action, concerned in _own.get():
@@ -187,6 +249,10 @@ def warn(message: str, category: type[Warning]) -> None:
             if action == "error":
                 raise category(message)
             return
+    gathered = _gathered.get()
+    if gathered is not None:
+        gathered.append((message, category))
+        return
     frame, level = inspect.currentframe(), 1
     while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in (
         "tsar",

@@ -16,6 +16,7 @@ from tsar.batch import forecast
 from tsar.batch import forecasting as module
 from tsar.batch.source import share_of_series
 from tsar.exceptions import DataError, ParameterError
+from tsar.training import on_epoch
 
 HORIZON = 3
 COLUMNS = ["unique_id", "ds", "y"]
@@ -324,6 +325,20 @@ def test_without_resume_a_run_begins_anew(folder, monkeypatch):
     steps = []
     forecast("in.csv", **CALL, params=FAST, on_progress=lambda *step: steps.append(step))
     assert steps[0] == (0, 7)
+
+
+def test_an_interrupted_fit_leaves_nothing(folder):
+    _write(_panel(), "in.csv")
+
+    def press(record):
+        # As the interpreter does on Ctrl-C; a shell may have told it to take no such signal.
+        raise KeyboardInterrupt
+
+    for end in (1, 2):
+        with on_epoch(lambda record, end=end: record["epoch"] == end and press(record)):
+            with pytest.raises(KeyboardInterrupt):
+                forecast("in.csv", **CALL, params=FAST)
+        assert os.listdir() == ["in.csv"]
 
 
 def test_output_of_before_stays_until_there_is_another(folder):

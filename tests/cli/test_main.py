@@ -7,6 +7,7 @@ import shlex
 import numpy as np
 import pandas as pd
 import pytest
+from rich.progress import Progress
 
 import tsar
 from tsar.cli import main as cli
@@ -376,3 +377,83 @@ def test_saved_models_are_for_forecast(command, csv, tmp_path, run):
     (tmp_path / "best").mkdir()
     found = run(command, csv, "--horizon", 2, "--model", tmp_path / "best")
     assert found[:2] == (1, "") and "model; only tsar forecast takes one" in found[2]
+
+
+@pytest.fixture
+def shops(tmp_path):
+    """Write good and bad series with days first, and return the path."""
+    days = pd.date_range("2024-01-01", periods=60).strftime("%d/%m/%Y")
+    values = np.sin(np.arange(60.0))
+    parts = {name: pd.DataFrame({"shop": name, "ds": days, "y": values}) for name in "abcd"}
+    parts["b"] = parts["b"].drop(index=[20])
+    parts["c"] = parts["c"].astype({"y": object})
+    parts["c"].loc[5, "y"] = "oops"
+    pd.concat(list(parts.values())).to_csv(tmp_path / "shops.csv", index=False)
+    return tmp_path / "shops.csv"
+
+
+@pytest.mark.parametrize("command", ["backtest", "tune"])
+def test_bad_series_are_set_aside_and_listed(command, shops, tmp_path, run):
+    options = ["--id", "shop", "--horizon", 3, "--windows", 2, "--model"]
+    if command == "backtest":
+        options += ["Theta", "--out", tmp_path / "out.csv"]
+    else:
+        options += ["NLinear", "--trials", 1, "--space", "context_length=10"]
+        options += ["--set", "max_epochs=1", "--set", "random_state=0"]
+    code, out, err = run(command, shops, *options)
+    assert code == 3
+    lines = err.splitlines()
+    assert lines[0] == "Warning: 2 of 4 series cannot be read and are left out:"
+    assert lines[1:3] == [
+        "  'c': column 'y' holds 'oops', which is no number",
+        "  'b': gap, count 1, first at 21/01/2024",
+    ]
+    good = pd.read_csv(shops)
+    good = good[good["shop"].isin(["a", "d"])].astype({"y": float})
+    good.to_csv(tmp_path / "good.csv", index=False)
+    code, alone, err = run(command, tmp_path / "good.csv", *options)
+    assert code == 0 and "left out" not in err
+    if command == "tune":
+        assert out == alone
+    else:
+        assert set(pd.read_csv(tmp_path / "out.csv")["id"]) == {"a", "d"}
+        assert out.splitlines()[-2] == alone.splitlines()[-2]
+
+
+def test_a_backtest_without_any_good_series_is_an_error(shops, tmp_path, run):
+    frame = pd.read_csv(shops)
+    frame[frame["shop"].isin(["b", "c"])].to_csv(tmp_path / "bad.csv", index=False)
+    code, out, err = run("backtest", tmp_path / "bad.csv", "--id", "shop", "--horizon", 3)
+    assert code == 1 and not out
+    assert err.startswith("Error: none of 2 series can be forecast; the first one, 'c': column 'y'")
+
+
+def test_the_bar_of_a_forecast_shows_the_training(shops, run, monkeypatch):
+    from rich.console import Console
+
+    from tsar.cli import commands
+
+    screen = io.StringIO()
+    monkeypatch.setattr(
+        commands, "Console", lambda stderr: Console(file=screen, force_terminal=True, width=150)
+    )
+    # Drawn at every step.
+    monkeypatch.setattr(
+        commands, "Progress", lambda *columns, **options: _Eager(*columns, **options)
+    )
+    options = ["--set", "context_length=10", "--set", "max_epochs=3", "--set", "verbose=1"]
+    code, _, err = run(
+        "forecast", shops, "--id", "shop", "--horizon", 3, "--model", "NLinear", *options
+    )
+    assert code == 3 and "it/s" not in err
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue())
+    for text in ("epoch 1 of at most 3", "epoch 3 of at most 3", "training, loss ", "4/4 series"):
+        assert text in shown, text
+    assert "0/?" not in shown
+    assert shown.index("epoch 3") < shown.index("4/4 series")
+
+
+class _Eager(Progress):
+    def update(self, *where, **values):
+        super().update(*where, **values)
+        self.refresh()

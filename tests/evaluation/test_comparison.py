@@ -353,7 +353,7 @@ def test_text_and_figure(models, wide):
     np.testing.assert_allclose(points, board.frame["mase"])
 
 
-def test_nothing_is_printed_unless_asked_for(models, wide, capsys):
+def test_nothing_is_printed_unless_asked_for(models, wide, capsys, terminal):
     compare(models, wide, **ASKED)
     printed = capsys.readouterr()
     assert not printed.out and not printed.err

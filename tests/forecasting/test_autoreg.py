@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from statsmodels.tsa.ar_model import AutoReg as Regression
 
+import tsar
 from tsar.checks.forecasting import check_future_covariate
-from tsar.exceptions import ParameterError
+from tsar.exceptions import DataWarning, ParameterError
 from tsar.forecasting import AutoReg
 
 ROWS, HORIZON = 90, 7
@@ -82,3 +83,133 @@ def test_a_planted_covariate_is_found():
 def test_lags_that_are_none(sales, lags):
     with pytest.raises(ParameterError, match="AutoReg: lags must be"):
         AutoReg(lags=lags).fit(sales["y"])
+
+
+# ------------------------------------------------- orders and covariates that data cannot carry
+
+
+def counts(n_rows, seed):
+    y = np.random.default_rng(seed).negative_binomial(4, 4 / 24, n_rows).astype(float)
+    return pd.Series(y, index=pd.date_range("2025-01-01", periods=n_rows))
+
+
+def test_short_series_get_the_lags_that_they_carry():
+    """Three rows for each weight, after those that only give lags: those of the season stay."""
+    for n_rows, lags in ((22, [1, 7, 8]), (26, [1, 2, 3, 7, 8]), (35, [1, 2, 3, 4, 5, 6, 7, 8])):
+        y = counts(n_rows, 3)
+        model = AutoReg(horizon=5).fit(y)
+        expected = Regression(y.to_numpy(), lags).fit().forecast(5)
+        np.testing.assert_allclose(model.predict(), expected, rtol=1e-9)
+        note = model.status_["message"][0]
+        shown = ", ".join(map(str, lags))
+        assert note == (
+            "" if n_rows == 35 else f"{n_rows} observed rows carry {len(lags)} lags ({shown})"
+        )
+        assert model.status_["status"].tolist() == ["ok"]
+
+
+def test_lags_that_are_asked_for_and_not_carried_are_told():
+    y = counts(20, 3)
+    with pytest.warns(DataWarning, match="1 of 1 models were estimated in a smaller"):
+        model = AutoReg(horizon=5, lags=6).fit(y)
+    assert model.status_["status"].tolist() == ["reduced"]
+    expected = Regression(y.to_numpy(), 4).fit().forecast(5)
+    np.testing.assert_allclose(model.predict(), expected, rtol=1e-9)
+
+
+def test_a_reduced_model_is_saved(tmp_path):
+    model = AutoReg(horizon=5).fit(counts(22, 3))
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(tsar.load(tmp_path / "model").predict(), model.predict())
+
+
+@pytest.fixture
+def shop() -> pd.DataFrame:
+    """Return sales with a price that falls whenever there is a promotion."""
+    rng = np.random.default_rng(0)
+    promotion = (rng.random(200) < 0.25).astype(float)
+    return pd.DataFrame(
+        {
+            "y": 20 + 15 * promotion + rng.normal(size=200),
+            "price": np.where(promotion, 2.28, 2.85),
+            "promotion": promotion,
+        },
+        index=pd.date_range("2024-01-01", periods=200),
+    )
+
+
+COLLINEAR = {
+    "price": lambda shop: {},
+    "twice": lambda shop: {"copy": shop["price"]},
+    "in cents": lambda shop: {"cents": 100 * shop["price"] + 3},
+    "sum": lambda shop: {
+        "net": np.sin(np.arange(len(shop))),
+        "gross": np.sin(np.arange(len(shop))) + shop["price"],
+    },
+    "yesterday": lambda shop: {"before": shop["y"].shift(1).bfill()},
+    "only at the beginning": lambda shop: {"early": (np.arange(len(shop)) < 1).astype(float)},
+}
+
+
+@pytest.mark.parametrize("kind", list(COLLINEAR))
+@pytest.mark.parametrize("name", ["AutoReg", "ARIMA"])
+def test_covariates_that_follow_from_others_share_their_effects(shop, kind, name):
+    frame = shop.assign(**COLLINEAR[kind](shop))
+    names = [column for column in frame if column != "y"]
+    options = {"AutoReg": {"lags": 2}, "ARIMA": {"order": (1, 0, 0), "constant": True}}[name]
+    model = getattr(tsar, name)(horizon=7, target="y", future_covariates=names, **options)
+    with pytest.warns(DataWarning, match="1 of 1 models were estimated in a smaller form"):
+        model.fit(frame)
+    status = model.status_.iloc[0]
+    assert status["status"] == "reduced" and "follow from the others" in status["message"]
+    one = getattr(tsar, name)(horizon=7, target="y", future_covariates=["promotion"], **options)
+    one.fit(shop)
+    on = np.array([0, 1, 0, 0, 1, 1, 0.0])
+    plan = {"promotion": on, "price": np.where(on, 2.28, 2.85)}
+    # Further columns as they were: what they say of the plan is the same again.
+    rest = {column: frame[column].to_numpy()[:7] for column in names if column not in plan}
+    if kind == "twice":
+        rest = {"copy": plan["price"]}
+    elif kind == "in cents":
+        rest = {"cents": 100 * plan["price"] + 3}
+    elif kind == "sum":
+        rest = {"net": np.zeros(7), "gross": plan["price"]}
+    elif kind == "only at the beginning":
+        rest = {"early": np.zeros(7)}
+    future = model.make_future_frame().assign(**plan, **rest)
+    expected = one.predict(future=one.make_future_frame().assign(promotion=on))["y"]
+    found = model.predict(future=future)["y"]
+    # On plan, as if one of them was there alone.
+    np.testing.assert_allclose(found, expected, atol=1.5 if kind in ("sum", "yesterday") else 0.05)
+    # A cent off plan changes little, and half of the price does not explode.
+    for off, much in ((0.01, 0.5), (-0.5, 20)):
+        moved = model.predict(future=future.assign(price=future["price"] + off))["y"]
+        assert np.abs(moved - found).max() < much
+
+
+def test_covariates_with_effects_of_their_own_keep_them(sales):
+    """The check for what follows from others changes no digit where nothing does."""
+    frame = sales[:ROWS].assign(other=np.cos(np.arange(ROWS) ** 2))
+    y = frame["y"].to_numpy()
+    direct = Regression(y, [1, 3], exog=frame[["price", "other"]].to_numpy()).fit()
+    model = AutoReg(horizon=1, lags=(1, 3), target="y", future_covariates=["price", "other"])
+    forecast = model.fit(frame).predict(future=model.make_future_frame().assign(price=1, other=2))
+    expected = direct.forecast(1, exog=np.array([[1.0, 2.0]]))
+    np.testing.assert_allclose(forecast["y"], expected, rtol=1e-5)
+    assert model.status_["status"].tolist() == ["ok"]
+
+
+def test_plans_far_from_all_that_was_seen_fall_back(shop):
+    """Nearly collinear: a few hundredths of a cent makes a price worth thousands, off plan."""
+    rng = np.random.default_rng(5)
+    frame = shop.assign(price=shop["price"] + rng.normal(scale=2e-4, size=len(shop)))
+    model = AutoReg(horizon=7, lags=1, target="y", future_covariates=["price", "promotion"])
+    model.fit(frame)
+    assert model.status_["status"].tolist() == ["ok"]
+    future = model.make_future_frame().assign(price=2.85, promotion=0.0)
+    assert model.predict(future=future).attrs["fallback"] == {}
+    with pytest.warns(DataWarning, match=r"forecasts of 1 of 1 series failed, SeasonalNaive"):
+        moved = model.predict(future=future.assign(price=2.28))
+    assert list(moved.attrs["fallback"]) == ["y"] and "far outside" in moved.attrs["fallback"]["y"]
+    naive = tsar.SeasonalNaive(horizon=7, target="y").fit(frame[["y"]]).predict()
+    np.testing.assert_array_equal(moved["y"], naive["y"])

@@ -220,7 +220,7 @@ def test_verbose_is_a_line_per_epoch(wide, caplog, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_log_lines_begin_on_a_line_of_their_own(wide, capsys):
+def test_log_lines_begin_on_a_line_of_their_own(wide, capsys, terminal):
     """As a terminal shows it: what follows a carriage return overwrites the line."""
     logger = logging.getLogger("tsar")
     handler = logging.StreamHandler(sys.stderr)

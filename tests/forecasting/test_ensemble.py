@@ -13,7 +13,7 @@ from tsar.checks import contract, forecasting
 from tsar.evaluation import backtest
 from tsar.exceptions import DataError, DataWarning, ParameterError, PersistenceError
 from tsar.forecasting.ensemble import inverse_error_weights, stacking_weights
-from tsar.training import AdamW
+from tsar.training import AdamW, on_epoch
 
 HORIZON = 4
 SMALL = {"context_length": 12, "max_epochs": 1, "random_state": 0, "device": "cpu"}
@@ -274,3 +274,19 @@ def test_a_member_with_an_object_says_how_to_save_it(days, tmp_path):
     model = tsar.Ensemble(models={"net": net}, horizon=6).fit(days)
     with pytest.raises(PersistenceError, match="optimizer of the NLinear .* type AdamW.*; name it"):
         model.save(tmp_path / "model")
+
+
+def test_an_interrupt_in_a_member_ends_the_fit(wide):
+    """What is half trained is no member, and the members after it are not begun."""
+    seen = []
+
+    def press(record):
+        seen.append(record["epoch"])
+        raise KeyboardInterrupt
+
+    options = {"context_length": 24, "max_epochs": 3, "random_state": 0}
+    members = [tsar.NLinear(**options), tsar.DLinear(**options)]
+    model = tsar.Ensemble(models=members, horizon=6)
+    with on_epoch(press), pytest.raises(KeyboardInterrupt):
+        model.fit(wide)
+    assert seen == [1] and not model.__sklearn_is_fitted__()

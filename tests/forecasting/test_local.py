@@ -9,8 +9,8 @@ import pytest
 from sklearn.base import clone
 
 import tsar
-from tsar.evaluation import backtest
-from tsar.exceptions import DataWarning, ParameterError
+from tsar.evaluation import backtest, compare
+from tsar.exceptions import DataWarning, ParameterError, own_warnings
 
 HORIZON = 5
 
@@ -179,7 +179,10 @@ def test_a_backtest_knows_nothing_after_its_cutoffs(model, known):
     cutoff = pd.Timestamp("2024-02-15")
     altered = frame.assign(y=frame["y"].where(frame["ds"] < cutoff, 1e6))
     # An id that ends earlier begins its windows earlier: what is fitted on is the same.
-    honest, disturbed = (backtest(model, data, windows=3, step=4) for data in (frame, altered))
+    honest = backtest(model, frame, windows=3, step=4)
+    # After a step up to 1e6 some autoregressions explode, and are caught.
+    with own_warnings("ignore", DataWarning):
+        disturbed = backtest(model, altered, windows=3, step=4)
     before = honest["cutoff"] <= cutoff
     name = honest.columns[-1]
     assert before.any() and np.isfinite(honest[name]).all()
@@ -233,3 +236,123 @@ assert warnings.filters == before
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+# ------------------------------------------------------------- what failed, and who is told
+
+
+def exploding(n_rows=60):
+    """Return a series whose autoregression explodes: it steps up at its end."""
+    y = wave(n_rows, 10.0, 0)
+    y[-2:] = 1e6
+    return y
+
+
+@pytest.fixture
+def two() -> pd.DataFrame:
+    frame = panel(good=60, bad=60)
+    frame.loc[frame["unique_id"] == "bad", "y"] = exploding()
+    return frame
+
+
+def test_a_forecast_far_outside_falls_back_and_says_so(two):
+    with pytest.warns(DataWarning, match="1 of 2 models failed, SeasonalNaive .*far outside"):
+        model = tsar.AutoReg(horizon=HORIZON).fit(two)
+    assert model.status_["status"].tolist() == ["ok", "fallback"]
+    forecast = model.predict()
+    naive = tsar.SeasonalNaive(horizon=HORIZON).fit(two).predict()
+    np.testing.assert_array_equal(values_of(forecast, "bad"), values_of(naive, "bad"))
+    assert forecast.attrs["fallback"] == {"bad": model.status_["message"][1]}
+    alone = tsar.AutoReg(horizon=HORIZON).fit(two[two["unique_id"] == "good"]).predict()
+    np.testing.assert_array_equal(values_of(forecast, "good"), values_of(alone, "good"))
+
+
+def test_a_series_estimated_by_predict_is_guarded_as_well(two):
+    model = tsar.AutoReg(horizon=HORIZON).fit(two[two["unique_id"] == "good"])
+    with pytest.warns(DataWarning, match="forecasts of 1 of 2 series failed") as caught:
+        forecast = model.predict(df=two)
+    assert len(caught) == 1 and list(forecast.attrs["fallback"]) == ["bad"]
+    with own_warnings("ignore", DataWarning):
+        fitted = tsar.AutoReg(horizon=HORIZON).fit(two).predict()
+    pd.testing.assert_frame_equal(forecast, fitted)
+
+
+@pytest.mark.parametrize("missing", [[], [3, 20, 21], [58]])
+@pytest.mark.parametrize("factor", [1e-30, 1.0, 1e30, 1e100])
+def test_the_guard_does_not_depend_on_units(factor, missing):
+    index = pd.date_range("2024-01-01", periods=60)
+    frame = pd.DataFrame({"good": wave(60, 5.0, 1), "bad": exploding()}, index=index) * factor
+    frame.iloc[missing] = np.nan
+    model = tsar.AutoReg(horizon=HORIZON)
+    with pytest.warns(DataWarning, match="1 of 2 models failed"):
+        forecast = model.fit(frame).predict()
+    assert model.status_["status"].tolist() == ["ok", "fallback"]
+    assert list(forecast.attrs["fallback"]) == ["bad"]
+    with own_warnings("ignore", DataWarning):
+        plain = tsar.AutoReg(horizon=HORIZON).fit(frame / factor).predict()
+    np.testing.assert_allclose(forecast / factor, plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["trend", "rise", "level"])
+def test_all_models_leave_plain_series_alone(kind):
+    t = np.arange(48.0)
+    y = {"trend": 3 * t, "rise": 1.03**t, "level": np.full(48, 2.0)}[kind]
+    y = pd.Series(y + 5, index=pd.date_range("2020-01-01", periods=48, freq="MS"))
+    for model in (
+        tsar.AutoReg(),
+        tsar.ARIMA(order=(0, 1, 1)),
+        tsar.ETS(initialization="heuristic"),
+        tsar.Theta(),
+        tsar.STLETS(),
+    ):
+        model.set_params(horizon=24).fit(y)
+        assert model.status_["status"].tolist() == ["ok"], model
+        assert model.predict(48).attrs["fallback"] == {}
+
+
+def test_a_longer_horizon_falls_back_from_where_it_explodes():
+    """What is within the fitted horizon is the same, whatever is asked for."""
+    index = pd.date_range("2024-01-01", periods=40)
+    y = pd.Series(1.25 ** np.arange(40.0) + np.sin(np.arange(40)), index=index)
+    model = tsar.AutoReg(horizon=3, lags=1).fit(y)
+    assert model.status_["status"].tolist() == ["ok"]
+    short = model.predict()
+    with pytest.warns(DataWarning, match="forecasts of 1 of 1 series failed"):
+        long = model.predict(200)
+    np.testing.assert_array_equal(long[:3], short)
+    naive = tsar.SeasonalNaive(horizon=200).fit(y).predict()
+    begin = int(np.flatnonzero(long.to_numpy() == naive.to_numpy())[0])
+    assert begin > 40
+    np.testing.assert_array_equal(long[begin:], naive[begin:])
+    with own_warnings("ignore", DataWarning):
+        np.testing.assert_array_equal(model.predict(120)[:100], long[:100])
+
+
+def test_results_of_backtests_and_intervals_are_those_of_the_fallback(two):
+    frame = two[two["unique_id"] == "bad"]
+    cutoffs = {"windows": 1, "level": 80}
+    with pytest.warns(DataWarning, match="1 of 1 models failed") as caught:
+        tested = backtest(tsar.AutoReg(horizon=1), frame, **cutoffs)
+    assert len(caught) == 1
+    expected = backtest(tsar.SeasonalNaive(horizon=1), frame, **cutoffs)
+    np.testing.assert_array_equal(tested["AutoReg"], expected["SeasonalNaive"])
+    assert np.isfinite(tested[["AutoReg_lo80", "AutoReg_hi80"]]).all().all()
+
+
+def test_comparisons_and_ensembles_warn_once_and_say_so(two):
+    steps = two.copy()
+    steps.iloc[-4:, 2] = 1e6
+    models = {"one": tsar.AutoReg(horizon=1), "two": tsar.AutoReg(horizon=1, lags=5)}
+    with pytest.warns(DataWarning, match="1 of 2 models failed") as caught:
+        board = compare(models, steps, windows=3, step=1, refit=True)
+    # Two models, fitted three times.
+    kinds = [str(one.message) for one in caught]
+    assert len(kinds) == 1 and kinds[0].endswith("times]")
+    status = board.frame.set_index("model")["status"]
+    assert status["SeasonalNaive"] == "ok"
+    assert status["one"].startswith("fallback in ") and status["one"].endswith(" of 6 windows")
+    assert "fallback in" in str(board)
+    with pytest.warns(DataWarning, match="AutoReg: 1 of 2 models failed") as caught:
+        mixed = tsar.Ensemble(horizon=HORIZON).fit(two)
+    assert len(caught) == 1
+    assert mixed.predict().attrs["fallback"]["bad"].startswith("AutoReg: step")

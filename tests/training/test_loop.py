@@ -292,6 +292,19 @@ def test_keyboard_interrupt_gives_the_best_so_far():
     assert score == pytest.approx(min(result.history["val_loss"]), abs=1e-7)
 
 
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_keyboard_interrupt_without_validation_gives_the_last_finished_epoch(average):
+    """And none of the steps of the epoch that it ended."""
+    networks = [make_network(), make_network()]
+    options = {"average": average, "learning_rate": 0.1}
+    # Three batches in an epoch.
+    cut = run(networks[0], Interrupting(24, after=8), max_epochs=50, **options)
+    assert (cut.interrupted, cut.best_epoch, cut.n_epochs) == (True, 2, 2)
+    whole = run(networks[1], TensorWindows(24), max_epochs=2, **options)
+    assert (whole.interrupted, whole.best_epoch, whole.n_epochs) == (False, 2, 2)
+    assert same_weights(*networks)
+
+
 def test_keyboard_interrupt_before_the_first_epoch_ends():
     network = make_network()
     result = run(network, Interrupting(30, after=2), TensorWindows(9, seed=1))
@@ -325,7 +338,7 @@ def test_quiet_by_default(capsys, caplog):
     assert capsys.readouterr() == ("", "") and not caplog.records
 
 
-def test_verbose_is_one_bar_and_a_line_per_epoch(capsys, caplog):
+def test_verbose_is_one_bar_and_a_line_per_epoch(capsys, terminal, caplog):
     with caplog.at_level(logging.INFO, logger="tsar"):
         run(make_network(), TensorWindows(20), TensorWindows(9, seed=1), verbose=1)
     written = capsys.readouterr()

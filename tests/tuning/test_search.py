@@ -274,7 +274,7 @@ def test_missing_optuna_names_the_extra(data, monkeypatch):
         OptunaSearch(_model(), SPACE).fit(data)
 
 
-def test_silent_unless_asked(data, capfd, caplog):
+def test_silent_unless_asked(data, capfd, terminal, caplog):
     caplog.set_level(logging.INFO, logger="tsar")
     search = OptunaSearch(_model(random_state=0), SPACE, n_trials=2, random_state=0).fit(data)
     assert capfd.readouterr() == ("", "") and not caplog.messages

@@ -1,6 +1,5 @@
 """Forecasts of whole files."""
 
-import contextlib
 import hashlib
 import numbers
 import os
@@ -14,9 +13,10 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from tsar.batch.empty_rows import empty_rows
 from tsar.batch.parts import Parts, write_json
-from tsar.batch.quarantine import Bad, set_aside
-from tsar.batch.report import OK, SHORT, STATUS, Report, report_of
+from tsar.batch.quarantine import Bad, all_bad, set_aside
+from tsar.batch.report import FALLBACK, OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
 from tsar.data.frames import TARGET
 from tsar.data.tables import check_writable, parse_times, read_table, write_table
@@ -26,6 +26,7 @@ from tsar.exceptions import (
     InterruptedWarning,
     ParameterError,
     TsarError,
+    each_warning_once,
     own_warnings,
 )
 from tsar.forecasting.base import Forecaster
@@ -37,6 +38,7 @@ from tsar.persistence import load
 __all__ = ["forecast"]
 
 
+@each_warning_once()
 def forecast(
     source: str | os.PathLike[str],
     *,
@@ -341,10 +343,11 @@ class _Run:
             write_table(written, paths.out)
         empty = pd.DataFrame(columns=["id", STATUS, "reason"])
         short = bool(result.attrs["short_history"])
+        replaced = 0 if short else min(len(result.attrs["fallback"]), 1)
         shown = written if paths.out is None else None
-        return Report(
-            1, 0, int(short), fitted_on or "before", self._calibrated_on(), empty, 0.0, shown
-        )
+        counts = 1, 0, int(short)
+        made_of = fitted_on or "before", self._calibrated_on()
+        return Report(*counts, *made_of, empty, 0.0, shown, replaced)
 
     def all_series(self, paths: _Paths) -> Report:
         """Forecast a file with ids, block by block."""
@@ -358,7 +361,7 @@ class _Run:
         finished = [None if parts is None else parts.facts(n) for n in range(len(blocks))]
         try:
             fitted_on = self._prepare(parts, finished)
-        except TsarError:
+        except (TsarError, KeyboardInterrupt):
             if parts is not None and not any(finished):
                 parts.remove()
             raise
@@ -371,11 +374,12 @@ class _Run:
         read = self.file.frames(sizes, [len(skipped) + number for number in wanted])
         for number, frame in zip(wanted, read, strict=True):
             begin, end = blocks[number]
-            written, bad, short = self._block(frame, series[begin:end])
+            written, bad, short, replaced = self._block(frame, series[begin:end])
             facts = {
                 "fitted_on": fitted_on,
                 "bad": [[_plain(name), *why] for name, why in bad.items()],
                 "short": [_plain(name) for name in short],
+                "fallback": [[_plain(name), why] for name, why in replaced.items()],
             }
             finished[number] = facts
             if parts is None:
@@ -440,7 +444,7 @@ class _Run:
         read = clone(self.model)
         good, bad = self._parted(frame, lambda rows: self._readable(read, rows))
         if not len(good):
-            raise _all_bad(bad)
+            raise all_bad(bad)
         self.model = self._fit(good)
         if parts is not None and len(self.file.blocks(self.block_rows)) > 1:
             self.model.save(parts.model)
@@ -481,8 +485,13 @@ class _Run:
         targets = _listed(self.model.target) or [TARGET]
         return set_aside(frame, columns.id_column, targets, check)
 
-    def _block(self, frame: pd.DataFrame, series: pd.Index) -> tuple[pd.DataFrame, Bad, list[Any]]:
-        """Forecast some series; return a row for each step of each of them."""
+    def _block(
+        self, frame: pd.DataFrame, series: pd.Index
+    ) -> tuple[pd.DataFrame, Bad, list[Any], dict[Any, str]]:
+        """Forecast some series; return a row for each step of each of them.
+
+        Beside them: which are bad, which are short, and for which others a simpler model stands in.
+        """
         model, id_column = self.model, self.file.columns.id_column
         found: list[Any] = []
 
@@ -493,27 +502,37 @@ class _Run:
 
         good, bad = self._parted(frame, attempt)
         short: list[Any] = []
+        replaced: dict[Any, str] = {}
         if len(good):
             (result,) = found
             short = list(result.attrs["short_history"])
+            # A short history says as much.
+            replaced = {
+                name: why for name, why in result.attrs["fallback"].items() if name not in short
+            }
             result.attrs = {}
-            status = np.where(result[id_column].isin(short), SHORT, OK)
+            ids = result[id_column]
+            status = np.where(ids.isin(list(replaced)), FALLBACK, OK)
+            status = np.where(ids.isin(short), SHORT, status)
             self.template = result.iloc[:0]
             tables = [result.assign(**{STATUS: status})]
         else:
             self.template = self._template(frame, bad) if self.template is None else self.template
             tables = []
         if bad:
-            tables.append(self._without_values(frame, bad))
+            columns = self.file.columns
+            steps = int(self.horizon or model.horizon_)
+            named = columns.id_column, columns.time_column
+            tables.append(empty_rows(model, frame, bad, *named, self.template, steps))
         whole = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
         place = series.get_indexer(pd.Index(whole[id_column]))
         whole = whole.iloc[np.argsort(place, kind="stable")]
-        return self._styled(whole), bad, short
+        return self._styled(whole), bad, short, replaced
 
     def _template(self, frame: pd.DataFrame, bad: Bad) -> pd.DataFrame:
         """Return a forecast without rows, where all series of the first block are bad."""
         if self.file.series is not None and len(bad) == len(self.file.series):
-            raise _all_bad(bad)
+            raise all_bad(bad)
         steps, names = self.horizon, self.model.future_names
         with own_warnings("ignore", DataWarning):
             # What is known of the future does not matter for the form.
@@ -524,58 +543,12 @@ class _Run:
         id_column = self.file.columns.id_column
         return result.iloc[:0].astype({id_column: frame[id_column].dtype})
 
-    def _without_values(self, frame: pd.DataFrame, bad: Bad) -> pd.DataFrame:
-        """Return the rows of series that were set aside: ids, times if they can be told."""
-        columns, template = self.file.columns, self.template
-        assert template is not None, "a series was forecast before"
-        steps = int(self.horizon or self.model.horizon_)
-        last = _last_rows(frame, bad, columns.id_column, columns.time_column)
-        known: dict[Any, pd.Series] = {}
-        for rows in [last, *(last.iloc[[place]] for place in range(len(last)))]:
-            # All at once, or each on its own where one of them has no usable time.
-            with contextlib.suppress(DataError, ParameterError):
-                ahead = self.model.make_future_frame(steps, df=rows)
-                times = ahead.groupby(columns.id_column, sort=False)[columns.time_column]
-                known |= dict(iter(times))
-            if len(known) == len(last):
-                break
-        tables = []
-        for name, (kind, _) in bad.items():
-            empty = template.reindex(range(steps))
-            empty[columns.id_column] = np.full(steps, name, dtype=object)
-            if name in known:
-                empty[columns.time_column] = known[name].to_numpy()
-            tables.append(empty.assign(**{STATUS: kind}))
-        whole = pd.concat(tables, ignore_index=True)
-        return whole.astype(
-            {name: template[name].dtype for name in (columns.id_column, columns.time_column)}
-        )
-
     def _styled(self, result: pd.DataFrame) -> pd.DataFrame:
         """Write times as they were written."""
         style, name = self.file.columns.time_format, self.file.columns.time_column
         if style is None:
             return result
         return result.assign(**{name: result[name].dt.strftime(style)})
-
-
-def _last_rows(frame: pd.DataFrame, bad: Bad, id_column: Any, time_column: Any) -> pd.DataFrame:
-    """Return the last row of each bad series that has a time, its values made plain."""
-    rows = frame[frame[id_column].isin(list(bad))]
-    times = rows[time_column]
-    if pd.api.types.is_object_dtype(times.dtype) or pd.api.types.is_string_dtype(times.dtype):
-        times = pd.to_datetime(times, errors="coerce", format="ISO8601", utc=True)
-    rows = rows[times.notna()].iloc[np.argsort(times[times.notna()], kind="stable")]
-    last = rows.groupby(id_column, sort=False).tail(1)
-    others = [name for name in last.columns if name not in (id_column, time_column)]
-    return last.assign(**{name: 0.0 for name in others})
-
-
-def _all_bad(bad: Bad) -> DataError:
-    name, (kind, reason) = next(iter(bad.items()))
-    return DataError(
-        f"none of {len(bad)} series can be forecast; the first one, {_plain(name)!r}: {reason}"
-    )
 
 
 def _describe(model: Forecaster) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tsar.exceptions import DataError
 
-__all__ = ["Bad", "set_aside"]
+__all__ = ["Bad", "all_bad", "set_aside"]
 
 # By id: what is wrong in a word, and in a sentence.
 Bad = dict[Any, tuple[str, str]]
@@ -108,3 +108,12 @@ def _searched(
     if not found:
         raise error
     return found
+
+
+def all_bad(bad: Bad) -> DataError:
+    """Return the error where no series is left."""
+    name, (_, reason) = next(iter(bad.items()))
+    shown = name.item() if isinstance(name, np.generic) else name
+    return DataError(
+        f"none of {len(bad)} series can be forecast; the first one, {shown!r}: {reason}"
+    )

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["OK", "SHORT", "STATUS", "Report", "report_of"]
+__all__ = ["FALLBACK", "OK", "SHORT", "STATUS", "Report", "report_of"]
 
-OK, SHORT = "ok", "short_history"
+OK, SHORT, FALLBACK = "ok", "short_history", "fallback"
 STATUS = "status"
 
 
@@ -31,6 +31,8 @@ class Report:
         From the first check to the last row.
     forecast : DataFrame or None
         The forecast, where no file was asked for.
+    n_fallback : int
+        Those that a simpler model forecast, because the chosen one failed.
     """
 
     n_series: int
@@ -41,14 +43,16 @@ class Report:
     series: pd.DataFrame
     seconds: float
     forecast: pd.DataFrame | None = None
+    n_fallback: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON, without the forecast."""
         series = self.series.astype(object).where(self.series.notna(), None)
         return {
             "n_series": self.n_series,
-            "n_ok": self.n_series - self.n_failed - self.n_short,
+            "n_ok": self.n_series - self.n_failed - self.n_short - self.n_fallback,
             "n_short_history": self.n_short,
+            "n_fallback": self.n_fallback,
             "n_failed": self.n_failed,
             "fitted_on": self.fitted_on,
             "calibrated_on": self.calibrated_on,
@@ -67,5 +71,9 @@ def report_of(
     bad = [row for facts in finished for row in facts["bad"]]
     short = [name for facts in finished for name in facts["short"]]
     rows = bad + [[name, SHORT, "observed for less than a context"] for name in short]
+    # Parts of runs that were stopped before there was such a status have none.
+    replaced = [row for facts in finished for row in facts.get("fallback", [])]
+    rows += [[name, FALLBACK, reason] for name, reason in replaced]
     listed = pd.DataFrame(rows, columns=["id", STATUS, "reason"])
-    return Report(n_series, len(bad), len(short), fitted_on, calibrated_on, listed, 0.0, whole)
+    counts = n_series, len(bad), len(short)
+    return Report(*counts, fitted_on, calibrated_on, listed, 0.0, whole, len(replaced))

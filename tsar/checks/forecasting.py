@@ -106,7 +106,7 @@ def _windows(
     keys = window_keys(panel, owners, rows, steps)
     columns = {
         f"model_{key}" if key else "model": in_window_order(values, owners, rows)
-        for key, values in found.items()
+        for key, values in found.values.items()
     }
     return keys.assign(**columns)
 

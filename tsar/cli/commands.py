@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
@@ -22,10 +21,11 @@ from rich.table import Table
 
 import tsar
 from tsar import batch
+from tsar.batch.quarantine import all_bad, set_aside
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table, load_file_recipe
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
-from tsar.data.frames import ID
+from tsar.data.frames import ID, TARGET
 from tsar.data.tables import (
     as_csv,
     check_writable,
@@ -41,6 +41,8 @@ from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recip
 from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.text import parse_parameters
+from tsar.progress import in_place_of_bars
+from tsar.training import on_epoch
 from tsar.tuning import OptunaSearch
 from tsar.tuning.spaces import parse_space
 
@@ -56,6 +58,8 @@ app = typer.Typer(
 
 # The exit code where some series have no forecast.
 PARTIAL = 3
+# Series that are left out, as many as are listed.
+LISTED = 20
 
 
 def _read_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -214,19 +218,39 @@ def _parse_shard(text: str) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many series are done, on the error output and on a terminal only."""
+    """Show how far a training is, then how many series are done, on a terminal only."""
     console = Console(stderr=True)
     if not console.is_terminal:
         # Even a bar that is disabled ends with an empty line in older versions of rich.
         yield lambda done, n_series: None
         return
     columns = (
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
-        *(TextColumn("series"), TimeElapsedColumn(), TimeRemainingColumn()),
+        *(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}")),
+        *(TimeElapsedColumn(), TimeRemainingColumn()),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, n_series: bar.update(task, completed=done, total=n_series)
+        task = bar.add_task("fit", total=None, count="")
+        shown = "fit"
+
+        def show(kind: str, description: str, done: int, total: int, count: str) -> None:
+            nonlocal shown
+            if kind != shown:
+                # What remains is told from how long one step took, and these are other steps.
+                bar.reset(task)
+                shown = kind
+            bar.update(task, description=description, completed=done, total=total, count=count)
+
+        def trained(record: dict[str, float]) -> None:
+            done, total = int(record["epoch"]), int(record["last_epoch"])
+            description = f"training, loss {record.get('val_loss', record['train_loss']):.4g}"
+            show("training", description, done, total, f"epoch {done} of at most {total}")
+
+        def forecast(done: int, n_series: int) -> None:
+            show(what, what, done, n_series, f"{done}/{n_series} series")
+
+        # Estimators that are verbose have nothing to draw over this.
+        with on_epoch(trained), in_place_of_bars(lambda what, values: None):
+            yield forecast
 
 
 def _given(ctx: typer.Context, data: Path | None, horizon: int | None) -> tuple[Path, int]:
@@ -267,6 +291,28 @@ def _read_data(
     return frame, {**read, "target": target or None}
 
 
+def _without_bad_series(frame: Any, models: list[Any]) -> tuple[Any, int]:
+    """Set aside, and list, what ``tsar forecast`` would set aside; return how many series."""
+    id_column = models[0].id_column or (ID if ID in frame.columns else None)
+    if id_column is None:
+        return frame, 0
+
+    def check(rows: Any) -> None:
+        for model in models:
+            model.read(rows, freq=model.freq)
+
+    n_series = frame[id_column].nunique()
+    good, bad = set_aside(frame, id_column, models[0].target or [TARGET], check)
+    if bad:
+        if not len(good):
+            raise all_bad(bad)
+        lines = [f"  {name!r}: {reason}" for name, (_, reason) in bad.items()]
+        more = [f"  and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
+        first = f"Warning: {len(bad)} of {n_series} series cannot be read and are left out:"
+        print("\n".join([first, *lines[:LISTED], *more]), file=sys.stderr)
+    return good, len(bad)
+
+
 @app.command()
 def backtest(
     ctx: typer.Context,
@@ -283,7 +329,10 @@ def backtest(
     out: Annotated[Path | None, typer.Option(help="File for the forecasts and the truth.")] = None,
     settings: Settings = None,
 ) -> None:
-    """Compare models by what they forecast of the end of a file, with SeasonalNaive among them."""
+    """Compare models by what they forecast of the end of a file, with SeasonalNaive among them.
+
+    Exit with 3 where some series cannot be read.
+    """
     data, horizon = _given(ctx, data, horizon)
     names = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     params = {name: _params(ctx, name, settings) for name in names}
@@ -291,6 +340,7 @@ def backtest(
         check_writable(out, inputs=[data])
     frame, read = _read_data(data, horizon, target, time, time_format, series_id)
     models = {name: forecaster_class(name)(**read).set_params(**params[name]) for name in names}
+    frame, n_bad = _without_bad_series(frame, list(models.values()))
     metrics = ["mase", "mae", "rmse", *(["coverage", "interval_width"] if level else [])]
     board = compare(
         models,
@@ -307,6 +357,8 @@ def backtest(
             styled = {name: tested[name].dt.strftime(time_format) for name in ("cutoff", "time")}
             tested = tested.assign(**styled)
         write_table(tested, out)
+    if n_bad:
+        raise typer.Exit(PARTIAL)
 
 
 @app.command()
@@ -352,8 +404,10 @@ def tune(
     if save is not None:
         check_folder(save)
     frame, read = _read_data(data, horizon, target, time, time_format, series_id)
+    varied = cls(**read).set_params(**params)
+    frame, n_bad = _without_bad_series(frame, [varied])
     search = OptunaSearch(
-        cls(**read).set_params(**params),
+        varied,
         wanted or None,
         n_trials=trials,
         timeout=timeout,
@@ -373,12 +427,14 @@ def tune(
     done = f"score {search.best_score_:.6g} in {len(search.trials_)} trials"
     if recipe is None:
         print("\n".join([done, *(f"--set {_setting(name, best[name])}" for name in best)]))
-        return
-    # As a whole it is TOML again, to stand in the place of the recipe's table.
-    print(f"# {done}\n{as_params_table({**params, **best})}")
-    if save is not None:
-        again = ["tsar", "forecast", "--recipe", str(recipe), "--model", str(save)]
-        print(f"# the fitted model: {shlex.join(again)}")
+    else:
+        # As a whole it is TOML again, to stand in the place of the recipe's table.
+        print(f"# {done}\n{as_params_table({**params, **best})}")
+        if save is not None:
+            again = ["tsar", "forecast", "--recipe", str(recipe), "--model", str(save)]
+            print(f"# the fitted model: {shlex.join(again)}")
+    if n_bad:
+        raise typer.Exit(PARTIAL)
 
 
 def _setting(name: str, value: Any) -> str:

@@ -13,6 +13,7 @@ from tsar.data.panel import Panel
 from tsar.exceptions import ParameterError
 
 __all__ = [
+    "by_series_or_variate",
     "check_quantile_labels",
     "forecast_frame",
     "interval_keys",
@@ -139,6 +140,25 @@ def short_histories(panel: Panel, variates: pd.Index, context_rows: int) -> list
     if panel.form.has_ids or panel.form.squeeze:
         return list(panel.ids[np.flatnonzero(short.any(axis=1))])
     return [name for name in variates if short[0, panel.variates.get_loc(name)]]
+
+
+def by_series_or_variate(panel: Panel, notes: Mapping[tuple[int, int], str]) -> dict[Any, str]:
+    """Return notes on series and variates by id, of one wide frame by variate.
+
+    Parameters
+    ----------
+    panel : Panel
+    notes : dict of pair of int to str
+        Of several on one series, the first is kept.
+    """
+    if panel.form.has_ids or panel.form.squeeze:
+        names, place = panel.ids.tolist(), 0
+    else:
+        names, place = panel.variates.tolist(), 1
+    found: dict[Any, str] = {}
+    for pair, note in notes.items():
+        found.setdefault(names[pair[place]], note)
+    return found
 
 
 def _float_dtype(dtype: str) -> str:

@@ -25,6 +25,7 @@ from tsar.exceptions import (
     DataWarning,
     InterruptedWarning,
     ParameterError,
+    each_warning_once,
     own_warnings,
     warn,
 )
@@ -42,6 +43,7 @@ NAMES_SHOWN = 5
 BESIDE = re.compile(r"(.+)_(q|lo|hi)(\d+(?:\.\d+)?(?:e-\d+)?)")
 
 
+@each_warning_once()
 def backtest(
     model: Any,
     df: Any,
@@ -277,6 +279,8 @@ class BacktestJob:
         The frame, as the model reads it.
     fit_seconds, forecast_seconds : float
         What :meth:`run` took.
+    n_replaced : int
+        Windows of it for which a simpler model stood in.
     """
 
     def __init__(
@@ -296,6 +300,7 @@ class BacktestJob:
             check_count("backtest", name, value)
         self.model, self.df, self.asked, self.optional = model, df, asked, optional
         self.fit_seconds = self.forecast_seconds = 0.0
+        self.n_replaced = 0
         self.forecaster = forecaster_in("backtest", model)
         self.every = every = _refit_every(refit)
         self.fitted = every is None and self.forecaster.__sklearn_is_fitted__()
@@ -319,13 +324,16 @@ class BacktestJob:
         columns: dict[str, np.ndarray] = {}
         if self.fitted:
             self._warn_of_seen_rows(name)
-        for chosen, fitted in self._fits(name, verbose):
-            begun = time.perf_counter()
-            found = self._forecast(fitted, chosen)
-            self.forecast_seconds += time.perf_counter() - begun
-            for key, values in found.items():
-                label = f"{name}_{key}" if key else name
-                columns.setdefault(label, np.empty(shape))[chosen] = values
+        total = 1 if self.fitted else len(self._begins)
+        with progress(shown=verbose >= 1, total=total, desc=name, unit="fit") as bar:
+            for chosen, fitted in self._fits():
+                begun = time.perf_counter()
+                found = self._forecast(fitted, chosen)
+                self.forecast_seconds += time.perf_counter() - begun
+                for key, values in found.items():
+                    label = f"{name}_{key}" if key else name
+                    columns.setdefault(label, np.empty(shape))[chosen] = values
+                bar.update()
         return self.keys().assign(
             **{
                 label: in_window_order(values, self.origins.owners, self.origins.rows)
@@ -333,15 +341,20 @@ class BacktestJob:
             }
         )
 
-    def _fits(self, name: str, verbose: int) -> Iterator[tuple[np.ndarray, Forecaster]]:
+    @property
+    def _begins(self) -> range:
+        """The windows before which a model is fitted."""
+        stop = int(self.origins.numbers.max()) + 1
+        return range(0, stop, stop if self.every is None else self.every)
+
+    def _fits(self) -> Iterator[tuple[np.ndarray, Forecaster]]:
         """Yield windows, and a fitted forecaster for them."""
         windows = self.origins.numbers
         if self.fitted:
             yield np.arange(len(windows)), self.forecaster
             return
-        every = int(windows.max()) + 1 if self.every is None else self.every
-        begins = range(0, int(windows.max()) + 1, every)
-        for begin in progress(begins, shown=verbose >= 1, desc=name, unit="fit"):
+        every = self._begins.step
+        for begin in self._begins:
             fitted = clone(self.model)
             training = self._before(begin)
             begun = time.perf_counter()
@@ -405,8 +418,9 @@ class BacktestJob:
         ordered = in_order(panel, fitted.end_.variates)
         owners, rows = self.origins.owners[chosen], self.origins.rows[chosen]
         found = answer(fitted, asked, ordered, owners, rows, self.horizon, after_fitted=True)
+        self.n_replaced += len({window for window, _ in found.replaced})
         place = ordered.variates.get_indexer(self.panel.variates)
-        return {key: values[:, :, place] for key, values in found.items()}
+        return {key: values[:, :, place] for key, values in found.values.items()}
 
     def _asked_of(self, fitted: Forecaster) -> Asked:
         """Return what is asked for, where that is optional without what there is not."""
@@ -430,9 +444,9 @@ class BacktestJob:
         seen = (place >= 0) & (self.stamps[self.origins.rows] <= last[place])
         if seen.any():
             warn(
-                f"backtest: {int(seen.sum())} of {len(seen)} windows forecast rows that {name} was "
-                f"fitted on, which flatters it; fit it on earlier rows, or pass clone(model), "
-                f"which is fitted on the rows before the first cutoff",
+                f"{name}: {int(seen.sum())} of {len(seen)} windows of the backtest forecast rows "
+                f"that the model was fitted on, which flatters it; fit it on earlier rows, or pass "
+                f"clone(model), which is fitted on the rows before the first cutoff",
                 DataWarning,
             )
 

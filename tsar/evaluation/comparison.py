@@ -22,7 +22,7 @@ from tsar.evaluation.measuring import (
     row_losses,
     series_scales,
 )
-from tsar.evaluation.runs import PeakMemory, Run, RunFolder, fingerprint_of
+from tsar.evaluation.runs import OK, PeakMemory, Run, RunFolder, fingerprint_of
 from tsar.evaluation.significance import (
     CriticalDifference,
     Outcome,
@@ -32,7 +32,14 @@ from tsar.evaluation.significance import (
     model_confidence_set,
     stationary_bootstrap,
 )
-from tsar.exceptions import DataError, DataWarning, ParameterError, TsarError, warn
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    ParameterError,
+    TsarError,
+    each_warning_once,
+    warn,
+)
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.params.constraints import Interval, check_choice, check_count, check_value
 from tsar.progress import progress
@@ -58,6 +65,7 @@ def _ranking() -> list[str]:
     ]
 
 
+@each_warning_once()
 def compare(
     models: Any,
     df: Any,
@@ -208,32 +216,40 @@ def _runs(jobs: dict[str, BacktestJob], store: RunFolder | None, verbose: int) -
     kept = {name: store.load(name, prints[name]) for name in jobs} if store else {}
     runs: dict[str, Run] = {}
     failed: dict[str, BaseException] = {}
-    for name, job in progress(jobs.items(), shown=verbose >= 1, desc="compare", unit="model"):
-        held = kept.get(name)
-        if held is not None:
+    with progress(shown=verbose >= 1, total=len(jobs), desc="compare", unit="model") as bar:
+        for name, job in jobs.items():
+            held = kept.get(name)
+            if held is None:
+                begun = time.perf_counter()
+                try:
+                    held = _run(name, job, verbose)
+                except FAILURES as error:
+                    failed[name] = error
+                    warn(f"compare: {name} failed and is not ranked: {error}", DataWarning)
+                    spent = time.perf_counter() - begun
+                    held = Run({}, spent, np.nan, np.nan, f"{type(error).__name__}: {error}")
+                else:
+                    if store is not None:
+                        store.save(name, prints[name], held)
             runs[name] = held
-            continue
-        begun = time.perf_counter()
-        try:
-            with PeakMemory() as memory:
-                frame = job.run(name, verbose=0)
-        except FAILURES as error:
-            failed[name] = error
-            warn(f"compare: {name} failed and is not ranked: {error}", DataWarning)
-            spent = time.perf_counter() - begun
-            runs[name] = Run({}, spent, np.nan, np.nan, f"{type(error).__name__}: {error}")
-            continue
-        columns = {
-            label: frame[label].to_numpy()
-            for label in frame.columns
-            if label == name or str(label).startswith(f"{name}_")
-        }
-        runs[name] = Run(columns, job.fit_seconds, job.forecast_seconds, memory.megabytes)
-        if store is not None:
-            store.save(name, prints[name], runs[name])
+            bar.update()
     if len(failed) == len(jobs):
         raise next(iter(failed.values()))
     return runs
+
+
+def _run(name: str, job: BacktestJob, verbose: int) -> Run:
+    with PeakMemory() as memory:
+        frame = job.run(name, verbose)
+    columns = {
+        label: frame[label].to_numpy()
+        for label in frame.columns
+        if label == name or str(label).startswith(f"{name}_")
+    }
+    status = OK
+    if job.n_replaced:
+        status = f"fallback in {job.n_replaced} of {len(job.origins.rows)} windows"
+    return Run(columns, job.fit_seconds, job.forecast_seconds, memory.megabytes, status)
 
 
 def _joined(jobs: dict[str, BacktestJob], runs: dict[str, Run]) -> pd.DataFrame:
@@ -266,7 +282,8 @@ class Leaderboard:
         what share the loss is below that of the baseline, with its interval; ``p_value``
         against the baseline (:func:`tsar.evaluation.diebold_mariano`); ``set_p_value``, above
         0.1 for the models of the 90 % model confidence set; ``fit_seconds``,
-        ``forecast_seconds``, ``peak_memory_mb`` and ``status``.
+        ``forecast_seconds``, ``peak_memory_mb`` and ``status``: "ok", of how many windows a
+        simpler model had to stand in, or why there are no forecasts.
     backtest : DataFrame
         The forecasts of all models.
     losses : DataFrame of shape (T, M)
@@ -406,7 +423,7 @@ class Leaderboard:
         shown = self.frame.copy()
         for column in shown.select_dtypes("number"):
             shown[column] = shown[column].map(lambda value: f"{value:.4g}")
-        if (shown["status"] == "ok").all():
+        if (shown["status"] == OK).all():
             shown = shown.drop(columns="status")
         n_windows, n_series = len(self.losses), len(self.series_losses)
         lines = [

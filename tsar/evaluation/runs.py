@@ -18,8 +18,9 @@ from tsar.evaluation.backtesting import forecaster_in
 from tsar.exceptions import PersistenceError
 from tsar.forecasting.base import Forecaster
 
-__all__ = ["PeakMemory", "Run", "RunFolder", "fingerprint_of"]
+__all__ = ["OK", "PeakMemory", "Run", "RunFolder", "fingerprint_of"]
 
+OK = "ok"
 FORMAT_VERSION = 1
 SETTINGS = "compare.json"
 # Seconds between two looks at the memory of the process.
@@ -41,14 +42,14 @@ class Run:
         By how much the memory of the process grew at most, in MB; NaN where the system
         does not tell.
     status : str
-        "ok", or why there are no forecasts.
+        "ok", where another model stood in, or why there are no forecasts.
     """
 
     columns: dict[str, np.ndarray]
     fit_seconds: float
     forecast_seconds: float
     peak_memory_mb: float
-    status: str = "ok"
+    status: str = OK
 
 
 class PeakMemory:

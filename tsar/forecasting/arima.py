@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from tsar.exceptions import ParameterError
-from tsar.forecasting.local import LocalForecaster, LocalModel, rounded
+from tsar.forecasting.local import LocalForecaster
+from tsar.forecasting.local_models import LocalModel, rounded
 from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
 

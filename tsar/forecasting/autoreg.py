@@ -1,17 +1,22 @@
 """An autoregression by least squares, for each series and variate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
 
 from tsar.exceptions import ParameterError
-from tsar.forecasting.local import LocalForecaster, LocalModel
+from tsar.forecasting.local import LocalForecaster
+from tsar.forecasting.local_models import LocalModel
 from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
 
 __all__ = ["AutoReg"]
+
+# Fewer rows than that for each weight make recursions that explode.
+ROWS_PER_WEIGHT = 3
+LAGS_SHOWN = 8
 
 Positive = Annotated[int, Interval(1)]
 
@@ -24,13 +29,43 @@ class AutoRegModel(LocalModel):
     ----------
     lags : tuple of int
         Increasing.
+    season : int or None, default None
+        The season that the lags are those of; None where they were named one by one.
     """
 
     lags: tuple[int, ...]
+    season: int | None = None
+
+    @property
+    def chosen_freely(self) -> bool:
+        """Lags of a season are a proposal, those that were named are asked for."""
+        return self.season is not None
+
+    def __str__(self) -> str:
+        shown = f" ({', '.join(map(str, self.lags))})" if len(self.lags) <= LAGS_SHOWN else ""
+        return f"{len(self.lags)} lags{shown}"
+
+    def _part(self, count: int) -> tuple[int, ...]:
+        """Return the lags that matter most: the first one, those of the season, the shortest."""
+        first = [] if self.season is None else [1, self.season, self.season + 1]
+        return tuple(sorted(list(dict.fromkeys([*first, *self.lags]))[:count]))
 
     def needed(self, n_covariates: int) -> int:
         """Return a row more than there are weights, after the rows that only give lags."""
         return self.lags[-1] + len(self.lags) + n_covariates + 2
+
+    def carried_by(self, n_observed: int, n_covariates: int) -> "AutoRegModel":
+        """Return as many lags as leave some rows for each weight."""
+        for count in range(len(self.lags), 1, -1):
+            lags = self._part(count)
+            if n_observed - lags[-1] >= ROWS_PER_WEIGHT * (1 + count + n_covariates):
+                return replace(self, lags=lags)
+        return replace(self, lags=self._part(1))
+
+    def beside(self, y: np.ndarray) -> np.ndarray:
+        """Return a constant and the lags, from the first row that has all of them."""
+        rows = np.arange(self.lags[-1], len(y))
+        return np.column_stack([np.ones(len(rows)), *(y[rows - lag] for lag in self.lags)])
 
     def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         """Solve the least squares problem, see :class:`LocalModel`."""
@@ -50,7 +85,9 @@ class AutoRegModel(LocalModel):
         horizon: int,
     ) -> np.ndarray:
         """Forecast step by step, feeding forecasts back, see :class:`LocalModel`."""
-        longest, lags = self.lags[-1], np.array(self.lags)
+        # As many as the data carried.
+        lags = np.array(self._part(len(parameters) - 1))
+        longest = lags[-1]
         values = np.empty((len(cutoffs), longest + horizon))
         values[:, :longest] = y[cutoffs[:, None] + np.arange(-longest, 0)]
         steps = x[cutoffs[:, None] + np.arange(horizon)] @ effects
@@ -72,7 +109,9 @@ class AutoReg(LocalForecaster):
     ----------
     lags : int, sequence of int or None, default None
         How many lags, or which; None takes those of a season and one more, which is where a
-        seasonal difference of first differences looks.
+        seasonal difference of first differences looks. A series with fewer than three rows for
+        each weight gets fewer: with None the first, those of the season and the shortest of the
+        others, else the shortest.
     future_covariates : label, sequence or None, default None
         Columns known over the horizon as well; ``predict`` takes them as ``future=``.
 
@@ -109,5 +148,6 @@ class AutoReg(LocalForecaster):
     def _make_model(self, season_length: int) -> AutoRegModel:
         if isinstance(self.lags, Sequence):
             return AutoRegModel(tuple(sorted(int(lag) for lag in self.lags)))
-        longest = season_length + 1 if self.lags is None else int(self.lags)
-        return AutoRegModel(tuple(range(1, longest + 1)))
+        if self.lags is None:
+            return AutoRegModel(tuple(range(1, season_length + 2)), season_length)
+        return AutoRegModel(tuple(range(1, int(self.lags) + 1)))

@@ -246,7 +246,8 @@ class Forecaster(Inspection, Intervals):
             In the form of the data. With a horizon beyond the fitted one, frames have a
             column ``extrapolated`` that marks the rolled steps. ``attrs`` holds
             ``extrapolated_after`` (the fitted horizon or None) and ``short_history``
-            (ids observed for less than a context; for one wide frame, such variates).
+            (ids observed for less than a context; for one wide frame, such variates), and
+            ``fallback`` why a simpler model stands in, by id or variate, where one does.
 
         Raises
         ------

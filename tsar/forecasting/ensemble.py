@@ -17,7 +17,15 @@ from tsar.data.matching import without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import number_windows
-from tsar.exceptions import DataError, DataWarning, ParameterError, warn
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    InterruptedWarning,
+    ParameterError,
+    each_warning_once,
+    own_warnings,
+    warn,
+)
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
@@ -222,6 +230,7 @@ class Ensemble(Forecaster):
 
     # ------------------------------------------------------------------ fit
 
+    @each_warning_once()
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         weights = self._learn_weights(panel)
         self.models_ = self._fitted_members(panel)
@@ -251,10 +260,15 @@ class Ensemble(Forecaster):
     def _fitted_members(self, panel: Panel) -> dict[str, Forecaster]:
         shared = {name: getattr(self, name) for name in SHARED}
         found = {}
-        for name, member in self._named().items():
-            fitted = clone(member).set_params(**shared)
-            fitted.check()
-            found[name] = fitted.fit_panel(as_read_by(fitted, panel), go_on=False)
+        try:
+            # An interrupt ends the fit as a whole: the other members are still to come.
+            with own_warnings("error", InterruptedWarning):
+                for name, member in self._named().items():
+                    fitted = clone(member).set_params(**shared)
+                    fitted.check()
+                    found[name] = fitted.fit_panel(as_read_by(fitted, panel), go_on=False)
+        except InterruptedWarning:
+            raise KeyboardInterrupt from None
         return found
 
     def _learn_weights(self, panel: Panel) -> pd.DataFrame | None:
@@ -328,6 +342,7 @@ class Ensemble(Forecaster):
         names = (name for member in self.models_.values() for name in member.future_names)
         return list(dict.fromkeys(names))
 
+    @each_warning_once()
     def forecast(
         self,
         panel: Panel,
@@ -341,14 +356,18 @@ class Ensemble(Forecaster):
         after_fitted: bool = False,
     ) -> Forecasts:
         forecasts = []
-        for member in self.models_.values():
+        replaced: dict[tuple[int, int], str] = {}
+        for name, member in self.models_.items():
             part = member.end_ if panel is self.end_ else coded_for(member, panel)
             own = {name: known[name] for name in member.future_names} if known else None
             # Of the fitted series, members keep different numbers of rows.
             own_rows = part.offsets[owners + 1] - (panel.offsets[owners + 1] - rows)
             found = member.forecast(part, owners, own_rows, horizon, own, after_fitted=after_fitted)
             forecasts.append(found.point)
-        return Forecasts(self.in_range(self._combine(forecasts, panel.variates)))
+            for place, why in found.replaced.items():
+                replaced.setdefault(place, f"{name}: {why}")
+        combined = self.in_range(self._combine(forecasts, panel.variates))
+        return Forecasts(combined, replaced=replaced)
 
     def _combine(self, forecasts: list[np.ndarray], variates: pd.Index) -> np.ndarray:
         """Combine forecasts of shape (any, H, C)."""

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import numpy as np
 
 from tsar.exceptions import ParameterError
-from tsar.forecasting.local import LocalForecaster, LocalModel, rounded
+from tsar.forecasting.local import LocalForecaster
+from tsar.forecasting.local_models import LocalModel, rounded
 
 __all__ = ["ETS", "ETSModel"]
 

@@ -4,15 +4,10 @@ Dimension letters: S series, C variates, W windows of one series, H horizon, n r
 K numbers that describe the covariates of a step.
 """
 
-import contextlib
-import os
-import sys
-import threading
-import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeVar
 
 import joblib
 import numpy as np
@@ -22,161 +17,35 @@ from torch import Tensor
 
 from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
-from tsar.data.scaling import ROUNDING, Scaling
+from tsar.data.scaling import Scaling
 from tsar.estimator.base import Estimator
-from tsar.exceptions import DataWarning, foreign_warnings, warn
+from tsar.exceptions import DataWarning, warn
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.fitted.windowed import after_fitted as join_fitted
+from tsar.forecasting.local_models import (
+    Estimate,
+    Estimates,
+    LocalModel,
+    Task,
+    estimate_fitted,
+    first_observed,
+    forecast_windows,
+)
 from tsar.params.constraints import Interval
 
-__all__ = ["LocalForecaster", "LocalModel"]
+__all__ = ["LocalForecaster"]
 
-# What an estimation runs into on data that it cannot do with.
-FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
-NO_NUMBERS = np.empty(0)
-# Digits after the point that the same values have in all units, once standardised.
-DIGITS = 8
+WHAT_BECAME_OF_IT = {
+    "fallback": "failed, SeasonalNaive forecasts in their place",
+    "reduced": "were estimated in a smaller form that the data carry",
+}
 # Pieces of work that a process is given in all: more of them balance better, and cost more.
 PIECES = 4
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
-
-
-class LocalModel(ABC):
-    """A model of one variate of one series, in standardised units.
-
-    It is a frozen dataclass of plain options, so that other processes can be given it.
-    """
-
-    # Whether the values are centred before they are divided by their scale.
-    centred: ClassVar[bool] = True
-    # Whether it reads missing values (NaN); others read the last observation in their place.
-    reads_missing: ClassVar[bool] = False
-
-    @abstractmethod
-    def needed(self, n_covariates: int) -> int:
-        """Return how many observations an estimation takes at least."""
-
-    @abstractmethod
-    def estimate(self, y: np.ndarray, x: np.ndarray) -> "tuple[np.ndarray, np.ndarray, bool]":
-        """Estimate the parameters.
-
-        Parameters
-        ----------
-        y : float64 array of shape (n,)
-            From the first observation on.
-        x : float64 array of shape (n, K)
-            Covariates, each of which moves.
-
-        Returns
-        -------
-        parameters : float64 array of shape (any,)
-        effects : float64 array of shape (K,)
-            What one unit of a covariate adds.
-        converged : bool
-        """
-
-    @abstractmethod
-    def forecast(
-        self,
-        parameters: np.ndarray,
-        effects: np.ndarray,
-        y: np.ndarray,
-        x: np.ndarray,
-        cutoffs: np.ndarray,
-        horizon: int,
-    ) -> np.ndarray:
-        """Forecast from several origins with estimated parameters.
-
-        Parameters
-        ----------
-        parameters, effects : float64 arrays
-            What :meth:`estimate` returned.
-        y : float64 array of shape (n,)
-            Begins where the series began that was estimated from.
-        x : float64 array of shape (n + H at least, K)
-        cutoffs : int64 array of shape (W,)
-            First row of each forecast, which depends on no later row of ``y``.
-        horizon : int
-
-        Returns
-        -------
-        float64 array of shape (W, H)
-        """
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What was estimated for one variate of one series.
-
-    Parameters
-    ----------
-    mean, scale : float
-        By which values are standardised; the scale of a constant is 0.
-    parameters : float64 array of shape (any,)
-    effects : float64 array of shape (K,)
-    status : {"ok", "fallback", "unobserved"}
-    message : str
-    """
-
-    mean: float
-    scale: float
-    parameters: np.ndarray
-    effects: np.ndarray
-    status: str = "ok"
-    message: str = ""
-
-    @classmethod
-    def without(cls, status: str, message: str) -> "Estimate":
-        """Return what stands in where nothing could be estimated."""
-        return cls(0.0, 0.0, NO_NUMBERS, NO_NUMBERS, status, message)
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """All estimates, and where the series began that they were made from.
-
-    Parameters
-    ----------
-    first : int64 array of shape (S,)
-        First stamps.
-    begins : int64 array of shape (S, C)
-        First observed row, -1 where there is none.
-    grid : tuple of Estimate
-        Series by series, S * C of them.
-    """
-
-    first: np.ndarray
-    begins: np.ndarray
-    grid: tuple[Estimate, ...]
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return what JSON can hold, and arrays by name."""
-        record = {name: [getattr(one, name) for one in self.grid] for name in ("status", "message")}
-        arrays = {"first": self.first, "begins": self.begins}
-        for name in ("mean", "scale"):
-            arrays[name] = np.array([getattr(one, name) for one in self.grid], dtype=np.float64)
-        for name in ("parameters", "effects"):
-            held = [getattr(one, name) for one in self.grid]
-            arrays[name] = np.concatenate([NO_NUMBERS, *held])
-            arrays[f"{name}_sizes"] = np.array([len(one) for one in held], dtype=np.int64)
-        return record, arrays
-
-    @classmethod
-    def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Estimates":
-        """Undo :meth:`to_state`."""
-        columns: dict[str, Sequence[Any]] = {
-            **{name: arrays[name].tolist() for name in ("mean", "scale")},
-            **{name: record[name] for name in ("status", "message")},
-        }
-        for name in ("parameters", "effects"):
-            columns[name] = np.split(arrays[name], np.cumsum(arrays[f"{name}_sizes"])[:-1])
-        names = [field.name for field in fields(Estimate)]
-        rows = zip(*(columns[name] for name in names), strict=True)
-        return cls(arrays["first"], arrays["begins"], tuple(Estimate(*row) for row in rows))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -189,8 +58,10 @@ class LocalForecaster(Forecaster):
     estimated anew from the rows of ``df``. ``forecast_windows`` and ``score`` do the same, and
     estimate from the rows before the origin only.
 
-    Where a model cannot be estimated, :class:`SeasonalNaive` forecasts in its place, and
-    ``status_`` says so. A step that was not observed is read as the last value before it.
+    Where a model cannot be estimated, or forecasts far outside of what the history allows,
+    :class:`SeasonalNaive` forecasts in its place; ``status_`` says so, and for single forecasts
+    ``attrs["fallback"]`` of what ``predict`` returns. A step that was not observed is read as the
+    last value before it.
 
     Parameters
     ----------
@@ -207,7 +78,8 @@ class LocalForecaster(Forecaster):
         The season.
     status_ : DataFrame
         A row for each series and variate, with the columns ``id``, ``variate``, ``status``
-        ("ok", "fallback", or "unobserved" where all values are missing) and ``message``.
+        ("ok"; "reduced" where fewer lags or fewer effects were estimated than asked for;
+        "fallback"; or "unobserved" where all values are missing) and ``message``.
     """
 
     season_length: Annotated[int, Interval(1)] | None = None
@@ -229,15 +101,15 @@ class LocalForecaster(Forecaster):
         for series, (start, end) in enumerate(zip(panel.offsets, stop, strict=False)):
             for variate in range(panel.n_variates):
                 y = panel.values[start:end, variate].astype(np.float64)
-                begin = _first_observed(y)
+                begin = first_observed(y)
                 begins[series, variate] = begin
                 rows = slice(max(begin, 0), None)
                 known = np.empty((len(y), 0)) if x is None else x[start:end]
-                jobs.append((model, y[rows], known[rows]))
-        grid = tuple(_parallel(_estimate, jobs, self.n_jobs))
-        self._warn_of_fallbacks(
-            [one.message for one in grid if one.status == "fallback"], len(grid)
-        )
+                jobs.append((model, y[rows], known[rows], int(self.horizon), int(season)))
+        grid = tuple(_parallel(estimate_fitted, jobs, self.n_jobs))
+        for status in ("fallback", "reduced"):
+            messages = [one.message for one in grid if one.status == status]
+            self._warn_of(status, messages, len(grid))
         pooled = Scaling.measure(panel.values, panel.offsets, stop).pooled()
         self._estimates = Estimates(panel.first, begins, grid)
         self.season_length_ = int(season)
@@ -260,12 +132,20 @@ class LocalForecaster(Forecaster):
             }
         )
 
-    def _warn_of_fallbacks(self, messages: list[str], n_models: int) -> None:
+    def _warn_of_windows(self, messages: Sequence[str], n_series: int) -> None:
+        if messages:
+            warn(
+                f"{self.name}: forecasts of {len(messages)} of {n_series} series failed, "
+                f"SeasonalNaive forecasts in their place (the first: {messages[0]})",
+                DataWarning,
+            )
+
+    def _warn_of(self, status: str, messages: Sequence[str], n_models: int) -> None:
         if messages:
             where = "status_ says which and why" if n_models > 1 else "status_ says why"
             warn(
-                f"{self.name}: {len(messages)} of {n_models} models could not be estimated, "
-                f"SeasonalNaive forecasts in their place (the first: {messages[0]}); {where}",
+                f"{self.name}: {len(messages)} of {n_models} models {WHAT_BECAME_OF_IT[status]} "
+                f"(the first: {messages[0]}); {where}",
                 DataWarning,
             )
 
@@ -304,18 +184,23 @@ class LocalForecaster(Forecaster):
             for variate in range(panel.n_variates):
                 y = panel.values[start : start + origins.max(), variate].astype(np.float64)
                 found = estimates[owner * panel.n_variates + variate]
-                jobs.append((model, found, y, x, origins, steps, self.season_length_))
+                season = self.season_length_
+                jobs.append(Task(model, found, y, x, origins, steps, self.horizon_, season))
                 places.append((windows, variate))
         point = np.empty((len(owners), horizon, panel.n_variates))
         failed: list[str] = []
-        done = _parallel(_forecast, jobs, fitted.n_jobs)
-        for (windows, variate), (forecast, messages) in zip(places, done, strict=True):
-            point[windows, :, variate] = forecast[:, :horizon]
-            failed += messages[:1]
+        reasons: dict[tuple[int, int], str] = {}
+        done = _parallel(forecast_windows, jobs, fitted.n_jobs)
+        for (windows, variate), one in zip(places, done, strict=True):
+            point[windows, :, variate] = one.values[:, :horizon]
+            failed += one.news[:1]
+            for place, why in one.reasons.items():
+                reasons[int(windows[place]), variate] = why
         # What a variate without any observation is forecast as.
         level = self.learned_.pooled_of(panel, self.end_).mean[0]
-        self._warn_of_fallbacks(failed, len(jobs))
-        return Forecasts(self.in_range(np.where(np.isnan(point), level, point)))
+        self._warn_of_windows(failed, len(jobs))
+        values = self.in_range(np.where(np.isnan(point), level, point))
+        return Forecasts(values, replaced=reasons)
 
     def _estimates_of(self, panel: Panel) -> list[Estimate | None]:
         """Return what was estimated for the series of a panel, None where it has to be.
@@ -335,7 +220,7 @@ class LocalForecaster(Forecaster):
                 if (
                     same
                     and variate >= 0
-                    and _first_observed(rows[:, column]) == fitted.begins[owner, variate]
+                    and first_observed(rows[:, column]) == fitted.begins[owner, variate]
                 ):
                     known = fitted.grid[owner * self.n_variates_ + variate]
                 found.append(known)
@@ -379,25 +264,6 @@ class LocalForecaster(Forecaster):
         self.season_length_ = record["local"]["season_length"]
 
 
-def rounded(y: np.ndarray) -> np.ndarray:
-    """Return standardised values without the last digits, for an optimiser to start from.
-
-    Where a likelihood is flat, digits that differ by rounding alone (data in other units)
-    lead to other parameters. Without them the path is the same.
-
-    Parameters
-    ----------
-    y : float64 array of any shape
-    """
-    return np.round(y, DIGITS)
-
-
-def _first_observed(y: np.ndarray) -> int:
-    """Return the first row that is no NaN, -1 if all are."""
-    seen = ~np.isnan(y)
-    return int(seen.argmax()) if seen.any() else -1
-
-
 def _design(known: np.ndarray, coding: CovariateCoding) -> np.ndarray:
     """Return coded covariates as numbers that effects can be multiplied with, (rows, K).
 
@@ -426,137 +292,3 @@ def _parallel(function: Callable[[Job], Done], jobs: list[Job], n_jobs: int | No
 
 def _in_turn(function: Callable[[Job], Done], jobs: list[Job]) -> list[Done]:
     return [function(job) for job in jobs]
-
-
-def _estimate(job: tuple[LocalModel, np.ndarray, np.ndarray]) -> Estimate:
-    """Estimate a model from values (n,) that begin with an observation, and covariates (n, K)."""
-    model, y, x = job
-    observed = y[~np.isnan(y)]
-    if not len(observed):
-        return Estimate.without("unobserved", "all values are missing")
-    mean, scale = float(observed.mean()), float(observed.std())
-    if scale <= ROUNDING * abs(mean):
-        return Estimate(mean, 0.0, NO_NUMBERS, np.zeros(x.shape[1]), message="constant")
-    moving = x.std(axis=0) > 0
-    needed = model.needed(int(moving.sum()))
-    if len(observed) < needed:
-        return Estimate.without(
-            "fallback", f"{needed} observed rows are needed, there are {len(observed)}"
-        )
-    if not model.centred:
-        mean, scale = 0.0, float(np.abs(observed).mean())
-    z = ((y if model.reads_missing else _carried(y)) - mean) / scale
-    try:
-        with _quiet():
-            parameters, some, converged = model.estimate(z, x[:, moving])
-    except FAILURES as error:
-        return Estimate.without("fallback", f"{type(error).__name__}: {error}")
-    if not (np.isfinite(parameters).all() and np.isfinite(some).all()):
-        return Estimate.without("fallback", "the estimated parameters are not finite")
-    effects = np.zeros(x.shape[1])
-    effects[moving] = some
-    message = "" if converged else "the optimiser stopped before it converged"
-    return Estimate(mean, scale, np.asarray(parameters, dtype=np.float64), effects, message=message)
-
-
-def _forecast(
-    job: tuple[LocalModel, Estimate | None, np.ndarray, np.ndarray, np.ndarray, int, int],
-) -> tuple[np.ndarray, list[str]]:
-    """Forecast a series from several origins, (W, H); say where that failed.
-
-    NaN stands where nothing was observed before the origin.
-    """
-    model, known, y, x, cutoffs, horizon, season = job
-    begin = _first_observed(y)
-    forecast = np.full((len(cutoffs), horizon), np.nan)
-    seen = cutoffs > begin if begin >= 0 else np.zeros(len(cutoffs), dtype=bool)
-    if not seen.any():
-        return forecast, []
-    naive = _last_season(y, cutoffs[seen], horizon, season)
-    if known is not None and known.status == "fallback":
-        forecast[seen] = naive
-        return forecast, []
-    y, x, rows = y[begin:], x[begin:], cutoffs[seen] - begin
-    found = np.full_like(naive, np.nan)
-    messages: list[str] = []
-    if known is not None and known.scale > 0:
-        counts = np.concatenate([[0], np.cumsum(~np.isnan(y))])
-        enough = counts[rows] >= model.needed(int((known.effects != 0).sum()))
-        if enough.any():
-            found[enough] = _apply(model, known, y, x, rows[enough], horizon, messages)
-    else:
-        for place, row in enumerate(rows):
-            one = _estimate((model, y[:row], x[:row]))
-            if one.status == "ok" and one.scale > 0:
-                found[place] = _apply(model, one, y[:row], x, rows[[place]], horizon, messages)[0]
-            elif one.status == "ok":
-                found[place] = y[:row][~np.isnan(y[:row])][-1]
-            elif np.count_nonzero(~np.isnan(y[:row])) >= model.needed(x.shape[1]):
-                # What is too short is listed as a short history.
-                messages.append(one.message)
-    forecast[seen] = np.where(np.isfinite(found), found, naive)
-    return forecast, messages
-
-
-def _apply(
-    model: LocalModel,
-    estimate: Estimate,
-    y: np.ndarray,
-    x: np.ndarray,
-    cutoffs: np.ndarray,
-    horizon: int,
-    messages: list[str],
-) -> np.ndarray:
-    """Forecast with an estimate, (W, H); NaN and a message where that fails."""
-    z = ((y if model.reads_missing else _carried(y)) - estimate.mean) / estimate.scale
-    try:
-        with _quiet():
-            found = model.forecast(estimate.parameters, estimate.effects, z, x, cutoffs, horizon)
-            return found * estimate.scale + estimate.mean
-    except FAILURES as error:
-        messages.append(f"{type(error).__name__}: {error}")
-        return np.full((len(cutoffs), horizon), np.nan)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold warnings back: statsmodels has some for each series; what matters is in the status."""
-    # Its optimiser changes the filters of the process and puts back what it found, which is
-    # only right for one thread at a time. It keeps Python busy, so that threads lose little.
-    with _one_at_a_time:
-        if "statsmodels.tools.sm_exceptions" not in sys.modules:
-            # It makes filters of its own, which would go before those that are there.
-            before = warnings.filters[:]
-            import statsmodels.tools.sm_exceptions  # noqa: F401
-
-            warnings.filters[:] = before  # type: ignore[index]
-        with foreign_warnings("ignore", Warning), np.errstate(all="ignore"):
-            yield
-
-
-def _in_forked_process() -> None:
-    # What held the lock has not come along.
-    global _one_at_a_time
-    _one_at_a_time = threading.RLock()
-
-
-_one_at_a_time = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_forked_process)
-
-
-def _carried(y: np.ndarray) -> np.ndarray:
-    """Return values whose missing ones carry the last observation forward."""
-    missing = np.isnan(y)
-    if not missing.any():
-        return y
-    return y[np.maximum.accumulate(np.where(missing, 0, np.arange(len(y))))]
-
-
-def _last_season(y: np.ndarray, cutoffs: np.ndarray, horizon: int, season: int) -> np.ndarray:
-    """Return what ``SeasonalNaive`` forecasts, (W, H)."""
-    rows = cutoffs[:, None] - season + np.arange(horizon) % season
-    held = y[np.maximum(rows, 0)]
-    last = _carried(y[max(_first_observed(y), 0) :])
-    last = last[cutoffs - 1 - max(_first_observed(y), 0)]
-    return np.where((rows >= 0) & ~np.isnan(held), held, last[:, None])

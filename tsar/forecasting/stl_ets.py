@@ -7,7 +7,8 @@ import numpy as np
 
 from tsar.exceptions import ParameterError
 from tsar.forecasting.ets import ETSModel
-from tsar.forecasting.local import LocalForecaster, LocalModel
+from tsar.forecasting.local import LocalForecaster
+from tsar.forecasting.local_models import LocalModel
 from tsar.params.constraints import Interval
 
 __all__ = ["STLETS"]

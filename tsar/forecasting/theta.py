@@ -5,7 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from tsar.forecasting.local import LocalForecaster, LocalModel
+from tsar.forecasting.local import LocalForecaster
+from tsar.forecasting.local_models import LocalModel
 
 __all__ = ["Theta"]
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from tsar.core.dropout import set_generator
 from tsar.exceptions import ParameterError, TrainingError
-from tsar.progress import progress
+from tsar.progress import beside_bars, progress
 from tsar.training.checkpoint import Checkpoint
 from tsar.training.device import autocast
 from tsar.training.evaluation import evaluate
@@ -125,7 +124,7 @@ def _without_gradients(modules: list[nn.Module]) -> Iterator[None]:
 
 @dataclass
 class _Best:
-    """The best validation so far and the weights that gave it."""
+    """The best validation so far and the weights that gave it, without one the last epoch."""
 
     loss: float = float("inf")
     epoch: int = 0
@@ -190,6 +189,8 @@ class _Run:
             if self.validation is not None and self.epoch > 0:
                 loss = self._validate()["loss"]
                 self.best = _Best(loss, self._best_epoch(), self._copy_weights())
+            elif self.epoch > 0:
+                self.best = _Best(epoch=self.epoch, weights=self._copy_weights())
         else:
             self._restore_epoch(snapshot)
         if state.weights:
@@ -347,7 +348,11 @@ class _Run:
         record = {f"train_{name}": mean for name, mean in self.sums.means().items()}
         self._check_sums(first_step)
         record["learning_rate"] = self.rate(self.step - 1)
-        if self.validation is not None:
+        if self.validation is None:
+            # What an interrupt in the next epoch gives back: no weights of half an epoch.
+            with self._kept_weights():
+                self.best = _Best(epoch=self.epoch + 1, weights=self._copy_weights())
+        else:
             with self._kept_weights():
                 means = self._validate()
                 self._compare(means["loss"])
@@ -366,9 +371,10 @@ class _Run:
             bar.set_postfix(epoch=self.epoch, train_loss=f"{record['train_loss']:.4g}")
             shown = ", ".join(f"{name} {value:.6g}" for name, value in record.items())
             # A line on the console begins where the bar ends, unless the bar steps aside.
-            with tqdm.external_write_mode():
+            with beside_bars():
                 logger.info("epoch %d: %s", self.epoch, shown)
-        tell(record)
+        last_epoch = math.ceil(self.last_step / self.steps_per_epoch)
+        tell({**record, "epoch": self.epoch, "last_epoch": max(self.epoch, last_epoch)})
 
     def _check_sums(self, first_step: int) -> None:
         if self.sums.fault is None:

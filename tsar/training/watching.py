@@ -22,7 +22,8 @@ def on_epoch(function: Callable[[dict[str, float]], None]) -> Iterator[None]:
     function : callable
         Takes the record of the epoch: ``train_loss``, ``learning_rate`` and ``seconds``, with
         validation also ``val_loss`` and ``val_mae``; further terms of what is minimised under
-        their own names. What it raises ends the training, and comes out of ``fit``.
+        their own names; and ``epoch``, of at most ``last_epoch``. What it raises ends the
+        training, and comes out of ``fit``.
 
     Examples
     --------

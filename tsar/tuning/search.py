@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
-from tqdm import tqdm
 
 from tsar.data.panel import Panel
 from tsar.evaluation import backtest, mae, mse, rmse
@@ -26,13 +25,14 @@ from tsar.exceptions import (
     ParameterError,
     TrainingError,
     TsarError,
+    each_warning_once,
     own_warnings,
     warn,
 )
 from tsar.forecasting.base import Forecaster
 from tsar.params.arguments import Frame, frame_first
 from tsar.params.constraints import Interval, check_parameters
-from tsar.progress import progress
+from tsar.progress import beside_bars, progress
 from tsar.training import on_epoch
 from tsar.tuning.spaces import Space, default_space
 from tsar.tuning.study import (
@@ -162,6 +162,7 @@ class OptunaSearch(BaseEstimator):
 
     # ------------------------------------------------------------------ fit
 
+    @each_warning_once()
     def fit(self, df: Frame, y: None = None) -> Self:
         """Search, then fit the best parameters on the whole frame.
 
@@ -504,7 +505,7 @@ class _Trials:
         values = ", ".join(
             f"{name}={value!r}" for name, value in self.study.trials[number].params.items()
         )
-        with tqdm.external_write_mode():
+        with beside_bars():
             logger.info("trial %d: %s (%s; %.1f s)", number, outcome, values, seconds)
 
 

@@ -31,11 +31,14 @@ class Forecasts:
     quantiles : dict of float to float64 array of shape (W, H, C)
         By level in (0, 1).
     samples : float64 array of shape (W, N, H, C) or None
+    replaced : dict of pair of int to str
+        Windows and variates whose model failed so that a simpler one stands in, and why.
     """
 
     point: np.ndarray
     quantiles: Mapping[float, np.ndarray] = field(default_factory=dict)
     samples: np.ndarray | None = None
+    replaced: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     @classmethod
     def gathered(cls, parts: "Sequence[tuple[np.ndarray, Forecasts]]") -> "Forecasts":
@@ -56,6 +59,11 @@ class Forecasts:
                 for level in several[0].quantiles
             },
             joined(samples) if samples else None,
+            {
+                (int(places[window]), variate): why
+                for places, one in parts
+                for (window, variate), why in one.replaced.items()
+            },
         )
 
 

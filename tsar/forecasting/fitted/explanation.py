@@ -40,16 +40,16 @@ def explain(
     error = _by_series(np.abs(whole - truth), owners, panel.n_series)
     tables = []
     hidden = list(_hidden(given, model.forecasts_variates_alone))
-    for role, label, moved, without in progress(
-        hidden, shown=verbose >= 1, desc=name, unit="input"
-    ):
-        part = in_order(model.matched(without(), allow_new_variates=False), model.end_.variates)
-        forecast = model.forecast(part, owners, rows, horizon).point
-        change = _by_series(np.abs(forecast - whole), owners, panel.n_series)
-        worse = _by_series(np.abs(forecast - truth), owners, panel.n_series) - error
-        for variate in moved:
-            own = panel.variates[variate] if label is None else label
-            tables.append((variate, role, own, change[:, variate], worse[:, variate]))
+    with progress(shown=verbose >= 1, total=len(hidden), desc=name, unit="input") as bar:
+        for role, label, moved, without in hidden:
+            part = in_order(model.matched(without(), allow_new_variates=False), model.end_.variates)
+            forecast = model.forecast(part, owners, rows, horizon).point
+            change = _by_series(np.abs(forecast - whole), owners, panel.n_series)
+            worse = _by_series(np.abs(forecast - truth), owners, panel.n_series) - error
+            for variate in moved:
+                own = panel.variates[variate] if label is None else label
+                tables.append((variate, role, own, change[:, variate], worse[:, variate]))
+            bar.update()
     return _frame(panel, np.unique(owners), tables)
 
 

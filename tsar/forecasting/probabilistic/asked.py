@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsar.data.forecasts import forecast_frame, interval_keys, quantile_key, sample_frame
+from tsar.data.forecasts import (
+    by_series_or_variate,
+    forecast_frame,
+    interval_keys,
+    quantile_key,
+    sample_frame,
+)
 from tsar.data.panel import Panel
 from tsar.exceptions import ParameterError
 from tsar.forecasting.fitted.windowed import after_fitted as join_fitted
@@ -21,7 +27,15 @@ from tsar.forecasting.probabilistic.calibration import Calibration
 from tsar.forecasting.probabilistic.intervals import Intervals
 from tsar.params.arguments import check_percentages, check_samples
 
-__all__ = ["Asked", "answer", "check_asked", "ensure_intervals", "read_asked", "write_forecast"]
+__all__ = [
+    "Answers",
+    "Asked",
+    "answer",
+    "check_asked",
+    "ensure_intervals",
+    "read_asked",
+    "write_forecast",
+]
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,22 @@ class Asked:
     quantiles: dict[str, float]
     samples: int | None
     levels: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was asked for of some windows.
+
+    Parameters
+    ----------
+    values : dict of str to float64 array of shape (W, H, C)
+        By the end of the name of the column; that of the point forecast is empty.
+    replaced : dict of pair of int to str
+        Windows and variates for which a simpler model stands in, and why.
+    """
+
+    values: dict[str, np.ndarray]
+    replaced: Mapping[tuple[int, int], str]
 
 
 def read_asked(model: Intervals, quantiles: Any, level: Any, samples: Any) -> Asked:
@@ -165,17 +195,19 @@ def write_forecast(
     order = panel.variates.get_indexer(variates)
     owners, rows = np.arange(panel.n_series), panel.offsets[1:]
     if asked.samples is not None:
-        found = model.forecast(
+        drawn = model.forecast(
             panel, owners, rows, horizon, known, samples=asked.samples, **how
         ).samples
-        assert found is not None, "it was checked that the model can sample"
+        assert drawn is not None, "it was checked that the model can sample"
         with model.named_errors():
-            return sample_frame(panel, variates, found[..., order], model.horizon_)
-    answers = answer(model, asked, panel, owners, rows, horizon, known, **how)
-    point = answers.pop("")[:, :, order]
-    beside = {key: values[:, :, order] for key, values in answers.items()}
+            return sample_frame(panel, variates, drawn[..., order], model.horizon_)
+    found = answer(model, asked, panel, owners, rows, horizon, known, **how)
+    beside = {key: values[:, :, order] for key, values in found.values.items()}
+    point = beside.pop("")
     with model.named_errors():
-        return forecast_frame(panel, variates, point, beside, model.horizon_)
+        written = forecast_frame(panel, variates, point, beside, model.horizon_)
+    written.attrs["fallback"] = by_series_or_variate(panel, found.replaced)
+    return written
 
 
 def answer(
@@ -189,7 +221,7 @@ def answer(
     *,
     after_fitted: bool = False,
     **how: Any,
-) -> dict[str, np.ndarray]:
+) -> Answers:
     """Forecast windows, with the quantiles and intervals that are asked for.
 
     Parameters
@@ -204,8 +236,7 @@ def answer(
 
     Returns
     -------
-    dict of str to float64 array of shape (W, H, C)
-        By the end of the name of the column; that of the point forecast is empty.
+    Answers
     """
     calibration = model.calibration_ if asked.levels else None
     if calibration is not None:
@@ -224,7 +255,7 @@ def answer(
     answers = {"": found.point}
     answers |= {key: found.quantiles[share] for key, share in asked.quantiles.items()}
     if calibration is None:
-        return answers
+        return Answers(answers, found.replaced)
     if after_fitted:
         panel, rows = join_fitted(panel, owners, rows, model.end_)
     low, high = (found.quantiles[share] for share in moved) if moved else (found.point,) * 2
@@ -236,4 +267,4 @@ def answer(
             ends = np.minimum(low[part] - margins, point), np.maximum(high[part] + margins, point)
             for key, values in zip(interval_keys(level), ends, strict=True):
                 answers.setdefault(key, np.empty_like(found.point))[part] = model.in_range(values)
-    return answers
+    return Answers(answers, found.replaced)
