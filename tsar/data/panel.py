@@ -101,6 +101,11 @@ class Panel:
         """Rows of each series, shape (S,)."""
         return np.diff(self.offsets)
 
+    @property
+    def season_length(self) -> int:
+        """Steps in the season one would look for first; see :meth:`Frequency.season_of`."""
+        return self.frequency.season_of(int(self.lengths.max(initial=0)))
+
     @classmethod
     def from_frame(
         cls,

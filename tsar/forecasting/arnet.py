@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from tsar.core.ops.even_products import linear_by_group
 from tsar.data.calendar import CALENDAR_FEATURES
 from tsar.data.covariates import ColumnCoding
 from tsar.data.scaling import Scaling
@@ -94,7 +95,7 @@ class VariateLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (C, B, n_inputs) to (C, B, n_outputs)."""
-        return torch.baddbmm(self.bias, x, self.effective_weight)
+        return linear_by_group(x, self.effective_weight, self.bias)
 
     @property
     def effective_weight(self) -> Tensor:

@@ -195,8 +195,9 @@ class LocalForecaster(Forecaster):
     Parameters
     ----------
     season_length : int or None, default None
-        Steps in a season; None follows from the frequency: 24 for hours, 7 for days, 52
-        for weeks, 12 for months, 4 for quarters, 1 (no season) for years and integers.
+        Steps in a season; None takes the first of ``cycles_``: 24 for hours, 7 for days, 12 for
+        months, 4 for quarters, 1 (no season) for years and integers; for weeks 52, where the
+        longest series has two years of them, else 1.
     n_jobs : int or None, default None
         How many processes estimate and forecast; None is one, -1 is one per processor. The
         forecasts do not depend on it.
@@ -222,7 +223,7 @@ class LocalForecaster(Forecaster):
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         stop = panel.offsets[1:]
         coded, coding = self._coded(panel, stop)
-        season = panel.frequency.season_length if self.season_length is None else self.season_length
+        season = panel.season_length if self.season_length is None else self.season_length
         model = self._make_model(int(season))
         x = _design(coded.covariates.future, coding) if coded.covariates else None
         jobs, begins = [], np.full((panel.n_series, panel.n_variates), -1)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tsar.core.dropout import Dropout
+from tsar.core.linear import Linear
 from tsar.data.windows import Batch, Inputs
 from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
 from tsar.forecasting.layers.embedding import ColumnTokens, VariateEmbedding
@@ -52,7 +53,7 @@ class CovariateTokens(nn.Module):
         if self.n_future:
             self.future = ColumnTokens(self.n_future, context_length + horizon, d_model)
         if self.encoder.n_static:
-            self.static = nn.Linear(self.encoder.n_static, d_model)
+            self.static = Linear(self.encoder.n_static, d_model)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor | None, list[Tensor]]:
         """Return the calendar of the context (B, L, n), and tokens (B, any, D) of the rest."""
@@ -123,7 +124,7 @@ class VariateTokenNetwork(ForecastNetwork):
         self.covariates = CovariateTokens(covariates, context_length, horizon, d_model)
         self.dropout = Dropout(dropout)
         self.encoder = encoder
-        self.head = nn.Linear(d_model, horizon * output.n_outputs)
+        self.head = Linear(d_model, horizon * output.n_outputs)
         self.output = output
 
     def forward(self, inputs: Inputs) -> Tensor:
