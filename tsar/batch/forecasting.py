@@ -18,6 +18,7 @@ from tsar.batch.parts import Parts, write_json
 from tsar.batch.quarantine import Bad, set_aside
 from tsar.batch.report import OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
+from tsar.data.forecasts import plain_label
 from tsar.data.frames import TARGET
 from tsar.data.tables import check_writable, parse_times, read_table, write_table
 from tsar.exceptions import (
@@ -497,7 +498,9 @@ class _Run:
             (result,) = found
             short = list(result.attrs["short_history"])
             result.attrs = {}
-            status = np.where(result[id_column].isin(short), SHORT, OK)
+            names = set(short)
+            listed = [one for one in result[id_column].unique() if plain_label(one) in names]
+            status = np.where(result[id_column].isin(listed), SHORT, OK)
             self.template = result.iloc[:0]
             tables = [result.assign(**{STATUS: status})]
         else:

@@ -16,7 +16,8 @@ NETWORKS = [
 ]
 # Context and horizon: odd ones, and few numbers in all.
 SHAPES = [(14, 7), (5, 1), (3, 2), (37, 3), (9, 11)]
-N_SERIES = 23
+# Enough that all together are divided among threads, and some of them are not.
+N_SERIES = 31
 
 
 def _small(name, context, horizon, **parameters):

@@ -17,9 +17,9 @@ __all__ = ["roll_windows", "sample_paths", "steps_covering", "windows_at_once"]
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
 BATCH_VALUES = 100_000
-# Products of few rows run through kernels that round otherwise. Linear maps are even by themselves
-# (tsar.core.ops.even_products); the products of attention and of scans have as many rows as a window
-# has tokens, and their batches are filled up to a multiple of this many windows.
+# Products of few rows run through kernels that round otherwise. Linear maps are even by themselves,
+# see tsar.core.ops.even_products. What else depends on the number of windows has batches that are
+# filled up to a multiple of this many.
 ROWS_AT_ONCE = 8
 
 
