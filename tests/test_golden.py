@@ -8,6 +8,7 @@ import pytest
 
 import tsar
 from tsar.estimator.saving import FORMAT_VERSION
+from tsar.exceptions import DataWarning
 
 GOLDEN = Path(__file__).parent / "golden"
 SAVED = sorted(path.parent for path in GOLDEN.glob("*/*/request.json"))
@@ -60,3 +61,17 @@ def test_saved_model_forecasts_what_it_did(folder):
         pd.testing.assert_frame_equal(
             found, expected, check_dtype=False, rtol=1e-6, atol=1e-6, check_column_type=False
         )
+
+
+@pytest.mark.parametrize("name", ["autoreg_categories", "nlinear_categories"])
+def test_categories_that_were_saved_keep_their_meaning(name):
+    """Unknown and missing ones were one code, and in regressions the first category as well."""
+    folder = GOLDEN / "1" / name
+    history, future, expected = (
+        pd.read_csv(folder / f"{part}.csv", parse_dates=["ds"])
+        for part in ("history", "future", "forecast")
+    )
+    model = tsar.load(folder / "model")
+    with pytest.warns(DataWarning, match="'kind' has categories that were not fitted"):
+        found = model.predict(df=history, future=future)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6, atol=1e-6)

@@ -554,9 +554,13 @@ class _Reader:
     def _static(self) -> dict[str, np.ndarray]:
         static = {}
         for name, column in self._columns("static").items():
-            first = column[self.offsets[:-1]]
-            same = column == np.repeat(first, np.diff(self.offsets))
-            wrong = np.flatnonzero(~(same | (pd.isna(column))))
+            # The first row of each series that has a value, or its first row.
+            given = ~pd.isna(column)
+            rows = np.where(given, np.arange(len(column)), len(column))
+            places = np.minimum.reduceat(rows, self.offsets[:-1])
+            first = column[np.where(places < len(column), places, self.offsets[:-1])]
+            expected = np.repeat(first, np.diff(self.offsets))
+            wrong = np.flatnonzero(given)[column[given] != expected[given]]
             if len(wrong):
                 series = self.ids[self.codes[wrong[0]]]
                 raise DataError(

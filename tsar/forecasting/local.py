@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import ROUNDING, Scaling
 from tsar.estimator.base import Estimator
@@ -29,6 +28,7 @@ from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.fitted.windowed import after_fitted as join_fitted
+from tsar.forecasting.regressors import Regressors
 from tsar.params.constraints import Interval
 
 __all__ = ["LocalForecaster", "LocalModel"]
@@ -40,6 +40,9 @@ NO_NUMBERS = np.empty(0)
 DIGITS = 8
 # Pieces of work that a process is given in all: more of them balance better, and cost more.
 PIECES = 4
+
+# What the effects of categories are measured against, in saved models.
+AGAINST_MEAN = "against the mean"
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -153,6 +156,14 @@ class Estimates:
     begins: np.ndarray
     grid: tuple[Estimate, ...]
 
+    def after_format_1(self, regressors: Regressors) -> "Estimates":
+        """Return estimates that were saved when the first category was the reference."""
+        grid = tuple(
+            replace(one, effects=regressors.after_format_1(one.effects)) if one.scale else one
+            for one in self.grid
+        )
+        return replace(self, grid=grid)
+
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold, and arrays by name."""
         record = {name: [getattr(one, name) for one in self.grid] for name in ("status", "message")}
@@ -225,7 +236,8 @@ class LocalForecaster(Forecaster):
         coded, coding = self._coded(panel, stop)
         season = panel.season_length if self.season_length is None else self.season_length
         model = self._make_model(int(season))
-        x = _design(coded.covariates.future, coding) if coded.covariates else None
+        regressors = Regressors.of(coding)
+        x = regressors.columns(coded.covariates.future, coding) if coded.covariates else None
         jobs, begins = [], np.full((panel.n_series, panel.n_variates), -1)
         for series, (start, end) in enumerate(zip(panel.offsets, stop, strict=False)):
             for variate in range(panel.n_variates):
@@ -234,7 +246,7 @@ class LocalForecaster(Forecaster):
                 begins[series, variate] = begin
                 rows = slice(max(begin, 0), None)
                 known = np.empty((len(y), 0)) if x is None else x[start:end]
-                jobs.append((model, y[rows], known[rows]))
+                jobs.append((model, y[rows], known[rows], regressors))
         grid = tuple(_parallel(_estimate, jobs, self.n_jobs))
         self._warn_of_fallbacks(
             [one.message for one in grid if one.status == "fallback"], len(grid)
@@ -242,8 +254,7 @@ class LocalForecaster(Forecaster):
         pooled = Scaling.measure(panel.values, panel.offsets, stop).pooled()
         self._estimates = Estimates(panel.first, begins, grid)
         self.season_length_ = int(season)
-        n_covariates = 0 if x is None else x.shape[1]
-        needed = model.needed(n_covariates)
+        needed = model.needed(regressors.n_effects)
         # A state depends on everything before it.
         identity = Scaling.identity(panel.n_series, panel.n_variates)
         return Learned(identity, pooled, needed, coding, whole=True)
@@ -290,7 +301,7 @@ class LocalForecaster(Forecaster):
         model = fitted._make_model(self.season_length_)  # noqa: SLF001  (this class)
         # Of the same length whatever is asked for, so that the shorter is part of the longer.
         steps = max(horizon, self.horizon_)
-        estimates = self._estimates_of(panel)
+        estimates, regressors = self._estimates_of(panel), Regressors.of(self.learned_.coding)
         ahead = (
             panel.known_ahead(self.learned_.coding, dict(known or {}), steps)
             if (self.learned_.coding)
@@ -305,7 +316,7 @@ class LocalForecaster(Forecaster):
             for variate in range(panel.n_variates):
                 y = panel.values[start : start + origins.max(), variate].astype(np.float64)
                 found = estimates[owner * panel.n_variates + variate]
-                jobs.append((model, found, y, x, origins, steps, self.season_length_))
+                jobs.append((model, found, y, x, regressors, origins, steps, self.season_length_))
                 places.append((windows, variate))
         point = np.empty((len(owners), horizon, panel.n_variates))
         failed: list[str] = []
@@ -350,7 +361,8 @@ class LocalForecaster(Forecaster):
             return np.empty((rows, 0))
         assert panel.covariates is not None, "panels with covariates are coded"
         own = panel.covariates.future[panel.offsets[owner] : panel.offsets[owner + 1]]
-        held = _design(np.concatenate([own, ahead[owner]])[:rows], self.learned_.coding)
+        coding = self.learned_.coding
+        held = Regressors.of(coding).columns(np.concatenate([own, ahead[owner]])[:rows], coding)
         # Beyond what is known, the last value stays.
         return held[np.minimum(np.arange(rows), len(held) - 1)]
 
@@ -359,7 +371,7 @@ class LocalForecaster(Forecaster):
     def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         record, tensors = super().learned_state()
         more, arrays = self._estimates.to_state()
-        record["local"] = {"season_length": self.season_length_, **more}
+        record["local"] = {"season_length": self.season_length_, "effects": AGAINST_MEAN, **more}
         tensors |= {f"local.{name}": torch.from_numpy(array) for name, array in arrays.items()}
         return record, tensors
 
@@ -375,7 +387,10 @@ class LocalForecaster(Forecaster):
             for name, tensor in tensors.items()
             if name.startswith("local.")
         }
-        self._estimates = Estimates.from_state(record["local"], arrays)
+        found = Estimates.from_state(record["local"], arrays)
+        if record["local"].get("effects") != AGAINST_MEAN:
+            found = found.after_format_1(Regressors.of(self.learned_.coding))
+        self._estimates = found
         self.end_ = replace(self.end_, first=self._estimates.first)
         self.season_length_ = record["local"]["season_length"]
 
@@ -399,20 +414,6 @@ def _first_observed(y: np.ndarray) -> int:
     return int(seen.argmax()) if seen.any() else -1
 
 
-def _design(known: np.ndarray, coding: CovariateCoding) -> np.ndarray:
-    """Return coded covariates as numbers that effects can be multiplied with, (rows, K).
-
-    A category is a column of zeros and ones; the first one is what others are compared with.
-    """
-    columns = []
-    for place, column in enumerate(coding.future):
-        if column.categories is None:
-            columns.append(known[:, place])
-        else:
-            columns += [known[:, place] == code for code in range(2, column.n_categories)]
-    return np.stack(columns, axis=1).astype(np.float64) if columns else np.empty((len(known), 0))
-
-
 def _parallel(function: Callable[[Job], Done], jobs: list[Job], n_jobs: int | None) -> list[Done]:
     """Return the results of some jobs in their order."""
     n_processes = min(joblib.effective_n_jobs(n_jobs), len(jobs))
@@ -429,17 +430,17 @@ def _in_turn(function: Callable[[Job], Done], jobs: list[Job]) -> list[Done]:
     return [function(job) for job in jobs]
 
 
-def _estimate(job: tuple[LocalModel, np.ndarray, np.ndarray]) -> Estimate:
+def _estimate(job: tuple[LocalModel, np.ndarray, np.ndarray, Regressors]) -> Estimate:
     """Estimate a model from values (n,) that begin with an observation, and covariates (n, K)."""
-    model, y, x = job
+    model, y, x, regressors = job
     observed = y[~np.isnan(y)]
     if not len(observed):
         return Estimate.without("unobserved", "all values are missing")
     mean, scale = float(observed.mean()), float(observed.std())
     if scale <= ROUNDING * abs(mean):
         return Estimate(mean, 0.0, NO_NUMBERS, np.zeros(x.shape[1]), message="constant")
-    moving = x.std(axis=0) > 0
-    needed = model.needed(int(moving.sum()))
+    chosen, read = regressors.to_estimate(x)
+    needed = model.needed(len(chosen))
     if len(observed) < needed:
         return Estimate.without(
             "fallback", f"{needed} observed rows are needed, there are {len(observed)}"
@@ -449,25 +450,26 @@ def _estimate(job: tuple[LocalModel, np.ndarray, np.ndarray]) -> Estimate:
     z = ((y if model.reads_missing else _carried(y)) - mean) / scale
     try:
         with _quiet():
-            parameters, some, converged = model.estimate(z, x[:, moving])
+            parameters, some, converged = model.estimate(z, read)
     except FAILURES as error:
         return Estimate.without("fallback", f"{type(error).__name__}: {error}")
     if not (np.isfinite(parameters).all() and np.isfinite(some).all()):
         return Estimate.without("fallback", "the estimated parameters are not finite")
-    effects = np.zeros(x.shape[1])
-    effects[moving] = some
+    effects = regressors.effects(x, chosen, some)
     message = "" if converged else "the optimiser stopped before it converged"
     return Estimate(mean, scale, np.asarray(parameters, dtype=np.float64), effects, message=message)
 
 
 def _forecast(
-    job: tuple[LocalModel, Estimate | None, np.ndarray, np.ndarray, np.ndarray, int, int],
+    job: tuple[
+        LocalModel, Estimate | None, np.ndarray, np.ndarray, Regressors, np.ndarray, int, int
+    ],
 ) -> tuple[np.ndarray, list[str]]:
     """Forecast a series from several origins, (W, H); say where that failed.
 
     NaN stands where nothing was observed before the origin.
     """
-    model, known, y, x, cutoffs, horizon, season = job
+    model, known, y, x, regressors, cutoffs, horizon, season = job
     begin = _first_observed(y)
     forecast = np.full((len(cutoffs), horizon), np.nan)
     seen = cutoffs > begin if begin >= 0 else np.zeros(len(cutoffs), dtype=bool)
@@ -482,17 +484,17 @@ def _forecast(
     messages: list[str] = []
     if known is not None and known.scale > 0:
         counts = np.concatenate([[0], np.cumsum(~np.isnan(y))])
-        enough = counts[rows] >= model.needed(int((known.effects != 0).sum()))
+        enough = counts[rows] >= model.needed(regressors.n_estimated(known.effects))
         if enough.any():
             found[enough] = _apply(model, known, y, x, rows[enough], horizon, messages)
     else:
         for place, row in enumerate(rows):
-            one = _estimate((model, y[:row], x[:row]))
+            one = _estimate((model, y[:row], x[:row], regressors))
             if one.status == "ok" and one.scale > 0:
                 found[place] = _apply(model, one, y[:row], x, rows[[place]], horizon, messages)[0]
             elif one.status == "ok":
                 found[place] = y[:row][~np.isnan(y[:row])][-1]
-            elif np.count_nonzero(~np.isnan(y[:row])) >= model.needed(x.shape[1]):
+            elif np.count_nonzero(~np.isnan(y[:row])) >= model.needed(regressors.n_effects):
                 # What is too short is listed as a short history.
                 messages.append(one.message)
     forecast[seen] = np.where(np.isfinite(found), found, naive)

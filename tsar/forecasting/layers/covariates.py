@@ -66,7 +66,8 @@ class Encoded(NamedTuple):
 class ColumnEmbedding(nn.Module):
     """Keep numbers, and replace category codes by learned vectors.
 
-    Code 0, a missing or unknown category, is the zero vector.
+    Code 0, an unknown category, is the zero vector. A missing one has a code like any other where
+    there was one in the fit.
 
     Parameters
     ----------
