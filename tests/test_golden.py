@@ -9,6 +9,7 @@ import pytest
 
 import tsar
 from tsar.estimator.saving import FORMAT_VERSION
+from tsar.exceptions import DataWarning
 from tsar.training import AdamW, Cosine
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -92,3 +93,17 @@ def test_norms_before_the_branch_keep_their_place(kind):
     saved = {"norm": kind, "pre_norm": True, "residual_attention": True, "mixer": "mamba"}
     upgraded = tsar.PatchTST.upgrade_parameters(saved)
     assert upgraded == {"norm": f"pre_{kind}", "mixer": "mamba"}
+
+
+@pytest.mark.parametrize("name", ["autoreg_categories", "nlinear_categories"])
+def test_categories_that_were_saved_keep_their_meaning(name):
+    """Unknown and missing ones were one code, and in regressions the first category as well."""
+    folder = GOLDEN / "1" / name
+    history, future, expected = (
+        pd.read_csv(folder / f"{part}.csv", parse_dates=["ds"])
+        for part in ("history", "future", "forecast")
+    )
+    model = tsar.load(folder / "model")
+    with pytest.warns(DataWarning, match="'kind' has categories that were not fitted"):
+        found = model.predict(df=history, future=future)
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6, atol=1e-6)

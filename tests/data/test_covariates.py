@@ -71,6 +71,31 @@ def test_categories_are_codes_and_unknown_ones_are_zero():
     np.testing.assert_array_equal(other.future[[3, 4], 1], 0)
 
 
+def test_a_missing_category_has_a_code_where_there_was_one_in_training():
+    frame = _frame()
+    frame.loc[[2, 10], "event"] = None
+    frame.loc[frame["unique_id"] == "s2", "shop"] = None
+    panel = _panel(frame)
+    coding = panel.coding(panel.offsets[1:])
+    event, shop = coding.future[1], coding.static[0]
+    assert (event.n_categories, shop.n_categories) == (4, 4)
+    coded = panel.coded(coding).covariates
+    assert (coded.future[[2, 10], 1] == 3).all() and (coded.future[:, 1] == 3).sum() == 2
+    assert coded.static[:, 0].tolist() == [1, 2, 3]
+    for empty in (None, np.nan, pd.NA, pd.NaT):
+        with pytest.warns(DataWarning, match="for example 'strike'"):
+            codes = event.encode(np.array(["strike", empty, event.categories[0]], dtype=object))
+        assert codes.tolist() == [0, 3, 1]
+    again = ColumnCoding.from_state(json.loads(json.dumps(event.to_state())))
+    assert again.missing and again.n_categories == 4
+    stored = event.to_state()
+    del stored["missing"]
+    before = ColumnCoding.from_state(stored)
+    assert before.encode(np.array([None, "none"], dtype=object))[0] == 0
+    # Rows that are not trained on teach nothing of it.
+    assert not panel.coding(panel.offsets[:-1] + 2).future[1].missing
+
+
 def test_missing_numbers_take_the_value_before_them():
     frame = _frame().astype({"price": "Float64"})
     frame.loc[[0, 1, 9, 12], "price"] = pd.NA

@@ -436,7 +436,7 @@ def test_series_that_end_apart_are_continued_apart():
     ("freq", "season"),
     [
         ("h", 24), ("15min", 96), ("D", 7), ("W-WED", 52), ("MS", 12), ("QE", 4), ("YS", 1),
-        ("B", 5), ("BME", 12), ("SME", 24), ("2h", 12), ("s", 60), ("7D", 52), ("2D", 183),
+        ("B", 5), ("BME", 12), ("SME", 24), ("2h", 12), ("s", 60), ("7D", 52), ("2D", 1),
         ("24h", 7), ("WOM-3FRI", 12), ("BQE", 4), ("bh", 8), (SIX_DAYS, 6),
     ],
 )  # fmt: skip
@@ -449,6 +449,28 @@ def test_season_of_periods(freq, season):
     read = read_times(pd.period_range("2024", periods=4, freq=freq))
     assert Frequency.of_periods(read.axis).season_length == season
     assert Frequency.steps(3).season_length == 1
+
+
+@pytest.mark.parametrize("freq", ["W-WED", "7D", "W", pd.offsets.Week(), pd.DateOffset(weeks=1)])
+def test_a_year_of_weeks_is_a_season_of_two_years(freq):
+    frequency = Frequency.parse(freq, TimeAxis())
+    assert frequency.cycles == (52,)
+    assert [frequency.season_of(n_rows) for n_rows in (0, 51, 103, 104, 500)] == [1, 1, 1, 52, 52]
+    periods = read_times(pd.period_range("2024", periods=4, freq="W"))
+    assert Frequency.of_periods(periods.axis).season_of(103) == 1
+
+
+def test_an_exact_cycle_is_the_season_of_any_data():
+    for freq, season in (("h", 24), ("D", 7), ("MS", 12), ("QE", 4), ("B", 5)):
+        assert Frequency.parse(freq, TimeAxis()).season_of(3) == season
+
+
+def test_stored_frequencies_of_before_have_their_season():
+    stored = Frequency.parse("h", TimeAxis()).to_dict()
+    for name in ("cycles", "inexact"):
+        del stored[name]
+    assert Frequency.from_dict({**stored, "season_length": 24}).season_of(1) == 24
+    assert Frequency.from_dict({**stored, "season_length": 1}).cycles == ()
 
 
 @pytest.mark.parametrize("freq", [*SPELLINGS, *OFFSETS])

@@ -314,6 +314,28 @@ def test_covariates_follow_their_rows():
         Panel.from_frame(frame, static_covariates=["price"])
 
 
+@pytest.mark.parametrize(
+    "dtype", ["object", "str", "string", "category", "Int64", "float64", "string[pyarrow]"]
+)
+@pytest.mark.parametrize("gone", [[0], [0, 1, 5], [5], [19], [20, 25], list(range(19)), []])
+def test_static_values_may_be_missing_in_any_row(dtype, gone):
+    frame = _panel(3, 20)
+    numbers = dtype in ("Int64", "float64")
+    names = [4, 5, 6] if numbers else ["north", "south", "north"]
+    frame["shop"] = pd.Series(np.repeat(names, 20)).astype(dtype)
+    frame.loc[gone, "shop"] = np.nan if dtype == "float64" else None
+    frame.loc[40:, "shop"] = np.nan if dtype == "float64" else None
+    static = Panel.from_frame(frame, static_covariates=["shop"]).static["shop"]
+    assert list(static[:2]) == names[:2] and pd.isna(static[2])
+    shuffled = frame.sample(frac=1, random_state=0).sort_values("unique_id", kind="stable")
+    again = Panel.from_frame(shuffled, static_covariates=["shop"]).static["shop"]
+    assert list(again[:2]) == names[:2] and pd.isna(again[2])
+    frame.loc[12, "shop"] = 9 if numbers else "south"
+    if set(range(19)) - set(gone) - {12}:
+        with pytest.raises(DataError, match="'shop' changes within id 's0000'"):
+            Panel.from_frame(frame, static_covariates=["shop"])
+
+
 def test_empty_frames_are_refused():
     for frame in (_panel(2, 5).iloc[:0], pd.DataFrame({"a": []}, index=HOURS[:0])):
         with pytest.raises(DataError, match="no rows; pass at least one observation"):

@@ -126,6 +126,18 @@ def test_scaled_metrics_are_those_of_each_series_averaged(tested, long, by):
                 assert measured["owa"] == pytest.approx(1.0)
 
 
+def test_weeks_are_scaled_by_the_year_where_two_are_before_the_cutoff():
+    values = np.random.default_rng(0).normal(size=112)
+    weeks = pd.Series(values, index=pd.date_range("2022-01-02", periods=112, freq="W"))
+    for end, season in ((112, 52), (106, 1)):
+        known = weeks[:end]
+        tested = backtest(tsar.Naive(horizon=4), known, windows=1)
+        found = measure(tested, "mase", history=known)["mase"].item()
+        before = known[: end - 4]
+        expected = evaluation.mase(tested["y"], tested["Naive"], before, season)
+        assert found == pytest.approx(expected)
+
+
 def test_owa_is_the_mean_of_two_ratios(tested, long):
     found = measure(tested, ["smape", "mase", "owa"], history=long).set_index("model")
     ratios = found.loc["Naive"] / found.loc["SeasonalNaive"]

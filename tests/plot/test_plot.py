@@ -1,6 +1,8 @@
 """What figures show: the data of their lines, their labels and their legends."""
 
+import io
 import sys
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -329,3 +331,44 @@ def test_rows_of_the_history(sold, network, rows):
 def test_a_frame_is_no_leaderboard():
     with pytest.raises(ParameterError, match=r"board must be what tsar\.evaluation\.compare"):
         plot.leaderboard(pd.DataFrame({"model": ["Naive"]}))
+
+
+DOLLARS = ["sales_$ / cost_$", "cost ($) vs price ($)", "$x^2$", "a $", r"\$ and $_", "$$"]
+
+
+def shown(figure):
+    """Return the texts of a figure as they are drawn, none of them as a formula."""
+    written = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(written, format="svg")
+    texts = ElementTree.fromstring(written.getvalue()).iter("{http://www.w3.org/2000/svg}text")
+    return {"".join(text.itertext()) for text in texts}
+
+
+@pytest.mark.parametrize("name", DOLLARS)
+def test_dollar_signs_in_the_name_of_a_series_are_no_formula(sold, name):
+    model = tsar.SeasonalNaive(horizon=3).fit(sold.rename(name))
+    assert name in shown(plot.forecast(model.predict(), sold.rename(name)).figure)
+    if name not in DOLLARS[:2]:
+        return
+    wide = pd.DataFrame({name: sold, "other": sold})
+    predicted = tsar.SeasonalNaive(horizon=3).fit(wide).calibrate(wide).predict(level=80)
+    assert name in shown(plot.forecast(predicted, wide, variate=name).figure)
+    two = tsar.ARNet(horizon=1, context_length=3, max_epochs=1, random_state=0).fit(wide)
+    assert name in shown(plot.coefficients(two).figure)
+
+
+@pytest.mark.parametrize("name", DOLLARS[:2])
+def test_dollar_signs_in_the_name_of_a_model_or_an_input_are_no_formula(sold, name):
+    tested = backtest(tsar.Naive(horizon=3), sold, windows=4, step=1)
+    tested = tested.rename(columns={"Naive": name})
+    tested[f"{name}_q0.1"], tested[f"{name}_q0.9"] = tested[name] - 1, tested[name] + 1
+    assert name in shown(plot.backtest(tested.drop(columns=list(tested)[-2:])).figure)
+    for draw in (plot.reliability, plot.error_by_step):
+        assert name in shown(draw(tested).figure)
+    axes = plot.residuals(tested)
+    assert f"residuals of {name}, step 1" in shown(axes[0, 0].figure)
+    board = compare({name: tsar.Naive(horizon=3)}, sold, windows=4, n_resamples=10)
+    assert name in shown(plot.leaderboard(board).figure)
+    explained = pd.DataFrame({"role": ["history", "future"], "input": ["y", name], "share": 0.5})
+    assert name in shown(plot.importance(explained).figure)

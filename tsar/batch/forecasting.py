@@ -18,6 +18,7 @@ from tsar.batch.parts import Parts, write_json
 from tsar.batch.quarantine import Bad, all_bad, set_aside
 from tsar.batch.report import FALLBACK, OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
+from tsar.data.forecasts import plain_label
 from tsar.data.frames import TARGET
 from tsar.data.tables import check_writable, parse_times, read_table, write_table
 from tsar.exceptions import (
@@ -511,9 +512,11 @@ class _Run:
                 name: why for name, why in result.attrs["fallback"].items() if name not in short
             }
             result.attrs = {}
-            ids = result[id_column]
-            status = np.where(ids.isin(list(replaced)), FALLBACK, OK)
-            status = np.where(ids.isin(short), SHORT, status)
+            plain = result[id_column].map(
+                {one: plain_label(one) for one in result[id_column].unique()}
+            )
+            status = np.where(plain.isin(list(replaced)), FALLBACK, OK)
+            status = np.where(plain.isin(short), SHORT, status)
             self.template = result.iloc[:0]
             tables = [result.assign(**{STATUS: status})]
         else:

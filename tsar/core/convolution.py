@@ -4,7 +4,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from tsar.core.ops.even_products import linear
 
 __all__ = ["CircularConvolution"]
 
@@ -41,7 +42,7 @@ class CircularConvolution(nn.Module):
         n_outputs, n_inputs, _ = self.weight.shape
         if n_inputs <= n_outputs:
             beside = torch.cat([x.roll(1, dims=1), x, x.roll(-1, dims=1)], dim=2)
-            return F.linear(beside, self.weight.transpose(1, 2).flatten(1))
+            return linear(beside, self.weight.transpose(1, 2).flatten(1))
         weight = self.weight.permute(2, 0, 1).flatten(0, 1)  # (3 * n_outputs, n_inputs)
-        before, here, after = F.linear(x, weight).chunk(3, dim=2)
+        before, here, after = linear(x, weight).chunk(3, dim=2)
         return before.roll(1, dims=1) + here + after.roll(-1, dims=1)

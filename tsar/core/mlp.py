@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from tsar.core.dropout import Dropout
+from tsar.core.linear import Linear
 from tsar.core.ops.feedforward import feedforward
 
 __all__ = ["MLP"]
@@ -23,8 +24,8 @@ class MLP(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, *, dropout: float = 0.0, bias: bool = True) -> None:
         super().__init__()
-        self.expand = nn.Linear(d_model, d_ff, bias=bias)
-        self.contract = nn.Linear(d_ff, d_model, bias=bias)
+        self.expand = Linear(d_model, d_ff, bias=bias)
+        self.contract = Linear(d_ff, d_model, bias=bias)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from tsar.data.dtypes import dtype_called, dtype_name
 from tsar.data.offsets import describe_offset, rebuild_offset
 from tsar.data.timeaxis import zone_name
 from tsar.exceptions import PersistenceError
@@ -80,7 +81,7 @@ def encode_index(index: pd.Index) -> dict[str, Any]:
     if isinstance(index, pd.CategoricalIndex):
         categories = encode_index(index.categories)
     return {
-        "dtype": str(index.dtype),
+        "dtype": dtype_name(index.dtype),
         "name": encode(index.name),
         "labels": [encode(label) for label in index],
         "categories": categories,
@@ -98,4 +99,4 @@ def decode_index(stored: dict[str, Any]) -> pd.Index:
             labels, categories=categories, ordered=stored["ordered"], name=name
         )
     # Tuples are labels like others.
-    return pd.Index(labels, dtype=stored["dtype"], name=name, tupleize_cols=False)
+    return pd.Index(labels, dtype=dtype_called(stored["dtype"]), name=name, tupleize_cols=False)

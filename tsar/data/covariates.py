@@ -75,18 +75,22 @@ class ColumnCoding:
         Of its training rows, where it is numeric; the scale of what never moved in them is
         0, and it is coded as 0 whatever it does later.
     categories : Index or None
-        Its values, where it is not; code 0 stands for a missing or unknown one.
+        Its values, where it is not. Their codes begin with 1; code 0 is an unknown one.
+    missing : bool
+        Whether a missing category was among the training rows. It then has a code of its own,
+        the last one, and is as unknown as any other otherwise.
     """
 
     name: Any
     mean: float = 0.0
     scale: float = 1.0
     categories: pd.Index | None = None
+    missing: bool = False
 
     @property
     def n_categories(self) -> int:
         """How many codes there are, 0 for a numeric column."""
-        return 0 if self.categories is None else len(self.categories) + 1
+        return 0 if self.categories is None else len(self.categories) + 1 + self.missing
 
     @classmethod
     def measure(cls, name: Any, column: np.ndarray, training: np.ndarray) -> "ColumnCoding":
@@ -99,7 +103,8 @@ class ColumnCoding:
         if column.dtype.kind == "c":
             raise DataError(f"covariate {name!r} holds complex numbers; pass two columns")
         if column.dtype.kind not in "fiub":
-            return cls(name, categories=_categories(name, column))
+            missing = bool(pd.isna(column[training]).any())
+            return cls(name, categories=_categories(name, column), missing=missing)
         values = column.astype(np.float64)
         if np.isinf(values).any():
             raise DataError(
@@ -125,13 +130,16 @@ class ColumnCoding:
         if self.categories is None:
             return self._encode_numbers(column)
         codes = self.categories.get_indexer(pd.Index(column, dtype=object)) + 1
-        unknown = (codes == 0) & ~pd.isna(column)
+        missing = pd.isna(column)
+        unknown = (codes == 0) & ~missing
         if unknown.any():
             warn(
                 f"covariate {self.name!r} has categories that were not fitted, for example "
                 f"{column[unknown.argmax()]!r}; they count as unknown",
                 DataWarning,
             )
+        if self.missing:
+            codes[missing] = self.n_categories - 1
         return codes.astype(np.float32)
 
     def _encode_numbers(self, column: np.ndarray) -> np.ndarray:
@@ -163,6 +171,7 @@ class ColumnCoding:
             "mean": self.mean,
             "scale": self.scale,
             "categories": held,
+            "missing": self.missing,
         }
 
     @classmethod
@@ -170,7 +179,9 @@ class ColumnCoding:
         """Undo :meth:`to_state`."""
         held = record["categories"]
         categories = None if held is None else decode_index(held)
-        return cls(decode(record["name"]), record["mean"], record["scale"], categories)
+        # Models saved before did not tell missing from unknown.
+        missing = record.get("missing", False)
+        return cls(decode(record["name"]), record["mean"], record["scale"], categories, missing)
 
 
 @dataclass(frozen=True)

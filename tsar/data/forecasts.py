@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsar.data.dtypes import float_dtype
 from tsar.data.panel import Panel
 from tsar.exceptions import ParameterError
 
@@ -17,6 +18,7 @@ __all__ = [
     "check_quantile_labels",
     "forecast_frame",
     "interval_keys",
+    "plain_label",
     "quantile_key",
     "sample_frame",
     "short_histories",
@@ -55,10 +57,12 @@ def forecast_frame(
     ParameterError
         A column would have the name of a variate.
     """
+    if beside:
+        _check_spellings(variates)
     columns: dict[Any, Any] = {}
     held = dict(zip(panel.variates, panel.form.dtypes, strict=True))
     for place, name in enumerate(variates):
-        dtype: Any = _float_dtype(held[name])
+        dtype = float_dtype(held[name])
         columns[name] = pd.array(point[:, :, place].reshape(-1), dtype=dtype, copy=False)
         for key, values in beside.items():
             label = _label(name, key, variates)
@@ -94,7 +98,7 @@ def sample_frame(panel: Panel, variates: pd.Index, samples: np.ndarray, fitted_h
     held = dict(zip(panel.variates, panel.form.dtypes, strict=True))
     columns: dict[Any, Any] = {}
     for place, name in enumerate(variates):
-        dtype: Any = _float_dtype(held[name])
+        dtype = float_dtype(held[name])
         columns[name] = pd.array(samples[..., place].reshape(-1), dtype=dtype, copy=False)
     marks = {"sample": np.tile(np.repeat(np.arange(n_samples), horizon), panel.n_series)}
     if horizon > fitted_horizon:
@@ -108,6 +112,9 @@ def sample_frame(panel: Panel, variates: pd.Index, samples: np.ndarray, fitted_h
 
 def check_quantile_labels(variates: pd.Index, levels: Iterable[float]) -> None:
     """Raise a :class:`ParameterError` if a quantile column would have the name of a variate."""
+    levels = list(levels)
+    if levels:
+        _check_spellings(variates)
     for level in levels:
         for name in variates:
             _label(name, quantile_key(level), variates)
@@ -134,12 +141,39 @@ def _label(name: Any, key: str, variates: pd.Index) -> str:
     return label
 
 
+def _check_spellings(variates: pd.Index) -> None:
+    """Raise a :class:`ParameterError` if quantiles of two variates would have the same name."""
+    spelled = pd.Series([str(name) for name in variates])
+    again = spelled.duplicated()
+    if again.any():
+        twice = spelled[int(again.argmax())]
+        raise ParameterError(
+            f"two variates are both written {twice!r}, and so "
+            f"are the columns of their quantiles; rename one of them"
+        )
+
+
+def plain_label(label: Any) -> Any:
+    """Return an id or a name as files can hold it among the attributes of a frame (as JSON).
+
+    Text, numbers and truth values stay what they are, anything else becomes text.
+    """
+    if isinstance(label, np.generic) and not isinstance(label, np.datetime64 | np.timedelta64):
+        label = label.item()
+    if isinstance(label, tuple):
+        return tuple(plain_label(part) for part in label)
+    return label if label is None or type(label) in (bool, int, float, str) else str(label)
+
+
 def short_histories(panel: Panel, variates: pd.Index, context_rows: int) -> list[Any]:
-    """Return the ids (of one wide frame: the variates) observed for less than a context."""
+    """Return the ids (of one wide frame: the variates) observed for less than a context.
+
+    They are labels as :func:`plain_label` gives them.
+    """
     short = panel.history_lengths() < context_rows
     if panel.form.has_ids or panel.form.squeeze:
-        return list(panel.ids[np.flatnonzero(short.any(axis=1))])
-    return [name for name in variates if short[0, panel.variates.get_loc(name)]]
+        return [plain_label(name) for name in panel.ids[np.flatnonzero(short.any(axis=1))]]
+    return [plain_label(name) for name in variates if short[0, panel.variates.get_loc(name)]]
 
 
 def by_series_or_variate(panel: Panel, notes: Mapping[tuple[int, int], str]) -> dict[Any, str]:
@@ -150,6 +184,11 @@ def by_series_or_variate(panel: Panel, notes: Mapping[tuple[int, int], str]) -> 
     panel : Panel
     notes : dict of pair of int to str
         Of several on one series, the first is kept.
+
+    Returns
+    -------
+    dict
+        By labels as :func:`plain_label` gives them.
     """
     if panel.form.has_ids or panel.form.squeeze:
         names, place = panel.ids.tolist(), 0
@@ -157,11 +196,5 @@ def by_series_or_variate(panel: Panel, notes: Mapping[tuple[int, int], str]) -> 
         names, place = panel.variates.tolist(), 1
     found: dict[Any, str] = {}
     for pair, note in notes.items():
-        found.setdefault(names[pair[place]], note)
+        found.setdefault(plain_label(names[pair[place]]), note)
     return found
-
-
-def _float_dtype(dtype: str) -> str:
-    """Return the floating dtype in which a forecast of such a column is given."""
-    kept = dtype.lower().startswith("float") and dtype != "float16"
-    return dtype if kept else "float64"

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as dtypes
 
+from tsar.data.dtypes import dtype_called, dtype_name
 from tsar.data.timeaxis import AmbiguousDates, read_times
 from tsar.exceptions import DataError
 
@@ -313,8 +314,8 @@ def _form(
         id_name=id_name,
         time_name=time_name,
         columns_name=df.columns.name,
-        columns_dtype=str(df.columns.dtype),
-        dtypes=tuple(str(df[name].dtype) for name in names),
+        columns_dtype=dtype_name(df.columns.dtype),
+        dtypes=tuple(dtype_name(df[name].dtype) for name in names),
     )
 
 
@@ -520,19 +521,24 @@ def write_frame(
         if form.kind == "wide":
             frame.index.name = form.time_name
     labels = [*keys, *content]
-    if any(isinstance(label, tuple) for label in labels):
-        # pandas takes them for labels of several levels.
-        frame.columns = _flat(labels)
-    if form.columns_dtype == "object" or list(content) == list(columns):
-        # Labels of one type only are guessed to be of a dtype that the data may not have had.
-        frame.columns = frame.columns.astype(_writable(form.columns_dtype))
+    frame.columns = _labelled(labels, form.columns_dtype)
     frame.columns.name = form.columns_name
     return frame
 
 
-def _flat(labels: list[Any]) -> pd.Index:
-    """Return an index of one level, whatever the labels are."""
-    return pd.Index(labels, tupleize_cols=False)
+def _labelled(labels: list[Any], dtype: str) -> pd.Index:
+    """Return labels as an index of a dtype if it can hold all of them as they are, else of objects.
+
+    New labels are text, also beside those that are numbers, times or truth values.
+    """
+    objects = pd.Index(labels, dtype=object, tupleize_cols=False)
+    if dtype in ("object", "category"):
+        return objects
+    try:
+        index = pd.Index(labels, dtype=dtype_called(dtype), tupleize_cols=False)
+    except (TypeError, ValueError):
+        return objects
+    return index if list(index) == labels else objects
 
 
 def _with_freq(times: pd.Index, freq: Any) -> pd.Index:
@@ -544,10 +550,6 @@ def _with_freq(times: pd.Index, freq: Any) -> pd.Index:
     except ValueError:
         # pandas 2 takes days for 24 hours, which the clock changes break.
         return times
-
-
-def _writable(dtype: str) -> str:
-    return "object" if dtype == "category" else dtype
 
 
 def _pairs(form: FrameForm, ids: pd.Index, times: pd.Index, horizon: int) -> pd.MultiIndex:

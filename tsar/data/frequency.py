@@ -5,13 +5,13 @@ days of a clock change; steps of days, weeks and months belong to the local cale
 daily series stays at local midnight across such a change.
 """
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 
+from tsar.data.cycles import WEEK, cycles_of_length, cycles_of_months, cycles_of_offset
 from tsar.data.offsets import describe_offset, parse_offset, rebuild_offset
 from tsar.data.timeaxis import DAY, UNIT, TimeAxis, Unit
 from tsar.exceptions import DataError
@@ -24,10 +24,6 @@ MONTH_STEPS = {
     **{"HalfYearBegin": 6, "HalfYearEnd": 6, "YearBegin": 12, "YearEnd": 12},
 }
 LENGTHS = {"hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds"}
-OFFSET_SEASONS = {
-    **{"B": 5, "BME": 12, "BMS": 12, "CBME": 12, "CBMS": 12, "WOM": 12, "LWOM": 12},
-    **{"SME": 24, "SMS": 24, "BQE": 4, "BQS": 4, "bh": 8, "cbh": 8},
-}
 
 
 @dataclass(frozen=True)
@@ -52,8 +48,11 @@ class Frequency:
         leaves it to each series.
     offset : pandas offset or None
         The offset of ``rule="offset"``.
-    season_length : int
-        Steps in the cycle one would look for first: a day of hours, a year of months.
+    cycles : tuple of int
+        Steps in a day, a week and a year, those that are whole, the shortest first; see
+        :mod:`tsar.data.cycles`.
+    inexact : bool
+        Whether the first of them is a year of days or weeks, which is no whole number of them.
     """
 
     name: str
@@ -63,7 +62,8 @@ class Frequency:
     day: int | None = 1
     phase: int | None = None
     offset: Any = None
-    season_length: int = 1
+    cycles: tuple[int, ...] = ()
+    inexact: bool = False
 
     # --------------------------------------------------------------- made from
 
@@ -116,31 +116,29 @@ class Frequency:
     def of_periods(cls, axis: TimeAxis) -> "Frequency":
         """Return the frequency of an axis of periods, whose stamps are their ordinals."""
         offset = axis.period_offset
-        season = cls.of_offset(offset).season_length
-        return cls(axis.period_alias, "steps", step=int(offset.n), season_length=season)
+        of = cls.of_offset(offset)
+        alias, step = axis.period_alias, int(offset.n)
+        return cls(alias, "steps", step=step, cycles=of.cycles, inexact=of.inexact)
 
     @classmethod
     def of_days(cls, name: str, days: int, phase: int | None = None) -> "Frequency":
         """Return a step of calendar days."""
-        season = {1: 7, 7: 52}.get(days, max(round(365.25 / days), 1))
-        return cls(name, "fixed", days * DAY, local=True, phase=phase, season_length=season)
+        return replace(cls.of_length(name, days * DAY), local=True, phase=phase)
 
     @classmethod
     def of_length(cls, name: str, nanoseconds: int) -> "Frequency":
         """Return a step that is a length of time."""
-        if nanoseconds >= DAY:
-            season = cls.of_days(name, nanoseconds // DAY).season_length
-        else:
-            season = DAY // nanoseconds if nanoseconds >= 60 * UNIT["s"] else 60
-        return cls(name, "fixed", step=nanoseconds, season_length=season)
+        cycles = cycles_of_length(nanoseconds)
+        inexact = bool(cycles) and nanoseconds * cycles[0] > WEEK
+        return cls(name, "fixed", step=nanoseconds, cycles=cycles, inexact=inexact)
 
     @classmethod
     def of_months(
         cls, name: str, months: int, day: int | None, phase: int | None = None
     ) -> "Frequency":
         """Return a step of calendar months; ``day`` is 0 for the last day of the month."""
-        season = max(12 // months, 1)
-        return cls(name, "months", months, day=day, phase=phase, season_length=season)
+        cycles = cycles_of_months(months)
+        return cls(name, "months", months, day=day, phase=phase, cycles=cycles)
 
     @classmethod
     def of_offset(cls, offset: Any) -> "Frequency":
@@ -162,10 +160,7 @@ class Frequency:
             return cls.of_months(name, months, int(kind.endswith("Begin")), phase)
         if type(offset) is pd.DateOffset:
             return cls._of_date_offset(name, offset)
-        season = OFFSET_SEASONS.get(re.sub(r"^\d+|-.*", "", name), 1)
-        if isinstance(offset, pd.offsets.CustomBusinessDay):
-            season = int(np.sum(offset.calendar.weekmask))
-        return cls(name, "offset", offset=offset, season_length=max(season // n, 1))
+        return cls(name, "offset", offset=offset, cycles=cycles_of_offset(offset))
 
     @classmethod
     def _of_date_offset(cls, name: str, offset: Any) -> "Frequency":
@@ -195,6 +190,24 @@ class Frequency:
         return self.of_months(self.name, self.step, day)
 
     # ------------------------------------------------------------------- used
+
+    @property
+    def season_length(self) -> int:
+        """The cycle one would look for first, 1 where there is none: a day of hours."""
+        return self.cycles[0] if self.cycles else 1
+
+    def season_of(self, n_rows: int) -> int:
+        """Return the season of data whose longest series has so many rows.
+
+        It is the first of the cycles. A year of days or weeks, which is no whole number of them,
+        counts where two of them are there, and is no season of shorter data.
+
+        Parameters
+        ----------
+        n_rows : int
+        """
+        short = self.inexact and n_rows < 2 * self.season_length
+        return 1 if short else self.season_length
 
     def length(self, axis: TimeAxis) -> int:
         """Return a fixed step in the unit of an axis."""
@@ -392,14 +405,18 @@ class Frequency:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description."""
         described = None if self.offset is None else describe_offset(self.offset)
-        return {**self.__dict__, "offset": described}
+        return {**self.__dict__, "offset": described, "cycles": list(self.cycles)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Frequency":
         """Rebuild a frequency from :meth:`to_dict`."""
         described = fields["offset"]
         offset = None if described is None else rebuild_offset(described)
-        return cls(**{**fields, "offset": offset})
+        fields = dict(fields)
+        # Models saved before there were cycles have the first of them.
+        first = fields.pop("season_length", 1)
+        cycles = fields.get("cycles", [first] if first > 1 else [])
+        return cls(**{**fields, "offset": offset, "cycles": tuple(cycles)})
 
 
 def _search(grid: np.ndarray, stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -101,6 +101,11 @@ class Panel:
         """Rows of each series, shape (S,)."""
         return np.diff(self.offsets)
 
+    @property
+    def season_length(self) -> int:
+        """Steps in the season one would look for first; see :meth:`Frequency.season_of`."""
+        return self.frequency.season_of(int(self.lengths.max(initial=0)))
+
     @classmethod
     def from_frame(
         cls,
@@ -549,9 +554,13 @@ class _Reader:
     def _static(self) -> dict[str, np.ndarray]:
         static = {}
         for name, column in self._columns("static").items():
-            first = column[self.offsets[:-1]]
-            same = column == np.repeat(first, np.diff(self.offsets))
-            wrong = np.flatnonzero(~(same | (pd.isna(column))))
+            # The first row of each series that has a value, or its first row.
+            given = ~pd.isna(column)
+            rows = np.where(given, np.arange(len(column)), len(column))
+            places = np.minimum.reduceat(rows, self.offsets[:-1])
+            first = column[np.where(places < len(column), places, self.offsets[:-1])]
+            expected = np.repeat(first, np.diff(self.offsets))
+            wrong = np.flatnonzero(given)[column[given] != expected[given]]
             if len(wrong):
                 series = self.ids[self.codes[wrong[0]]]
                 raise DataError(

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as dtypes
 
+from tsar.data.dtypes import dtype_called, dtype_name
 from tsar.exceptions import DataError, PersistenceError
 
 __all__ = [
@@ -98,7 +99,7 @@ class TimeAxis:
             written = pd.Index(times.date, dtype=object)
         else:
             written = pd.Index(_write_text(times, self.style), dtype=object)
-        return written.take(place).astype(self.dtype)
+        return written.take(place).astype(dtype_called(self.dtype))
 
     def show(self, stamp: int) -> str:
         """Return one stamp as text, for messages."""
@@ -315,7 +316,7 @@ def read_times(times: pd.Index) -> Times:
     if dtypes.is_datetime64_any_dtype(dtype):
         # A pyarrow column of timestamps.
         read = read_times(pd.DatetimeIndex(times.astype(object)))
-        return Times(read.stamps, _with(read.axis, dtype=str(dtype)), read.faults)
+        return Times(read.stamps, _with(read.axis, dtype=dtype_name(dtype)), read.faults)
     if dtypes.is_object_dtype(dtype) or dtypes.is_string_dtype(dtype):
         return _read_objects(times)
     raise DataError(
@@ -413,7 +414,7 @@ def _read_text(times: pd.Index) -> Times:
         )
     style, parsed = _parse(times, style, str(example))
     unparsable = np.asarray(parsed.isna())
-    stamps, dtype = np.asarray(parsed.asi8), str(times.dtype)
+    stamps, dtype = np.asarray(parsed.asi8), dtype_name(times.dtype)
     if not style.endswith("%z"):
         axis = TimeAxis("timestamp", parsed.unit, parsed.tz, style, dtype)
         return Times(stamps, axis, _faults(timestamp=unparsable))

@@ -16,7 +16,7 @@ from tsar.evaluation.backtesting import BESIDE, KEYS
 from tsar.evaluation.metrics import relative_errors, symmetric_errors
 from tsar.evaluation.probabilistic import pinball, winkler
 from tsar.exceptions import DataError, ParameterError
-from tsar.params.constraints import check_choice
+from tsar.params.constraints import check_choice, check_count
 from tsar.params.registry import Registry
 
 __all__ = [
@@ -502,11 +502,9 @@ def series_scales(
             "the backtest"
         )
     panel = history if isinstance(history, Panel) else _read(history)
-    season = panel.frequency.season_length if season_length is None else season_length
-    if isinstance(season, bool) or not isinstance(season, int | np.integer) or season < 1:
-        raise ParameterError(
-            f"measure: season_length must be an integer in [1, inf), got {season!r}"
-        )
+    season = season_length
+    if season is not None:
+        check_count("measure", "season_length", season)
     variate = np.zeros(len(frame), dtype=np.int64)
     series = np.zeros(len(frame), dtype=np.int64)
     if panel.ids[0] is not None:
@@ -518,9 +516,11 @@ def series_scales(
     first = np.full(panel.n_series, np.iinfo(np.int64).max)
     np.minimum.at(first, series, _cutoff_stamps(frame["cutoff"], panel, stamps))
     owner = np.repeat(np.arange(panel.n_series), panel.lengths)
-    later = np.flatnonzero(
-        (np.arange(len(owner)) - panel.offsets[owner] >= season) & (stamps < first[owner])
-    )
+    before = stamps < first[owner]
+    if season is None:
+        # By what the models of the first cutoff had seen.
+        season = panel.frequency.season_of(int(np.bincount(owner[before], minlength=1).max()))
+    later = np.flatnonzero((np.arange(len(owner)) - panel.offsets[owner] >= season) & before)
     values = panel.values.astype(np.float64)
     changes = np.abs(values[later] - values[later - season]) ** power
     seen = ~np.isnan(changes)

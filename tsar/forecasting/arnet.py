@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from tsar.core.ops.even_products import linear_by_group
 from tsar.data.calendar import CALENDAR_FEATURES
 from tsar.data.covariates import ColumnCoding
 from tsar.data.scaling import Scaling
@@ -94,7 +95,7 @@ class VariateLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (C, B, n_inputs) to (C, B, n_outputs)."""
-        return torch.baddbmm(self.bias, x, self.effective_weight)
+        return linear_by_group(x, self.effective_weight, self.bias)
 
     @property
     def effective_weight(self) -> Tensor:
@@ -293,8 +294,9 @@ class ARNet(NetworkForecaster):
     covariate_coefficients_ : DataFrame
         What one unit of a covariate adds to it, in original units, by covariate, lag and
         variate. Lag 0 is the step that is forecast; static covariates stand there as well. A
-        category, as ``"<column>=<category>"``, is compared with an unknown one. In data with
-        ids, series are on scales of their own, so there are rows for each.
+        category, as ``"<column>=<category>"`` or ``"<column> is missing"``, is compared with
+        an unknown one. In data with ids, series are on scales of their own, so there are rows
+        for each.
     intercept_ : Series or DataFrame
         What is added to all that, in original units, by variate; in data with ids, a row for
         each series.
@@ -501,6 +503,7 @@ class _Effect(NamedTuple):
                 units.append((place, 1))
                 continue
             names += [f"{column.name}={category}" for category in column.categories]
+            names += [f"{column.name} is missing"] * column.missing
             units += [(place, code) for code in range(1, column.n_categories)]
         alone = torch.zeros(len(units), len(columns))
         for row, (place, value) in enumerate(units):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tsar.core.block import Block, Encoder
 from tsar.core.convolution import CircularConvolution
 from tsar.core.dropout import Dropout
+from tsar.core.linear import Linear
 from tsar.core.mixers import (
     MIXERS,
     AutoCorrelation,
@@ -55,7 +56,7 @@ class StepEmbedding(nn.Module):
         super().__init__()
         self.values = CircularConvolution(n_values, d_model)
         nn.init.kaiming_normal_(self.values.weight, nonlinearity="leaky_relu")
-        self.marks = nn.Linear(n_marks, d_model, bias=False) if n_marks else None
+        self.marks = Linear(n_marks, d_model, bias=False) if n_marks else None
         self.dropout = Dropout(dropout)
 
     def forward(self, values: Tensor, marks: Tensor) -> Tensor:
@@ -208,7 +209,7 @@ class AutoformerNetwork(ForecastNetwork):
             for _ in range(n_decoder_layers)
         )
         self.decoder_norm = SeasonalNorm(d_model)
-        self.seasonal = nn.Linear(d_model, n_outputs)
+        self.seasonal = Linear(d_model, n_outputs)
         self.output = output
 
     def forward(self, inputs: Inputs) -> Tensor:

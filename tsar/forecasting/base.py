@@ -67,6 +67,9 @@ class Forecaster(Inspection, Intervals):
     ----------
     freq_ : str
         The frequency of the data.
+    cycles_ : tuple of int
+        Steps in a day, a week and a year at this frequency, those that are whole, the shortest
+        first: what a ``season_length`` can be.
     n_series_, n_variates_ : int
         How many series and variates were fitted.
     variates_ : list
@@ -145,7 +148,7 @@ class Forecaster(Inspection, Intervals):
         """Keep what was learned, the end of the fitted series, and what they were like."""
         self.learned_, self.end_, self.calibration_ = learned, end, None
         self.remember_parameters()
-        self.freq_ = end.frequency.name
+        self.freq_, self.cycles_ = end.frequency.name, end.frequency.cycles
         self.n_series_, self.n_variates_ = end.n_series, end.n_variates
         self.variates_ = list(end.variates)
         self.horizon_ = horizon

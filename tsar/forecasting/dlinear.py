@@ -5,6 +5,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
+from tsar.core.linear import Linear
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.decomposition import SeriesDecomposition
@@ -41,8 +42,8 @@ class DLinearNetwork(ForecastNetwork):
         super().__init__()
         self.horizon = horizon
         self.decomposition = SeriesDecomposition(kernel)
-        self.remainder = nn.Linear(context_length, horizon * output.n_outputs)
-        self.trend = nn.Linear(context_length, horizon * output.n_outputs)
+        self.remainder = Linear(context_length, horizon * output.n_outputs)
+        self.trend = Linear(context_length, horizon * output.n_outputs)
         self.output = output
 
     def forward(self, inputs: Inputs) -> Tensor:

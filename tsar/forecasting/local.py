@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.estimator.base import Estimator
@@ -33,6 +32,7 @@ from tsar.forecasting.local_models import (
     first_observed,
     forecast_windows,
 )
+from tsar.forecasting.regressors import Regressors
 from tsar.params.constraints import Interval
 
 __all__ = ["LocalForecaster"]
@@ -43,6 +43,9 @@ WHAT_BECAME_OF_IT = {
 }
 # Pieces of work that a process is given in all: more of them balance better, and cost more.
 PIECES = 4
+
+# What the effects of categories are measured against, in saved models.
+AGAINST_MEAN = "against the mean"
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -66,8 +69,9 @@ class LocalForecaster(Forecaster):
     Parameters
     ----------
     season_length : int or None, default None
-        Steps in a season; None follows from the frequency: 24 for hours, 7 for days, 52
-        for weeks, 12 for months, 4 for quarters, 1 (no season) for years and integers.
+        Steps in a season; None takes the first of ``cycles_``: 24 for hours, 7 for days, 12 for
+        months, 4 for quarters, 1 (no season) for years and integers; for weeks 52, where the
+        longest series has two years of them, else 1.
     n_jobs : int or None, default None
         How many processes estimate and forecast; None is one, -1 is one per processor. The
         forecasts do not depend on it.
@@ -94,9 +98,10 @@ class LocalForecaster(Forecaster):
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         stop = panel.offsets[1:]
         coded, coding = self._coded(panel, stop)
-        season = panel.frequency.season_length if self.season_length is None else self.season_length
+        season = panel.season_length if self.season_length is None else self.season_length
         model = self._make_model(int(season))
-        x = _design(coded.covariates.future, coding) if coded.covariates else None
+        regressors = Regressors.of(coding)
+        x = regressors.columns(coded.covariates.future, coding) if coded.covariates else None
         jobs, begins = [], np.full((panel.n_series, panel.n_variates), -1)
         for series, (start, end) in enumerate(zip(panel.offsets, stop, strict=False)):
             for variate in range(panel.n_variates):
@@ -105,7 +110,8 @@ class LocalForecaster(Forecaster):
                 begins[series, variate] = begin
                 rows = slice(max(begin, 0), None)
                 known = np.empty((len(y), 0)) if x is None else x[start:end]
-                jobs.append((model, y[rows], known[rows], int(self.horizon), int(season)))
+                own = y[rows], known[rows]
+                jobs.append((model, *own, regressors, int(self.horizon), int(season)))
         grid = tuple(_parallel(estimate_fitted, jobs, self.n_jobs))
         for status in ("fallback", "reduced"):
             messages = [one.message for one in grid if one.status == status]
@@ -113,8 +119,7 @@ class LocalForecaster(Forecaster):
         pooled = Scaling.measure(panel.values, panel.offsets, stop).pooled()
         self._estimates = Estimates(panel.first, begins, grid)
         self.season_length_ = int(season)
-        n_covariates = 0 if x is None else x.shape[1]
-        needed = model.needed(n_covariates)
+        needed = model.needed(regressors.n_effects)
         # A state depends on everything before it.
         identity = Scaling.identity(panel.n_series, panel.n_variates)
         return Learned(identity, pooled, needed, coding, whole=True)
@@ -169,7 +174,7 @@ class LocalForecaster(Forecaster):
         model = fitted._make_model(self.season_length_)  # noqa: SLF001  (this class)
         # Of the same length whatever is asked for, so that the shorter is part of the longer.
         steps = max(horizon, self.horizon_)
-        estimates = self._estimates_of(panel)
+        estimates, regressors = self._estimates_of(panel), Regressors.of(self.learned_.coding)
         ahead = (
             panel.known_ahead(self.learned_.coding, dict(known or {}), steps)
             if (self.learned_.coding)
@@ -185,7 +190,8 @@ class LocalForecaster(Forecaster):
                 y = panel.values[start : start + origins.max(), variate].astype(np.float64)
                 found = estimates[owner * panel.n_variates + variate]
                 season = self.season_length_
-                jobs.append(Task(model, found, y, x, origins, steps, self.horizon_, season))
+                horizons = steps, self.horizon_
+                jobs.append(Task(model, found, y, x, regressors, origins, *horizons, season))
                 places.append((windows, variate))
         point = np.empty((len(owners), horizon, panel.n_variates))
         failed: list[str] = []
@@ -234,7 +240,8 @@ class LocalForecaster(Forecaster):
             return np.empty((rows, 0))
         assert panel.covariates is not None, "panels with covariates are coded"
         own = panel.covariates.future[panel.offsets[owner] : panel.offsets[owner + 1]]
-        held = _design(np.concatenate([own, ahead[owner]])[:rows], self.learned_.coding)
+        coding = self.learned_.coding
+        held = Regressors.of(coding).columns(np.concatenate([own, ahead[owner]])[:rows], coding)
         # Beyond what is known, the last value stays.
         return held[np.minimum(np.arange(rows), len(held) - 1)]
 
@@ -243,7 +250,7 @@ class LocalForecaster(Forecaster):
     def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         record, tensors = super().learned_state()
         more, arrays = self._estimates.to_state()
-        record["local"] = {"season_length": self.season_length_, **more}
+        record["local"] = {"season_length": self.season_length_, "effects": AGAINST_MEAN, **more}
         tensors |= {f"local.{name}": torch.from_numpy(array) for name, array in arrays.items()}
         return record, tensors
 
@@ -259,23 +266,12 @@ class LocalForecaster(Forecaster):
             for name, tensor in tensors.items()
             if name.startswith("local.")
         }
-        self._estimates = Estimates.from_state(record["local"], arrays)
+        found = Estimates.from_state(record["local"], arrays)
+        if record["local"].get("effects") != AGAINST_MEAN:
+            found = found.after_format_1(Regressors.of(self.learned_.coding))
+        self._estimates = found
         self.end_ = replace(self.end_, first=self._estimates.first)
         self.season_length_ = record["local"]["season_length"]
-
-
-def _design(known: np.ndarray, coding: CovariateCoding) -> np.ndarray:
-    """Return coded covariates as numbers that effects can be multiplied with, (rows, K).
-
-    A category is a column of zeros and ones; the first one is what others are compared with.
-    """
-    columns = []
-    for place, column in enumerate(coding.future):
-        if column.categories is None:
-            columns.append(known[:, place])
-        else:
-            columns += [known[:, place] == code for code in range(2, column.n_categories)]
-    return np.stack(columns, axis=1).astype(np.float64) if columns else np.empty((len(known), 0))
 
 
 def _parallel(function: Callable[[Job], Done], jobs: list[Job], n_jobs: int | None) -> list[Done]:

@@ -19,6 +19,7 @@ import numpy as np
 from tsar.data.scaling import ROUNDING
 from tsar.exceptions import foreign_warnings
 from tsar.forecasting.plausible import first_beyond
+from tsar.forecasting.regressors import Regressors
 
 __all__ = [
     "Estimate",
@@ -165,6 +166,14 @@ class Estimates:
     begins: np.ndarray
     grid: tuple[Estimate, ...]
 
+    def after_format_1(self, regressors: Regressors) -> "Estimates":
+        """Return estimates that were saved when the first category was the reference."""
+        grid = tuple(
+            replace(one, effects=regressors.after_format_1(one.effects)) if one.scale else one
+            for one in self.grid
+        )
+        return replace(self, grid=grid)
+
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold, and arrays by name."""
         record = {name: [getattr(one, name) for one in self.grid] for name in ("status", "message")}
@@ -211,27 +220,27 @@ def first_observed(y: np.ndarray) -> int:
 
 
 def estimate_fitted(
-    job: tuple[LocalModel, np.ndarray, np.ndarray, int, int],
+    job: tuple[LocalModel, np.ndarray, np.ndarray, Regressors, int, int],
 ) -> Estimate:
     """Estimate a model, and give it up if it cannot forecast what it was estimated from.
 
     The job is the model, values (n,) that begin with an observation, covariates (n, K), the
     horizon and the season.
     """
-    model, y, x, horizon, season = job
-    found = _estimate(model, y, x)
+    model, y, x, regressors, horizon, season = job
+    found = _estimate(model, y, x, regressors)
     if found.status in ("fallback", "unobserved") or found.scale == 0:
         return found
     # Covariates of the horizon are not known yet; at their means they add nothing unusual.
     ahead = np.broadcast_to(x.mean(axis=0), (horizon, x.shape[1]))
-    task = Task(
-        model, found, y, np.concatenate([x, ahead]), np.array([len(y)]), horizon, horizon, season
-    )
+    x = np.concatenate([x, ahead])
+    cutoffs = np.array([len(y)])
+    task = Task(model, found, y, x, regressors, cutoffs, horizon, horizon, season)
     _, reasons = _apply(task, found, np.zeros((1, horizon)))
     return Estimate.without("fallback", reasons[0]) if reasons else found
 
 
-def _estimate(model: LocalModel, y: np.ndarray, x: np.ndarray) -> Estimate:
+def _estimate(model: LocalModel, y: np.ndarray, x: np.ndarray, regressors: Regressors) -> Estimate:
     """Estimate a model from values (n,) that begin with an observation, and covariates (n, K)."""
     observed = y[~np.isnan(y)]
     if not len(observed):
@@ -239,8 +248,8 @@ def _estimate(model: LocalModel, y: np.ndarray, x: np.ndarray) -> Estimate:
     mean, scale = float(observed.mean()), float(observed.std())
     if scale <= ROUNDING * abs(mean):
         return Estimate(mean, 0.0, NO_NUMBERS, np.zeros(x.shape[1]), message="constant")
-    moving = x.std(axis=0) > 0
-    n_moving = int(moving.sum())
+    chosen, read = regressors.to_estimate(x)
+    n_moving = len(chosen)
     needed = model.needed(n_moving)
     if len(observed) < needed:
         return Estimate.without("fallback", _too_few(needed, len(observed)))
@@ -252,23 +261,22 @@ def _estimate(model: LocalModel, y: np.ndarray, x: np.ndarray) -> Estimate:
     status = "reduced" if notes and not model.chosen_freely else "ok"
     try:
         with _quiet():
-            own = _own_directions(x[:, moving], carried.beside(z))
+            own = _own_directions(read, carried.beside(z))
             if own.shape[1] < n_moving:
                 status = "reduced"
                 notes.append(
                     f"{n_moving - own.shape[1]} of {n_moving} covariates follow from the others, "
                     f"their effects are shared"
                 )
-                parameters, some, converged = carried.estimate(z, x[:, moving] @ own)
+                parameters, some, converged = carried.estimate(z, read @ own)
                 some = own @ some
             else:
-                parameters, some, converged = carried.estimate(z, x[:, moving])
+                parameters, some, converged = carried.estimate(z, read)
     except FAILURES as error:
         return Estimate.without("fallback", f"{type(error).__name__}: {error}")
     if not (np.isfinite(parameters).all() and np.isfinite(some).all()):
         return Estimate.without("fallback", "the estimated parameters are not finite")
-    effects = np.zeros(x.shape[1])
-    effects[moving] = some
+    effects = regressors.effects(x, chosen, some)
     if not converged:
         notes.append("the optimiser stopped before it converged")
     parameters = np.asarray(parameters, dtype=np.float64)
@@ -311,6 +319,8 @@ class Task:
         None where it is to be estimated from the rows before each cutoff.
     y : float64 array of shape (n,)
     x : float64 array of shape (n + H at least, K)
+    regressors : Regressors
+        What the columns of ``x`` are.
     cutoffs : int64 array of shape (W,)
         First row of each forecast.
     horizon : int
@@ -323,6 +333,7 @@ class Task:
     known: Estimate | None
     y: np.ndarray
     x: np.ndarray
+    regressors: Regressors
     cutoffs: np.ndarray
     horizon: int
     fitted_horizon: int
@@ -364,7 +375,7 @@ def forecast_windows(task: Task) -> Windows:
     own = replace(task, y=task.y[begin:], x=task.x[begin:], cutoffs=cutoffs[seen] - begin)
     counts = np.concatenate([[0], np.cumsum(~np.isnan(own.y))])[own.cutoffs]
     if known is not None and known.scale > 0:
-        needed = model.needed(int((known.effects != 0).sum()))
+        needed = model.needed(task.regressors.n_estimated(known.effects))
         for place in np.flatnonzero(counts < needed):
             done.reasons[int(seen[place])] = _too_few(needed, int(counts[place]))
         enough = np.flatnonzero(counts >= needed)
@@ -377,7 +388,7 @@ def forecast_windows(task: Task) -> Windows:
     for number, row in enumerate(own.cutoffs.tolist()):
         window = int(seen[number])
         history = own.y[:row]
-        one = _estimate(model, history, own.x[:row])
+        one = _estimate(model, history, own.x[:row], own.regressors)
         if one.status in ("ok", "reduced") and one.scale > 0:
             part = replace(own, y=history, cutoffs=own.cutoffs[[number]])
             values[[window]], reasons = _apply(part, one, values[[window]])
@@ -386,7 +397,7 @@ def forecast_windows(task: Task) -> Windows:
             values[window], reasons = history[~np.isnan(history)][-1], {}
         else:
             reasons = {0: one.message}
-            if counts[number] >= model.needed(own.x.shape[1]):
+            if counts[number] >= model.needed(own.regressors.n_effects):
                 # What is too short is listed as a short history.
                 done.news.append(one.message)
         if reasons:

@@ -85,8 +85,9 @@ class SeasonalNaive(_Baseline):
     Parameters
     ----------
     season_length : int or None, default None
-        Steps in a season; None follows from the frequency: 24 for hours, 7 for days, 52
-        for weeks, 12 for months, 4 for quarters, 1 (no season) for years and integers.
+        Steps in a season; None takes the first of ``cycles_``: 24 for hours, 7 for days, 12 for
+        months, 4 for quarters, 1 (no season) for years and integers; for weeks 52, where the
+        longest series has two years of them, else 1.
 
     Attributes
     ----------
@@ -106,5 +107,5 @@ class SeasonalNaive(_Baseline):
 
     def _season(self, panel: Panel) -> int:
         if self.season_length is None:
-            return panel.frequency.season_length
+            return panel.season_length
         return int(self.season_length)

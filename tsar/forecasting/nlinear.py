@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from tsar.core.linear import Linear
 from tsar.data.windows import Inputs
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.objective import ForecastNetwork
@@ -33,7 +34,7 @@ class NLinearNetwork(ForecastNetwork):
     def __init__(self, *, context_length: int, horizon: int, output: Output) -> None:
         super().__init__()
         self.horizon = horizon
-        self.linear = nn.Linear(context_length, horizon * output.n_outputs)
+        self.linear = Linear(context_length, horizon * output.n_outputs)
         self.output = output
 
     def forward(self, inputs: Inputs) -> Tensor:

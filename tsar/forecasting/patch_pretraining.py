@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tsar.core.dropout import Dropout
+from tsar.core.linear import Linear
 from tsar.data.covariates import CovariateCoding
 from tsar.data.windows import Windows
 from tsar.estimator.base import Estimator
@@ -196,7 +197,7 @@ class PatchReconstruction(nn.Module):
         self.network = network
         self.dropout = Dropout(dropout)
         project = network.embedding.project
-        self.head = nn.Linear(project.out_features, project.in_features)
+        self.head = Linear(project.out_features, project.in_features)
 
     def forward(self, inputs: MaskedPatches) -> Tensor:
         """Reconstruct all patches, (B * C, P, patch_length)."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
 from tsar.core.dropout import Dropout
+from tsar.core.linear import Linear
 from tsar.core.mixers import MIXERS, accepted_options, check_heads, make_mixer
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
@@ -102,7 +103,7 @@ class PatchTSTNetwork(PatchNetwork):
             for _ in range(n_layers)
         ]
         self.encoder = Encoder(blocks, make_norm(norm_kind, d_model) if pre_norm else None)
-        self.head = nn.Linear(self.embedding.n_patches * d_model, horizon * output.n_outputs)
+        self.head = Linear(self.embedding.n_patches * d_model, horizon * output.n_outputs)
         self.output = output
 
     def forward(self, inputs: Inputs) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
 from tsar.core.dropout import Dropout
+from tsar.core.linear import Linear
 from tsar.core.mixers import MIXERS, Mixer, check_heads
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
@@ -57,7 +58,7 @@ class CovariateTokens(nn.Module):
         if self.n_future:
             self.future = ColumnTokens(self.n_future, context_length + horizon, d_model)
         if self.encoder.n_static:
-            self.static = nn.Linear(self.encoder.n_static, d_model)
+            self.static = Linear(self.encoder.n_static, d_model)
 
     def forward(self, inputs: Inputs) -> tuple[Tensor | None, list[Tensor]]:
         """Return the calendar of the context (B, L, n), and tokens (B, any, D) of the rest."""
@@ -146,7 +147,7 @@ class VariateTokenNetwork(ForecastNetwork):
         self.covariates = CovariateTokens(covariates, context_length, horizon, d_model)
         self.dropout = Dropout(dropout)
         self.encoder = Encoder(blocks, make_norm("layer", d_model))
-        self.head = nn.Linear(d_model, horizon * output.n_outputs)
+        self.head = Linear(d_model, horizon * output.n_outputs)
         self.output = output
 
     def forward(self, inputs: Inputs) -> Tensor:

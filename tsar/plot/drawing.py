@@ -6,11 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["OBSERVED", "draw_line", "placeable", "positions", "shade", "widest_first"]
+__all__ = ["OBSERVED", "draw_line", "placeable", "positions", "shade", "widest_first", "written"]
 
 OBSERVED = "0.55"
 # The narrowest interval is this dark, wider ones are lighter.
 DARKEST = 0.35
+
+
+def written(name: Any) -> str:
+    """Return a name as matplotlib shows it: what stands between two dollar signs is no formula."""
+    return str(name).replace("$", r"\$")
 
 
 def placeable(times: pd.Index) -> pd.Index:

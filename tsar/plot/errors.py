@@ -9,7 +9,7 @@ import pandas as pd
 from tsar.evaluation.measuring import measure
 from tsar.exceptions import DataError, ParameterError
 from tsar.plot.axes import axes_or_new, grid_or_new
-from tsar.plot.drawing import OBSERVED, draw_line
+from tsar.plot.drawing import OBSERVED, draw_line, written
 from tsar.plot.reading import (
     chosen_models,
     listed,
@@ -54,9 +54,9 @@ def error_by_step(
         # A metric of intervals has a column for each percentage.
         for column in rows.columns.drop(["model", "step"]):
             label = str(name) if column == metric else f"{name}, {column}"
-            ax.plot(rows["step"], rows[column], marker="o", markersize=3, label=label)
+            ax.plot(rows["step"], rows[column], marker="o", markersize=3, label=written(label))
     ax.set_xlabel("step")
-    ax.set_ylabel(metric)
+    ax.set_ylabel(written(metric))
     ax.legend()
     return ax
 
@@ -107,7 +107,7 @@ def reliability(
             seen = ~np.isnan(truth + quantiles[level])
             below = truth[seen] <= quantiles[level][seen]
             shares.append(float(below.mean()) if seen.any() else np.nan)
-        ax.plot(levels, shares, "o-", color=f"C{place}", label=name)
+        ax.plot(levels, shares, "o-", color=f"C{place}", label=written(name))
     if not drawn:
         raise DataError(
             f"{owner}: the backtest holds no quantiles; ask for some, backtest(..., level=[50, 80])"
@@ -173,7 +173,7 @@ def residuals(
             f"backtest with more windows"
         )
     _draw_residuals(axes, left)
-    axes[0, 0].figure.suptitle(f"residuals of {name}, step {step}")
+    axes[0, 0].figure.suptitle(f"residuals of {written(name)}, step {step}")
     return axes
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tsar.exceptions import DataError, ParameterError
 from tsar.plot.axes import axes_or_new
-from tsar.plot.drawing import OBSERVED, draw_line, shade, widest_first
+from tsar.plot.drawing import OBSERVED, draw_line, shade, widest_first, written
 from tsar.plot.reading import chosen_models, one_series, one_tested, read_forecast
 
 __all__ = ["backtest", "forecast"]
@@ -87,7 +87,7 @@ def forecast(
         begin = max(int(steps.rolled.argmax()) - 1, 0)
         after, times = steps.point[begin:], steps.times[begin:]
         draw_line(ax, times, after, color=color, style="--", label="rolled forward")
-    ax.set_ylabel(str(steps.name))
+    ax.set_ylabel(written(steps.name))
     ax.legend()
     return ax
 
@@ -137,7 +137,7 @@ def backtest(
         truth = pd.concat([history[~history.index.isin(truth.index)], truth]).sort_index()
     draw_line(ax, truth.index, truth, color=OBSERVED, label="observed")
     for place, (name, found) in enumerate(models.items()):
-        label: str | None = name
+        label: str | None = written(name)
         for _, window in rows.groupby("cutoff", sort=True):
             color, times = f"C{place}", pd.Index(window["time"])
             chosen = rows.index.get_indexer(window.index)

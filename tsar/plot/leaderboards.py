@@ -5,6 +5,7 @@ from typing import Any
 from tsar.evaluation.comparison import Leaderboard
 from tsar.exceptions import ParameterError
 from tsar.plot.axes import axes_or_new
+from tsar.plot.drawing import written
 
 __all__ = ["leaderboard"]
 
@@ -50,7 +51,7 @@ def leaderboard(board: Leaderboard, ax: Any = None) -> Any:
     against = frame.loc[frame["model"] == board.baseline, board.metric]
     if len(against):
         ax.axvline(float(against.iloc[0]), color="0.7", linewidth=0.8, zorder=0)
-    ax.set_yticks(range(len(frame)), frame["model"])
+    ax.set_yticks(range(len(frame)), [written(name) for name in frame["model"]])
     ax.invert_yaxis()
-    ax.set_xlabel(board.metric)
+    ax.set_xlabel(written(board.metric))
     return ax

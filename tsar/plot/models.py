@@ -8,7 +8,7 @@ import pandas as pd
 from tsar.exceptions import DataError, ParameterError
 from tsar.params.constraints import check_count
 from tsar.plot.axes import axes_or_new
-from tsar.plot.drawing import OBSERVED
+from tsar.plot.drawing import OBSERVED, written
 
 __all__ = ["coefficients", "importance", "learning_curve"]
 
@@ -48,7 +48,7 @@ def coefficients(model: Any, *, ax: Any = None) -> Any:
         lags = table.index + 0.6 * ((place + 0.5) / n_variates - 0.5)
         values = table.iloc[:, place]
         ax.vlines(lags, 0.0, values, color=f"C{place}")
-        ax.plot(lags, values, "o", color=f"C{place}", markersize=4, label=str(name))
+        ax.plot(lags, values, "o", color=f"C{place}", markersize=4, label=written(name))
     ax.set_xlabel("lag")
     ax.set_ylabel("coefficient")
     if n_variates > 1:
@@ -102,7 +102,7 @@ def importance(explained: pd.DataFrame, *, most: int = 20, ax: Any = None) -> An
     shares = explained.groupby(names, sort=False)["share"].sum() / n_forecasts
     shown = shares.sort_values(ascending=False, kind="stable")[:most][::-1]
     ax.barh(np.arange(len(shown)), shown, color="C0")
-    ax.set_yticks(np.arange(len(shown)), shown.index)
+    ax.set_yticks(np.arange(len(shown)), [written(name) for name in shown.index])
     ax.set_xlabel("share of what moves the forecast")
     return ax
 

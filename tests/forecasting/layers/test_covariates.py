@@ -1,5 +1,8 @@
 """Covariates in networks, and what they do to forecasts."""
 
+import contextlib
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +13,7 @@ from torch import nn
 import tsar
 from tsar.checks import small_forecaster
 from tsar.data.windows import Batch, CovariateTensors, Inputs, SeriesTensors
-from tsar.exceptions import DataError, ParameterError
+from tsar.exceptions import DataError, DataWarning, ParameterError
 from tsar.forecasting.layers.covariates import CovariateEncoder, CovariatePathway, CovariateSpec
 from tsar.forecasting.outputs.losses import make_loss
 from tsar.forecasting.outputs.objective import compare
@@ -403,3 +406,41 @@ def test_future_rows_are_needed_and_only_where_declared():
     plain = tsar.NLinear(context_length=14, horizon=5, max_epochs=1).fit(frame)
     with pytest.raises(ParameterError, match="future must be None for a model without"):
         plain.predict(future=_future(model, 5))
+
+
+@pytest.mark.parametrize("name", ["NLinear", "iTransformer", "ARNet", "AutoformerForecaster"])
+@pytest.mark.parametrize("role", ["static_covariates", "future_covariates"])
+def test_unknown_and_missing_categories_are_told_apart(name, role):
+    rows, steps = 30, np.arange(30)
+    level = {"a": 0.0, "b": 10.0, None: 20.0}
+    rng = np.random.default_rng(0)
+    parts = []
+    for number in range(6):
+        kind = [list(level)[number % 3]] * rows
+        if role == "future_covariates":
+            kind = list(rng.choice(np.array(list(level), dtype=object), size=rows))
+        values = np.array([level[one] for one in kind]) + np.sin(steps / 3)
+        days = pd.date_range("2024-01-01", periods=rows)
+        parts.append(
+            pd.DataFrame({"unique_id": f"s{number}", "ds": days, "y": values, "kind": kind})
+        )
+    data = pd.concat(parts, ignore_index=True)
+    model = small_forecaster(
+        getattr(tsar, name), context_length=6, horizon=2, max_epochs=1, target="y", scaler=None
+    )
+    model.set_params(**{role: "kind"}).fit(data)
+    coding = (model.learned_.coding.static or model.learned_.coding.future)[0]
+    assert coding.missing and coding.n_categories == 4
+    one = data[data["unique_id"] == "s0"]
+    found = {}
+    for kind in ("a", "b", None, "new"):
+        history = one.assign(kind=pd.Series([kind] * rows, index=one.index, dtype=object))
+        ahead = {}
+        if role == "future_covariates":
+            future = model.make_future_frame(df=one).assign(kind="a")
+            ahead = {"future": future}
+        expected = pytest.warns(DataWarning) if kind == "new" else contextlib.nullcontext()
+        with expected:
+            found[kind] = model.predict(df=history, **ahead)["y"].to_numpy()
+    for kind, other in itertools.combinations(found, 2):
+        assert not np.array_equal(found[kind], found[other]), (kind, other)

@@ -1,12 +1,13 @@
 """Multi-head softmax attention."""
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from tsar.core.dropout import Dropout
+from tsar.core.linear import Linear
 from tsar.core.mixers.base import CarryingMixer
 from tsar.core.ops.attention import attention, pick_backend
+from tsar.core.ops.even_products import linear
 from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
 from tsar.core.state import KVCache
 from tsar.exceptions import ParameterError
@@ -66,8 +67,8 @@ class SoftmaxAttention(CarryingMixer):
         self.residual_scores = residual_scores
         self.backend = backend
         self.scale = (d_model // n_heads) ** -0.5
-        self.query_key_value = nn.Linear(d_model, 3 * d_model)
-        self.output = nn.Linear(d_model, d_model)
+        self.query_key_value = Linear(d_model, 3 * d_model)
+        self.output = Linear(d_model, d_model)
         self.dropout = Dropout(dropout)
 
     def forward(
@@ -92,8 +93,8 @@ class SoftmaxAttention(CarryingMixer):
             return self.mix(x, None, mask=mask)[0]
         d_model = x.shape[2]
         weight, bias = self.query_key_value.parameters()
-        (query,) = self._by_head(F.linear(x, weight[:d_model], bias[:d_model]), 1)
-        key, value = self._by_head(F.linear(memory, weight[d_model:], bias[d_model:]), 2)
+        (query,) = self._by_head(linear(x, weight[:d_model], bias[:d_model]), 1)
+        key, value = self._by_head(linear(memory, weight[d_model:], bias[d_model:]), 2)
         return self._attend([query], [key], value, False, mask=mask)
 
     def mix(

@@ -1,9 +1,10 @@
 """Auto-Correlation as a mixer."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer
 from tsar.core.ops.auto_correlation import auto_correlation
 from tsar.exceptions import ParameterError
@@ -61,10 +62,10 @@ class AutoCorrelation(Mixer):
         self.scale = self.n_choices / d_model
         self.factor = factor
         self.backend = backend
-        self.query = nn.Linear(d_model, d_model)
-        self.key = nn.Linear(d_model, d_model)
-        self.value = nn.Linear(d_model, d_model)
-        self.output = nn.Linear(d_model, d_model)
+        self.query = Linear(d_model, d_model)
+        self.key = Linear(d_model, d_model)
+        self.value = Linear(d_model, d_model)
+        self.output = Linear(d_model, d_model)
 
     def forward(
         self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, refuse_memory
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.ops.causal_conv import causal_conv
+from tsar.core.ops.even_products import linear
 from tsar.core.ops.selective_scan import selective_scan
 from tsar.exceptions import ParameterError
 
@@ -82,11 +84,11 @@ class Mamba(Mixer):
         width, rank = expand * d_model, math.ceil(d_model / _FEATURES_PER_RANK)
         self.backend = backend
         self.sizes = [rank, d_state, d_state]
-        self.input = nn.Linear(d_model, 2 * width, bias=False)
+        self.input = Linear(d_model, 2 * width, bias=False)
         self.conv_weight = nn.Parameter(torch.empty(width, d_conv).uniform_(-1, 1) / d_conv**0.5)
         self.conv_bias = nn.Parameter(torch.empty(width).uniform_(-1, 1) / d_conv**0.5)
-        self.select = nn.Linear(width, sum(self.sizes), bias=False)
-        self.step_size = nn.Linear(rank, width)
+        self.select = Linear(width, sum(self.sizes), bias=False)
+        self.step_size = Linear(rank, width)
         nn.init.uniform_(self.step_size.weight, -(rank**-0.5), rank**-0.5)
         low, high = math.log(_SMALLEST_STEP), math.log(_LARGEST_STEP)
         steps = torch.empty(width).uniform_(low, high).exp()
@@ -96,7 +98,7 @@ class Mamba(Mixer):
         decays = torch.arange(1, d_state + 1, dtype=torch.get_default_dtype())
         self.log_decay = nn.Parameter(decays.log().repeat(width, 1))
         self.skip = nn.Parameter(torch.ones(width))
-        self.output = nn.Linear(width, d_model, bias=False)
+        self.output = Linear(width, d_model, bias=False)
 
     def forward(
         self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
@@ -145,7 +147,7 @@ class Mamba(Mixer):
         step, b, c = self.select(value).split(self.sizes, dim=-1)
         y, hidden = selective_scan(
             value,
-            F.linear(step, self.step_size.weight),
+            linear(step, self.step_size.weight),
             -self.log_decay.exp(),
             b,
             c,

@@ -157,7 +157,9 @@ def _correlate(query: Tensor, key: Tensor) -> Tensor:
     real, imaginary = (
         _feature_sum(first * torch.view_as_real(part)) for part in (second, 1j * second)
     )
-    return torch.fft.irfft(torch.complex(real, imaginary), n=query.shape[1])
+    length = query.shape[1]
+    # Divided here: in the transform itself that rounds by the number of threads.
+    return torch.fft.irfft(torch.complex(real, imaginary), n=length, norm="forward") / length
 
 
 def _feature_sum(pairs: Tensor) -> Tensor:

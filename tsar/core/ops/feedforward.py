@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from tsar.core.dropout import Dropout, KeepMask
+from tsar.core.ops.even_products import linear
 from tsar.core.ops.tracing import is_traced
 from tsar.params.constraints import check_choice
 
@@ -73,11 +74,11 @@ def feedforward(
             for zero, bias in zip(zeros, (bias_in, bias_out), strict=True)
         )
         return _ChunkedFeedForward.apply(x, weight_in, bias_in, weight_out, bias_out, mask)
-    hidden = F.gelu(F.linear(x, weight_in, bias_in))
+    hidden = F.gelu(linear(x, weight_in, bias_in))
     if mask is not None:
         ones = mask.ones(torch.empty_like(hidden).view(mask.lanes.shape))
         hidden, weight_out = hidden * ones.view_as(hidden), weight_out * mask.factor
-    return F.linear(hidden, weight_out, bias_out)
+    return linear(hidden, weight_out, bias_out)
 
 
 def pick_backend(x: Tensor, weight_in: Tensor) -> str:

@@ -17,10 +17,9 @@ __all__ = ["roll_windows", "sample_paths", "steps_covering", "windows_at_once"]
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
 BATCH_VALUES = 100_000
-# Matrix products of few rows, and the last rows of any, run through other kernels, which round
-# otherwise; filled up to a multiple of this many, a batch has no such rows, and a window has the
-# same forecast whatever else is forecast beside it. What is left is the place of a window in its
-# batch, by which very small products (seven columns of fourteen numbers) round in the last bit.
+# Products of few rows run through kernels that round otherwise. Linear maps are even by themselves,
+# see tsar.core.ops.even_products. What else depends on the number of windows has batches that are
+# filled up to a multiple of this many.
 ROWS_AT_ONCE = 8
 
 

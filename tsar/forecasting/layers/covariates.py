@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tsar.core.linear import Linear
 from tsar.data.windows import Batch, Inputs, SeriesTensors
 from tsar.forecasting.outputs.objective import Compared, ForecastNetwork, compare, penalise
 from tsar.forecasting.outputs.output import Output
@@ -65,7 +66,8 @@ class Encoded(NamedTuple):
 class ColumnEmbedding(nn.Module):
     """Keep numbers, and replace category codes by learned vectors.
 
-    Code 0, a missing or unknown category, is the zero vector.
+    Code 0, an unknown category, is the zero vector. A missing one has a code like any other where
+    there was one in the fit.
 
     Parameters
     ----------
@@ -171,7 +173,7 @@ class CovariatePathway(ForecastNetwork):
         n_known, n_static = self.encoder.n_known, self.encoder.n_static
         self.effect: nn.Linear | None = None
         if n_known:
-            self.effect = _zero(nn.Linear(n_known, n_variates, bias=False))
+            self.effect = _zero(Linear(n_known, n_variates, bias=False))
             self.curved_effect = _perceptron(n_known + n_static, n_variates)
         self.correction: nn.Module | None = None
         n_whole = context_length * self.encoder.n_past + n_static
@@ -263,7 +265,7 @@ class CovariatePathway(ForecastNetwork):
 
 def _perceptron(n_in: int, n_out: int) -> nn.Sequential:
     """Return a network of one hidden layer that begins with 0."""
-    return nn.Sequential(nn.Linear(n_in, HIDDEN), nn.GELU(), _zero(nn.Linear(HIDDEN, n_out)))
+    return nn.Sequential(Linear(n_in, HIDDEN), nn.GELU(), _zero(Linear(HIDDEN, n_out)))
 
 
 def _zero(linear: nn.Linear) -> nn.Linear:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from tsar.core.linear import Linear
+from tsar.core.ops.even_products import linear_by_group
 from tsar.exceptions import ParameterError
 
 __all__ = ["ColumnTokens", "PatchEmbedding", "VariateEmbedding", "cut_patches"]
@@ -79,7 +81,7 @@ class PatchEmbedding(nn.Module):
         self.stride = stride
         self.end_padding = stride if end_padding else 0
         self.n_patches = (context_length + self.end_padding - patch_length) // stride + 1
-        self.project = nn.Linear(patch_length, d_model)
+        self.project = Linear(patch_length, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed windows (B, L, C) as tokens (B * C, P, D)."""
@@ -116,7 +118,7 @@ class VariateEmbedding(nn.Module):
 
     def __init__(self, n_steps: int, d_model: int) -> None:
         super().__init__()
-        self.project = nn.Linear(n_steps, d_model)
+        self.project = Linear(n_steps, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed variates (B, L, C) as tokens (B, C, D)."""
@@ -146,4 +148,4 @@ class ColumnTokens(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed columns (B, L, n_columns) as tokens (B, n_columns, D)."""
-        return torch.baddbmm(self.bias, x.permute(2, 0, 1), self.weight).transpose(0, 1)
+        return linear_by_group(x.permute(2, 0, 1), self.weight, self.bias).transpose(0, 1)

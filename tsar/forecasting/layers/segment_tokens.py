@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from tsar.core.decoder import Decoder
 from tsar.core.dropout import Dropout
+from tsar.core.linear import Linear
 from tsar.data.windows import Batch, Inputs
 from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.layers.language_backbone import FrozenBackbone
@@ -226,8 +227,8 @@ def _perceptron(
     widths = [n_in] + [d_hidden] * hidden_layers
     layers: list[nn.Module] = []
     for before, after in zip(widths, widths[1:], strict=False):
-        layers += [nn.Linear(before, after), nn.Tanh(), Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], n_out))
+        layers += [Linear(before, after), nn.Tanh(), Dropout(dropout)]
+    return nn.Sequential(*layers, Linear(widths[-1], n_out))
 
 
 def _segments(x: Tensor, length: int) -> Tensor:
