@@ -8,7 +8,8 @@ from tsar.core.block import Block, Encoder
 from tsar.core.decoder import Decoder
 from tsar.core.mixers import MIXERS, SoftmaxAttention, accepted_options, make_mixer
 from tsar.core.mlp import MLP
-from tsar.core.ops import attention, auto_correlation, feedforward, selective_scan, tracing
+from tsar.core import tracing
+from tsar.core.ops import attention, auto_correlation, feedforward, selective_scan
 
 BATCH, LENGTH, D_MODEL = 3, 17, 6
 CPU = torch.device("cpu")

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ import pandas as pd
 
 from tsar.data.panel import Panel
 from tsar.exceptions import MissingExtraError, ParameterError, TrainingError
+from tsar.files import is_process_alive, process_name
 
 __all__ = [
     "ERROR",
@@ -228,7 +228,7 @@ def data_digest(panel: Panel) -> str:
 
 def sign(trial: Any) -> None:
     """Note which process runs a trial."""
-    trial.set_user_attr(PROCESS, f"{socket.gethostname()}:{os.getpid()}")
+    trial.set_user_attr(PROCESS, process_name())
 
 
 def release_killed(optuna: Any, study: Any) -> None:
@@ -246,19 +246,10 @@ def release_killed(optuna: Any, study: Any) -> None:
 
 def _is_alive(trial: Any) -> bool:
     """Whether the process of a trial may be running, as far as can be told from here."""
-    host, _, number = str(trial.user_attrs.get(PROCESS, "")).rpartition(":")
-    if not host:
+    process = str(trial.user_attrs.get(PROCESS, ""))
+    if ":" not in process:
         return bool(datetime.now() - trial.datetime_start < UNSIGNED)
-    # Signal 0 asks whether a process is there; elsewhere than on POSIX it would end it.
-    if host != socket.gethostname() or os.name != "posix":
-        return True
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return is_process_alive(process)
 
 
 def is_counted(trial: Any) -> bool:

@@ -8,6 +8,7 @@ from tsar.core.dropout import Dropout
 from tsar.core.mixers.base import CarryingMixer
 from tsar.core.ops.attention import attention, pick_backend
 from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
+from tsar.core.tracing import is_traced
 from tsar.core.state import KVCache
 from tsar.exceptions import ParameterError
 
@@ -142,6 +143,7 @@ class SoftmaxAttention(CarryingMixer):
         )
         return (
             backend == "matmul"
+            and not is_traced()
             and torch.is_grad_enabled()
             and not torch.is_autocast_enabled(x.device.type)
         )
