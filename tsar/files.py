@@ -81,8 +81,8 @@ def remove_unfinished(path: Path) -> None:
     with contextlib.suppress(OSError):
         for entry in list(path.parent.iterdir()):
             if entry.name.startswith(prefix):
-                owner, _, number = entry.name.removeprefix(prefix).rpartition("-")[0].rpartition(
-                    "-"
+                owner, _, number = (
+                    entry.name.removeprefix(prefix).rpartition("-")[0].rpartition("-")
                 )
                 if host.endswith(owner) and not is_process_alive(f"{host}:{number}"):
                     _remove(entry)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from tsar.core import tracing
 from tsar.core.block import Block, Encoder
 from tsar.core.decoder import Decoder
 from tsar.core.mixers import MIXERS, SoftmaxAttention, accepted_options, make_mixer
 from tsar.core.mlp import MLP
-from tsar.core import tracing
 from tsar.core.ops import attention, auto_correlation, feedforward, selective_scan
 
 BATCH, LENGTH, D_MODEL = 3, 17, 6

@@ -7,7 +7,7 @@ daily series stays at local midnight across such a change.
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,10 @@ import pandas as pd
 from tsar.data.offsets import describe_offset, parse_offset, rebuild_offset
 from tsar.data.timeaxis import DAY, UNIT, TimeAxis, Unit
 from tsar.exceptions import DataError
+from tsar.params.constraints import Interval
+from tsar.params.records import Length
 
-__all__ = ["Frequency", "month_day"]
+__all__ = ["Frequency", "FrequencyRecord", "month_day"]
 
 # Months from one stamp to the next of the offsets that count months.
 MONTH_STEPS = {
@@ -28,6 +30,19 @@ OFFSET_SEASONS = {
     **{"B": 5, "BME": 12, "BMS": 12, "CBME": 12, "CBMS": 12, "WOM": 12, "LWOM": 12},
     **{"SME": 24, "SMS": 24, "BQE": 4, "BQS": 4, "bh": 8, "cbh": 8},
 }
+
+
+class FrequencyRecord(TypedDict):
+    """A :class:`Frequency` as JSON."""
+
+    name: str
+    rule: Literal["fixed", "months", "offset", "steps"]
+    step: Annotated[int, Interval(1, 2**63 - 1)]
+    local: bool
+    day: Annotated[int, Interval(0, 31)] | None
+    phase: Annotated[int, Interval(-(2**63), 2**63 - 1)] | None
+    offset: dict[str, Any] | None
+    season_length: Length
 
 
 @dataclass(frozen=True)

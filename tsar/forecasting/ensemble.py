@@ -14,11 +14,12 @@ from sklearn.base import clone
 from torch import Tensor
 
 from tsar.data.calendar import CALENDARS
+from tsar.data.codec import check_array
 from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import number_windows
-from tsar.exceptions import DataError, DataWarning, ParameterError, warn
+from tsar.exceptions import DataError, DataWarning, ParameterError, PersistenceError, warn
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
@@ -387,7 +388,16 @@ class Ensemble(Forecaster):
         super().restore_learned_state(record, tensors, members)
         self.models_ = dict(members)
         self.weights_ = None
+        if not members or any(
+            member.variates_ != self.variates_ or member.end_.n_series != self.end_.n_series
+            for member in members.values()
+        ):
+            raise PersistenceError("load: the members of the Ensemble were fitted on other series")
+        if ("weights" in tensors) != (self.weights != "median"):
+            raise PersistenceError(f"load: weights={self.weights!r} and the saved ones disagree")
         if "weights" in tensors:
+            shape = (len(members), self.end_.n_variates)
+            check_array({"weights": tensors["weights"].numpy()}, "weights", "float64", shape)
             self.weights_ = pd.DataFrame(
                 tensors["weights"].numpy(), index=list(self.models_), columns=self.end_.variates
             )

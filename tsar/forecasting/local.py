@@ -11,7 +11,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import joblib
@@ -25,7 +25,8 @@ from tsar.data.panel import Panel
 from tsar.data.scaling import ROUNDING, Scaling
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataWarning, foreign_warnings, warn
-from tsar.forecasting.base import Forecaster
+from tsar.forecasting.base import Forecaster, ForecasterRecord
+from tsar.forecasting.estimates import NO_NUMBERS, Estimate, Estimates, EstimatesRecord
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.fitted.windowed import after_fitted as join_fitted
@@ -35,7 +36,6 @@ __all__ = ["LocalForecaster", "LocalModel"]
 
 # What an estimation runs into on data that it cannot do with.
 FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
-NO_NUMBERS = np.empty(0)
 # Digits after the point that the same values have in all units, once standardised.
 DIGITS = 8
 # Pieces of work that a process is given in all: more of them balance better, and cost more.
@@ -108,75 +108,10 @@ class LocalModel(ABC):
         """
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What was estimated for one variate of one series.
+class LocalRecord(ForecasterRecord):
+    """What JSON holds of what a local forecaster learned."""
 
-    Parameters
-    ----------
-    mean, scale : float
-        By which values are standardised; the scale of a constant is 0.
-    parameters : float64 array of shape (any,)
-    effects : float64 array of shape (K,)
-    status : {"ok", "fallback", "unobserved"}
-    message : str
-    """
-
-    mean: float
-    scale: float
-    parameters: np.ndarray
-    effects: np.ndarray
-    status: str = "ok"
-    message: str = ""
-
-    @classmethod
-    def without(cls, status: str, message: str) -> "Estimate":
-        """Return what stands in where nothing could be estimated."""
-        return cls(0.0, 0.0, NO_NUMBERS, NO_NUMBERS, status, message)
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """All estimates, and where the series began that they were made from.
-
-    Parameters
-    ----------
-    first : int64 array of shape (S,)
-        First stamps.
-    begins : int64 array of shape (S, C)
-        First observed row, -1 where there is none.
-    grid : tuple of Estimate
-        Series by series, S * C of them.
-    """
-
-    first: np.ndarray
-    begins: np.ndarray
-    grid: tuple[Estimate, ...]
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return what JSON can hold, and arrays by name."""
-        record = {name: [getattr(one, name) for one in self.grid] for name in ("status", "message")}
-        arrays = {"first": self.first, "begins": self.begins}
-        for name in ("mean", "scale"):
-            arrays[name] = np.array([getattr(one, name) for one in self.grid], dtype=np.float64)
-        for name in ("parameters", "effects"):
-            held = [getattr(one, name) for one in self.grid]
-            arrays[name] = np.concatenate([NO_NUMBERS, *held])
-            arrays[f"{name}_sizes"] = np.array([len(one) for one in held], dtype=np.int64)
-        return record, arrays
-
-    @classmethod
-    def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Estimates":
-        """Undo :meth:`to_state`."""
-        columns: dict[str, Sequence[Any]] = {
-            **{name: arrays[name].tolist() for name in ("mean", "scale")},
-            **{name: record[name] for name in ("status", "message")},
-        }
-        for name in ("parameters", "effects"):
-            columns[name] = np.split(arrays[name], np.cumsum(arrays[f"{name}_sizes"])[:-1])
-        names = [field.name for field in fields(Estimate)]
-        rows = zip(*(columns[name] for name in names), strict=True)
-        return cls(arrays["first"], arrays["begins"], tuple(Estimate(*row) for row in rows))
+    local: EstimatesRecord
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -209,6 +144,8 @@ class LocalForecaster(Forecaster):
         A row for each series and variate, with the columns ``id``, ``variate``, ``status``
         ("ok", "fallback", or "unobserved" where all values are missing) and ``message``.
     """
+
+    learned_record: ClassVar[Any] = LocalRecord
 
     season_length: Annotated[int, Interval(1)] | None = None
     n_jobs: Annotated[int, Interval(1)] | Literal[-1] | None = None
@@ -374,7 +311,7 @@ class LocalForecaster(Forecaster):
             for name, tensor in tensors.items()
             if name.startswith("local.")
         }
-        self._estimates = Estimates.from_state(record["local"], arrays)
+        self._estimates = Estimates.from_state(record["local"], arrays, self.end_)
         self.end_ = replace(self.end_, first=self._estimates.first)
         self.season_length_ = record["local"]["season_length"]
 

@@ -8,8 +8,8 @@ from tsar.core.dropout import Dropout
 from tsar.core.mixers.base import CarryingMixer
 from tsar.core.ops.attention import attention, pick_backend
 from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
-from tsar.core.tracing import is_traced
 from tsar.core.state import KVCache
+from tsar.core.tracing import is_traced
 from tsar.exceptions import ParameterError
 
 __all__ = ["SoftmaxAttention"]
