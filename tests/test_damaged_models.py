@@ -33,7 +33,7 @@ from tsar.forecasting.registry import forecaster_class, forecaster_names
 
 RECORD, ARRAYS, MANIFEST = "model.json", "arrays.safetensors", "manifest.json"
 # Seconds that a load and a forecast may take, on a busy machine.
-LONGEST = 20.0
+LONGEST = 60.0
 NUMBERS = (0, -1, 1, 2, 10**6, 10**9, 10**12, 2**31, 2**63 - 1, 2**63, -(2**63), 10**30)
 # Written by hand, because no encoder nests so deeply.
 DEEP = {"@20": 20, "@70": 70, "@700": 700, "@50000": 50_000}

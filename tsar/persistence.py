@@ -29,7 +29,7 @@ from tsar.exceptions import ParameterError, PersistenceError
 from tsar.forecasting.outputs.distributions import Distribution
 from tsar.forecasting.outputs.losses import Loss
 from tsar.forecasting.registry import FORECASTERS
-from tsar.params.constraints import check_parameters, did_you_mean
+from tsar.params.constraints import did_you_mean
 from tsar.params.objects import Storable
 from tsar.params.records import check_nesting, check_record
 from tsar.params.registry import Registry
@@ -70,7 +70,7 @@ def _rebuild(
     """Undo :func:`tsar.estimator.saving.describe`, members first."""
     stored = {name: value for name, value in record["parameters"].items() if name not in references}
     model = cls(**{**_parameters(cls, stored, trusted), **references})
-    check_parameters(model)
+    model.check_stored()
     learned = dict(record["learned"])
     described = learned.pop("members", {})
     check_record(f"{place}.learned.members", described, dict[str, ModelRecord])

@@ -15,7 +15,6 @@ from tsar.evaluation import backtest
 from tsar.exceptions import DataError, DataWarning, ParameterError, PersistenceError
 from tsar.forecasting.ensemble import inverse_error_weights, stacking_weights
 
-
 HORIZON = 4
 SMALL = {"context_length": 12, "max_epochs": 1, "random_state": 0, "device": "cpu"}
 

@@ -61,6 +61,19 @@ class Estimator(BaseEstimator, ABC):
     def _check_consistency(self) -> None:
         """Check what involves several parameters; raise a ParameterError."""
 
+    def check_stored(self) -> None:
+        """Check the parameters of a saved model, as far as this machine can tell.
+
+        Raises
+        ------
+        ParameterError
+            As from :meth:`check`.
+        """
+        check_parameters(self)
+        # What they refer to may be elsewhere by now.
+        if all(getattr(self, name) is None for name in self.moving_references):
+            self._check_consistency()
+
     # --------------------------------------------------------------- fitted
 
     def remember_parameters(self) -> None:

@@ -1,6 +1,7 @@
 """Estimators that train a network: the parameters, the run and the state of every family."""
 
 import contextlib
+import copy
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,6 +138,15 @@ class TrainedEstimator(Estimator):
                 f"{self.name}: adam_betas must be two numbers, got {self.adam_betas!r}"
             )
         self._check_objects()
+
+    def check_stored(self) -> None:
+        known = copy.copy(self)
+        try:
+            resolve_device(self.device)
+        except ParameterError:
+            # The device it was trained on is not on this machine.
+            known.device = "cpu"
+        super(TrainedEstimator, known).check_stored()
 
     def _check_objects(self) -> None:
         """Refuse parameters that go with a name beside an object that has its own."""

@@ -24,7 +24,7 @@ from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import ROUNDING, Scaling
 from tsar.estimator.base import Estimator
-from tsar.exceptions import DataWarning, foreign_warnings, warn
+from tsar.exceptions import DataWarning, PersistenceError, foreign_warnings, warn
 from tsar.forecasting.base import Forecaster, ForecasterRecord
 from tsar.forecasting.estimates import NO_NUMBERS, Estimate, Estimates, EstimatesRecord
 from tsar.forecasting.fitted.contract import Forecasts
@@ -314,6 +314,18 @@ class LocalForecaster(Forecaster):
         self._estimates = Estimates.from_state(record["local"], arrays, self.end_)
         self.end_ = replace(self.end_, first=self._estimates.first)
         self.season_length_ = record["local"]["season_length"]
+        self._check_estimates()
+
+    def _check_estimates(self) -> None:
+        """Raise a PersistenceError if there are estimates that the series are too short for."""
+        model = self._make_model(self.season_length_)
+        lengths = np.repeat(self.end_.lengths, self.n_variates_)
+        for length, one in zip(lengths, self._estimates.grid, strict=True):
+            if one.status == "ok" and len(one.parameters) and model.needed(0) > length:
+                raise PersistenceError(
+                    f"load: the parameters of the {self.name} need {model.needed(0)} rows, and "
+                    f"were estimated from {length}"
+                )
 
 
 def rounded(y: np.ndarray) -> np.ndarray:
