@@ -170,6 +170,8 @@ def describe(model: Savable) -> tuple[dict[str, Any], dict[str, Tensor]]:
         A parameter or a label has no JSON form.
     """
     record, tensors = model.learned_state()
+    # What could not be loaded is not saved.
+    check_learned(f"save: what the {type(model).__name__} learned", type(model), record)
     if model.members:
         record["members"] = {}
     for place, (name, member) in enumerate(model.members.items()):

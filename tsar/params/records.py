@@ -10,9 +10,9 @@ from functools import cache
 from typing import Annotated, Any, get_args, get_origin
 
 from tsar.exceptions import PersistenceError
-from tsar.params.constraints import Interval, matches
+from tsar.params.constraints import Interval, describe_hint, matches
 
-__all__ = ["Count", "Length", "check_nesting", "check_record"]
+__all__ = ["LONGEST", "Count", "Horizon", "Length", "check_nesting", "check_record"]
 
 # Steps or rows: no larger number can be meant, and one that is read must not make anyone wait.
 LONGEST = 1_000_000
@@ -22,6 +22,8 @@ DEEPEST = 64
 LARGEST = 2**64
 
 Length = Annotated[int, Interval(1, LONGEST)]
+# A forecast takes time for each of its steps.
+Horizon = Annotated[int, Interval(1, 100_000)]
 Count = Annotated[int, Interval(0, 2**63 - 1)]
 
 
@@ -91,7 +93,7 @@ def check_record(place: str, value: Any, hint: Any, *, closed: bool = True) -> N
     elif origin in (typing.Union, _Union):
         _check_one_of(place, value, inner)
     elif not _is_plain(value, hint):
-        raise _wrong(place, str(getattr(hint, "__name__", hint)), value)
+        raise _wrong(place, describe_hint(hint), value)
 
 
 # What ``X | Y`` makes.

@@ -12,7 +12,7 @@ from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.exceptions import PersistenceError
 from tsar.params.constraints import Interval
-from tsar.params.records import LONGEST, Length
+from tsar.params.records import LONGEST, Horizon
 
 __all__ = ["Learned", "LearnedRecord"]
 
@@ -20,7 +20,7 @@ __all__ = ["Learned", "LearnedRecord"]
 class LearnedRecord(TypedDict):
     """What JSON holds of it, and of the horizon; earlier versions left some of it out."""
 
-    horizon: Length
+    horizon: Horizon
     context_rows: Annotated[int, Interval(0, LONGEST)]
     covariates: NotRequired[CodingRecord]
     whole: NotRequired[bool]
