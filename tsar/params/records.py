@@ -4,7 +4,6 @@ A record is declared as a ``TypedDict``: no other keys, all that are required, e
 type and within its bounds. :mod:`tsar.params.constraints` says what a single value may be.
 """
 
-import math
 import typing
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin
@@ -85,7 +84,8 @@ def check_record(place: str, value: Any, hint: Any, *, closed: bool = True) -> N
             for key, item in value.items():
                 check_record(f"{place}.{key}", item, inner[1])
     elif origin is list:
-        if type(value) is not list:
+        # What is going to be written may be a tuple.
+        if type(value) not in (list, tuple):
             raise _wrong(place, "a list", value)
         if inner[0] is not Any:
             for number, item in enumerate(value):
@@ -139,8 +139,8 @@ def _check_one_of(place: str, value: Any, hints: tuple[Any, ...]) -> None:
 
 def _is_plain(value: Any, hint: Any) -> bool:
     if hint is float:
-        # NaN stands for what was not measured; what may not be one has an interval.
-        return type(value) in (int, float) and not math.isinf(value)
+        # NaN stands for what was not measured; what must be finite has an interval.
+        return type(value) in (int, float)
     return matches(value, hint)
 
 
