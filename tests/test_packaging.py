@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 OLDEST = "constraints-oldest.txt"
 BASE = {"torch", "numpy", "pandas", "scikit-learn", "statsmodels", "safetensors", "tqdm"} | {
     # Installed by these anyhow, and imported by name.
-    *("scipy", "joblib"),
+    *("scipy", "joblib", "filelock"),
 }
 # Extras that are no part of "all": itself, ours, and what builds on CUDA only.
 SPECIAL = ("all", "dev", "mamba")

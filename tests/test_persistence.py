@@ -11,9 +11,20 @@ import torch
 
 import tsar
 from tsar.estimator import saving
+from tsar.estimator.manifest import write_manifest
 from tsar.exceptions import NotFittedError, PersistenceError
 
 SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 1, "random_state": 0, "device": "cpu"}
+
+
+def _record(folder):
+    return json.loads((folder / "model.json").read_text())
+
+
+def _change(folder, **entries):
+    """Change the record, and write the manifest again as if that had been saved."""
+    (folder / "model.json").write_text(json.dumps(_record(folder) | entries))
+    write_manifest(folder, ("model.json", "arrays.safetensors"), 2)
 
 
 @pytest.fixture
@@ -84,9 +95,7 @@ def test_ids_come_back_with_their_dtype(kind, tmp_path):
 
 def test_a_missing_device_is_no_obstacle(saved):
     model, folder = saved
-    manifest = json.loads((folder / "model.json").read_text())
-    manifest["parameters"]["device"] = "mps"
-    (folder / "model.json").write_text(json.dumps(manifest))
+    _change(folder, parameters=_record(folder)["parameters"] | {"device": "mps"})
     if torch.backends.mps.is_available():
         pytest.skip("this machine has the device that is meant to be missing")
     twin = tsar.load(folder)
@@ -102,14 +111,14 @@ def test_a_missing_device_is_no_obstacle(saved):
         ({"class": "NLinera"}, "did you mean 'NLinear'"),
         ({"format": 99}, "upgrade tsar"),
         ({"format": "1"}, "does not describe"),
-        ({"learned": {}}, "damaged or incomplete"),
+        ({"learned": {}}, "has no 'data'; the model is incomplete"),
+        ({"format": 1}, "its manifest.json says 2"),
         ({"parameters": {"horizon": {"code": "1"}}}, "unknown kind"),
     ],
 )
 def test_a_changed_manifest_is_refused(saved, change, message):
     _, folder = saved
-    manifest = json.loads((folder / "model.json").read_text())
-    (folder / "model.json").write_text(json.dumps(manifest | change))
+    _change(folder, **change)
     with pytest.raises(PersistenceError, match=message):
         tsar.load(folder)
 

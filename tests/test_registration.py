@@ -161,13 +161,20 @@ def test_a_module_is_imported_for_its_class_if_it_is_trusted(wide, tmp_path):
         model = Outside(horizon=2).fit(wide)
         model.save(tmp_path / "model")
         tsar.Ensemble(models=[Outside(), tsar.Naive()], horizon=2).fit(wide).save(tmp_path / "both")
+        inner = tsar.Ensemble(models=[Outside(), tsar.SeasonalNaive()])
+        deep = tsar.Ensemble(models=[inner, tsar.Naive()], horizon=2).fit(wide)
+        deep.save(tmp_path / "deep")
         del sys.modules["outside_of_tsar"]
-        for folder in ("model", "both"):
+        for folder in ("model", "both", "deep"):
             with pytest.raises(PersistenceError, match="trust='outside_of_tsar'"):
                 tsar.load(tmp_path / folder)
             assert "outside_of_tsar" not in sys.modules, "nothing is imported unasked"
         twin = tsar.load(tmp_path / "model", trust="outside_of_tsar")
         pd.testing.assert_frame_equal(twin.predict(), model.predict())
+        twin = tsar.load(tmp_path / "deep", trust="outside_of_tsar")
+        pd.testing.assert_frame_equal(twin.predict(), deep.predict())
+        with pytest.raises(PersistenceError, match=r"'Outside', a member of the model, .*register"):
+            tsar.load(tmp_path / "deep", trust="elsewhere")
         assert tsar.load(tmp_path / "both", trust=["outside_of_tsar"]).predict().shape == (2, 3)
     finally:
         sys.path.remove(str(tmp_path))

@@ -24,6 +24,7 @@ __all__ = [
     "InterruptedWarning",
     "MissingExtraError",
     "NotFittedError",
+    "OutputInUseError",
     "ParameterError",
     "PersistenceError",
     "TrainingError",
@@ -72,6 +73,10 @@ class TrainingError(TsarError, RuntimeError):
 
 class PersistenceError(TsarError, ValueError):
     """A saved model cannot be read, or cannot be written."""
+
+
+class OutputInUseError(TsarError, RuntimeError):
+    """Another run writes to the same place at this moment."""
 
 
 class DataWarning(UserWarning):

@@ -7,18 +7,34 @@ import importlib
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from tsar.data.codec import decode
 from tsar.estimator.base import Estimator
-from tsar.estimator.saving import ARRAYS, FORMAT_VERSION, MANIFEST, path_of
+from tsar.estimator.manifest import MANIFEST, check_files
+from tsar.estimator.objects import TORCH, decode_object
+from tsar.estimator.saving import (
+    ARRAYS,
+    FORMAT_VERSION,
+    RECORD,
+    ModelRecord,
+    check_learned,
+    path_of,
+)
 from tsar.exceptions import ParameterError, PersistenceError
+from tsar.forecasting.outputs.distributions import Distribution
+from tsar.forecasting.outputs.losses import Loss
 from tsar.forecasting.registry import FORECASTERS
 from tsar.params.constraints import did_you_mean
+from tsar.params.objects import Storable
+from tsar.params.records import check_nesting, check_record
 from tsar.params.registry import Registry
+from tsar.training.optim import Optimizer
+from tsar.training.schedules import Schedule
 
 __all__ = ["OTHER_ESTIMATORS", "load"]
 
@@ -34,27 +50,51 @@ OTHER_ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", "tsar.estima
 FAMILIES: tuple[Registry[Any], ...] = (FORECASTERS, OTHER_ESTIMATORS)
 # Old class names of saved models, kept here when a class is renamed.
 RENAMED: dict[str, str] = {}
+FIRST_WITH_MANIFEST = 2
+
+
+# What may stand in a parameter besides values and forecasters, by what it is to an estimator.
+OBJECTS: dict[str, type[Storable]] = {
+    base.kind: base for base in (Optimizer, Schedule, Loss, Distribution)
+}
 
 
 def _rebuild(
-    manifest: dict[str, Any],
+    record: dict[str, Any],
     tensors: dict[str, Tensor],
     trusted: Collection[str],
-    cls: type[Estimator] | None = None,
-    references: Mapping[str, Any] | None = None,
+    cls: type[Estimator],
+    references: Mapping[str, Any],
+    place: str,
 ) -> Estimator:
     """Undo :func:`tsar.estimator.saving.describe`, members first."""
-    if cls is None:
-        cls = _class_named(manifest["class"], manifest.get("module"), trusted)
-    parameters = _parameters(cls, manifest["parameters"], trusted)
-    model = cls(**{**parameters, **(references or {})})
-    record = dict(manifest["learned"])
+    stored = {name: value for name, value in record["parameters"].items() if name not in references}
+    model = cls(**{**_parameters(cls, stored, trusted), **references})
+    model.check_stored()
+    learned = dict(record["learned"])
+    described = learned.pop("members", {})
+    check_record(f"{place}.learned.members", described, dict[str, ModelRecord])
+    check_learned(f"{place}.learned", cls, learned)
     members = {
-        name: _rebuild(described, _below(f"member{place}.", tensors), trusted)
-        for place, (name, described) in enumerate(record.pop("members", {}).items())
+        name: _member(one, _below(f"member{number}.", tensors), trusted, f"{place} of {name!r}")
+        for number, (name, one) in enumerate(described.items())
     }
-    model.restore_learned_state(record, tensors, members)
+    model.restore_learned_state(learned, tensors, members)
     return model
+
+
+def _member(
+    record: dict[str, Any], tensors: dict[str, Tensor], trusted: Collection[str], place: str
+) -> Estimator:
+    """Rebuild a member of a model, at any depth; it takes no references."""
+    cls = _class_named(record["class"], record.get("module"), trusted, is_member=True)
+    lost = record.get("objects", {})
+    if lost:
+        raise PersistenceError(
+            f"{place} was fitted with an object of type {next(iter(lost.values()))} as "
+            f"{next(iter(lost))}, which is not saved; fit the member with one that is registered"
+        )
+    return _rebuild(record, tensors, trusted, cls, {}, place)
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -85,16 +125,24 @@ def _decode(value: Any, trusted: Collection[str]) -> Any:
     kind, content = next(iter(value.items()))
     if kind == "forecaster":
         name, parameters, module = content if len(content) == 3 else (*content, None)
-        cls = _class_named(name, module, trusted)
+        cls = _class_named(name, module, trusted, is_member=True)
         return cls(**_parameters(cls, parameters, trusted))
     if kind == "dict":
         return {decode(name): _decode(item, trusted) for name, item in content}
     if kind == "tuple":
         return tuple(_decode(item, trusted) for item in content)
+    if kind in ("object", TORCH):
+        return decode_object(value, OBJECTS, lambda held: _decode(held, trusted))
     return decode(value)
 
 
-def _class_named(name: Any, module: str | None = None, trusted: Collection[str] = ()) -> Any:
+def _class_named(
+    name: Any,
+    module: str | None = None,
+    trusted: Collection[str] = (),
+    *,
+    is_member: bool = False,
+) -> Any:
     """Return the class of an estimator; its module is imported if it is trusted."""
     name = RENAMED.get(str(name), str(name))
     for family in FAMILIES:
@@ -111,11 +159,14 @@ def _class_named(name: Any, module: str | None = None, trusted: Collection[str] 
             ) from None
         return found
     known = [known for family in FAMILIES for known in family]
-    repair = f"pass your own class: tsar.load(folder, cls={name})"
+    repairs = [] if is_member else [f"pass your own class: tsar.load(folder, cls={name})"]
+    repairs += [f"register it: tsar.register({name})"] if is_member else []
     if module is not None:
-        repair += f", or trust its module: tsar.load(folder, trust={module!r})"
+        repairs.append(f"trust its module: tsar.load(folder, trust={module!r})")
+    member = ", a member of the model," if is_member else ""
     raise PersistenceError(
-        f"load: {name!r} is no estimator of tsar{did_you_mean(name, known)}; {repair}"
+        f"load: {name!r}{member} is no estimator of tsar{did_you_mean(name, known)}; "
+        f"{', or '.join(repairs)}"
     )
 
 
@@ -156,54 +207,71 @@ def load(
         reference is missing or is none of the model's.
     """
     source = path_of("load", folder)
-    try:
-        manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
-    except NotADirectoryError:
-        raise PersistenceError(
-            f"load: {str(folder)!r} is a file; pass the folder that was given to save"
-        ) from None
-    except FileNotFoundError:
-        raise PersistenceError(
-            f"load: {str(folder)!r} is no saved model: it has no {MANIFEST}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise PersistenceError(f"load: {MANIFEST} in {str(folder)!r} is damaged: {error}") from None
     trusted = (trust,) if isinstance(trust, str) else trust
     if not isinstance(trusted, list | tuple | set | frozenset):
         raise PersistenceError(
             f"load: trust must be the name of a module, or a list of such, got {trust!r}"
         )
-    _check_manifest(manifest, str(folder))
-    cls = _class_of(manifest, str(folder), cls, trusted)
-    _check_references(cls, manifest, references, str(folder))
+    record = _read_record(source, str(folder))
+    cls = _class_of(record, str(folder), cls, trusted)
+    _check_references(cls, record, references, str(folder))
     try:
         with safe_open(source / ARRAYS, framework="pt") as stored:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        return _rebuild(manifest, tensors, trusted, cls, references)
+        place = f"load: {RECORD} in {str(folder)!r}"
+        return _rebuild(record, tensors, trusted, cls, references, place)
     except PersistenceError:
         raise
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        # Whatever libraries make of contents that are none of ours.
         raise PersistenceError(
             f"load: {str(folder)!r} is damaged or incomplete: {type(error).__name__}: {error}"
         ) from error
 
 
-def _check_manifest(manifest: Any, folder: str) -> None:
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise PersistenceError(f"load: {MANIFEST} in {folder!r} does not describe a tsar model")
-    if manifest["format"] > FORMAT_VERSION:
+def _read_record(source: Path, folder: str) -> dict[str, Any]:
+    """Read the record of a model, after its files were compared with the manifest."""
+    place = f"load: {RECORD} in {folder!r}"
+    path = source / RECORD
+    if source.is_file():
         raise PersistenceError(
-            f"load: {folder!r} has format {manifest['format']}, this version of tsar reads up to "
+            f"load: {folder!r} is a file; pass the folder that was given to save"
+        )
+    if not path.exists():
+        raise PersistenceError(f"load: {folder!r} is no saved model: it has no {RECORD}")
+    stated = check_files(source, (RECORD, ARRAYS))
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PersistenceError(f"{place} is damaged: {error}") from None
+    _check_format(record, stated, folder)
+    check_nesting(place, record)
+    check_record(place, record, ModelRecord)
+    return dict(record)
+
+
+def _check_format(record: Any, stated: int | None, folder: str) -> None:
+    version = record.get("format") if isinstance(record, dict) else None
+    if type(version) is not int or version < 1:
+        raise PersistenceError(f"load: {RECORD} in {folder!r} does not describe a tsar model")
+    if version > FORMAT_VERSION:
+        raise PersistenceError(
+            f"load: {folder!r} has format {version}, this version of tsar reads up to "
             f"{FORMAT_VERSION}; upgrade tsar"
+        )
+    if stated != (None if version < FIRST_WITH_MANIFEST else version):
+        raise PersistenceError(
+            f"load: {folder!r} has format {version} by its {RECORD}, and its {MANIFEST} "
+            f"{'is missing' if stated is None else f'says {stated}'}; the model is incomplete"
         )
 
 
 def _class_of(
-    manifest: dict[str, Any], folder: str, given: type[Estimator] | None, trusted: Collection[str]
+    record: dict[str, Any], folder: str, given: type[Estimator] | None, trusted: Collection[str]
 ) -> type[Estimator]:
-    name = str(manifest.get("class"))
+    name = record["class"]
     if given is None:
-        found: type[Estimator] = _class_named(name, manifest.get("module"), trusted)
+        found: type[Estimator] = _class_named(name, record.get("module"), trusted)
         return found
     if not (isinstance(given, type) and issubclass(given, Estimator)):
         raise PersistenceError(f"load: cls must be a class of estimators, got {given!r}")
@@ -215,20 +283,23 @@ def _class_of(
 
 
 def _check_references(
-    cls: type[Estimator], manifest: dict[str, Any], given: dict[str, Any], folder: str
+    cls: type[Estimator], record: dict[str, Any], given: dict[str, Any], folder: str
 ) -> None:
+    lost = record.get("objects", {})
     for name in given:
         if name not in cls.references:
             raise PersistenceError(
                 f"load: {name!r} is no reference of {cls.__name__}; it has "
                 f"{', '.join(sorted(cls.references)) or 'none'}"
             )
-        if name not in manifest.get("objects", {}) and name not in cls.moving_references:
+        held = record["parameters"].get(name)
+        is_object = name in lost or isinstance(held, dict)
+        if not is_object and name not in cls.moving_references:
             raise PersistenceError(
-                f"load: {name} of {folder!r} is saved with the model as "
-                f"{manifest['parameters'].get(name)!r}, got {given[name]!r}; leave it out"
+                f"load: {name} of {folder!r} is saved with the model as {held!r}, got "
+                f"{given[name]!r}; leave it out"
             )
-    for name, kind in manifest.get("objects", {}).items():
+    for name, kind in lost.items():
         if name not in given:
             raise PersistenceError(
                 f"load: {folder!r} was fitted with an object of type {kind} as {name}, which is "

@@ -10,6 +10,8 @@ from tsar.forecasting.base import Forecaster
 from tsar.forecasting.outputs.losses import LOSSES, Loss
 from tsar.forecasting.registry import FORECASTERS
 from tsar.persistence import OTHER_ESTIMATORS
+from tsar.training.optim import OPTIMIZER_CLASSES, Optimizer
+from tsar.training.schedules import SCHEDULE_CLASSES, Schedule
 
 __all__ = ["register"]
 
@@ -23,19 +25,22 @@ def register(thing: Any, name: str | None = None) -> Any:
     estimator    of another family: found by ``tsar.load``
     mixer        ``mixer="name"`` of every model that mixes tokens
     loss         ``loss="name"`` of every model that is trained
+    optimizer    an object of it is saved with a model, and found by ``tsar.load``
+    schedule     likewise
     metric       ``metrics="name"`` of ``measure`` and ``compare``
     ============ ==================================================================
 
     It holds for as long as the process lives. An installed package makes it hold for good by an
     entry point in the group ``tsar.forecasters``, ``tsar.estimators``, ``tsar.mixers``,
-    ``tsar.losses`` or ``tsar.metrics``.
+    ``tsar.losses``, ``tsar.optimizers``, ``tsar.schedules`` or ``tsar.metrics``.
 
     Parameters
     ----------
     thing : type or Metric
         A subclass of :class:`~tsar.Forecaster`, of another estimator, of
-        :class:`tsar.core.mixers.Mixer`, of :class:`tsar.forecasting.outputs.losses.Loss`, or a
-        :class:`tsar.evaluation.Metric`.
+        :class:`tsar.core.mixers.Mixer`, of :class:`tsar.forecasting.outputs.losses.Loss`, of
+        :class:`tsar.training.optim.Optimizer`, of :class:`tsar.training.schedules.Schedule`, or
+        a :class:`tsar.evaluation.Metric`.
     name : str, optional
         What to call it; of a class its own name by default. An estimator has no other, because
         that is what a saved model says of it.
@@ -70,6 +75,8 @@ def register(thing: Any, name: str | None = None) -> Any:
         (Estimator, OTHER_ESTIMATORS),
         (Mixer, MIXERS),
         (Loss, LOSSES),
+        (Optimizer, OPTIMIZER_CLASSES),
+        (Schedule, SCHEDULE_CLASSES),
     ]
     if isinstance(thing, Metric):
         METRICS.register(own, thing)
@@ -90,6 +97,7 @@ def register(thing: Any, name: str | None = None) -> Any:
             registry.register(own, thing)
             return thing
     raise ParameterError(
-        f"register: a class must be a forecaster, another estimator, a mixer or a loss, or an "
-        f"object a Metric, got {thing!r}; derive it from the base class of its kind"
+        f"register: a class must be a forecaster, another estimator, a mixer or a loss, an "
+        f"optimizer or a schedule, or an object a Metric, got {thing!r}; derive it from the base "
+        f"class of its kind"
     )

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from tsar.core import tracing
 from tsar.core.block import Block, Encoder
 from tsar.core.decoder import Decoder
+from tsar.core.dropout import Dropout
 from tsar.core.mixers import MIXERS, SoftmaxAttention, accepted_options, make_mixer
 from tsar.core.mlp import MLP
-from tsar.core.ops import attention, auto_correlation, feedforward, selective_scan, tracing
+from tsar.core.ops import attention, auto_correlation, feedforward, selective_scan
 
 BATCH, LENGTH, D_MODEL = 3, 17, 6
 CPU = torch.device("cpu")
@@ -88,3 +90,42 @@ def test_every_operation_asks_whether_it_is_traced(monkeypatch):
 
 def test_nothing_is_traced_here():
     assert not tracing.is_traced()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("backend", ["short", "matmul", "chunked", "fft", None])
+def test_a_forced_form_gives_way_to_one_that_can_be_traced(backend, training):
+    """With gradients, and with the dropout of training, nothing written by hand is in the way."""
+    torch.manual_seed(0)
+    named = {"short": "attention", "matmul": "attention", "chunked": "mamba", None: "attention"}
+    name = named.get(backend, "autocorrelation")
+    options = accepted_options(name, n_heads=2, backend=backend)
+    options |= {"dropout": 0.3} if name == "attention" and backend != "matmul" else {}
+    mixer = make_mixer(name, D_MODEL, **options)
+    stack = Encoder([Block(mixer, MLP(D_MODEL, 5), d_model=D_MODEL, dropout=0.3)])
+    x = _tokens(length=7).requires_grad_()
+    program = torch.export.export(stack.train(training), (x,))
+    calls = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    assert calls and all("autograd" not in call for call in calls)
+    assert program.module()(x).shape == x.shape
+    if not training:
+        torch.testing.assert_close(program.module()(x), stack(x))
+
+
+def test_traced_dropout_keeps_the_expected_share():
+    class Drop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = Dropout(0.25)
+
+        def forward(self, x):
+            return self.drop.add(x, self.drop(x))
+
+    ones = torch.ones(400, 100)
+    program = torch.export.export(Drop().train(), (ones,)).module()
+    first, second = program(ones), program(ones)
+    assert not first.equal(second), "what is drawn is drawn anew"
+    # 1 + a product of two masks, each of which is 4/3 for three quarters of the entries.
+    share = (first == 1).double().mean()
+    assert abs(share - (1 - 0.75**2)) < 0.01
+    torch.testing.assert_close(first.mean(), torch.tensor(2.0), atol=0.02, rtol=0)

@@ -92,7 +92,7 @@ class Bigram(TrainedEstimator):
         return self._trained_state()
 
     def restore_learned_state(self, record: Any, tensors: Any, members: Any) -> None:
-        self._restore_trained_state(self._network(), record, tensors)
+        self._restore_trained_state(self._network, record, tensors)
         self.remember_parameters()
 
 

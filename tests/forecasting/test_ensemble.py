@@ -6,6 +6,7 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
+from torch import nn
 
 import tsar
 from tsar import checks
@@ -13,7 +14,7 @@ from tsar.checks import contract, forecasting
 from tsar.evaluation import backtest
 from tsar.exceptions import DataError, DataWarning, ParameterError, PersistenceError
 from tsar.forecasting.ensemble import inverse_error_weights, stacking_weights
-from tsar.training import AdamW, on_epoch
+from tsar.training import on_epoch
 
 HORIZON = 4
 SMALL = {"context_length": 12, "max_epochs": 1, "random_state": 0, "device": "cpu"}
@@ -270,9 +271,9 @@ def test_parameters_that_are_set_after_the_fit_do_not_reach_it(days, tmp_path):
 
 
 def test_a_member_with_an_object_says_how_to_save_it(days, tmp_path):
-    net = checks.small_forecaster(tsar.NLinear, max_epochs=1, optimizer=AdamW(weight_decay=0.1))
+    net = checks.small_forecaster(tsar.NLinear, max_epochs=1, loss=nn.MSELoss(reduction="none"))
     model = tsar.Ensemble(models={"net": net}, horizon=6).fit(days)
-    with pytest.raises(PersistenceError, match="optimizer of the NLinear .* type AdamW.*; name it"):
+    with pytest.raises(PersistenceError, match="loss of the NLinear .* type MSELoss.*; name it"):
         model.save(tmp_path / "model")
 
 

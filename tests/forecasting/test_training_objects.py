@@ -1,5 +1,7 @@
 """Losses, optimisers and schedules as objects, of ours and of others."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,15 @@ from torch import nn
 import tsar
 from tsar.exceptions import ParameterError, PersistenceError
 from tsar.forecasting.outputs.distributions import NegativeBinomial
-from tsar.forecasting.outputs.losses import LikelihoodLoss, Loss, MSELoss, QuantileLoss
-from tsar.training import AdamW, Cosine, TorchOptimizer
+from tsar.forecasting.outputs.losses import (
+    LOSSES,
+    LikelihoodLoss,
+    Loss,
+    MSELoss,
+    QuantileLoss,
+)
+from tsar.training import Adam, AdamW, Cosine, TorchOptimizer
+from tsar.training.schedules import SCHEDULE_CLASSES, Schedule
 
 SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 2, "random_state": 0, "device": "cpu"}
 
@@ -132,3 +141,92 @@ def test_objects_are_passed_again_on_load(wide, tmp_path):
 def test_functions_that_are_no_loss_are_one_error(loss, message, wide):
     with pytest.raises(ParameterError, match=message):
         tsar.NLinear(context_length=24, horizon=6, max_epochs=1, loss=loss).fit(wide)
+
+
+OBJECTS = [
+    {"optimizer": AdamW(weight_decay=0.1, betas=(0.8, 0.9), rates={"*": 2.0}, decay_all=False)},
+    {"optimizer": Adam(epsilon=1e-6)},
+    {"optimizer": TorchOptimizer(torch.optim.SGD, momentum=0.9, decay_all=False)},
+    {"learning_rate_schedule": Cosine(lowest=0.1, warmup_steps=2)},
+    {"loss": QuantileLoss([0.1, 0.5, 0.9])},
+    {"loss": LikelihoodLoss(NegativeBinomial())},
+    {"loss": MSELoss()},
+]
+
+
+@pytest.mark.parametrize("training_state", [True, False])
+@pytest.mark.parametrize("objects", OBJECTS, ids=lambda objects: str(*objects.values()))
+def test_objects_of_tsar_are_saved_in_members_at_any_depth(objects, training_state, tmp_path):
+    rng = np.random.default_rng(0)
+    index = pd.date_range("2024", periods=90, freq="h")
+    counts = pd.DataFrame({"sold": rng.poisson(4, size=90).astype(float)}, index=index)
+    inner = tsar.Ensemble(models={"net": _model(**objects), "naive": tsar.Naive()})
+    for model in (_model(**objects), tsar.Ensemble(models=[inner, tsar.AutoReg()], horizon=6)):
+        model.fit(counts).save(tmp_path / "model", training_state=training_state)
+        twin = tsar.load(tmp_path / "model")
+        assert repr(twin.get_params()) == repr(model.get_params())
+        pd.testing.assert_frame_equal(twin.predict(), model.predict(), check_exact=True)
+        again, expected = twin.fit(counts).predict(), clone(model).fit(counts).predict()
+        pd.testing.assert_frame_equal(again, expected, check_exact=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stairs(Schedule):
+    height: float = 0.5
+
+    def factor(self, step, steps_per_epoch, n_steps):
+        return self.height ** (step // 3)
+
+
+class Power(Loss):
+    def __init__(self, power=2.0):
+        self.power = power
+
+    def errors(self, forecast, target):
+        return (forecast - target).abs().pow(self.power)
+
+
+class Doubled(Power):
+    """What it was made with is not what it holds."""
+
+    def __init__(self, power=2.0):
+        super().__init__(2 * power)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "thing", "registry"),
+    [
+        ("learning_rate_schedule", Stairs(height=0.3), SCHEDULE_CLASSES),
+        ("loss", Power(3.0), LOSSES),
+    ],
+)
+def test_registered_objects_are_saved_with_what_they_were_made_with(
+    parameter, thing, registry, wide, tmp_path
+):
+    model = _model(**{parameter: thing}).fit(wide)
+    model.save(tmp_path / "unknown")
+    with pytest.raises(PersistenceError, match=f"as {parameter}, which is not saved; pass it"):
+        tsar.load(tmp_path / "unknown")
+    name = type(thing).__name__
+    tsar.register(type(thing))
+    try:
+        model.save(tmp_path / "known")
+        twin = tsar.load(tmp_path / "known")
+        assert vars(twin.get_params()[parameter]) == vars(thing)
+        pd.testing.assert_frame_equal(twin.predict(), model.predict(), check_exact=True)
+        # Passed again, as it had to be once, it is taken.
+        assert tsar.load(tmp_path / "known", **{parameter: thing}).get_params()[parameter] is thing
+    finally:
+        registry.unregister(name)
+    with pytest.raises(PersistenceError, match=f"{name!r} is no .*; register it by tsar.register"):
+        tsar.load(tmp_path / "known")
+
+
+def test_an_object_that_cannot_be_made_again_is_passed_again(wide, tmp_path):
+    tsar.register(Doubled)
+    try:
+        _model(loss=Doubled(1.5)).fit(wide).save(tmp_path / "model")
+    finally:
+        LOSSES.unregister("Doubled")
+    with pytest.raises(PersistenceError, match="type Doubled as loss, which is not saved"):
+        tsar.load(tmp_path / "model")

@@ -210,3 +210,99 @@ def test_digest_tells_data_apart():
     }
     assert len(digests) == 5
     assert data_digest(Panel.from_frame(frame[::-1])) == data_digest(Panel.from_frame(frame))
+
+
+INSTANTS = ("enqueue_trial", "ask", "suggest", "epoch", "before tell", "after tell", "fit")
+
+
+def _killed_at(instant, number):
+    """Kill this process at an instant of the trial of a number, or of the fit of the best."""
+    studies, trials = optuna.study.Study, optuna.trial.Trial
+    enqueue, asked, told, suggest = (
+        studies.enqueue_trial,
+        studies.ask,
+        studies.tell,
+        trials.suggest_float,
+    )
+
+    def kill():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def killing(name, function, after):
+        def called(study, *args, **kwargs):
+            n_trials = len([t for t in study.get_trials(deepcopy=False) if t.state.is_finished()])
+            if instant == name and not after and n_trials == number:
+                kill()
+            result = function(study, *args, **kwargs)
+            if instant == name and after and n_trials == number:
+                kill()
+            return result
+
+        return called
+
+    studies.enqueue_trial = killing("enqueue_trial", enqueue, True)
+    studies.ask = killing("ask", asked, True)
+    studies.tell = killing("before tell", killing("after tell", told, True), False)
+
+    def suggested(trial, name, *args, **kwargs):
+        value = suggest(trial, name, *args, **kwargs)
+        if instant == "suggest" and trial.number == number:
+            kill()
+        return value
+
+    trials.suggest_float = suggested
+    if instant == "epoch":
+        report = trials.report
+
+        def reported(trial, value, step):
+            report(trial, value, step)
+            if trial.number == number and step == 2:
+                kill()
+
+        trials.report = reported
+    if instant == "fit":
+        OptunaSearch._remember = lambda *_: kill()
+
+
+def _two_parameters(storage):
+    space = {"learning_rate": (1e-3, 1e-1, "log"), "dropout": (0.0, 0.5)}
+    net = tsar.PatchTST(
+        **{"context_length": 12, "horizon": 4, "max_epochs": 2, "patch_length": 4, "stride": 4},
+        **{"d_model": 4, "n_heads": 1, "d_ff": 4, "n_layers": 1, "device": "cpu"},
+    )
+    return OptunaSearch(net, space, n_trials=4, storage=storage, random_state=5)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return _two_parameters(None).fit(data())
+
+
+@needs_fork
+@pytest.mark.parametrize("instant", INSTANTS)
+def test_a_search_killed_at_any_instant_ends_as_if_it_had_not_been(
+    instant, uninterrupted, tmp_path
+):
+    """As many trials, with the same parameters, seeds and scores, in the same order."""
+    storage = str(tmp_path / "study.db")
+
+    def killed():
+        _killed_at(instant, 2)
+        _two_parameters(storage).fit(data())
+
+    process = multiprocessing.get_context("fork").Process(target=killed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    found = _two_parameters(storage).fit(data())
+    columns = ["state", "score", "n_epochs", "learning_rate", "dropout"]
+    made = found.trials_[found.trials_["error"] != "its process ended"]
+    pd.testing.assert_frame_equal(
+        made[columns].reset_index(drop=True), uninterrupted.trials_[columns], check_exact=True
+    )
+    assert found.best_params_ == uninterrupted.best_params_
+    assert found.best_seed_ == uninterrupted.best_seed_
+    assert found.predict().equals(uninterrupted.predict())
+    assert os.listdir(tmp_path) == ["study.db"]

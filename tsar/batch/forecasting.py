@@ -30,6 +30,7 @@ from tsar.exceptions import (
     each_warning_once,
     own_warnings,
 )
+from tsar.files import remove_unfinished
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.probabilistic.asked import check_asked, ensure_intervals, read_asked
 from tsar.forecasting.registry import FORECASTERS, forecaster_class
@@ -137,6 +138,9 @@ def forecast(
     """
     begun = time.perf_counter()
     paths = _Paths.of(source, out, future, report, resume)
+    for path in (paths.out, paths.report):
+        if path is not None:
+            remove_unfinished(path)
     for name, value in (("block_rows", block_rows), ("fit_rows", fit_rows)):
         wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
         if value is not None and (wrong or not value >= 1 or value % 1):
@@ -355,10 +359,14 @@ class _Run:
         series = self.file.series
         assert series is not None, "this file has ids"
         first, stop = self._range(len(series))
+        if paths.out is None:
+            return self._blocks(series, first, stop, None)
+        with Parts(paths.out, self._identity(paths), paths.resume) as parts:
+            return self._blocks(series, first, stop, parts)
+
+    def _blocks(self, series: pd.Index, first: int, stop: int, parts: Parts | None) -> Report:
+        """Forecast some of the series, those in finished parts left out."""
         blocks = self.file.blocks(self.block_rows, first, stop)
-        parts = None
-        if paths.out is not None:
-            parts = Parts(paths.out, self._identity(paths), paths.resume)
         finished = [None if parts is None else parts.facts(n) for n in range(len(blocks))]
         try:
             fitted_on = self._prepare(parts, finished)

@@ -1,25 +1,27 @@
 """Finished parts of a long run, and the file that is made of them."""
 
+import contextlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
 from tsar.data.tables import write_table
 from tsar.exceptions import DataError, ParameterError
+from tsar.files import only_writer, whole_file
 
 __all__ = ["Parts", "write_json"]
 
-RUN = "run.json"
+RUN, LOCK = "run.json", "lock"
 
 
 class Parts:
     """A folder beside the output, with a file for each finished block of series.
+
+    Inside of a ``with`` block no other run writes to the same output.
 
     Parameters
     ----------
@@ -29,35 +31,79 @@ class Parts:
         What the run is about; another run cannot go on with its parts.
     resume : bool
         Whether to go on with what is there, rather than to begin anew.
+
+    Raises
+    ------
+    OutputInUseError
+        On entering, if another run writes to the output.
+    DataError
+        Something else is in the way.
+    ParameterError
+        What is there is of another run.
     """
 
     def __init__(self, out: Path, run: Mapping[str, Any], resume: bool) -> None:
         self.out, self.folder = out, out.parent / f".{out.name}.parts"
-        if self.folder.exists():
-            self._take_over(run, resume)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(dict(run), self.folder / RUN)
+        self.run, self.resume = run, resume
 
-    def _take_over(self, run: Mapping[str, Any], resume: bool) -> None:
+    def __enter__(self) -> Self:
+        self._check_ours()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(only_writer("batch", self.out, self.folder / LOCK))
+            self._take_over()
+            write_json(dict(self.run), self.folder / RUN)
+            self._locked = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._locked.close()
+        # It stays if there is something to go on with.
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+    def _entries(self) -> list[Path]:
+        return [entry for entry in self.folder.iterdir() if entry.name != LOCK]
+
+    def _stored(self) -> dict[str, Any] | None:
+        """Return what the run is about that left the folder, None if nothing says so."""
         try:
             stored = json.loads((self.folder / RUN).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            stored = None
+            return None
         except (OSError, ValueError) as error:
             raise DataError(f"{self.folder} cannot be read: {error}; remove it") from None
-        if stored is None and any(self.folder.iterdir()):
-            raise DataError(f"{self.folder} is in the way; it was not made by tsar, remove it")
-        if not resume:
-            shutil.rmtree(self.folder)
+        if not isinstance(stored, dict):
+            raise DataError(f"{self.folder} cannot be read: {RUN} is no table; remove it")
+        return stored
+
+    def _check_ours(self) -> None:
+        if not self.folder.exists() or self._stored() is not None:
             return
-        known = stored or run
-        differing = next((key for key in run if known.get(key) != run[key]), None)
+        # A run that is killed at its very beginning has noted nothing yet.
+        if any(not entry.name.startswith(f".{RUN}.") for entry in self._entries()):
+            raise DataError(f"{self.folder} is in the way; it was not made by tsar, remove it")
+
+    def _take_over(self) -> None:
+        stored = self._stored()
+        if not self.resume:
+            self._clear()
+            return
+        known = stored or self.run
+        differing = next((key for key in self.run if known.get(key) != self.run[key]), None)
         if differing is not None:
             raise ParameterError(
                 f"batch: resume must go on with the same call, but its {differing} was "
-                f"{known.get(differing)!r} and is {run[differing]!r}; call it without resume to "
-                f"begin anew"
+                f"{known.get(differing)!r} and is {self.run[differing]!r}; call it without resume "
+                f"to begin anew"
             )
+
+    def _clear(self) -> None:
+        # What says whose they are goes last: a process may be killed in between.
+        for entry in sorted(self._entries(), key=lambda entry: entry.name == RUN):
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
     @property
     def model(self) -> Path:
@@ -92,8 +138,8 @@ class Parts:
         self.remove()
 
     def remove(self) -> None:
-        """Remove the folder."""
-        shutil.rmtree(self.folder)
+        """Remove everything that is kept; the folder goes at the end of the block."""
+        self._clear()
 
 
 def _join_csv(paths: list[Path], whole: Path) -> None:
@@ -125,8 +171,5 @@ def write_json(content: Any, path: Path) -> None:
     content : JSON
     path : pathlib.Path
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=1, default=str)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)

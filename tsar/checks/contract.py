@@ -129,7 +129,7 @@ def check_save_load(estimator: Any, family: Family) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         fitted.save(path)
-        assert sorted(os.listdir(path)) == ["arrays.safetensors", "model.json"]
+        assert sorted(os.listdir(path)) == ["arrays.safetensors", "manifest.json", "model.json"]
         twin = load(path, cls=type(estimator))
     assert _parameters(twin) == _parameters(fitted), "a parameter changed"
     np.testing.assert_array_equal(family.answer(twin), family.answer(fitted))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tsar.core.random import Random, set_generator
+from tsar.core.tracing import is_traced
 
 __all__ = ["Dropout", "KeepMask", "draw_mask", "set_generator"]
 
@@ -38,6 +39,8 @@ class KeepMask:
         ``part`` takes a stretch of the first axis only.
         """
         lanes = self.lanes if part is None else self.lanes[part]
+        if is_traced():
+            return (lanes < self.bound).to(out.dtype)
         # Compared straight into floats: a boolean step costs more than the comparison.
         return torch.lt(lanes, self.bound, out=out)
 
@@ -64,13 +67,18 @@ def draw_mask(
     dtype, n_bits = (torch.uint8, 8) if in_bytes else (torch.int16, 16)
     n_levels = 2**n_bits
     n_kept = min(max(round((1 - p) * n_levels), 1), n_levels)
+    lowest = 0 if in_bytes else -n_levels // 2
+    bound, factor = lowest + n_kept, n_levels / n_kept
+    if is_traced():
+        # What is written down draws where it will run, from the global generator of that device.
+        drawn = torch.randint(lowest, lowest + n_levels, shape, dtype=dtype, device=device)
+        return KeepMask(drawn, bound, factor)
     n_entries, per_draw = shape.numel(), 64 // n_bits
     draws = torch.empty(-(-n_entries // per_draw), dtype=torch.int64, device=device)
     # The default range leaves the sign bit at 0, which would bias one lane in every draw.
     draws.random_(-(2**63), None, generator=generator)
     lanes = draws.view(dtype)[:n_entries].view(shape)
-    lowest = 0 if in_bytes else -n_levels // 2
-    return KeepMask(lanes, lowest + n_kept, n_levels / n_kept)
+    return KeepMask(lanes, bound, factor)
 
 
 class _Drop(torch.autograd.Function):
@@ -147,11 +155,13 @@ class Dropout(Random):
         if not self.active:
             return x
         mask = self.draw(x.shape, x.device)
+        if is_traced():
+            return x * mask.ones(x) * mask.factor
         return _Drop.apply(x, mask.lanes, mask.bound, mask.factor)
 
     def add(self, base: Tensor, x: Tensor) -> Tensor:
         """Compute ``base + self(x)``, of one shape, in fewer passes over memory."""
-        if not self.active or base.dtype != x.dtype:
+        if not self.active or base.dtype != x.dtype or is_traced():
             return base + self(x)
         mask = self.draw(x.shape, x.device)
         return _DropAndAdd.apply(base, x, mask.lanes, mask.bound, mask.factor)

@@ -1,7 +1,8 @@
 """Parameters and labels as JSON, with what plain JSON would lose."""
 
 import datetime
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,51 @@ from tsar.data.offsets import describe_offset, rebuild_offset
 from tsar.data.timeaxis import zone_name
 from tsar.exceptions import PersistenceError
 
-__all__ = ["decode", "decode_index", "encode", "encode_index"]
+__all__ = ["IndexRecord", "check_array", "decode", "decode_index", "encode", "encode_index"]
+
+
+class IndexRecord(TypedDict):
+    """What :func:`encode_index` returns."""
+
+    dtype: str
+    name: Any
+    labels: list[Any]
+    categories: "IndexRecord | None"
+    ordered: bool
+
+
+def check_array(
+    arrays: Mapping[str, np.ndarray], name: str, dtype: str, shape: Sequence[int | None]
+) -> np.ndarray:
+    """Return an array of a saved model if it has its type and its shape.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+    name : str
+    dtype : str
+    shape : sequence of int or None
+        None stands for any number.
+
+    Raises
+    ------
+    PersistenceError
+        It is missing, or has others.
+    """
+    array = arrays.get(name)
+    fits = (
+        array is not None
+        and array.dtype == dtype
+        and array.ndim == len(shape)
+        and all(size in (None, held) for size, held in zip(shape, array.shape, strict=True))
+    )
+    if array is None or not fits:
+        sizes = ", ".join("any" if size is None else str(size) for size in shape)
+        found = "none" if array is None else f"{array.dtype} of shape {array.shape}"
+        raise PersistenceError(
+            f"load: the array {name!r} must be {dtype} of shape ({sizes}), got {found}"
+        )
+    return array
 
 
 def encode(value: Any) -> Any:

@@ -8,7 +8,7 @@ embed. Dimension letter: S series.
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,31 @@ import torch
 from torch import Tensor
 
 from tsar.data.calendar import CALENDARS
-from tsar.data.codec import decode, decode_index, encode, encode_index
+from tsar.data.codec import IndexRecord, decode, decode_index, encode, encode_index
 from tsar.data.scaling import ROUNDING, carry_forward
 from tsar.data.windows import CovariateTensors
 from tsar.exceptions import DataError, DataWarning, warn
 
 __all__ = ["ColumnCoding", "CovariateCoding", "CovariateRows", "covariate_tensors"]
+
+
+class ColumnRecord(TypedDict):
+    """A :class:`ColumnCoding` as JSON."""
+
+    name: Any
+    mean: float
+    scale: float
+    categories: IndexRecord | None
+    missing: NotRequired[bool]
+
+
+class CodingRecord(TypedDict, total=False):
+    """A :class:`CovariateCoding` as JSON; empty without covariates."""
+
+    past: list[ColumnRecord]
+    future: list[ColumnRecord]
+    static: list[ColumnRecord]
+    calendar: str | None
 
 
 @dataclass(frozen=True)

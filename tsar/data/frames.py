@@ -16,7 +16,7 @@ import decimal
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,19 @@ ID, TIME, TARGET = "unique_id", "ds", "y"
 NAMES_SHOWN = 20
 # What pandas calls objects that are numbers, some of which may be missing.
 OBJECT_NUMBERS = {"boolean", "integer", "floating", "mixed-integer-float", "decimal"}
+
+
+class FormRecord(TypedDict):
+    """A :class:`FrameForm` as JSON; earlier versions left some of it out."""
+
+    kind: Literal["wide", "long", "multiindex"]
+    squeeze: bool
+    id_name: Any
+    time_name: Any
+    columns_name: Any
+    columns_dtype: str
+    dtypes: list[str]
+    freq: NotRequired[Any]
 
 
 @dataclass(frozen=True)

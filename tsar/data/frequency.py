@@ -6,7 +6,7 @@ daily series stays at local midnight across such a change.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,10 @@ from tsar.data.cycles import WEEK, cycles_of_length, cycles_of_months, cycles_of
 from tsar.data.offsets import describe_offset, parse_offset, rebuild_offset
 from tsar.data.timeaxis import DAY, UNIT, TimeAxis, Unit
 from tsar.exceptions import DataError
+from tsar.params.constraints import Interval
+from tsar.params.records import Length
 
-__all__ = ["Frequency", "month_day"]
+__all__ = ["Frequency", "FrequencyRecord", "month_day"]
 
 # Months from one stamp to the next of the offsets that count months.
 MONTH_STEPS = {
@@ -24,6 +26,21 @@ MONTH_STEPS = {
     **{"HalfYearBegin": 6, "HalfYearEnd": 6, "YearBegin": 12, "YearEnd": 12},
 }
 LENGTHS = {"hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds"}
+
+
+class FrequencyRecord(TypedDict):
+    """A :class:`Frequency` as JSON; earlier versions had the first of the cycles alone."""
+
+    name: str
+    rule: Literal["fixed", "months", "offset", "steps"]
+    step: Annotated[int, Interval(1, 2**63 - 1)]
+    local: bool
+    day: Annotated[int, Interval(0, 31)] | None
+    phase: Annotated[int, Interval(-(2**63), 2**63 - 1)] | None
+    offset: dict[str, Any] | None
+    cycles: NotRequired[list[Length]]
+    inexact: NotRequired[bool]
+    season_length: NotRequired[Length]
 
 
 @dataclass(frozen=True)

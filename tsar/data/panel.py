@@ -18,6 +18,7 @@ from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
 from tsar.data.frequency import Frequency
 from tsar.data.inference import infer_frequency
 from tsar.data.regularity import irregularities, is_regular
+from tsar.data.stored_panel import check_panel
 from tsar.data.timeaxis import TimeAxis, look_like_dates, read_times
 from tsar.exceptions import DataError
 
@@ -248,7 +249,7 @@ class Panel:
 
     @classmethod
     def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Panel":
-        """Undo :meth:`to_state`."""
+        """Undo :meth:`to_state`; arrays that do not fit together are a PersistenceError."""
         form = {**record["form"], "dtypes": tuple(record["form"]["dtypes"])}
         for name in ("id_name", "time_name", "columns_name", "freq"):
             form[name] = decode(form.get(name))
@@ -258,11 +259,13 @@ class Panel:
             for name, columns in arrays.items()
             if name.startswith(prefix)
         }
+        ids, variates = decode_index(record["ids"]), decode_index(record["variates"])
+        check_panel(form, ids, variates, arrays)
         return cls(
             arrays["values"],
             arrays["offsets"],
-            decode_index(record["ids"]),
-            decode_index(record["variates"]),
+            ids,
+            variates,
             arrays["last"],
             arrays["last"],
             TimeAxis.from_dict(record["axis"]),

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import re
-import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pandas as pd
 
 from tsar.data.frames import holds_times
 from tsar.exceptions import DataError, MissingExtraError, foreign_warnings
+from tsar.files import whole_file
 from tsar.params.constraints import did_you_mean
 
 __all__ = [
@@ -260,21 +260,14 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         The ending says whether as Parquet or as CSV. Its folder is made if need be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    unfinished = Path(name)
     try:
-        if path.suffix.lower() == ".parquet":
-            frame.to_parquet(unfinished, index=False)
-        else:
-            _named_as_read(frame).to_csv(unfinished, index=False)
-        # mkstemp makes a file that only its owner reads; the result is an ordinary one.
-        unfinished.chmod(0o666 & ~_umask())
-        unfinished.replace(path)
+        with whole_file(path) as unfinished:
+            if path.suffix.lower() == ".parquet":
+                frame.to_parquet(unfinished, index=False)
+            else:
+                _named_as_read(frame).to_csv(unfinished, index=False)
     except ImportError:
         raise MissingExtraError(_PARQUET) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def find_time_column(frame: pd.DataFrame) -> str:
@@ -346,9 +339,3 @@ _PARQUET = "Parquet files need pyarrow: pip install 'tsar[parquet]'"
 
 def _names(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -8,7 +8,7 @@ import datetime
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,16 @@ NUMERIC_DATE = re.compile(r"\s*(\d{1,2})[/.-](\d{1,2})[/.-]\d{2,4}")
 
 class AmbiguousDates(DataError):
     """Dates that can be read with the day or with the month first."""
+
+
+class AxisRecord(TypedDict):
+    """A :class:`TimeAxis` as JSON."""
+
+    kind: Literal["timestamp", "period", "integer"]
+    unit: Unit
+    tz: str | None
+    style: str | None
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -188,7 +198,7 @@ class TimeAxis:
         return moved
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able description."""
+        """Return a JSON-able description, an :class:`AxisRecord`."""
         return {**self.__dict__, "tz": None if self.tz is None else zone_name(self.tz)}
 
     @classmethod

@@ -1,9 +1,10 @@
 """The base of every estimator of every family: it knows parameters and a state, and no data."""
 
+import contextlib
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -48,6 +49,8 @@ class Estimator(BaseEstimator, ABC):
     references: ClassVar[frozenset[str]] = frozenset()
     # Those of them whose text names something that may have moved, such as a folder.
     moving_references: ClassVar[frozenset[str]] = frozenset()
+    # The form of the record of :meth:`learned_state`, a TypedDict that loading checks it against.
+    learned_record: ClassVar[Any] = dict[str, Any]
 
     # What the parameters that a class declares are about: "model", "training" or "data", and
     # those of them that are about something else. For docstrings and signatures.
@@ -92,6 +95,19 @@ class Estimator(BaseEstimator, ABC):
     def _check_consistency(self) -> None:
         """Check what involves several parameters; raise a ParameterError."""
 
+    def check_stored(self) -> None:
+        """Check the parameters of a saved model, as far as this machine can tell.
+
+        Raises
+        ------
+        ParameterError
+            As from :meth:`check`.
+        """
+        check_parameters(self)
+        # What they refer to may be elsewhere by now.
+        if all(getattr(self, name) is None for name in self.moving_references):
+            self._check_consistency()
+
     # --------------------------------------------------------------- fitted
 
     def remember_parameters(self) -> None:
@@ -115,13 +131,17 @@ class Estimator(BaseEstimator, ABC):
 
     # ---------------------------------------------------------- persistence
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, folder: str | os.PathLike[str], *, training_state: bool = True) -> None:
         """Write the fitted model into a folder, to be read by :func:`tsar.load`.
 
         Parameters
         ----------
         folder : path
             Created, or replaced if it holds a saved model.
+        training_state : bool, default True
+            Whether to save what ``partial_fit`` of a network goes on with, the moments of the
+            optimiser above all: two numbers for each weight. Without, training continues from
+            the weights with a fresh optimiser.
 
         Raises
         ------
@@ -130,7 +150,17 @@ class Estimator(BaseEstimator, ABC):
         PersistenceError
             The folder holds something else or cannot be written.
         """
-        save(self, folder)
+        with contextlib.nullcontext() if training_state else self.training_finished():
+            save(self, folder)
+
+    @contextlib.contextmanager
+    def training_finished(self) -> Iterator[None]:
+        """Leave out, inside of a ``with`` block, what training would go on with."""
+        with contextlib.ExitStack() as stack:
+            if self.__sklearn_is_fitted__():
+                for member in self.members.values():
+                    stack.enter_context(member.training_finished())
+            yield
 
     @property
     def members(self) -> "Mapping[str, Estimator]":

@@ -1,18 +1,16 @@
 """Saving fitted estimators as safetensors and JSON, nothing that can execute.
 
-A model is a folder of two files: ``model.json`` (format, class, parameters, what was
-learned besides numbers) and ``arrays.safetensors`` (weights, statistics, the state of the
-optimiser). Nothing here knows which classes there are: reading is
-:mod:`tsar.persistence`.
+A model is a folder of three files: ``model.json``, its record (format, class, parameters, what
+was learned besides numbers), ``arrays.safetensors`` (weights, statistics, the state of the
+optimiser) and the manifest, see :mod:`tsar.estimator.manifest`. Nothing here knows which classes
+there are: reading is :mod:`tsar.persistence`.
 """
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -20,27 +18,47 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from tsar.data.codec import encode
+from tsar.estimator.manifest import MANIFEST, write_manifest
+from tsar.estimator.objects import encode_object
 from tsar.exceptions import PersistenceError
+from tsar.files import remove_unfinished, unfinished_folder
+from tsar.params.records import check_record
 
 __all__ = [
     "ARRAYS",
     "FORMAT_VERSION",
-    "MANIFEST",
+    "RECORD",
+    "ModelRecord",
     "Savable",
     "check_folder",
+    "check_learned",
     "describe",
     "path_of",
     "save",
 ]
 
-FORMAT_VERSION = 1
-MANIFEST, ARRAYS = "model.json", "arrays.safetensors"
+FORMAT_VERSION = 2
+RECORD, ARRAYS = "model.json", "arrays.safetensors"
+
+# What model.json holds, and again for each member of a model.
+ModelRecord = TypedDict(
+    "ModelRecord",
+    {
+        "format": int,
+        "class": str,
+        "module": NotRequired[str],
+        "parameters": dict[str, Any],
+        "objects": NotRequired[dict[str, str]],
+        "learned": dict[str, Any],
+    },
+)
 
 
 class Savable(Protocol):
     """What saving asks of a fitted estimator, see :class:`tsar.estimator.base.Estimator`."""
 
     references: "ClassVar[frozenset[str]]"
+    learned_record: ClassVar[Any]
     fitted_parameters_: dict[str, Any]
 
     @property
@@ -70,31 +88,37 @@ def save(model: Savable, folder: str | os.PathLike[str]) -> None:
         The folder holds something else, cannot be written, or a label of the frame has
         no JSON form.
     """
-    manifest, tensors = describe(model)
+    record, tensors = describe(model)
     target = check_folder(folder)
     try:
-        text = json.dumps(manifest, indent=1)
+        text = json.dumps(record, indent=1)
         target.parent.mkdir(parents=True, exist_ok=True)
-        written = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except (TypeError, OSError) as error:
+        with unfinished_folder(target) as written:
+            (written / RECORD).write_text(text, encoding="utf-8")
+            save_file({name: t.contiguous() for name, t in tensors.items()}, written / ARRAYS)
+            # It is written for its owner alone.
+            (written / ARRAYS).chmod((written / RECORD).stat().st_mode & 0o777)
+            write_manifest(written, (RECORD, ARRAYS), FORMAT_VERSION)
+            _replace(target, written)
+    except (TypeError, ValueError, OSError, SafetensorError) as error:
+        if isinstance(error, PersistenceError):
+            raise
         raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
-    try:
-        (written / MANIFEST).write_text(text, encoding="utf-8")
-        save_file({name: t.contiguous() for name, t in tensors.items()}, written / ARRAYS)
-        written.chmod(0o755)
-        if target.exists():
-            # The old model is moved aside first: at no time is there half of one.
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-            os.replace(target, old / "old")
+    remove_unfinished(target)
+
+
+def _replace(target: Path, written: Path) -> None:
+    """Put a folder in the place of another one; at no time is there half a model."""
+    if not target.exists():
+        os.replace(written, target)
+        return
+    with unfinished_folder(target) as aside:
+        os.replace(target, aside / "old")
+        try:
             os.replace(written, target)
-            shutil.rmtree(old)
-        else:
-            os.replace(written, target)
-    except BaseException as error:
-        shutil.rmtree(written, ignore_errors=True)
-        if isinstance(error, OSError | SafetensorError):
-            raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
-        raise
+        except OSError:
+            os.replace(aside / "old", target)
+            raise
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Path:
@@ -146,6 +170,8 @@ def describe(model: Savable) -> tuple[dict[str, Any], dict[str, Tensor]]:
         A parameter or a label has no JSON form.
     """
     record, tensors = model.learned_state()
+    # What could not be loaded is not saved.
+    check_learned(f"save: what the {type(model).__name__} learned", type(model), record)
     if model.members:
         record["members"] = {}
     for place, (name, member) in enumerate(model.members.items()):
@@ -153,35 +179,50 @@ def describe(model: Savable) -> tuple[dict[str, Any], dict[str, Tensor]]:
         # Copies: what members have in common would be refused as one tensor of many names.
         tensors |= {f"member{place}.{key}": tensor.clone() for key, tensor in own.items()}
     parameters = dict(model.fitted_parameters_)
-    # Only the text of a reference can be stored.
-    objects = {
-        name: type(parameters.pop(name)).__name__
-        for name in sorted(model.references)
-        if not isinstance(parameters[name], str | None)
-    }
-    manifest = {
+    stored = {}
+    objects = {}
+    for name in sorted(model.references):
+        value = parameters.pop(name)
+        held = value if isinstance(value, str | None) else encode_object(value, _encode)
+        if held is None and value is not None:
+            # It is passed again when the model is loaded.
+            objects[name] = type(value).__name__
+        else:
+            stored[name] = held
+    described = {
         "format": FORMAT_VERSION,
         "class": type(model).__name__,
         **_module_of(type(model)),
-        "parameters": {name: _encode(value) for name, value in parameters.items()},
+        "parameters": {name: _encode(value) for name, value in parameters.items()} | stored,
         "objects": objects,
         "learned": record,
     }
-    return manifest, tensors
+    return described, tensors
+
+
+def check_learned(place: str, cls: Any, learned: dict[str, Any]) -> None:
+    """Check what a model of a class learned, members left out.
+
+    Parameters
+    ----------
+    place : str
+        What it is, for the message.
+    cls : type of Estimator
+    learned : JSON
+
+    Raises
+    ------
+    PersistenceError
+    """
+    # A class that is not part of tsar may add entries to those of its base.
+    check_record(place, learned, cls.learned_record, closed=not _module_of(cls))
 
 
 def _encode(value: Any) -> Any:
     """Return a parameter as JSON; it may hold estimators that are not fitted."""
     if isinstance(value, BaseEstimator):
         own = value.get_params(deep=False).items()
-        for name, held in own:
-            if name in getattr(value, "references", ()) and not isinstance(held, str | None):
-                raise PersistenceError(
-                    f"save: {name} of the {type(value).__name__} inside of the model is an object "
-                    f"of type {type(held).__name__}, which is not saved and could not be passed "
-                    f"again; name it, a loss of your own after tsar.register"
-                )
-        parameters = {name: _encode(item) for name, item in own}
+        parameters = {name: _inside(value, name, item) for name, item in own}
         return {"forecaster": [type(value).__name__, parameters, *_module_of(type(value)).values()]}
     if isinstance(value, dict):
         return {"dict": [[encode(name), _encode(item)] for name, item in value.items()]}
@@ -189,7 +230,22 @@ def _encode(value: Any) -> Any:
         return [_encode(item) for item in value]
     if isinstance(value, tuple) and any(isinstance(item, BaseEstimator) for item in value):
         return {"tuple": [_encode(item) for item in value]}
-    return encode(value)
+    held = encode_object(value, _encode)
+    return encode(value) if held is None else held
+
+
+def _inside(estimator: BaseEstimator, name: str, value: Any) -> Any:
+    """Encode a parameter of an estimator that is a parameter itself."""
+    held = encode_object(value, _encode)
+    if held is not None:
+        return held
+    if name in getattr(estimator, "references", ()) and not isinstance(value, str | None):
+        raise PersistenceError(
+            f"save: {name} of the {type(estimator).__name__} inside of the model is an object "
+            f"of type {type(value).__name__}, which is not saved and could not be passed "
+            f"again; name it, a loss of your own after tsar.register"
+        )
+    return _encode(value)
 
 
 def _module_of(cls: type) -> dict[str, str]:
@@ -213,10 +269,11 @@ def _replaceable(target: Path) -> bool:
     held = {entry.name for entry in target.iterdir()}
     if not held:
         return True
-    if held != {MANIFEST, ARRAYS}:
+    # Models of format 1 have no manifest.
+    if held - {MANIFEST} != {RECORD, ARRAYS}:
         return False
     try:
-        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = json.loads((target / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(manifest, dict) and "format" in manifest and "class" in manifest
+    return isinstance(record, dict) and "format" in record and "class" in record

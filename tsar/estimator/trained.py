@@ -1,7 +1,7 @@
 """Estimators that train a network: the parameters, the run and the state of every family."""
 
 import contextlib
-import os
+import copy
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,12 @@ from tsar.training.optim import Optimizer, as_optimizer
 from tsar.training.options import Phase, TrainingOptions, TrainingResult
 from tsar.training.phases import train_phases
 from tsar.training.schedules import Schedule, as_schedule
-from tsar.training.state import TrainingState, load_weights
+from tsar.training.state import (
+    TrainedRecord,
+    TrainingState,
+    check_size,
+    load_weights,
+)
 
 __all__ = ["ScheduleName", "TrainedEstimator"]
 
@@ -100,6 +105,7 @@ class TrainedEstimator(Estimator):
 
     parameter_group: ClassVar[str] = "training"
     references: ClassVar[frozenset[str]] = frozenset({"optimizer", "learning_rate_schedule"})
+    learned_record: ClassVar[Any] = TrainedRecord
 
     max_epochs: Positive = 50
     max_steps: Positive | None = None
@@ -132,6 +138,15 @@ class TrainedEstimator(Estimator):
         parameters = super().upgrade_parameters(saved)
         parameters = _within(parameters, "optimizer", as_optimizer, OPTIMIZER_OPTIONS)
         return _within(parameters, "learning_rate_schedule", as_schedule, SCHEDULE_OPTIONS)
+
+    def check_stored(self) -> None:
+        known = copy.copy(self)
+        try:
+            resolve_device(self.device)
+        except ParameterError:
+            # The device it was trained on is not on this machine.
+            known.device = "cpu"
+        super(TrainedEstimator, known).check_stored()
 
     @property
     def _training_options(self) -> TrainingOptions:
@@ -252,32 +267,15 @@ class TrainedEstimator(Estimator):
 
     # ------------------------------------------------------------------ on disk
 
-    def save(self, folder: str | os.PathLike[str], *, training_state: bool = True) -> None:
-        """Write the fitted model into a folder, to be read by :func:`tsar.load`.
-
-        Parameters
-        ----------
-        folder : path
-            Created, or replaced if it holds a saved model.
-        training_state : bool, default True
-            Whether to save what ``partial_fit`` goes on with, the moments of the optimiser
-            above all: two numbers for each weight. Without, training continues from the
-            weights with a fresh optimiser.
-
-        Raises
-        ------
-        NotFittedError
-            ``fit`` was not called.
-        PersistenceError
-            The folder holds something else or cannot be written.
-        """
+    @contextlib.contextmanager
+    def training_finished(self) -> Iterator[None]:
         held = self.__dict__.get("_training_state")
-        if training_state or held is None:
-            super().save(folder)
+        if held is None:
+            yield
             return
         self._training_state = held.finished()
         try:
-            super().save(folder)
+            yield
         finally:
             self._training_state = held
 
@@ -295,10 +293,16 @@ class TrainedEstimator(Estimator):
         return {"training": progress, "fitted": fitted}, tensors
 
     def _restore_trained_state(
-        self, network: nn.Module, record: Mapping[str, Any], tensors: Mapping[str, Tensor]
+        self,
+        build: Callable[[], nn.Module],
+        record: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
     ) -> None:
-        """Undo :meth:`_trained_state`, in a network of the same shape."""
-        load_weights(network, _under("network.", tensors))
+        """Undo :meth:`_trained_state`, in a network of the same shape that ``build`` makes."""
+        weights = _under("network.", tensors)
+        check_size(build, weights)
+        network = build()
+        load_weights(network, weights)
         self._training_state = TrainingState.from_tensors(
             _under("training.", tensors), record["training"]
         )

@@ -3,6 +3,7 @@
 Dimension letters: T windows, S series, M models, R resamples.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -183,8 +184,11 @@ def compare(
         "quantiles": repr(quantiles),
         "level": repr(level),
     }
-    store = None if folder is None else RunFolder(folder, df, settings)
-    runs = _runs(jobs, store, verbose)
+    with contextlib.ExitStack() as stack:
+        store = None
+        if folder is not None:
+            store = stack.enter_context(RunFolder(folder, df, settings))
+        runs = _runs(jobs, store, verbose)
     tested = _joined(jobs, runs)
     return Leaderboard.of(
         tested, runs, first, asked, season_length, baseline, int(n_resamples), random_state

@@ -1,5 +1,6 @@
 """Finished backtests of a comparison: what each took, and where they are kept."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import threading
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import numpy as np
@@ -16,13 +17,14 @@ import pandas as pd
 
 from tsar.evaluation.backtesting import forecaster_in
 from tsar.exceptions import PersistenceError
+from tsar.files import only_writer, remove_unfinished, whole_file
 from tsar.forecasting.base import Forecaster
 
 __all__ = ["OK", "PeakMemory", "Run", "RunFolder", "fingerprint_of"]
 
 OK = "ok"
 FORMAT_VERSION = 1
-SETTINGS = "compare.json"
+SETTINGS, LOCK = "compare.json", ".lock"
 # Seconds between two looks at the memory of the process.
 INTERVAL = 0.005
 MEGABYTE = 2**20
@@ -116,6 +118,8 @@ def _fingerprint_of_data(df: Any) -> str:
 class RunFolder:
     """A folder of finished runs of one comparison.
 
+    Inside of a ``with`` block no other comparison writes there.
+
     Parameters
     ----------
     folder : path
@@ -128,13 +132,15 @@ class RunFolder:
     Raises
     ------
     PersistenceError
-        The folder cannot be written, or belongs to other data or other settings.
+        The folder cannot be written, or, on entering, belongs to other data or other settings.
+    OutputInUseError
+        On entering, if another comparison writes there.
     """
 
     def __init__(self, folder: str | os.PathLike[str], df: Any, settings: dict[str, Any]) -> None:
         self.path = Path(folder)
         own = {"format": FORMAT_VERSION, "data": _fingerprint_of_data(df), **settings}
-        own = json.loads(json.dumps(own))
+        self._own = json.loads(json.dumps(own))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             # An error now is better than one after the first model.
@@ -142,7 +148,19 @@ class RunFolder:
                 pass
         except OSError as error:
             raise PersistenceError(f"compare: {str(folder)!r} cannot be written: {error}") from None
-        there = self.path / SETTINGS
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(only_writer("compare", self.path, self.path / LOCK))
+            self._take_over(self.path / SETTINGS, self._own)
+            self._locked = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._locked.close()
+
+    def _take_over(self, there: Path, own: dict[str, Any]) -> None:
+        remove_unfinished(there)
         if there.exists():
             self._check_same(self._read(there), own)
         elif any(not entry.name.startswith(".") for entry in self.path.iterdir()):
@@ -199,6 +217,8 @@ class RunFolder:
     def save(self, name: str, fingerprint: str, run: Run) -> None:
         """Keep a finished run; a killed process leaves no half one."""
         record = self.path / f"{quote(name, safe='')}.json"
+        remove_unfinished(record)
+        remove_unfinished(record.with_suffix(".npz"))
         arrays = {f"column{place}": values for place, values in enumerate(run.columns.values())}
         self._write(record.with_suffix(".npz"), arrays)
         held = asdict(run) | {"fingerprint": fingerprint, "columns": list(run.columns)}
@@ -220,12 +240,10 @@ class RunFolder:
 
     def _write(self, path: Path, content: bytes | dict[str, np.ndarray]) -> None:
         try:
-            handle, written = tempfile.mkstemp(prefix=".", dir=self.path)
-            with os.fdopen(handle, "wb") as file:
+            with whole_file(path) as unfinished, unfinished.open("wb") as file:
                 if isinstance(content, bytes):
                     file.write(content)
                 else:
                     np.savez(file, **content)  # type: ignore[arg-type]
-            os.replace(written, path)
         except OSError as error:
             raise PersistenceError(f"compare: {str(path)!r} cannot be written: {error}") from None

@@ -30,6 +30,7 @@ from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 from tsar.params.constraints import Interval, check_choice
+from tsar.params.records import LONGEST
 
 __all__ = ["AutoformerForecaster", "AutoformerNetwork"]
 
@@ -314,7 +315,7 @@ class AutoformerForecaster(NetworkForecaster):
 
     calendar_features: bool = True
     label_length: Positive | None = None
-    kernel: Positive = 25
+    kernel: Annotated[int, Interval(1, LONGEST)] = 25
     factor: Annotated[float, Interval(0, open_low=True)] = 3.0
     head_delays: bool = False
     mixer: str = "autocorrelation"

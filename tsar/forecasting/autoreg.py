@@ -11,6 +11,7 @@ from tsar.forecasting.local import LocalForecaster
 from tsar.forecasting.local_models import LocalModel
 from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
+from tsar.params.records import LONGEST
 
 __all__ = ["AutoReg"]
 
@@ -128,7 +129,7 @@ class AutoReg(LocalForecaster):
     (3, 1)
     """
 
-    lags: Positive | Sequence[Positive] | None = None
+    lags: Annotated[int, Interval(1, LONGEST)] | Sequence[Positive] | None = None
     future_covariates: str | int | Sequence[str | int] | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from tsar.forecasting.fitted.rolling import steps_covering, windows_at_once
 from tsar.forecasting.layers.covariates import CovariatePathway
 from tsar.forecasting.layers.language_backbone import FrozenBackbone, freeze, load_backbone
 from tsar.forecasting.layers.segment_tokens import AutoTimesNetwork
-from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.network import NetworkForecaster, NetworkRecord, NetworkSpec
 from tsar.forecasting.probabilistic.asked import read_asked
 from tsar.forecasting.window_forecaster import SeriesWindows
 from tsar.params.arguments import Frame, frame_first
@@ -37,6 +37,12 @@ __all__ = ["AutoTimes"]
 
 Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
+
+
+class AutoTimesRecord(NetworkRecord):
+    """What JSON holds of it."""
+
+    language_model: NotRequired[str]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -116,6 +122,7 @@ class AutoTimes(NetworkForecaster):
     _own_calendar: ClassVar[bool] = True
     _clock: ClassVar[str] = "clock"
     references: ClassVar[frozenset[str]] = NetworkForecaster.references | {"llm"}
+    learned_record: ClassVar[Any] = AutoTimesRecord
     moving_references: ClassVar[frozenset[str]] = frozenset({"llm"})
 
     # ------------------------------------------------------------------ fit

@@ -8,8 +8,8 @@ import contextlib
 import datetime
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -22,19 +22,46 @@ from tsar.data.forecasts import short_histories
 from tsar.data.future import make_future_frame, read_future
 from tsar.data.matching import check_axis, check_variates, in_order
 from tsar.data.panel import Panel
+from tsar.data.stored_panel import PanelRecord
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.fitted.inspection import Inspection
-from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.fitted.learned import Learned, LearnedRecord
 from tsar.forecasting.fitted.rolling import steps_covering
 from tsar.forecasting.outputs.predictive import PointForecasts, Predictive
 from tsar.forecasting.probabilistic.asked import Asked, read_asked, write_forecast
-from tsar.forecasting.probabilistic.calibration import Calibration
+from tsar.forecasting.probabilistic.calibration import Calibration, CalibrationRecord
 from tsar.forecasting.probabilistic.intervals import Intervals
 from tsar.params.arguments import Frame, check_horizon, check_range, frame_first
 from tsar.params.constraints import Interval
 
-__all__ = ["Forecaster"]
+__all__ = ["Forecaster", "ForecasterRecord"]
+
+
+class ForecasterRecord(TypedDict):
+    """What JSON holds of what every forecaster learned."""
+
+    data: PanelRecord
+    fitted: LearnedRecord
+    calibration: NotRequired[CalibrationRecord]
+
+
+def _check_forecastable(end: Panel, horizon: int) -> None:
+    """Find out whether the end of the fitted series can be continued, and a forecast written."""
+    edges = np.array([end.last.min(), end.last.max()])
+    end.frequency.future(edges, horizon, end.axis)
+    one = replace(
+        end,
+        values=end.values[:0],
+        offsets=np.zeros(2, dtype=np.int64),
+        ids=end.ids[:1],
+        last=end.last[:1],
+        first=end.last[:1],
+        moved=None if end.moved is None else end.moved[:1],
+        covariates=None,
+    )
+    write_columns = {name: np.zeros(1) for name in end.variates}
+    one.write(1, write_columns, {})
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -80,6 +107,7 @@ class Forecaster(Inspection, Intervals):
 
     parameter_group: ClassVar[str] = "data"
     other_groups: ClassVar[Mapping[str, str]] = {"horizon": "model", "output_range": "model"}
+    learned_record: ClassVar[Any] = ForecasterRecord
 
     horizon: Annotated[int, Interval(1)] = 24
     freq: str | int | BaseOffset | datetime.timedelta | np.timedelta64 | None = None
@@ -398,9 +426,10 @@ class Forecaster(Inspection, Intervals):
         }
         fitted = record["fitted"]
         end = Panel.from_state(record["data"], arrays)
-        self._remember(Learned.from_state(fitted, arrays), end, fitted["horizon"])
+        self._remember(Learned.from_state(fitted, arrays, end), end, fitted["horizon"])
+        _check_forecastable(end, self.horizon_)
         if "calibration" in record:
-            self.calibration_ = Calibration.from_state(record["calibration"], arrays)
+            self.calibration_ = Calibration.from_state(record["calibration"], arrays, end)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "horizon_")

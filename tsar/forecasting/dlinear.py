@@ -13,6 +13,7 @@ from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 from tsar.params.constraints import Interval
+from tsar.params.records import LONGEST
 
 __all__ = ["DLinear", "DLinearNetwork"]
 
@@ -80,7 +81,7 @@ class DLinear(NetworkForecaster):
     (3, 1)
     """
 
-    kernel: Annotated[int, Interval(1)] = 25
+    kernel: Annotated[int, Interval(1, LONGEST)] = 25
 
     def _check_consistency(self) -> None:
         super()._check_consistency()

@@ -13,6 +13,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
+from tsar.data.codec import check_array
 from tsar.data.matching import without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
@@ -22,6 +23,7 @@ from tsar.exceptions import (
     DataWarning,
     InterruptedWarning,
     ParameterError,
+    PersistenceError,
     each_warning_once,
     own_warnings,
     warn,
@@ -403,7 +405,16 @@ class Ensemble(Forecaster):
         super().restore_learned_state(record, tensors, members)
         self.models_ = dict(members)
         self.weights_ = None
+        if not members or any(
+            member.variates_ != self.variates_ or member.end_.n_series != self.end_.n_series
+            for member in members.values()
+        ):
+            raise PersistenceError("load: the members of the Ensemble were fitted on other series")
+        if ("weights" in tensors) != (self.weights != "median"):
+            raise PersistenceError(f"load: weights={self.weights!r} and the saved ones disagree")
         if "weights" in tensors:
+            shape = (len(members), self.end_.n_variates)
+            check_array({"weights": tensors["weights"].numpy()}, "weights", "float64", shape)
             self.weights_ = pd.DataFrame(
                 tensors["weights"].numpy(), index=list(self.models_), columns=self.end_.variates
             )

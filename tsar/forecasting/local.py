@@ -7,7 +7,7 @@ K numbers that describe the covariates of a step.
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import joblib
 import numpy as np
@@ -18,14 +18,13 @@ from torch import Tensor
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.estimator.base import Estimator
-from tsar.exceptions import DataWarning, warn
-from tsar.forecasting.base import Forecaster
+from tsar.exceptions import DataWarning, PersistenceError, warn
+from tsar.forecasting.base import Forecaster, ForecasterRecord
+from tsar.forecasting.estimates import Estimate, Estimates, EstimatesRecord
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.fitted.windowed import after_fitted as join_fitted
 from tsar.forecasting.local_models import (
-    Estimate,
-    Estimates,
     LocalModel,
     Task,
     estimate_fitted,
@@ -49,6 +48,12 @@ AGAINST_MEAN = "against the mean"
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
+
+
+class LocalRecord(ForecasterRecord):
+    """What JSON holds of what a local forecaster learned."""
+
+    local: EstimatesRecord
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -85,6 +90,8 @@ class LocalForecaster(Forecaster):
         ("ok"; "reduced" where fewer lags or fewer effects were estimated than asked for;
         "fallback"; or "unobserved" where all values are missing) and ``message``.
     """
+
+    learned_record: ClassVar[Any] = LocalRecord
 
     season_length: Annotated[int, Interval(1)] | None = None
     n_jobs: Annotated[int, Interval(1)] | Literal[-1] | None = None
@@ -266,12 +273,24 @@ class LocalForecaster(Forecaster):
             for name, tensor in tensors.items()
             if name.startswith("local.")
         }
-        found = Estimates.from_state(record["local"], arrays)
+        found = Estimates.from_state(record["local"], arrays, self.end_)
         if record["local"].get("effects") != AGAINST_MEAN:
             found = found.after_format_1(Regressors.of(self.learned_.coding))
         self._estimates = found
         self.end_ = replace(self.end_, first=self._estimates.first)
         self.season_length_ = record["local"]["season_length"]
+        self._check_estimates()
+
+    def _check_estimates(self) -> None:
+        """Raise a PersistenceError if there are estimates that the series are too short for."""
+        model = self._make_model(self.season_length_)
+        lengths = np.repeat(self.end_.lengths, self.n_variates_)
+        for length, one in zip(lengths, self._estimates.grid, strict=True):
+            if one.status == "ok" and len(one.parameters) and model.needed(0) > length:
+                raise PersistenceError(
+                    f"load: the parameters of the {self.name} need {model.needed(0)} rows, and "
+                    f"were estimated from {length}"
+                )
 
 
 def _parallel(function: Callable[[Job], Done], jobs: list[Job], n_jobs: int | None) -> list[Done]:

@@ -10,20 +10,19 @@ import sys
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
 from tsar.data.scaling import ROUNDING
 from tsar.exceptions import foreign_warnings
+from tsar.forecasting.estimates import NO_NUMBERS, Estimate
 from tsar.forecasting.plausible import first_beyond
 from tsar.forecasting.regressors import Regressors
 
 __all__ = [
-    "Estimate",
-    "Estimates",
     "LocalModel",
     "Task",
     "estimate_fitted",
@@ -34,7 +33,6 @@ __all__ = [
 
 # What an estimation runs into on data that it cannot do with.
 FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
-NO_NUMBERS = np.empty(0)
 # Digits after the point that the same values have in all units, once standardised.
 DIGITS = 8
 # Deviations between the lowest and the highest value of most series. Rows that did not move yet say
@@ -119,85 +117,6 @@ class LocalModel(ABC):
         -------
         float64 array of shape (W, H)
         """
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What was estimated for one variate of one series.
-
-    Parameters
-    ----------
-    mean, scale : float
-        By which values are standardised; the scale of a constant is 0.
-    parameters : float64 array of shape (any,)
-    effects : float64 array of shape (K,)
-    status : {"ok", "reduced", "fallback", "unobserved"}
-    message : str
-    """
-
-    mean: float
-    scale: float
-    parameters: np.ndarray
-    effects: np.ndarray
-    status: str = "ok"
-    message: str = ""
-
-    @classmethod
-    def without(cls, status: str, message: str) -> "Estimate":
-        """Return what stands in where nothing could be estimated."""
-        return cls(0.0, 0.0, NO_NUMBERS, NO_NUMBERS, status, message)
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """All estimates, and where the series began that they were made from.
-
-    Parameters
-    ----------
-    first : int64 array of shape (S,)
-        First stamps.
-    begins : int64 array of shape (S, C)
-        First observed row, -1 where there is none.
-    grid : tuple of Estimate
-        Series by series, S * C of them.
-    """
-
-    first: np.ndarray
-    begins: np.ndarray
-    grid: tuple[Estimate, ...]
-
-    def after_format_1(self, regressors: Regressors) -> "Estimates":
-        """Return estimates that were saved when the first category was the reference."""
-        grid = tuple(
-            replace(one, effects=regressors.after_format_1(one.effects)) if one.scale else one
-            for one in self.grid
-        )
-        return replace(self, grid=grid)
-
-    def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return what JSON can hold, and arrays by name."""
-        record = {name: [getattr(one, name) for one in self.grid] for name in ("status", "message")}
-        arrays = {"first": self.first, "begins": self.begins}
-        for name in ("mean", "scale"):
-            arrays[name] = np.array([getattr(one, name) for one in self.grid], dtype=np.float64)
-        for name in ("parameters", "effects"):
-            held = [getattr(one, name) for one in self.grid]
-            arrays[name] = np.concatenate([NO_NUMBERS, *held])
-            arrays[f"{name}_sizes"] = np.array([len(one) for one in held], dtype=np.int64)
-        return record, arrays
-
-    @classmethod
-    def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Estimates":
-        """Undo :meth:`to_state`."""
-        columns: dict[str, Sequence[Any]] = {
-            **{name: arrays[name].tolist() for name in ("mean", "scale")},
-            **{name: record[name] for name in ("status", "message")},
-        }
-        for name in ("parameters", "effects"):
-            columns[name] = np.split(arrays[name], np.cumsum(arrays[f"{name}_sizes"])[:-1])
-        names = [field.name for field in fields(Estimate)]
-        rows = zip(*(columns[name] for name in names), strict=True)
-        return cls(arrays["first"], arrays["begins"], tuple(Estimate(*row) for row in rows))
 
 
 def rounded(y: np.ndarray) -> np.ndarray:

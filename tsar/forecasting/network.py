@@ -6,7 +6,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tsar.data.forecasts import check_quantile_labels
 from tsar.data.matching import check_counts
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
+from tsar.data.stored_panel import PanelRecord
 from tsar.data.windows import (
     Inputs,
     SeriesTensors,
@@ -33,7 +34,7 @@ from tsar.exceptions import (
     PersistenceError,
     warn,
 )
-from tsar.forecasting.fitted.learned import Learned
+from tsar.forecasting.fitted.learned import Learned, LearnedRecord
 from tsar.forecasting.fitted.rolling import windows_at_once
 from tsar.forecasting.layers.covariates import CovariatePathway, CovariateSpec
 from tsar.forecasting.network_spec import NetworkSpec, TrainingData, spec_of
@@ -50,6 +51,7 @@ from tsar.forecasting.outputs.predictive import (
     Predictive,
     QuantileForecasts,
 )
+from tsar.forecasting.probabilistic.calibration import CalibrationRecord
 from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.arguments import Frame, column_labels
 from tsar.params.constraints import Interval
@@ -58,6 +60,7 @@ from tsar.training.checkpoint import (
 )
 from tsar.training.device import resolve_device
 from tsar.training.seeding import seeded
+from tsar.training.state import TrainedFitted, TrainingRecord
 from tsar.training.threads import working_threads
 
 __all__ = ["NetworkForecaster", "NetworkSpec"]
@@ -70,6 +73,21 @@ FEW_VALUES = 1024
 
 Positive = Annotated[int, Interval(1)]
 Level = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
+
+
+class NetworkFitted(LearnedRecord, TrainedFitted):
+    """What JSON holds of a fit."""
+
+    levels: list[Annotated[float, Interval(0, 1)]]
+
+
+class NetworkRecord(TypedDict):
+    """What JSON holds of what a network learned."""
+
+    data: PanelRecord
+    fitted: NetworkFitted
+    training: TrainingRecord
+    calibration: NotRequired[CalibrationRecord]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -137,6 +155,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
     # Whether its mixers may look back only.
     _causal: ClassVar[bool] = False
     references: ClassVar[frozenset[str]] = TrainedEstimator.references | {"loss"}
+    learned_record: ClassVar[Any] = NetworkRecord
 
     # ------------------------------------------------------------------ fit
 
@@ -511,7 +530,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
             self.resolve_loss().make_output(),
             spec_of(self.learned_.coding),
         )
-        self._restore_trained_state(self._seeded_network(spec, seed=0), record, tensors)
+        self._restore_trained_state(lambda: self._seeded_network(spec, seed=0), record, tensors)
 
 
 def _loss_of(loss: Any, quantiles: Sequence[float] | None) -> Loss:

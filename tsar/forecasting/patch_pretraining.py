@@ -7,7 +7,7 @@ token.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,29 @@ from torch import Tensor, nn
 from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.data.covariates import CovariateCoding
+from tsar.data.stored_panel import PanelRecord
 from tsar.data.windows import Windows
 from tsar.estimator.base import Estimator
-from tsar.exceptions import ParameterError
+from tsar.exceptions import ParameterError, PersistenceError
 from tsar.forecasting.layers.embedding import PatchEmbedding
 from tsar.forecasting.layers.instance_norm import RevIN
-from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.network import (
+    NetworkFitted,
+    NetworkForecaster,
+    NetworkRecord,
+    NetworkSpec,
+)
 from tsar.forecasting.outputs.losses import MSELoss
 from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
 from tsar.forecasting.outputs.output import PointOutput
+from tsar.forecasting.probabilistic.calibration import CalibrationRecord
 from tsar.params.arguments import Frame
 from tsar.params.constraints import Interval, check_value
+from tsar.params.records import check_record
 from tsar.training.device import resolve_device
 from tsar.training.options import Phase, TrainingOptions
 from tsar.training.seeding import make_generator, seeded
-from tsar.training.state import load_weights
+from tsar.training.state import TrainingRecord, load_weights
 
 __all__ = ["PatchNetwork", "PretrainedForecaster"]
 
@@ -218,6 +226,23 @@ class Backbone:
 Inside = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
 
 
+class PretrainingRecord(TypedDict):
+    """What JSON holds of a pre-training."""
+
+    parameters: dict[str, Any]
+    history: dict[str, list[float]]
+
+
+class PretrainedRecord(TypedDict, total=False):
+    """What JSON holds of a model that may be pre-trained, fitted, or both."""
+
+    data: PanelRecord
+    fitted: NetworkFitted
+    training: TrainingRecord
+    calibration: CalibrationRecord
+    pretraining: PretrainingRecord
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class PretrainedForecaster(NetworkForecaster):
     """A forecaster whose network can learn from patches before it learns to forecast.
@@ -245,6 +270,7 @@ class PretrainedForecaster(NetworkForecaster):
     head_epochs: Annotated[int, Interval(0)] = 10
 
     # Parameters that pre-trained weights belong to.
+    learned_record: ClassVar[Any] = PretrainedRecord
     _architecture: ClassVar[tuple[str, ...]]
 
     # ------------------------------------------------------------- pre-training
@@ -411,9 +437,12 @@ class PretrainedForecaster(NetworkForecaster):
         members: Mapping[str, Estimator],
     ) -> None:
         if "data" in record:
+            check_record("load: what it learned", record, NetworkRecord, closed=False)
             super().restore_learned_state(record, tensors, members)
-        else:
+        elif "pretraining" in record:
             self.fitted_parameters_ = self.get_params(deep=False)
+        else:
+            raise PersistenceError("load: the model is neither fitted nor pre-trained")
         if "pretraining" in record:
             prefix = "backbone."
             self._backbone = Backbone(

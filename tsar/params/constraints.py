@@ -32,6 +32,7 @@ __all__ = [
     "check_fields",
     "check_parameters",
     "check_value",
+    "describe_hint",
     "did_you_mean",
     "matches",
 ]
@@ -126,14 +127,14 @@ def matches(value: object, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _describe(hint: Any) -> str:
+def describe_hint(hint: Any) -> str:
     """Say in words what a type hint admits."""
     origin = get_origin(hint)
     if origin is Annotated:
         base, *constraints = get_args(hint)
-        return " in ".join([_describe(base), *map(str, constraints)])
+        return " in ".join([describe_hint(base), *map(str, constraints)])
     if origin in (typing.Union, types.UnionType):
-        words = [_describe(member) for member in get_args(hint)]
+        words = [describe_hint(member) for member in get_args(hint)]
         return " or ".join(words)
     if origin is Literal:
         listed = ", ".join(repr(member) for member in get_args(hint))
@@ -146,7 +147,7 @@ def _describe(hint: Any) -> str:
         return names[hint]
     if origin is not None:
         members = [member for member in get_args(hint) if member is not Ellipsis]
-        inner = f", each {_describe(members[0])}" if members else ""
+        inner = f", each {describe_hint(members[0])}" if members else ""
         return f"a list or tuple{inner}"
     return f"an instance of {getattr(hint, '__name__', hint)}"
 
@@ -208,7 +209,9 @@ def check_value(owner: str, name: str, value: object, hint: Any) -> None:
     if matches(value, hint):
         return
     suggestion = did_you_mean(value, _choices(hint)) if isinstance(value, str) else ""
-    raise ParameterError(f"{owner}: {name} must be {_describe(hint)}, got {value!r}{suggestion}")
+    raise ParameterError(
+        f"{owner}: {name} must be {describe_hint(hint)}, got {value!r}{suggestion}"
+    )
 
 
 def admits(cls: Any, name: str, value: object) -> bool:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tsar.exceptions import ParameterError, TrainingError
+from tsar.files import remove_unfinished, whole_file
 from tsar.training.state import Snapshot
 
 __all__ = ["Checkpoint", "checkpoint_folder", "checkpoints_in", "describe_value", "digest"]
@@ -168,31 +169,27 @@ class Checkpoint:
             "spent": self.spent,
             "run": run,
         }
-        target, unfinished = self.folder / FILE, self.folder / f".{FILE}.{os.getpid()}"
+        target = self.folder / FILE
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()},
-                unfinished,
-                {"record": json.dumps(record)},
-            )
-            os.replace(unfinished, target)
+            remove_unfinished(target)
+            with whole_file(target) as unfinished:
+                save_file(
+                    {name: tensor.contiguous() for name, tensor in tensors.items()},
+                    unfinished,
+                    {"record": json.dumps(record)},
+                )
         except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"no checkpoint can be written in {str(self.folder)!r}: {error}"
             ) from None
-        finally:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
         self._last = time.monotonic()
 
     def remove(self) -> None:
         """Remove the checkpoint, and the folder if it is empty then."""
         if self.folder.is_dir():
             (self.folder / FILE).unlink(missing_ok=True)
-            # Left by processes that were killed while they wrote.
-            for unfinished in self.folder.glob(f".{FILE}.*"):
-                unfinished.unlink(missing_ok=True)
+            remove_unfinished(self.folder / FILE)
             with contextlib.suppress(OSError):
                 self.folder.rmdir()
 

@@ -17,10 +17,13 @@ from torch import Tensor, nn
 from tsar.core.decay import no_decay_names
 from tsar.exceptions import ParameterError, TrainingError
 from tsar.params.constraints import Interval, check_choice, check_fields, matches
+from tsar.params.objects import Storable
+from tsar.params.registry import Registry
 from tsar.training.device import has_fused_optimizers
 
 __all__ = [
     "OPTIMIZERS",
+    "OPTIMIZER_CLASSES",
     "Adam",
     "AdamW",
     "Optimizer",
@@ -101,7 +104,7 @@ class Stepper(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer(ABC):
+class Optimizer(Storable, ABC):
     """How weights follow their gradients, and in which precision these are computed.
 
     Parameters
@@ -120,10 +123,17 @@ class Optimizer(ABC):
         ``{"*head.*": 10.0}``. The first pattern that fits counts.
     """
 
+    kind: ClassVar[str] = "optimizer"
+
     clip: Factor | None = None
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
+
     decay_all: bool = True
     rates: dict = field(default_factory=dict)
+
+    @classmethod
+    def known_classes(cls) -> Mapping[str, type["Optimizer"]]:
+        return OPTIMIZER_CLASSES
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -497,6 +507,22 @@ def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
         return optimizer
     check_choice("make_optimizer", "optimizer", optimizer, OPTIMIZERS)
     return OPTIMIZERS[optimizer]()
+
+
+def _check(cls: Any) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
+        raise ParameterError(
+            f"register: an optimizer must be a subclass of Optimizer of tsar.training, got {cls!r}"
+        )
+
+
+# Those whose objects are saved with a model.
+OPTIMIZER_CLASSES: Registry[type[Optimizer]] = Registry(
+    "optimizer",
+    "tsar.optimizers",
+    {cls.__name__: cls for cls in (Adam, AdamW, TorchOptimizer)},
+    _check,
+)
 
 
 def make_optimizer(optimizer: str | Optimizer, network: nn.Module, learning_rate: float) -> Stepper:

@@ -19,14 +19,18 @@ Loshchilov and Hutter, "SGDR", ICLR 2017, eq. 5 (cosine); Smith and Topin,
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
+from tsar.exceptions import ParameterError
 from tsar.params.constraints import Interval, check_choice, check_fields
+from tsar.params.objects import Storable
+from tsar.params.registry import Registry
 
 __all__ = [
     "SCHEDULES",
+    "SCHEDULE_CLASSES",
     "Constant",
     "Cosine",
     "Decaying",
@@ -41,7 +45,7 @@ Inside = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule(ABC):
+class Schedule(Storable, ABC):
     """A learning rate over the steps of a training, as a factor of the full rate.
 
     Parameters
@@ -50,7 +54,13 @@ class Schedule(ABC):
         The rate grows linearly over so many first steps, on top of the schedule.
     """
 
+    kind: ClassVar[str] = "learning_rate_schedule"
+
     warmup_steps: Annotated[int, Interval(0)] = 0
+
+    @classmethod
+    def known_classes(cls) -> Mapping[str, type["Schedule"]]:
+        return SCHEDULE_CLASSES
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -168,6 +178,22 @@ def as_schedule(schedule: str | Schedule) -> Schedule:
         return schedule
     check_choice("make_schedule", "schedule", schedule, SCHEDULES)
     return SCHEDULES[schedule]
+
+
+def _check(cls: Any) -> None:
+    if not (isinstance(cls, type) and issubclass(cls, Schedule)):
+        raise ParameterError(
+            f"register: a schedule must be a subclass of Schedule of tsar.training, got {cls!r}"
+        )
+
+
+# Those whose objects are saved with a model.
+SCHEDULE_CLASSES: Registry[type[Schedule]] = Registry(
+    "schedule",
+    "tsar.schedules",
+    {cls.__name__: cls for cls in (Constant, Decaying, Cosine, OneCycle)},
+    _check,
+)
 
 
 def make_schedule(

@@ -1,23 +1,61 @@
 """What a training run needs besides the weights to go on as if it had never stopped."""
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from tsar.exceptions import TrainingError
+from tsar.params.records import Count
 from tsar.training.optim import Stepper
 
 __all__ = [
     "Snapshot",
+    "TrainedFitted",
+    "TrainedRecord",
+    "TrainingRecord",
     "TrainingState",
     "capture_optimizer",
+    "check_size",
     "load_weights",
     "restore_generator",
     "restore_optimizer",
 ]
+
+
+class TrainingRecord(TypedDict):
+    """What JSON holds of a :class:`TrainingState`; earlier versions left some of it out."""
+
+    epoch: Count
+    step: Count
+    stale: Count
+    optimizer_kind: NotRequired[str]
+    parameters: NotRequired[dict[str, list[Any]]]
+    history: dict[str, list[float]]
+
+
+class TrainedFitted(TypedDict):
+    """What JSON holds beside it of a trained network."""
+
+    best_epoch: Count
+    seed: Count
+    interrupted: bool
+
+
+class TrainedRecord(TypedDict):
+    """What JSON holds of a trained estimator."""
+
+    training: TrainingRecord
+    fitted: TrainedFitted
 
 
 @dataclass
@@ -229,6 +267,67 @@ def restore_generator(generator: torch.Generator, name: str, held: Tensor) -> No
     generator.set_state(held.cpu())
 
 
+# How many numbers a network may hold besides its weights: masks, tables of positions.
+MOST_BESIDE = 2**26
+
+
+def check_size(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> None:
+    """Find out without any memory whether a network has the weights that are there for it.
+
+    Parameters
+    ----------
+    build : callable
+        Makes the network.
+    weights : dict of str to Tensor
+
+    Raises
+    ------
+    TrainingError
+        It is larger, or another one.
+    """
+    n_numbers = sum(tensor.numel() for tensor in weights.values())
+    try:
+        with torch.device("meta"), _limited(len(weights), n_numbers):
+            network = build()
+    except (NotImplementedError, RuntimeError) as error:
+        if isinstance(error, TrainingError):
+            raise
+        # A network that computes with its weights while it is built has to be built in earnest.
+        return
+    _check_forms(network, weights)
+
+
+@contextlib.contextmanager
+def _limited(n_weights: int, n_numbers: int) -> Iterator[None]:
+    """Stop a network from being built when it gets larger than weights that are there for it."""
+    thread, left = threading.get_ident(), [n_weights, n_numbers, MOST_BESIDE]
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None, *, weight: bool) -> None:
+        if tensor is None or threading.get_ident() != thread:
+            return
+        if weight:
+            left[0] -= 1
+            left[1] -= tensor.numel()
+        else:
+            # Some of them are saved, and some are not.
+            left[2] -= max(tensor.numel(), 1)
+        if left[0] < 0 or left[1] < 0 or left[2] < -n_numbers:
+            raise TrainingError(
+                f"the weights are those of another network: there are {n_weights} with {n_numbers} "
+                f"numbers, and the network that the parameters describe is larger"
+            )
+
+    hooks = (
+        register_module_parameter_registration_hook(partial(count, weight=True)),
+        register_module_buffer_registration_hook(partial(count, weight=False)),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
     """Load weights that are those of a network by name, shape and type; nothing is converted.
 
@@ -237,6 +336,11 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
     TrainingError
         If they are those of another network.
     """
+    _check_forms(network, weights)
+    network.load_state_dict(weights)
+
+
+def _check_forms(network: nn.Module, weights: dict[str, Tensor]) -> None:
     own = {name: _form(tensor) for name, tensor in network.state_dict().items()}
     held = {name: _form(tensor) for name, tensor in weights.items()}
     if held != own:
@@ -245,7 +349,6 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
             f"the weights are those of another network: {name!r} is {held.get(name, 'missing')} "
             f"among them, and {own.get(name, 'missing')} in the network"
         )
-    network.load_state_dict(weights)
 
 
 def _form(tensor: Tensor) -> list[Any]:

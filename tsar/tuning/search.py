@@ -37,14 +37,15 @@ from tsar.training import on_epoch
 from tsar.tuning.spaces import Space, default_space
 from tsar.tuning.study import (
     ERROR,
+    ask,
     data_digest,
     import_optuna,
     is_counted,
     open_study,
+    place_of,
     quiet,
     reason_of,
     release_killed,
-    sign,
 )
 
 __all__ = ["OptunaSearch"]
@@ -371,7 +372,7 @@ class _Trials:
 
     def run(self) -> bool:
         """Make trials until a budget is used up; return whether that was cut short."""
-        release_killed(self.optuna, self.study)
+        release_killed(self.optuna, self.study, redraw=self.search.sampler is None)
         if self.search.sampler is not None:
             # It is told of every trial from the first one on, and may say when it has no more.
             self.study.sampler = self.search.sampler
@@ -413,10 +414,9 @@ class _Trials:
     def _trial(self, bar: Any) -> None:
         """Make one trial, and leave it finished whatever happens."""
         begun, states = time.monotonic(), self.optuna.trial.TrialState
-        trial = self.study.ask()
-        sign(trial)
-        # The number is unique among all processes that share the study: none repeats another.
-        seeds = self._seeds(trial.number)
+        trial = ask(self.study, queued=self.search.sampler is None)
+        # Its place is its own among all processes that share the study: none repeats another.
+        seeds = self._seeds(place_of(self.study, trial))
         if self.search.sampler is None:
             self.study.sampler = self.optuna.samplers.TPESampler(
                 seed=next(seeds), multivariate=False
@@ -434,10 +434,10 @@ class _Trials:
         bar.update()
         self._report(trial.number, state.name.lower(), score, reason, time.monotonic() - begun)
 
-    def _seeds(self, number: int) -> Iterator[int]:
+    def _seeds(self, place: int) -> Iterator[int]:
         """Yield seeds for what is random about a trial."""
         given = self.search.random_state
-        entropy = secrets.randbits(64) if given is None else [given, number]
+        entropy = secrets.randbits(64) if given is None else [given, place]
         yield from map(int, np.random.SeedSequence(entropy).generate_state(2))
 
     def _outcome(self, trial: Any, seeds: Iterator[int]) -> tuple[float | None, Any, str]:

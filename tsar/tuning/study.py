@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -16,21 +15,25 @@ import pandas as pd
 
 from tsar.data.panel import Panel
 from tsar.exceptions import MissingExtraError, ParameterError, TrainingError
+from tsar.files import is_process_alive, process_name
 
 __all__ = [
     "ERROR",
+    "ask",
     "data_digest",
     "import_optuna",
     "is_counted",
     "open_study",
+    "place_of",
     "quiet",
     "reason_of",
     "release_killed",
-    "sign",
 ]
 
 # Names of what is kept with a study and with its trials.
 BELONGS, PROCESS, ERROR = "tsar", "process", "error"
+# Of a trial that is made again: which one was killed, and its place.
+AGAIN, PLACE = "again", "place"
 # Between a trial's beginning and its note of the process.
 UNSIGNED = timedelta(minutes=1)
 TRIES = 5
@@ -226,13 +229,46 @@ def data_digest(panel: Panel) -> str:
 # ------------------------------------------------------------------ killed trials
 
 
-def sign(trial: Any) -> None:
-    """Note which process runs a trial."""
-    trial.set_user_attr(PROCESS, f"{socket.gethostname()}:{os.getpid()}")
+def ask(study: Any, *, queued: bool) -> Any:
+    """Begin a trial: one that waits to be made again, or a new one.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    queued : bool
+        Whether a new trial is signed before it begins, so that it can be told at any instant
+        whose it is. A sampler that counts its own trials does not know such ones.
+    """
+    waiting = any(one.state.name == "WAITING" for one in study.get_trials(deepcopy=False))
+    if queued and not waiting:
+        study.enqueue_trial({}, user_attrs={PROCESS: process_name()})
+    trial = study.ask()
+    trial.set_user_attr(PROCESS, process_name())
+    return trial
 
 
-def release_killed(optuna: Any, study: Any) -> None:
-    """Fail the trials whose process on this machine is gone, and queue their parameters again."""
+def place_of(study: Any, trial: Any) -> int:
+    """Return the place of a trial among those that a search would make if none were killed.
+
+    A trial that is made again has the place of the one that was killed, and no other has it.
+    """
+    if PLACE in trial.user_attrs:
+        return int(trial.user_attrs[PLACE])
+    again = [one for one in study.get_trials(deepcopy=False) if AGAIN in one.user_attrs]
+    return int(trial.number) - sum(one.number < trial.number for one in again)
+
+
+def release_killed(optuna: Any, study: Any, *, redraw: bool = False) -> None:
+    """Fail the trials whose process on this machine is gone, and queue them again.
+
+    Parameters
+    ----------
+    optuna : module
+    study : optuna.Study
+    redraw : bool, default False
+        Whether their parameters are drawn again, from the seed of their place, rather than
+        queued: as many as had been drawn.
+    """
     states = optuna.trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
         if not _is_alive(trial):
@@ -240,25 +276,29 @@ def release_killed(optuna: Any, study: Any) -> None:
                 study.tell(trial.number, state=states.FAIL)
             except (ValueError, RuntimeError):
                 continue  # Another process has come first, and queued them.
-            if trial.params:
-                study.enqueue_trial(trial.params)
+            if ERROR not in trial.user_attrs:
+                _queue_again(study, trial, redraw)
+    if study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+        return
+    # Whoever failed a trial may have been killed before it was queued.
+    known = {one.user_attrs.get(AGAIN) for one in study.get_trials(deepcopy=False)}
+    for trial in study.get_trials(deepcopy=False, states=(states.FAIL,)):
+        if PROCESS in trial.user_attrs and not is_counted(trial) and trial.number not in known:
+            _queue_again(study, trial, redraw)
+
+
+def _queue_again(study: Any, trial: Any, redraw: bool) -> None:
+    if redraw or trial.params:
+        attributes = {PROCESS: process_name(), AGAIN: trial.number, PLACE: place_of(study, trial)}
+        study.enqueue_trial({} if redraw else trial.params, user_attrs=attributes)
 
 
 def _is_alive(trial: Any) -> bool:
     """Whether the process of a trial may be running, as far as can be told from here."""
-    host, _, number = str(trial.user_attrs.get(PROCESS, "")).rpartition(":")
-    if not host:
+    process = str(trial.user_attrs.get(PROCESS, ""))
+    if ":" not in process:
         return bool(datetime.now() - trial.datetime_start < UNSIGNED)
-    # Signal 0 asks whether a process is there; elsewhere than on POSIX it would end it.
-    if host != socket.gethostname() or os.name != "posix":
-        return True
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return is_process_alive(process)
 
 
 def is_counted(trial: Any) -> bool:

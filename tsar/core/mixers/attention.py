@@ -10,6 +10,7 @@ from tsar.core.ops.attention import attention, pick_backend
 from tsar.core.ops.even_products import linear
 from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
 from tsar.core.state import KVCache
+from tsar.core.tracing import is_traced
 from tsar.exceptions import ParameterError
 
 __all__ = ["ResidualAttention", "SoftmaxAttention"]
@@ -147,6 +148,7 @@ class SoftmaxAttention(CarryingMixer):
         )
         return (
             backend == "matmul"
+            and not is_traced()
             and torch.is_grad_enabled()
             and not torch.is_autocast_enabled(x.device.type)
         )

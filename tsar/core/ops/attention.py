@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tsar.core.dropout import Dropout
 from tsar.core.ops.matmul_attention import matmul_attention
 from tsar.core.ops.short_attention import short_attention
-from tsar.core.ops.tracing import is_traced
+from tsar.core.tracing import is_traced
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
@@ -57,8 +57,8 @@ def attention(
     dropout : Dropout, optional
         Applied to the weights.
     backend : {"reference", "short", "matmul", "sdpa"}, optional
-        Forces a kernel; :func:`pick_backend` chooses otherwise. Those that drop weights,
-        "reference" and "short", draw the same mask.
+        Forces a kernel; :func:`pick_backend` chooses otherwise, and while torch traces. Those
+        that drop weights, "reference" and "short", draw the same mask.
 
     Returns
     -------
@@ -78,9 +78,10 @@ def attention(
     drop = dropout if dropout is not None and dropout.active else None
     width = sum(part.shape[-1] for part in queries)
     n_queries, n_keys = queries[0].shape[2], value.shape[2]
-    if backend is None:
+    if backend is not None:
+        check_choice("attention", "backend", backend, BACKENDS)
+    if backend is None or is_traced():
         backend = pick_backend(n_queries, n_keys, value.device, drops=drop is not None)
-    check_choice("attention", "backend", backend, BACKENDS)
     scale = width**-0.5 if scale is None else scale
     # A single query is level with the last key and sees all of them.
     causal = causal and n_queries > 1

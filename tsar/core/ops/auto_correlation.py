@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tsar.core.ops.tracing import is_traced
+from tsar.core.tracing import is_traced
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
@@ -80,8 +80,10 @@ def auto_correlation(
     series forecasting", NeurIPS 2021, eqs. 5 to 8. As in the authors' code the correlation is
     not divided by L.
     """
-    backend = pick_backend() if backend is None else backend
-    check_choice("auto_correlation", "backend", backend, BACKENDS)
+    if backend is not None:
+        check_choice("auto_correlation", "backend", backend, BACKENDS)
+    if backend is None or is_traced():
+        backend = pick_backend()
     if mask is not None and mask.shape != key.shape[:2]:
         raise ParameterError(
             f"auto_correlation: mask must have one entry per key, {tuple(key.shape[:2])}, got "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tsar.core.ops.tracing import is_traced
+from tsar.core.tracing import is_traced
 
 __all__ = ["linear", "linear_by_group"]
 

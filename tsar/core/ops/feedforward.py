@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tsar.core.dropout import Dropout, KeepMask
 from tsar.core.ops.even_products import linear
-from tsar.core.ops.tracing import is_traced
+from tsar.core.tracing import is_traced
 from tsar.params.constraints import check_choice
 
 __all__ = ["BACKENDS", "feedforward", "pick_backend"]
@@ -49,8 +49,8 @@ def feedforward(
     dropout : Dropout, optional
         Of the hidden activations.
     backend : {"reference", "chunked"}, optional
-        Forces a form; :func:`pick_backend` chooses otherwise. Both draw the
-        same dropout mask.
+        Forces a form; :func:`pick_backend` chooses otherwise, and while torch
+        traces. Both draw the same dropout mask.
 
     Returns
     -------
@@ -61,8 +61,10 @@ def feedforward(
     ParameterError
         If there is no such form.
     """
-    backend = pick_backend(x, weight_in) if backend is None else backend
-    check_choice("feedforward", "backend", backend, BACKENDS)
+    if backend is not None:
+        check_choice("feedforward", "backend", backend, BACKENDS)
+    if backend is None or is_traced():
+        backend = pick_backend(x, weight_in)
     mask = None
     if dropout is not None and dropout.active:
         # One row per token, whichever form uses it.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tsar.core.ops.chunked_scan import chunked_scan
-from tsar.core.ops.tracing import is_traced
+from tsar.core.tracing import is_traced
 from tsar.exceptions import BackendWarning, ParameterError, warn
 from tsar.params.constraints import check_choice
 
@@ -69,7 +69,7 @@ def selective_scan(
     initial_state : Tensor of shape (B, E, N), optional
         ``h_0``; zeros by default.
     backend : {"reference", "chunked", "mamba_ssm"}, optional
-        Forces a form; :func:`pick_backend` chooses otherwise.
+        Forces a form; :func:`pick_backend` chooses otherwise, and while torch traces.
 
     Returns
     -------
@@ -90,10 +90,10 @@ def selective_scan(
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     has_state = initial_state is not None
-    if backend is None:
-        backend = pick_backend(x.device, dtype=wide, has_state=has_state)
-    else:
+    if backend is not None:
         check_backend(backend, x.device, dtype=wide, has_state=has_state)
+    if backend is None or is_traced():
+        backend = pick_backend(x.device, dtype=wide, has_state=has_state)
     if mask is not None:
         # softplus(-inf) is 0, and adding a bias to it changes nothing.
         delta = delta.masked_fill(~mask[..., None], -math.inf if delta_softplus else 0.0)

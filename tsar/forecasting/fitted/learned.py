@@ -1,16 +1,29 @@
 """What every forecaster learns from a panel besides its own weights."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import numpy as np
 import pandas as pd
 
-from tsar.data.covariates import CovariateCoding
+from tsar.data.codec import check_array
+from tsar.data.covariates import CodingRecord, CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
+from tsar.exceptions import PersistenceError
+from tsar.params.constraints import Interval
+from tsar.params.records import LONGEST, Horizon
 
-__all__ = ["Learned"]
+__all__ = ["Learned", "LearnedRecord"]
+
+
+class LearnedRecord(TypedDict):
+    """What JSON holds of it, and of the horizon; earlier versions left some of it out."""
+
+    horizon: Horizon
+    context_rows: Annotated[int, Interval(0, LONGEST)]
+    covariates: NotRequired[CodingRecord]
+    whole: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -91,15 +104,51 @@ class Learned:
         return {**record, "whole": self.whole}, arrays
 
     @classmethod
-    def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Learned":
-        """Undo :meth:`to_state`; older models may have stored less."""
+    def from_state(
+        cls, record: dict[str, Any], arrays: dict[str, np.ndarray], end: Panel
+    ) -> "Learned":
+        """Undo :meth:`to_state`, given the end of the fitted series; older models stored less.
+
+        Raises
+        ------
+        PersistenceError
+            Arrays are missing, or are not those of these series.
+        """
+        shape = (end.n_series, end.n_variates)
+        parts = [
+            check_array(arrays, f"{name}.{part}", "float64", sizes)
+            for name, sizes in (("scaling", shape), ("pooled", (1, end.n_variates)))
+            for part in ("mean", "scale")
+        ]
+        if any((scale < 0).any() for scale in (parts[1], parts[3])):
+            raise PersistenceError("load: the scale of a series is below 0")
+        coding = CovariateCoding.from_state(record.get("covariates", {}))
+        _check_columns(coding, end)
+        if "held_out" in arrays:
+            check_array(arrays, "held_out", "int64", (end.n_series,))
         return cls(
-            Scaling(arrays["scaling.mean"], arrays["scaling.scale"]),
-            Scaling(arrays["pooled.mean"], arrays["pooled.scale"]),
+            Scaling(parts[0], parts[1]),
+            Scaling(parts[2], parts[3]),
             record["context_rows"],
-            CovariateCoding.from_state(record.get("covariates", {})),
+            coding,
             record.get("whole", False),
             arrays.get("held_out", np.zeros(0, dtype=np.int64)),
+        )
+
+
+def _check_columns(coding: CovariateCoding, end: Panel) -> None:
+    """Raise a PersistenceError unless the coded rows have a column for each covariate."""
+    held = end.covariates
+    if held is None and not coding:
+        return
+    expected = {
+        **{role: len(getattr(coding, role)) for role in ("past", "future", "static")},
+        "calendar": coding.n_calendar,
+    }
+    found = {role: 0 if held is None else getattr(held, role).shape[1] for role in expected}
+    if found != expected:
+        raise PersistenceError(
+            f"load: the covariates have columns {found}, and are coded as {expected}"
         )
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tsar.core.tracing import is_traced
+
 __all__ = ["Remainder", "SeriesDecomposition", "moving_average"]
 
 
@@ -22,8 +24,16 @@ def moving_average(x: Tensor, kernel: int) -> Tensor:
     -------
     Tensor of shape (B, L, C)
     """
+    if is_traced():
+        return _average(x, kernel)
     average: Tensor = _MovingAverage.apply(x, kernel)
     return average
+
+
+def _average(x: Tensor, kernel: int) -> Tensor:
+    half = kernel // 2
+    edges = x[:, :1].expand(-1, half, -1), x[:, -1:].expand(-1, half, -1)
+    return _sliding_sum(torch.cat([edges[0], x, edges[1]], dim=1), kernel) / kernel
 
 
 def _sliding_sum(x: Tensor, width: int) -> Tensor:
@@ -51,9 +61,8 @@ class _MovingAverage(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: int) -> Tensor:
-        half, ctx.kernel = kernel // 2, kernel
-        edges = x[:, :1].expand(-1, half, -1), x[:, -1:].expand(-1, half, -1)
-        return _sliding_sum(torch.cat([edges[0], x, edges[1]], dim=1), kernel) / kernel
+        ctx.kernel = kernel
+        return _average(x, kernel)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

@@ -6,6 +6,7 @@ from parameters in original units, as float64 arrays (..., K).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -24,6 +25,7 @@ from tsar.forecasting.outputs.distribution_output import (
     StudentTOutput,
 )
 from tsar.forecasting.outputs.output import Output
+from tsar.params.objects import Storable
 from tsar.training.device import widest_float
 
 __all__ = ["DISTRIBUTIONS", "Distribution", "GaussianMixture", "NegativeBinomial"]
@@ -34,7 +36,7 @@ Array: TypeAlias = np.ndarray
 HALVINGS = 60
 
 
-class Distribution(ABC):
+class Distribution(Storable, ABC):
     """A family of distributions, one member per step and variate.
 
     Attributes
@@ -45,6 +47,12 @@ class Distribution(ABC):
     """
 
     counts: ClassVar[bool] = False
+
+    kind: ClassVar[str] = "distribution"
+
+    @classmethod
+    def known_classes(cls) -> Mapping[str, type["Distribution"]]:
+        return DISTRIBUTIONS
 
     @abstractmethod
     def make_output(self) -> Output:

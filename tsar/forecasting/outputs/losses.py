@@ -1,9 +1,9 @@
 """Losses that count observed steps only, and the output module each of them needs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from tsar.exceptions import ParameterError
 from tsar.forecasting.outputs.distributions import DISTRIBUTIONS, Distribution
 from tsar.forecasting.outputs.output import Output, PointOutput, QuantileOutput
 from tsar.params.constraints import check_choice
+from tsar.params.objects import Storable
 from tsar.params.registry import Registry
 
 __all__ = [
@@ -29,12 +30,19 @@ __all__ = [
 ]
 
 
-class Loss(ABC):
+class Loss(Storable, ABC):
     """Mean of an error over the observed entries of a forecast."""
 
     # Whether it compares in original units, and so needs to know the scale of each window. Series
     # are then scaled without being moved.
     needs_scale: bool = False
+
+    kind: ClassVar[str] = "loss"
+
+    @classmethod
+    def known_classes(cls) -> Mapping[str, Any]:
+        named = {name: made for name, made in LOSSES.items() if isinstance(made, type)}
+        return {**named, "likelihood": LikelihoodLoss}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

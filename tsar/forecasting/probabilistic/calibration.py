@@ -5,17 +5,24 @@ statistics.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
 import pandas as pd
 
-from tsar.data.codec import decode_index, encode_index
+from tsar.data.codec import IndexRecord, check_array, decode_index, encode_index
 from tsar.data.matching import in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import number_windows
-from tsar.exceptions import DataError, DataWarning, InterruptedWarning, ParameterError, own_warnings
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    InterruptedWarning,
+    ParameterError,
+    PersistenceError,
+    own_warnings,
+)
 from tsar.forecasting.fitted.contract import FittedForecaster
 from tsar.forecasting.fitted.windowed import first_cutoffs
 from tsar.forecasting.probabilistic.conformal import (
@@ -26,9 +33,9 @@ from tsar.forecasting.probabilistic.conformal import (
     split_threshold,
 )
 from tsar.params.arguments import check_percentages
-from tsar.params.constraints import check_choice
+from tsar.params.constraints import Interval, check_choice
 
-__all__ = ["METHODS", "Calibration", "calibrate"]
+__all__ = ["METHODS", "Calibration", "CalibrationRecord", "calibrate"]
 
 METHODS = ("split", "cqr", "aci", "pid")
 ADAPTIVE = ("aci", "pid")
@@ -41,6 +48,16 @@ MOST_CUTOFFS, FEWEST_CUTOFFS = 500, 20
 MOST_KEPT = 2000
 # Of the rows of a series, one in so many is held out where the errors of a copy stand in.
 HELD_OUT, MOST_HELD_OUT = 5, 2
+
+
+class CalibrationRecord(TypedDict):
+    """What JSON holds of a :class:`Calibration`."""
+
+    method: Literal["split", "cqr", "aci", "pid"]
+    quantiles: list[Annotated[float, Interval(0, 1)]] | None
+    levels: list[Annotated[float, Interval(0, 100)]]
+    ids: IndexRecord
+    variates: IndexRecord
 
 
 @dataclass(frozen=True)
@@ -178,21 +195,44 @@ class Calibration:
         return record, {f"calibration.{name}": getattr(self, name) for name in names}
 
     @classmethod
-    def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Calibration":
-        """Undo :meth:`to_state`."""
-        prefix = "calibration."
-        pair = record["quantiles"]
+    def from_state(
+        cls, record: dict[str, Any], arrays: dict[str, np.ndarray], end: Panel
+    ) -> "Calibration":
+        """Undo :meth:`to_state`, given the end of the fitted series.
+
+        Raises
+        ------
+        PersistenceError
+            Arrays are missing, or do not fit together.
+        """
+        pair, levels = record["quantiles"], tuple(record["levels"])
+        ids, variates = decode_index(record["ids"]), decode_index(record["variates"])
+        if not (variates.equals(end.variates) and ids.is_unique and len(pair or "ab") == 2):
+            raise PersistenceError("load: the calibration is not one of the fitted variates")
+        counts = check_array(arrays, "calibration.counts", "int64", (None, len(variates)))
+        ordered = check_array(
+            arrays, "calibration.ordered", "float64", (None, len(counts), len(variates))
+        )
+        shapes: dict[str, tuple[int, ...]] = {
+            "unit": (len(ids), len(variates)),
+            "relative": (len(variates),),
+            "typical": (len(variates),),
+            "elsewhere": ordered.shape,
+            "reach": (len(levels), len(ids), len(counts), len(variates)),
+        }
+        for name, shape in shapes.items():
+            check_array(arrays, f"calibration.{name}", "float64", shape)
+        if not len(counts) or counts.min() < 0:
+            raise PersistenceError("load: the calibration has no scores")
         return cls(
             method=record["method"],
             quantiles=None if pair is None else (pair[0], pair[1]),
-            levels=tuple(record["levels"]),
-            ids=decode_index(record["ids"]),
-            variates=decode_index(record["variates"]),
-            **{
-                name.removeprefix(prefix): array
-                for name, array in arrays.items()
-                if name.startswith(prefix)
-            },
+            levels=levels,
+            ids=ids,
+            variates=variates,
+            ordered=ordered,
+            counts=counts,
+            **{name: arrays[f"calibration.{name}"] for name in shapes},
         )
 
 
