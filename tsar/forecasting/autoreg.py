@@ -48,6 +48,8 @@ class AutoRegModel(LocalModel):
 
     def _part(self, count: int) -> tuple[int, ...]:
         """Return the lags that matter most: the first one, those of the season, the shortest."""
+        if count == len(self.lags):
+            return self.lags
         first = [] if self.season is None else [1, self.season, self.season + 1]
         return tuple(sorted(list(dict.fromkeys([*first, *self.lags]))[:count]))
 
@@ -92,9 +94,10 @@ class AutoRegModel(LocalModel):
         values = np.empty((len(cutoffs), longest + horizon))
         values[:, :longest] = y[cutoffs[:, None] + np.arange(-longest, 0)]
         steps = x[cutoffs[:, None] + np.arange(horizon)] @ effects
-        for step in range(horizon):
-            known = values[:, longest + step - lags] * parameters[1:]
-            values[:, longest + step] = parameters[0] + known.sum(axis=1) + steps[:, step]
+        weights = parameters[1:]
+        for step, places in enumerate(longest + np.arange(horizon)[:, None] - lags):
+            known = np.add.reduce(values[:, places] * weights, axis=1)
+            values[:, longest + step] = parameters[0] + known + steps[:, step]
         return values[:, longest:]
 
 

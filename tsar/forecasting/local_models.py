@@ -291,7 +291,9 @@ def forecast_windows(task: Task) -> Windows:
     if known is not None and known.status == "fallback":
         done.reasons.update(dict.fromkeys(seen.tolist(), known.message))
         return done
-    own = replace(task, y=task.y[begin:], x=task.x[begin:], cutoffs=cutoffs[seen] - begin)
+    own = task
+    if begin > 0 or len(seen) < len(cutoffs):
+        own = replace(task, y=task.y[begin:], x=task.x[begin:], cutoffs=cutoffs[seen] - begin)
     counts = np.concatenate([[0], np.cumsum(~np.isnan(own.y))])[own.cutoffs]
     if known is not None and known.scale > 0:
         needed = model.needed(task.regressors.n_estimated(known.effects))
@@ -299,7 +301,9 @@ def forecast_windows(task: Task) -> Windows:
             done.reasons[int(seen[place])] = _too_few(needed, int(counts[place]))
         enough = np.flatnonzero(counts >= needed)
         if len(enough):
-            part = replace(own, cutoffs=own.cutoffs[enough])
+            part = own
+            if len(enough) < len(seen):
+                part = replace(own, cutoffs=own.cutoffs[enough])
             values[seen[enough]], reasons = _apply(part, known, values[seen[enough]])
             done.reasons.update({int(seen[enough[place]]): why for place, why in reasons.items()})
             done.news.extend(reasons.values())
