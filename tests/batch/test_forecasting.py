@@ -564,3 +564,19 @@ def test_arguments_of_another_kind(folder, wrong):
     _write(_panel(1), "panel.csv")
     with pytest.raises(ParameterError, match=f"batch: {next(iter(wrong))} must be"):
         forecast("panel.csv", **{"model": "Naive", **wrong})
+
+
+@pytest.mark.parametrize(("horizon", "context"), [(1, 9), (7, 14), (3, 5)])
+def test_shards_of_short_contexts_are_the_single_run_to_the_bit(folder, horizon, context):
+    draw, days = np.random.default_rng(0), pd.date_range("2024-01-01", periods=60)
+    data = pd.concat(
+        pd.DataFrame({"unique_id": f"s{number:02d}", "ds": days, "y": draw.normal(size=60)})
+        for number in range(21)
+    )
+    data.to_parquet("many.parquet", index=False)
+    params = {"context_length": context, "max_epochs": 1, "random_state": 0}
+    options = {"model": "NLinear", "horizon": horizon, "params": params}
+    whole = forecast("many.parquet", **options).forecast
+    parts = [forecast("many.parquet", **options, shard=(n, 6)).forecast for n in range(1, 7)]
+    together = pd.concat(parts, ignore_index=True)
+    pd.testing.assert_frame_equal(together, whole, check_exact=True)

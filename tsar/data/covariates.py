@@ -21,7 +21,13 @@ from tsar.data.scaling import ROUNDING, carry_forward
 from tsar.data.windows import CovariateTensors
 from tsar.exceptions import DataError, DataWarning, warn
 
-__all__ = ["ColumnCoding", "CovariateCoding", "CovariateRows", "covariate_tensors"]
+__all__ = [
+    "ColumnCoding",
+    "CovariateCoding",
+    "CovariateRows",
+    "constant_values",
+    "covariate_tensors",
+]
 
 
 class ColumnRecord(TypedDict):
@@ -315,6 +321,30 @@ class CovariateCoding:
     def n_calendar(self) -> int:
         """How many calendar features there are."""
         return 0 if self.calendar is None else CALENDARS[self.calendar].width
+
+
+def constant_values(column: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the value of each series in a column, wherever it is not missing.
+
+    Parameters
+    ----------
+    column : array of shape (rows,)
+    offsets : int64 array of shape (S + 1,)
+        Row ranges of the series, none of them empty.
+
+    Returns
+    -------
+    values : array of shape (S,)
+        The first that is there, or what is missing.
+    changing : int64 array of shape (any,)
+        Rows that hold another value.
+    """
+    given = ~pd.isna(column)
+    rows = np.where(given, np.arange(len(column)), len(column))
+    places = np.minimum.reduceat(rows, offsets[:-1])
+    values = column[np.where(places < len(column), places, offsets[:-1])]
+    expected = np.repeat(values, np.diff(offsets))
+    return values, np.flatnonzero(given)[column[given] != expected[given]]
 
 
 def _categories(name: Any, column: np.ndarray) -> pd.Index:

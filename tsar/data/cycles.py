@@ -64,9 +64,7 @@ def cycles_of_offset(offset: Any) -> tuple[int, ...]:
     """
     n = int(offset.n)
     if isinstance(offset, pd.offsets.BusinessHour):
-        open_for = sum(map(_length, offset.start, offset.end))
-        hours, rest = divmod(open_for, HOUR)
-        return () if rest else _whole([hours, hours * _open_days(offset)], n)
+        return _whole(_business_hours(offset), n)
     if isinstance(offset, pd.offsets.BusinessDay):
         return _whole([_open_days(offset)], n)
     return _whole([_stamps_of_a_year(offset.base)], n)
@@ -74,6 +72,13 @@ def cycles_of_offset(offset: Any) -> tuple[int, ...]:
 
 def _whole(cycles: Iterable[int], step: int) -> tuple[int, ...]:
     return tuple(c // step for c in cycles if c % step == 0 and c > step)
+
+
+def _business_hours(offset: Any) -> tuple[int, ...]:
+    """Return how many hours a day and a week of an offset have, where they are whole."""
+    open_for = sum(_length(*times) for times in zip(offset.start, offset.end, strict=True))
+    hours, rest = divmod(open_for, HOUR)
+    return () if rest else (hours, hours * _open_days(offset))
 
 
 def _length(start: Any, end: Any) -> int:

@@ -27,9 +27,10 @@ def dtype_name(dtype: Any) -> str:
     if isinstance(dtype, pd.CategoricalDtype):
         return "category"
     if isinstance(dtype, pd.StringDtype):
-        # The storage of pandas 2 that has NaN for missing text says so itself.
-        nan = dtype.na_value is np.nan and dtype.storage != "pyarrow_numpy"
-        return f"{TEXT}{dtype.storage}{MISSING_IS_NAN if nan else ''}"
+        # The storage "pyarrow_numpy" of pandas 2 says so itself.
+        storage = str(dtype.storage)
+        nan = dtype.na_value is np.nan and not storage.endswith("numpy")
+        return f"{TEXT}{storage}{MISSING_IS_NAN if nan else ''}"
     if isinstance(dtype, pd.ArrowDtype) and types.is_string_dtype(dtype) and name[:6] == "string":
         return TEXT + ARROW
     return "object"

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tsar.data.calendar import CALENDARS
 from tsar.data.codec import decode, decode_index, encode, encode_index
-from tsar.data.covariates import CovariateCoding, CovariateRows
+from tsar.data.covariates import CovariateCoding, CovariateRows, constant_values
 from tsar.data.faults import Faults
 from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
 from tsar.data.frequency import Frequency
@@ -557,13 +557,7 @@ class _Reader:
     def _static(self) -> dict[str, np.ndarray]:
         static = {}
         for name, column in self._columns("static").items():
-            # The first row of each series that has a value, or its first row.
-            given = ~pd.isna(column)
-            rows = np.where(given, np.arange(len(column)), len(column))
-            places = np.minimum.reduceat(rows, self.offsets[:-1])
-            first = column[np.where(places < len(column), places, self.offsets[:-1])]
-            expected = np.repeat(first, np.diff(self.offsets))
-            wrong = np.flatnonzero(given)[column[given] != expected[given]]
+            static[name], wrong = constant_values(column, self.offsets)
             if len(wrong):
                 series = self.ids[self.codes[wrong[0]]]
                 raise DataError(
@@ -571,7 +565,6 @@ class _Reader:
                     f"{self.axis.show(self.stamps[wrong[0]])}; declare it as a past or future "
                     f"covariate, or make it constant"
                 )
-            static[name] = first
         return static
 
 

@@ -2,8 +2,8 @@
 
 A BLAS has kernels for few rows, for the last rows of a matrix and for columns that fill no vector,
 and each adds up in an order of its own. So the same window would be forecast with other last digits
-in a batch of another size, or in another place of it. Matrices that are filled up with zeros to
-whole tiles go through one kernel; what is filled up is cut off again. Training does without: its
+in a batch of another size, or in another place of it. Matrices that are filled up to whole
+tiles go through one kernel; what is filled up is cut off again. Training does without: its
 batches have one size, and speed counts.
 """
 
@@ -15,10 +15,12 @@ from tsar.core.tracing import is_traced
 
 __all__ = ["linear", "linear_by_group"]
 
-# Rows and columns of a tile. Sixteen numbers of four bytes fill the longest vector and a line of
-# the cache, so that every row begins on one. Eight rows are not enough: on processors with AVX-512
-# they have a kernel of their own.
+# Rows of a tile. Eight are not enough: on processors with AVX-512 they have a kernel of their own.
 TILE = 16
+# Columns whose number is a multiple of this many fill the vectors of every processor, or leave the
+# same rest in every row; others are filled up to a whole tile, where every row begins on a line of
+# the cache.
+VECTOR = 4
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -39,13 +41,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     n_outputs, n_inputs = weight.shape
     rows = x.reshape(-1, n_inputs)
-    n_rows, more_inputs, more_outputs = len(rows), -n_inputs % TILE, -n_outputs % TILE
-    rows = _filled(rows, -n_rows % TILE, more_inputs)
-    weight = _filled(weight, more_outputs, more_inputs)
-    if bias is not None and more_outputs:
+    n_rows, shape = len(rows), (*x.shape[:-1], n_outputs)
+    more_inputs, more_outputs = _rest(n_inputs), _rest(n_outputs)
+    if n_rows % TILE:
+        rows = torch.cat([rows, rows[-1:].expand(-n_rows % TILE, -1)])
+    if not (more_inputs or more_outputs):
+        return F.linear(rows, weight, bias)[:n_rows].view(shape)
+    if bias is not None:
         bias = F.pad(bias, (0, more_outputs))
-    mapped = F.linear(rows, weight, bias)[:n_rows, :n_outputs]
-    return mapped.contiguous().view(*x.shape[:-1], n_outputs)
+    rows, weight = F.pad(rows, (0, more_inputs)), F.pad(weight, (0, more_inputs, 0, more_outputs))
+    return F.linear(rows, weight, bias)[:n_rows, :n_outputs].contiguous().view(shape)
 
 
 def linear_by_group(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -64,19 +69,17 @@ def linear_by_group(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     if not _evens_out(x):
         return torch.baddbmm(bias, x, weight)
-    _, n_rows, n_inputs = x.shape
-    n_outputs = weight.shape[2]
-    more_inputs, more_outputs = -n_inputs % TILE, -n_outputs % TILE
-    rows = _filled(x, -n_rows % TILE, more_inputs)
-    weight, bias = _filled(weight, more_inputs, more_outputs), _filled(bias, 0, more_outputs)
-    return torch.baddbmm(bias, rows, weight)[:, :n_rows, :n_outputs].contiguous()
+    n_rows, n_outputs = x.shape[1], weight.shape[2]
+    more_inputs, more_outputs = -x.shape[2] % TILE, -n_outputs % TILE
+    x = F.pad(x, (0, more_inputs, 0, -n_rows % TILE))
+    weight = F.pad(weight, (0, more_outputs, 0, more_inputs))
+    mapped = torch.baddbmm(F.pad(bias, (0, more_outputs)), x, weight)
+    return mapped[:, :n_rows, :n_outputs].contiguous()
 
 
 def _evens_out(x: Tensor) -> bool:
     return torch.is_inference_mode_enabled() and x.device.type == "cpu" and not is_traced()
 
 
-def _filled(matrix: Tensor, more_rows: int, more_columns: int) -> Tensor:
-    if not (more_rows or more_columns):
-        return matrix
-    return F.pad(matrix, (0, more_columns, 0, more_rows))
+def _rest(n_columns: int) -> int:
+    return -n_columns % TILE if n_columns % VECTOR else 0
