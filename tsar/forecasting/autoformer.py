@@ -24,13 +24,12 @@ from tsar.core.mlp import MLP
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
-from tsar.forecasting.layers.decomposition import Remainder, SeriesDecomposition
+from tsar.forecasting.layers.decomposition import WIDEST, Remainder, SeriesDecomposition
 from tsar.forecasting.layers.instance_norm import SeasonalNorm
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 from tsar.params.constraints import Interval, check_choice
-from tsar.params.records import LONGEST
 
 __all__ = ["AutoformerForecaster", "AutoformerNetwork"]
 
@@ -315,7 +314,7 @@ class AutoformerForecaster(NetworkForecaster):
 
     calendar_features: bool = True
     label_length: Positive | None = None
-    kernel: Annotated[int, Interval(1, LONGEST)] = 25
+    kernel: Annotated[int, Interval(1, WIDEST)] = 25
     factor: Annotated[float, Interval(0, open_low=True)] = 3.0
     head_delays: bool = False
     mixer: str = "autocorrelation"

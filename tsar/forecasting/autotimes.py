@@ -108,7 +108,7 @@ class AutoTimes(NetworkForecaster):
     segment_length: Positive = 24
     llm: str | nn.Module | None = None
     llm_precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    hidden_layers: Annotated[int, Interval(0)] = 0
+    hidden_layers: Annotated[int, Interval(0, 1000)] = 0
     d_hidden: Positive = 256
     d_model: Positive = 128
     n_heads: Positive = 8

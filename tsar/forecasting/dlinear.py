@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from tsar.core.linear import Linear
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
-from tsar.forecasting.layers.decomposition import SeriesDecomposition
+from tsar.forecasting.layers.decomposition import WIDEST, SeriesDecomposition
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 from tsar.params.constraints import Interval
-from tsar.params.records import LONGEST
 
 __all__ = ["DLinear", "DLinearNetwork"]
 
@@ -81,7 +80,7 @@ class DLinear(NetworkForecaster):
     (3, 1)
     """
 
-    kernel: Annotated[int, Interval(1, LONGEST)] = 25
+    kernel: Annotated[int, Interval(1, WIDEST)] = 25
 
     def _check_consistency(self) -> None:
         super()._check_consistency()

@@ -8,7 +8,10 @@ from torch.nn import functional as F
 
 from tsar.core.tracing import is_traced
 
-__all__ = ["Remainder", "SeriesDecomposition", "moving_average"]
+__all__ = ["WIDEST", "Remainder", "SeriesDecomposition", "moving_average"]
+
+# A moving average takes memory for its padding, however short the series is.
+WIDEST = 10_001
 
 
 def moving_average(x: Tensor, kernel: int) -> Tensor:
