@@ -134,7 +134,7 @@ def _stamps(times: pd.Index, axis: TimeAxis) -> np.ndarray:
     """Read times into the stamps of an axis."""
     if not len(times):
         return np.zeros(0, dtype=np.int64)
-    read = read_times(times)
+    read = read_times(times, axis)
     if read.faults:
         kind, mask = next(iter(read.faults.items()))
         raise DataError(f"future has {int(mask.sum())} rows without a usable time ({kind})")
