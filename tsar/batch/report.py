@@ -31,6 +31,8 @@ class Report:
         From the first check to the last row.
     forecast : DataFrame or None
         The forecast, where no file was asked for.
+    reading : str
+        How the file was read: separator, decimal mark, columns, and what was left out.
     """
 
     n_series: int
@@ -41,6 +43,7 @@ class Report:
     series: pd.DataFrame
     seconds: float
     forecast: pd.DataFrame | None = None
+    reading: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON, without the forecast."""
@@ -50,6 +53,7 @@ class Report:
             "n_ok": self.n_series - self.n_failed - self.n_short,
             "n_short_history": self.n_short,
             "n_failed": self.n_failed,
+            "reading": self.reading,
             "fitted_on": self.fitted_on,
             "calibrated_on": self.calibrated_on,
             "seconds": round(self.seconds, 3),

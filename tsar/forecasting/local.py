@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from tsar.data.covariates import CovariateCoding
+from tsar.data.matching import id_places
 from tsar.data.panel import Panel
 from tsar.data.scaling import ROUNDING, Scaling
 from tsar.estimator.base import Estimator
@@ -323,7 +324,7 @@ class LocalForecaster(Forecaster):
         Series by series, S * C of them.
         """
         fitted = self._estimates
-        series = self.end_.ids.get_indexer(panel.ids)
+        series = id_places(panel.ids, self.end_.ids)
         variates = self.end_.variates.get_indexer(panel.variates)
         first = self.end_.axis.stamps_of(panel.first, panel.axis)
         found: list[Estimate | None] = []
