@@ -6,7 +6,7 @@ import numbers
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +157,10 @@ def forecast(
         chosen.set_params(id_column=file.id_column, time_column=file.time_column)
         if chosen.target is None:
             chosen.set_params(target=file.table.targets)
-    known = None if paths.future is None else _read_future(paths.future, file.table, stated)
+    read, known = [file.table.described()], None
+    if paths.future is not None:
+        known, said = _read_future(paths.future, file.table, stated)
+        read.append(said)
     run = _Run(
         file=file,
         model=chosen,
@@ -179,7 +182,8 @@ def forecast(
         )
     result = run.one_series(paths) if file.series is None else run.all_series(paths)
     result.seconds = time.perf_counter() - begun
-    result.reading = file.table.described()
+    result.unused = list(file.table.unused)
+    result.reading = "\n".join(read)
     if paths.report is not None:
         write_json(result.to_json(), paths.report)
     return result
@@ -276,11 +280,12 @@ def _used(model: Forecaster) -> dict[str, list[Any]]:
     return {"target": _listed(model.target), **roles}
 
 
-def _read_future(path: Path, table: TableFile, stated: FileFormat) -> pd.DataFrame:
-    """Read future covariates as the file of the data is read, where they leave it open."""
+def _read_future(path: Path, table: TableFile, stated: FileFormat) -> tuple[pd.DataFrame, str]:
+    """Read future covariates, what they leave open as in the data, and say how."""
     default = None if table.csv is None else table.csv.notation
-    frame, future = TableFile.look_at(path, table.roles, stated, default).read()
-    return future.prepared(frame)
+    roles = replace(table.roles, used={"future_covariates": table.roles.covariates})
+    frame, future = TableFile.look_at(path, roles, stated, default).read()
+    return future.prepared(frame), future.described()
 
 
 def _listed(names: Any) -> list[Any]:

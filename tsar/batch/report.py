@@ -1,6 +1,6 @@
 """What became of the series of a file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -32,7 +32,9 @@ class Report:
     forecast : DataFrame or None
         The forecast, where no file was asked for.
     reading : str
-        How the file was read: separator, decimal mark, columns, and what was left out.
+        How the files were read: separator, decimal mark, columns, and what was left out.
+    unused : list of str
+        The columns of the file that were neither forecast nor had another role.
     """
 
     n_series: int
@@ -44,6 +46,7 @@ class Report:
     seconds: float
     forecast: pd.DataFrame | None = None
     reading: str = ""
+    unused: list[Any] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON, without the forecast."""

@@ -207,8 +207,7 @@ def forecast(
             kept = " but finished blocks, which --resume goes on with" if out else ""
             print(f"Interrupted: nothing was written{kept}", file=sys.stderr)
             raise typer.Exit(130) from None
-    if verbose:
-        print(done.reading, file=sys.stderr)
+    _tell_reading(done.reading if verbose else "", target, done.unused)
     if done.forecast is not None:
         print(as_csv(done.forecast), end="")
     if done.n_failed:
@@ -277,10 +276,21 @@ def _read_data(
     used = {role: columns for one in params for role, columns in _covariates(one).items()}
     roles = replace(roles, used={**roles.used, **used})
     frame, table = TableFile.look_at(data, roles, stated).found().read()
-    if verbose:
-        print(table.described(), file=sys.stderr)
+    _tell_reading(table.described() if verbose else "", table.roles.targets, table.unused)
     columns = {"time_column": table.roles.time_column, "id_column": roles.id_column}
     return table.prepared(frame), {**columns, "target": table.targets}, table
+
+
+def _tell_reading(said: str, target: Any, unused: list[Any]) -> None:
+    """Say how files were read, and of columns that are left out although nobody said so."""
+    if said:
+        print(said, file=sys.stderr)
+    if unused and not target:
+        listed = ", ".join(map(repr, unused))
+        print(
+            f"Warning: not used: {listed}; name them with --target, or as covariates with --set",
+            file=sys.stderr,
+        )
 
 
 def _covariates(params: Mapping[str, Any]) -> dict[str, list[str]]:

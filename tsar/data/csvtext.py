@@ -1,6 +1,7 @@
 """CSV files: one reading of each is settled before it is read, at once or in pieces."""
 
 import bz2
+import contextlib
 import csv
 import gzip
 import importlib
@@ -25,7 +26,7 @@ __all__ = ["PACKED", "CsvText", "as_names", "is_nameless"]
 
 SEPARATORS = ",;\t|"
 SEPARATOR_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-# What is looked at first: so many characters, and so many rows of them for the separator.
+# What is looked at first: so many characters, and so many rows of them.
 SAMPLE, SAMPLE_ROWS = 1 << 16, 200
 UNPACKED: dict[str, Callable[[Path], Any]] = {
     **{".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open},
@@ -39,6 +40,8 @@ MISSING = (
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
     *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 )
+MISSING_CELLS = frozenset(MISSING)
+SEPARATOR_LINE = re.compile(r'"?sep=([^"])"?\r?\n', re.IGNORECASE)
 BOOLEANS = {"True", "False", "TRUE", "FALSE", "true", "false"}
 # What pandas calls a column without a name.
 NAMELESS = re.compile(r"Unnamed: \d+")
@@ -52,6 +55,8 @@ class CsvText:
     ----------
     path : pathlib.Path
     encoding, separator : str
+    skipped : int
+        Lines in front of the table: sep=; is what spreadsheets write for each other.
     header : bool
         Whether its first row holds names.
     names : tuple of str
@@ -64,22 +69,32 @@ class CsvText:
         How the numbers are written of a file that it goes with.
     notation : Notation or None
         How numbers are written; None where the sample does not show it.
+    words : tuple of str
+        Columns that are no numbers, whatever they look like: the id, the time, covariates in
+        words.
     text : tuple of str
-        Columns that are read as they are written: the id, the time, covariates in words.
+        Those of them that are read as they are written.
+    used : tuple of str or None
+        The columns whose numbers matter; None is all.
     names_column : str or None
         The one of them in which only an empty cell is missing: the id.
+    evidence : Evidence
+        What the cells seen so far show of the notation.
     """
 
     path: Path
     encoding: str
     separator: str
+    skipped: int
     header: bool
     names: tuple[str, ...]
     sample: pd.DataFrame
     stated: FileFormat
     default: Notation | None = None
     notation: Notation | None = None
+    words: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
+    used: tuple[str, ...] | None = None
     names_column: str | None = None
     evidence: Evidence = field(default_factory=Evidence)
 
@@ -107,7 +122,10 @@ class CsvText:
             It can be read in several ways; names the option that settles it.
         """
         encoding, lines, complete = _sample(path)
-        separator, rows = _split(path, lines, complete, roles, stated.separator)
+        said = SEPARATOR_LINE.match(lines)
+        lines = lines if said is None else lines[said.end() :]
+        known = stated.separator or (None if said is None else said[1])
+        separator, rows = _split(path, lines, complete, roles, known)
         header = stated.header
         if header is None:
             header = not _holds_values(rows)
@@ -125,7 +143,10 @@ class CsvText:
         # A separator at the end of each line makes a column of nothing.
         blank = [name for name in names if is_nameless(name) and (sample[name] == "").all()]
         sample = sample.drop(columns=blank)
-        return cls(path, encoding, separator, header, tuple(names), sample, stated, default)
+        return cls(
+            *(path, encoding, separator, int(said is not None), header, tuple(names), sample),
+            *(stated, default),
+        )
 
     def with_roles(self, roles: Roles) -> "CsvText":
         """Return it with what the roles of the columns say of them.
@@ -136,31 +157,48 @@ class CsvText:
             The id and the time are known, if there are any.
         """
         words = [name for name in roles.covariates if self._holds_words(name)]
-        text = [roles.id_column, roles.time_column, *words]
-        text = [name for name in self.names if name in text]
-        known = replace(self, text=tuple(text), names_column=roles.id_column, evidence=Evidence())
+        words = [
+            name for name in (roles.id_column, roles.time_column, *words) if name in self.names
+        ]
+        # Integers and words are read as such anyhow, but 2024.10 is no number.
+        plain = roles.time_column in words and not self._holds_fractions(roles.time_column)
+        text = [name for name in words if not (plain and name == roles.time_column)]
+        known = replace(
+            self,
+            words=tuple(words),
+            text=tuple(text),
+            used=roles.read_of(self.names),
+            names_column=roles.id_column,
+            evidence=Evidence(),
+        )
         for name in known.numbers:
-            known.evidence.add(name, self._seen(name))
+            known.evidence.add(name, self.cells[name])
         return replace(known, notation=known.shown_notation(whole=False))
+
+    @cached_property
+    def cells(self) -> dict[str, list[str]]:
+        """The first cells of each column that are not missing."""
+        columns = zip(self.sample, self.sample.to_numpy().T, strict=True)
+        return {
+            str(name): [cell for cell in column if cell not in MISSING_CELLS]
+            for name, column in columns
+        }
 
     @cached_property
     def numbers(self) -> list[str]:
         """The columns that hold numbers for the most part, or nothing so far."""
-        others = [name for name in self.names if name in self.sample and name not in self.text]
-        return [name for name in others if self.share_of_numbers(name) >= 0.5]
-
-    def share_of_numbers(self, name: str) -> float:
-        """Return which share of the first cells of a column are numbers; 1 if all are empty."""
-        seen = self._seen(name)
-        return 1.0 if not len(seen) else float(seen.map(is_numeral).mean())
-
-    def _seen(self, name: str) -> pd.Series:
-        column = self.sample[name]
-        return column[~column.isin(MISSING)]
+        found = []
+        for name, cells in self.cells.items():
+            if name not in self.words and sum(map(is_numeral, cells)) >= len(cells) / 2:
+                found.append(name)
+        return found
 
     def _holds_words(self, name: str) -> bool:
-        seen = self._seen(name) if name in self.sample else pd.Series([], dtype=object)
-        return not seen.isin(BOOLEANS).all() and not seen.map(is_numeral).all()
+        cells = self.cells.get(name, [])
+        return not all(map(is_numeral, cells)) and not set(cells) <= BOOLEANS
+
+    def _holds_fractions(self, name: str) -> bool:
+        return any(is_numeral(cell) and not cell.isdecimal() for cell in self.cells.get(name, []))
 
     def shown_notation(self, whole: bool) -> Notation | None:
         """Return how the cells seen so far show numbers to be written, None if they do not.
@@ -177,6 +215,7 @@ class CsvText:
                 stated.thousands,
                 separator=self.separator,
                 default=self.default,
+                used=self.used,
                 whole=whole,
             )
         except DataError as error:
@@ -207,7 +246,7 @@ class CsvText:
         frame = reading.typed(frame)
         name = self.names_column
         if name is not None and name in frame:
-            frame = frame.assign(**{name: as_names(frame[name])})
+            frame[name] = as_names(frame[name])
         return frame, reading
 
     def rows(self) -> pd.DataFrame:
@@ -230,6 +269,7 @@ class CsvText:
             **{"sep": self.separator, "encoding": self.encoding, "decimal": notation.decimal},
             **{"header": 0 if self.header else None, "names": list(self.names)},
             "index_col": False,
+            "skiprows": self.skipped,
             "dtype": dict.fromkeys(self.text, str),
         }
         if notation.thousands is not None:
@@ -270,7 +310,7 @@ class CsvText:
             with pd.read_csv(self.path, chunksize=100_000, **options) as reader:
                 for frame in reader:
                     for name in columns:
-                        self.evidence.add(name, frame[name])
+                        self.evidence.add(name, frame[name].dropna().unique())
         return replace(self, notation=self.shown_notation(whole=True))
 
     def typed(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -282,22 +322,13 @@ class CsvText:
             As :meth:`options` read it.
         """
         notation = self.notation or Notation()
-        read = {}
         if notation != Notation():
-            numbers = [name for name in self.numbers if name in frame]
-            read = {
-                name: read_numerals(frame[name], notation)
-                for name in numbers
-                if not pd.api.types.is_numeric_dtype(frame[name].dtype)
-            }
-        for name in self.text:
-            if name in frame and name != self.names_column:
-                read[name] = as_names(frame[name])
-        blank = [name for name in frame if name not in self.sample]
+            for name in self.numbers:
+                if name in frame and not pd.api.types.is_numeric_dtype(frame[name].dtype):
+                    frame[name] = read_numerals(frame[name], notation)
+        blank = [name for name in self.names if name not in self.cells and name in frame]
         empty = [name for name in blank if frame[name].isna().all()]
-        if read or empty:
-            frame = frame.assign(**read).drop(columns=empty)
-        return frame
+        return frame.drop(columns=empty) if empty else frame
 
     def described(self) -> list[str]:
         """Say how it is read."""
@@ -378,9 +409,10 @@ def _split(
     """Return the separator and the rows of the sample."""
     readings = {}
     for separator in SEPARATORS if stated is None else stated:
-        rows = list(_rows(text, separator, SAMPLE_ROWS))
+        rows = list(_rows(text, separator))
+        # The last of them may be the beginning of a row with a quoted line break.
         if rows:
-            readings[separator] = rows
+            readings[separator] = rows if complete or len(rows) < 3 else rows[:-1]
     if not readings:
         raise DataError(f"{path} cannot be read as a table: it is empty")
     likely = _likely(readings, roles)
@@ -392,25 +424,21 @@ def _split(
             f"{_listed(readings[second][0])}); FileFormat(separator={first!r}) or "
             f"FileFormat(separator={second!r}) says which"
         )
-    rows = list(_rows(text, likely[0], None))
-    # The last of them may be the beginning of a row with a quoted line break.
-    return likely[0], rows if complete or len(rows) < 3 else rows[:-1]
+    return likely[0], readings[likely[0]]
 
 
-def _rows(text: str, separator: str, most: int | None) -> Iterator[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    try:
-        count = 0
-        for row in reader:
+def _rows(text: str, separator: str) -> Iterator[list[str]]:
+    """Cut text into the cells of its first rows."""
+    count = 0
+    # What is wrong with it is told when it is read.
+    with contextlib.suppress(csv.Error):
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
             # pandas passes over lines without anything as well.
             if row and (len(row) > 1 or row[0].strip()):
                 yield row
                 count += 1
-            if count == most:
+            if count == SAMPLE_ROWS:
                 return
-    except csv.Error:
-        # What is wrong with it is told when it is read.
-        return
 
 
 def _likely(readings: dict[str, list[list[str]]], roles: Roles) -> list[str]:

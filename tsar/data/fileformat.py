@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tsar.data.frames import TARGET
 from tsar.exceptions import ParameterError
 
 __all__ = ["FileFormat", "Roles"]
@@ -115,6 +116,13 @@ class Roles:
     def covariates(self) -> list[Any]:
         """The columns that help to forecast."""
         return [name for role, names in self.used.items() if role != "target" for name in names]
+
+    def read_of(self, names: Collection[Any]) -> tuple[Any, ...] | None:
+        """Return which columns hold numbers that are read, None where all others do."""
+        if self.targets:
+            return tuple(self.others)
+        alone = self.id_column is None or TARGET not in names
+        return None if alone else (TARGET, *self.covariates)
 
     @property
     def named(self) -> dict[str, list[Any]]:

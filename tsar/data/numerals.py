@@ -6,6 +6,7 @@ twentieth elsewhere. What all cells of a file show together settles it, or the u
 
 import re
 from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,7 +25,9 @@ SIGN, EXPONENT = r"[+-]?", r"(?:[eE][+-]?\d+)?"
 PLAIN = re.compile(rf"{SIGN}(?:\d+{EXPONENT}|inf|infinity)", re.IGNORECASE)
 ONE_GROUP = re.compile(rf"{SIGN}[1-9]\d{{0,2}}([.,])\d{{3}}")
 GROUPS = re.compile(rf"{SIGN}[1-9]\d{{0,2}}(?:(?:\.\d{{3}}){{2,}}|(?:,\d{{2,3}})+,\d{{3}})")
-GROUPS_AND_FRACTION = re.compile(rf"{SIGN}[1-9]\d{{0,2}}(?:(?:\.\d{{3}})+,|(?:,\d{{3}})+\.)\d+")
+GROUPS_AND_FRACTION = re.compile(
+    rf"{SIGN}[1-9]\d{{0,2}}(?:(?:\.\d{{3}})+,|(?:,\d{{2,3}})*,\d{{3}}\.)\d+"
+)
 BLANK_GROUPS = re.compile(rf"{SIGN}[1-9]\d{{0,2}}(?:[{BLANKS}]\d{{3}})+(?:([.,])\d+)?")
 FRACTION = re.compile(rf"{SIGN}(?:\d+([.,])\d*|([.,])\d+){EXPONENT}")
 
@@ -81,17 +84,17 @@ class Evidence:
     def __init__(self) -> None:
         self._columns: dict[Any, _Column] = {}
 
-    def add(self, name: Any, texts: pd.Series) -> None:
+    def add(self, name: Any, texts: Iterable[str]) -> None:
         """Look at cells of a column.
 
         Parameters
         ----------
         name : label
-        texts : Series of str
+        texts : iterable of str
             What is no number says nothing.
         """
         column = self._columns.setdefault(name, _Column())
-        for text in texts.dropna().unique():
+        for text in texts:
             column.add(str(text))
 
     def notation(
@@ -101,6 +104,7 @@ class Evidence:
         *,
         separator: str,
         default: Notation | None,
+        used: Collection[Any] | None,
         whole: bool,
     ) -> Notation | None:
         """Say how the numbers are written.
@@ -113,6 +117,8 @@ class Evidence:
             Between cells. Commas stand between cells where the decimal mark is a point.
         default : Notation or None
             How a file is written that this one goes with.
+        used : collection of labels or None
+            The columns that must not be left open; None takes all.
         whole : bool
             Whether all cells were seen.
 
@@ -132,7 +138,8 @@ class Evidence:
             decimal = _other(str(thousands))
         if decimal is None:
             decimal = self._decimal(groups, whole)
-        unsettled = [] if decimal is not None else self._open()
+        left_open = self._open(used)
+        unsettled = [] if decimal is not None else left_open
         if decimal is None and not whole:
             return None
         if unsettled and default is not None:
@@ -142,13 +149,14 @@ class Evidence:
         if decimal is None:
             decimal = "." if default is None else default.decimal
         if thousands is None:
-            marked = [mark for mark, _ in self._open() if mark != decimal]
+            marked = [mark for mark, _ in left_open if mark != decimal]
             grouping = [*(mark for mark, _ in groups.most_common() if mark != decimal), *marked]
             thousands = grouping[0] if grouping else None
         return Notation(decimal, thousands)
 
-    def _open(self) -> list[tuple[str, _Column]]:
-        return [(mark, column) for column in self._columns.values() for mark in column.open]
+    def _open(self, used: Collection[Any] | None) -> list[tuple[str, _Column]]:
+        columns = [self._columns[name] for name in self._columns if used is None or name in used]
+        return [(mark, column) for column in columns for mark in column.open]
 
     def _decimal(self, groups: Counter[str], whole: bool) -> str | None:
         """Return the mark that cells show to be the decimal one."""
