@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tsar.batch.source import Columns, Source, open_source, share_of_series
+from tsar.batch.source import Source, open_source, share_of_series
+from tsar.data.fileformat import Roles
 from tsar.exceptions import DataError
 
 COUNTS = [5, 1, 7, 3, 4]
@@ -23,18 +24,9 @@ def _frame(ids=("b", "a", "e", "c", "d")):
     )
 
 
-def _open(path, rows_at_once, **options):
-    return open_source(
-        path,
-        **{
-            "id_column": None,
-            "time_column": None,
-            "time_format": None,
-            "used": {"target": ["y"]},
-            **options,
-        },
-        rows_at_once=rows_at_once,
-    )
+def _open(path, rows_at_once, used=None, stated=None):
+    roles = Roles(used={"target": ["y"]} if used is None else used)
+    return open_source(path, roles, stated, rows_at_once=rows_at_once)
 
 
 @pytest.fixture(params=["in.csv", "in.parquet"])
@@ -65,7 +57,7 @@ def test_stretches_hold_the_rows_that_are_asked_for(rows_at_once, path):
 
 
 def test_blocks_hold_whole_series():
-    source = Source(Columns("id", "time", None, ()), pd.Index(range(5)), np.array(COUNTS))
+    source = Source(None, pd.Index(range(5)), np.array(COUNTS))
     assert source.blocks(8) == [(0, 2), (2, 3), (3, 5)]
     assert source.blocks(1) == [(k, k + 1) for k in range(5)]
     assert source.blocks(20) == [(0, 5)]
@@ -158,9 +150,7 @@ def test_a_large_parquet_file_is_not_kept_in_memory(tmp_path, monkeypatch):
         writer = writer or pq.ParquetWriter(path, table.schema)
         writer.write_table(table)
     writer.close()
-    source = open_source(
-        path, id_column=None, time_column=None, time_format=None, used={}, rows_at_once=rows
-    )
+    source = open_source(path, Roles(), rows_at_once=rows)
     before, held = pa.total_allocated_bytes(), []
     for frame in source.frames([rows] * n_groups, range(n_groups)):
         assert len(frame) == rows

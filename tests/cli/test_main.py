@@ -457,3 +457,71 @@ class _Eager(Progress):
     def update(self, *where, **values):
         super().update(*where, **values)
         self.refresh()
+
+
+def _german(path):
+    days = pd.date_range("2024-01-01", periods=84)
+    sold = [f"{900 + day.day_of_week * 150 + day.day % 5:,}".replace(",", ".") for day in days]
+    rows = [f"{day:%d/%m/%Y};{cell}\n" for day, cell in zip(days, sold, strict=True)]
+    path.write_text("day;sold\n" + "".join(rows))
+
+
+@pytest.mark.parametrize("command", ["forecast", "backtest", "tune"])
+def test_how_a_file_is_written_can_be_stated(command, tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _german(tmp_path / "in.csv")
+    model = ["--model", "NLinear", *FAST]
+    further = {"tune": ["--trials", 1], "backtest": ["--windows", 2], "forecast": []}[command]
+    options = [command, "in.csv", "--horizon", 7, *model, *further]
+    code, _, errors = run(*options)
+    assert code == 1 and "--thousands '.' reads 1052, --decimal '.' reads 1.052" in errors
+    assert not PYTHON.search(errors) and "FileFormat" not in errors
+    code, _, errors = run(*options, "--thousands", ".", "--verbose")
+    assert code == 0
+    assert "in.csv: cells between semicolons; decimal mark ','; thousands grouped by '.'" in errors
+    code, _, errors = run(*options, "--sep", ";;")
+    assert code == 1 and errors.startswith("Error: --sep must be one character")
+
+
+def test_options_of_a_file_stand_in_a_recipe(tmp_path, run, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _german(tmp_path / "in.csv")
+    lines = (tmp_path / "in.csv").read_text().splitlines(keepends=True)[1:]
+    (tmp_path / "in.csv").write_text("".join(lines))
+    head = 'data = "in.csv"\nhorizon = 2\nmodel = "SeasonalNaive"\n'
+    (tmp_path / "one.toml").write_text(head + 'sep = ";"\nthousands = "."\nheader = false\n')
+    code, printed, errors = run("forecast", "--recipe", "one.toml")
+    assert (code, errors) == (0, "")
+    assert printed == "column_1,column_2\n25/03/2024,903.0\n26/03/2024,1054.0\n"
+    code, printed, _ = run("forecast", "--recipe", "one.toml", "--thousands", " ", "--decimal", ".")
+    assert printed.endswith("26/03/2024,1.054\n")
+    code, _, errors = run("forecast", "in.csv", "--horizon", 2, "--model", "SeasonalNaive")
+    assert code == 1 and "--no-header numbers the columns, --header takes it for names" in errors
+
+
+def test_columns_that_are_left_out_are_told_of(tmp_path, run):
+    days = pd.date_range("2024-01-01", periods=20).astype(str)
+    frame = pd.DataFrame({"shop": 1, "day": days, "y": np.arange(20.0), "x": 1, "z": 2})
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    options = [tmp_path / "in.csv", "--horizon", 1, "--model", "Naive", "--id", "shop"]
+    for command in ("forecast", "backtest"):
+        code, _, errors = run(command, *options)
+        assert code == 0 and errors.startswith("Warning: not used: 'x', 'z'; name them")
+        code, _, errors = run(command, *options, "--target", "y")
+        assert (code, errors) == (0, "")
+
+
+def test_quarters_and_weeks_of_a_file(tmp_path, run):
+    path = tmp_path / "in.csv"
+    path.write_text("q,y\n" + "".join(f"{2000 + n // 4} Q{n % 4 + 1},{n % 4}\n" for n in range(12)))
+    options = ["forecast", path, "--horizon", 2, "--model", "SeasonalNaive"]
+    expected = "q,y\n2003 Q1,0.0\n2003 Q2,1.0\n"
+    assert run(*options) == (0, expected, "")
+    assert run(*options, "--time-format", "%Y Q%q") == (0, expected, "")
+    path.write_text("w,y\n" + "".join(f"2024{n:02},{n}\n" for n in range(1, 53)))
+    code, _, errors = run(*options, "--time", "w")
+    assert code == 1 and "--time-format %G%V makes them dates" in errors
+    code, printed, _ = run(
+        *options, "--time", "w", "--time-format", "%G%V", "--set", "season_length=1"
+    )
+    assert printed == "w,y\n202501,52.0\n202502,52.0\n"

@@ -500,7 +500,12 @@ def test_integers_that_are_dates_are_told_so():
     series = pd.Series(np.arange(30.0), index=days)
     with pytest.raises(DataError, match=r"such as 20240120, .* format='%Y%m%d'\) makes them dates"):
         Panel.from_frame(series)
-    # Within one month, and where they are no dates, they are integers like others.
-    assert Panel.from_frame(series[:10]).n_series == 1
+    # Within one month as well: they would be counted on to its 32nd day.
+    with pytest.raises(DataError, match="makes them dates"):
+        Panel.from_frame(series[:10])
+    # Who means numbers says so, and what is no date is an integer like others.
+    assert list(Panel.from_frame(series[:10], freq=1).future_index(3)) == [
+        *range(20240130, 20240133)
+    ]
     with pytest.raises(DataError, match="a gap"):
         Panel.from_frame(pd.Series(1.0, index=[20240101, 20240102, 20240103, 20249999]))

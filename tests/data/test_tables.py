@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tsar.data.fileformat import Roles
 from tsar.data.tables import (
     as_csv,
     check_writable,
@@ -201,10 +202,10 @@ def test_times_are_read_as_stated():
 def test_only_an_empty_cell_is_no_name(tmp_path):
     """Namibia is called NA; in other columns it is a missing value, as pandas has it."""
     path = tmp_path / "in.csv"
-    path.write_text("land,y,y\nNA,1,2\n,NA,null\nnull,3,-nan\n")
-    frame = read_table(path, "land")
+    path.write_text("land,y,z\nNA,1,2\n,NA,null\nnull,3,-nan\n")
+    frame = read_table(path, Roles(id_column="land"))
     assert frame["land"].isna().tolist() == [False, True, False]
     assert frame["land"].tolist()[::2] == ["NA", "null"]
     np.testing.assert_array_equal(frame["y"], [1, np.nan, 3])
-    np.testing.assert_array_equal(frame["y.1"], [2, np.nan, np.nan])
+    np.testing.assert_array_equal(frame["z"], [2, np.nan, np.nan])
     assert read_table(path)["land"].isna().all()

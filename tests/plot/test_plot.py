@@ -372,3 +372,28 @@ def test_dollar_signs_in_the_name_of_a_model_or_an_input_are_no_formula(sold, na
     assert name in shown(plot.leaderboard(board).figure)
     explained = pd.DataFrame({"role": ["history", "future"], "input": ["y", name], "share": 0.5})
     assert name in shown(plot.importance(explained).figure)
+
+
+def test_figures_show_the_times_that_were_read():
+    """The third of four days of May is no day of March, and text is not sorted as text."""
+    days = pd.date_range("2024-03-20", periods=40)
+    series = pd.Series(np.arange(40.0), index=days.strftime("%d/%m/%Y"))
+    model = tsar.Naive(horizon=3).fit(series)
+    drawn = lines(plot.forecast(model.predict(), series))
+    np.testing.assert_array_equal(drawn["observed"].get_xdata(), days)
+    expected = pd.date_range("2024-04-29", periods=3)
+    np.testing.assert_array_equal(drawn["forecast"].get_xdata(), expected)
+    short = series.iloc[:14]
+    np.testing.assert_array_equal(
+        lines(plot.forecast(model.predict(df=short), series))["forecast"].get_xdata(),
+        pd.date_range("2024-04-03", periods=3),
+    )
+    tested = tsar.evaluation.backtest(tsar.Naive(horizon=2), series, windows=6)
+    observed, *windows = plot.backtest(tested, history=series).get_lines()
+    np.testing.assert_array_equal(observed.get_xdata(), days)
+    assert len(windows) == 6
+    quarters = pd.Series(
+        [1.0, 2, 3, 4, 5], index=[f"2023 Q{q}" for q in (1, 2, 3, 4)] + ["2024 Q1"]
+    )
+    drawn = lines(plot.forecast(tsar.Naive(horizon=1).fit(quarters).predict(), quarters))
+    assert list(drawn["forecast"].get_xdata()) == [np.datetime64("2024-04-01")]

@@ -2,5 +2,6 @@
 
 from tsar.batch.forecasting import forecast
 from tsar.batch.report import Report
+from tsar.data.fileformat import FileFormat
 
-__all__ = ["Report", "forecast"]
+__all__ = ["FileFormat", "Report", "forecast"]

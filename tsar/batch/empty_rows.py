@@ -73,7 +73,8 @@ def _future_times(
     rows, others = frame[concerned], frame[~concerned].head(ROWS_READ)
     try:
         # Whether the day or the month comes first is seen from many rows, and not from the last.
-        read = read_times(pd.Index(pd.concat([rows[time_column], others[time_column]])))
+        times = pd.Index(pd.concat([rows[time_column], others[time_column]]))
+        read = read_times(times, model.end_.axis)
     except DataError:
         return {}
     unusable = np.zeros(len(read.stamps), dtype=bool)

@@ -5,7 +5,7 @@ import numbers
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from sklearn.base import clone
 
 from tsar.batch.empty_rows import empty_rows
 from tsar.batch.parts import Parts, write_json
+from tsar.batch.paths import Paths
 from tsar.batch.quarantine import Bad, all_bad, set_aside
 from tsar.batch.report import FALLBACK, OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
+from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.forecasts import plain_label
 from tsar.data.frames import TARGET
-from tsar.data.tables import check_writable, parse_times, read_table, write_table
+from tsar.data.tables import TableFile, write_table, write_times
 from tsar.exceptions import (
     DataError,
     DataWarning,
@@ -53,6 +55,7 @@ def forecast(
     id_column: str | None = None,
     time_column: str | None = None,
     time_format: str | None = None,
+    file_format: FileFormat | None = None,
     target: Sequence[str] | None = None,
     params: Mapping[str, Any] | None = None,
     fit_rows: int | None = 1_000_000,
@@ -92,8 +95,12 @@ def forecast(
         None finds ``unique_id``, and ``ds`` or the column that holds times.
     time_format : str or None
         How times are written, if that can be read in two ways.
+    file_format : FileFormat or None
+        How the files are written otherwise, as far as it is not to be found: separator,
+        decimal mark, thousands, header. The report says in ``reading`` what was found.
     target : sequence of str or None
-        Columns to forecast; None takes ``y`` where there are ids, else every column.
+        Columns to forecast; None takes ``y`` where there are ids, else every column that
+        is no covariate.
     params : mapping or None
         Parameters for a model that is named.
     fit_rows : int or None
@@ -137,7 +144,7 @@ def forecast(
     (2, 0)
     """
     begun = time.perf_counter()
-    paths = _Paths.of(source, out, future, report, resume)
+    paths = Paths.of(source, out, future, report, resume)
     for path in (paths.out, paths.report):
         if path is not None:
             remove_unfinished(path)
@@ -149,19 +156,17 @@ def forecast(
     _check_asked(chosen, horizon, quantiles, level)
     if shard is not None:
         _check_shard(shard, chosen)
-    file = open_source(
-        paths.source,
-        id_column=chosen.id_column,
-        time_column=chosen.time_column,
-        time_format=time_format,
-        used=_used(chosen),
-        rows_at_once=block_rows,
-    )
+    stated = (file_format or FileFormat()).settled(time_format)
+    roles = Roles(chosen.id_column, chosen.time_column, _used(chosen))
+    file = open_source(paths.source, roles, stated, rows_at_once=block_rows)
     if not _is_fitted(chosen):
-        chosen.set_params(id_column=file.columns.id_column, time_column=file.columns.time_column)
-    known = None if paths.future is None else read_table(paths.future, file.columns.id_column)
-    if known is not None and time_format is not None:
-        known = parse_times(known, file.columns.time_column, time_format)
+        chosen.set_params(id_column=file.id_column, time_column=file.time_column)
+        if chosen.target is None:
+            chosen.set_params(target=file.table.targets)
+    read, known = [file.table.described()], None
+    if paths.future is not None:
+        known, said = _read_future(paths.future, file.table, stated)
+        read.append(said)
     run = _Run(
         file=file,
         model=chosen,
@@ -175,7 +180,7 @@ def forecast(
     )
     if file.series is None and shard is not None:
         raise ParameterError("batch: shard is for files of several series; pass id_column=")
-    named = (file.columns.id_column, file.columns.time_column, *_listed(chosen.target))
+    named = (file.id_column, file.time_column, *_listed(chosen.target))
     if file.series is not None and STATUS in named:
         raise DataError(
             f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
@@ -183,37 +188,11 @@ def forecast(
         )
     result = run.one_series(paths) if file.series is None else run.all_series(paths)
     result.seconds = time.perf_counter() - begun
+    result.unused = list(file.table.unused)
+    result.reading = "\n".join(read)
     if paths.report is not None:
         write_json(result.to_json(), paths.report)
     return result
-
-
-@dataclass(frozen=True)
-class _Paths:
-    source: Path
-    out: Path | None
-    future: Path | None
-    report: Path | None
-    resume: bool
-
-    @classmethod
-    def of(cls, source: Any, out: Any, future: Any, report: Any, resume: bool) -> "_Paths":
-        """Read the paths, and find out whether what is to be written can be."""
-        read = Path(source)
-        written, known, noted = (
-            None if path is None else Path(path) for path in (out, future, report)
-        )
-        if written is not None:
-            check_writable(written, inputs=[read] if known is None else [read, known])
-        elif resume:
-            raise ParameterError("batch: resume needs out=, beside which finished blocks are kept")
-        if noted is not None:
-            folder = noted.absolute().parent
-            if not folder.is_dir() or not os.access(folder, os.W_OK) or noted.is_dir():
-                raise DataError(f"report {noted} cannot be written; name a file in a folder")
-            if noted.resolve() in [path.resolve() for path in (read, written, known) if path]:
-                raise DataError(f"report {noted} is the file of the data; write to another one")
-        return cls(read, written, known, noted, resume)
 
 
 # ------------------------------------------------------------------ the model
@@ -302,10 +281,17 @@ def _check_shard(shard: Any, model: Forecaster) -> None:
 
 
 def _used(model: Forecaster) -> dict[str, list[Any]]:
-    """Return the columns a model reads beside ids and times, nothing if it takes what it finds."""
-    targets = _listed(model.target)
+    """Return the columns a model reads beside ids and times, as far as they are named."""
     roles = {role: names for role, names in model.roles.items() if role != "calendar"}
-    return {"target": targets, **roles} if targets else {}
+    return {"target": _listed(model.target), **roles}
+
+
+def _read_future(path: Path, table: TableFile, stated: FileFormat) -> tuple[pd.DataFrame, str]:
+    """Read future covariates, what they leave open as in the data, and say how."""
+    default = None if table.csv is None else table.csv.notation
+    roles = replace(table.roles, used={"future_covariates": table.roles.covariates})
+    frame, future = TableFile.look_at(path, roles, stated, default).read()
+    return future.prepared(frame), future.described()
 
 
 def _listed(names: Any) -> list[Any]:
@@ -332,7 +318,7 @@ class _Run:
     on_progress: Callable[[int, int], None]
     template: pd.DataFrame | None = field(default=None)
 
-    def one_series(self, paths: _Paths) -> Report:
+    def one_series(self, paths: Paths) -> Report:
         """Forecast a file without ids; what is wrong with it is an error."""
         (frame,) = self.file.frames([int(self.file.counts[0])], {0})
         rows = len(frame)
@@ -354,7 +340,7 @@ class _Run:
         made_of = fitted_on or "before", self._calibrated_on()
         return Report(*counts, *made_of, empty, 0.0, shown, replaced)
 
-    def all_series(self, paths: _Paths) -> Report:
+    def all_series(self, paths: Paths) -> Report:
         """Forecast a file with ids, block by block."""
         series = self.file.series
         assert series is not None, "this file has ids"
@@ -412,7 +398,7 @@ class _Run:
             )
         return (number - 1) * n_series // n_shards, number * n_series // n_shards
 
-    def _identity(self, paths: _Paths) -> dict[str, Any]:
+    def _identity(self, paths: Paths) -> dict[str, Any]:
         """Say what the run is about: with another one, finished parts are of no use."""
         stamps = {}
         for path in (paths.source, paths.future):
@@ -427,7 +413,7 @@ class _Run:
             "fit_rows": self.fit_rows,
             "block_rows": self.block_rows,
             "shard": None if self.shard is None else list(self.shard),
-            "time_format": self.file.columns.time_format,
+            "file_format": repr(self.file.table.stated),
         }
 
     # ------------------------------------------------------------------ fit
@@ -457,7 +443,7 @@ class _Run:
         self.model = self._fit(good)
         if parts is not None and len(self.file.blocks(self.block_rows)) > 1:
             self.model.save(parts.model)
-        n_series = int(good[self.file.columns.id_column].nunique())
+        n_series = int(good[self.file.id_column].nunique())
         return f"{n_series} of {len(counts)} series, {len(good)} of {int(counts.sum())} rows"
 
     def _readable(self, model: Forecaster, rows: pd.DataFrame) -> None:
@@ -490,9 +476,8 @@ class _Run:
     def _parted(
         self, frame: pd.DataFrame, check: Callable[[pd.DataFrame], Any]
     ) -> tuple[pd.DataFrame, Bad]:
-        columns = self.file.columns
         targets = _listed(self.model.target) or [TARGET]
-        return set_aside(frame, columns.id_column, targets, check)
+        return set_aside(frame, self.file.id_column, targets, check)
 
     def _block(
         self, frame: pd.DataFrame, series: pd.Index
@@ -501,7 +486,7 @@ class _Run:
 
         Beside them: which are bad, which are short, and for which others a simpler model stands in.
         """
-        model, id_column = self.model, self.file.columns.id_column
+        model, id_column = self.model, self.file.id_column
         found: list[Any] = []
 
         def attempt(rows: pd.DataFrame) -> None:
@@ -531,9 +516,8 @@ class _Run:
             self.template = self._template(frame, bad) if self.template is None else self.template
             tables = []
         if bad:
-            columns = self.file.columns
             steps = int(self.horizon or model.horizon_)
-            named = columns.id_column, columns.time_column
+            named = self.file.id_column, self.file.time_column
             tables.append(empty_rows(model, frame, bad, *named, self.template, steps))
         whole = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
         place = series.get_indexer(pd.Index(whole[id_column]))
@@ -551,15 +535,12 @@ class _Run:
             known = ahead if names else None
             result = self.model.predict(horizon=steps, future=known, **self.asked)
         result.attrs = {}
-        id_column = self.file.columns.id_column
+        id_column = self.file.id_column
         return result.iloc[:0].astype({id_column: frame[id_column].dtype})
 
     def _styled(self, result: pd.DataFrame) -> pd.DataFrame:
         """Write times as they were written."""
-        style, name = self.file.columns.time_format, self.file.columns.time_column
-        if style is None:
-            return result
-        return result.assign(**{name: result[name].dt.strftime(style)})
+        return write_times(result, [self.file.time_column], self.file.table.stated.time_format)
 
 
 def _describe(model: Forecaster) -> str:

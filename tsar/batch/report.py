@@ -1,6 +1,6 @@
 """What became of the series of a file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -31,6 +31,10 @@ class Report:
         From the first check to the last row.
     forecast : DataFrame or None
         The forecast, where no file was asked for.
+    reading : str
+        How the files were read: separator, decimal mark, columns, and what was left out.
+    unused : list of str
+        The columns of the file that were neither forecast nor had another role.
     n_fallback : int
         Those that a simpler model forecast, because the chosen one failed.
     """
@@ -44,6 +48,8 @@ class Report:
     seconds: float
     forecast: pd.DataFrame | None = None
     n_fallback: int = 0
+    reading: str = ""
+    unused: list[Any] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON, without the forecast."""
@@ -54,6 +60,7 @@ class Report:
             "n_short_history": self.n_short,
             "n_fallback": self.n_fallback,
             "n_failed": self.n_failed,
+            "reading": self.reading,
             "fitted_on": self.fitted_on,
             "calibrated_on": self.calibrated_on,
             "seconds": round(self.seconds, 3),

@@ -1,48 +1,22 @@
 """Files of many series, read a few series at a time."""
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tsar.data.frames import ID, TIME, require_columns
-from tsar.data.tables import (
-    as_names,
-    as_written,
-    drop_row_numbers,
-    find_time_column,
-    parse_times,
-    read_head,
-    read_table,
-)
+from tsar.data.csvtext import PACKED, CsvText, as_names
+from tsar.data.fileformat import FileFormat, Roles
+from tsar.data.tables import TableFile, parquet_file
 from tsar.exceptions import DataError
 
-__all__ = ["Columns", "Source", "open_source", "share_of_series"]
+__all__ = ["Source", "open_source", "share_of_series"]
 
-# How many rows say what the columns of a large file are.
-HEAD_ROWS = 10_000
 # Bytes of a text file that are searched for the ends of lines at a time.
 BLOCK = 1 << 24
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What a file is read by; see :func:`open_source`."""
-
-    id_column: Any
-    time_column: Any
-    time_format: str | None
-    used: tuple[Any, ...]
-
-    def prepared(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return rows as a forecaster reads them."""
-        frame = drop_row_numbers(frame, [self.id_column, self.time_column, *self.used])
-        if self.time_format is not None:
-            frame = parse_times(frame, self.time_column, self.time_format)
-        return frame
 
 
 class Source:
@@ -50,15 +24,26 @@ class Source:
 
     Attributes
     ----------
-    columns : Columns
+    table : TableFile
+        How it is read.
     series : array or None
         The ids in the order of the file; None for a file without ids, which is one series.
     counts : int64 array of shape (S,)
         Rows of each.
     """
 
-    def __init__(self, columns: Columns, series: pd.Index | None, counts: np.ndarray) -> None:
-        self.columns, self.series, self.counts = columns, series, counts
+    def __init__(self, table: TableFile, series: pd.Index | None, counts: np.ndarray) -> None:
+        self.table, self.series, self.counts = table, series, counts
+
+    @property
+    def id_column(self) -> Any:
+        """The column of the ids, None in a file of one series."""
+        return self.table.roles.id_column
+
+    @property
+    def time_column(self) -> Any:
+        """The column of the times."""
+        return self.table.roles.time_column
 
     def blocks(self, rows: int, first: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
         """Cut series into blocks of at most so many rows, or of one series: first, last + 1.
@@ -82,17 +67,21 @@ class Source:
 class _InMemory(Source):
     """A file that is read at once; its rows may be in any order."""
 
-    def __init__(self, columns: Columns, frame: pd.DataFrame) -> None:
-        self.frame = columns.prepared(frame)
-        if columns.id_column is None:
-            super().__init__(columns, None, np.array([len(frame)]))
+    def __init__(self, table: TableFile) -> None:
+        frame, table = table.read()
+        if not len(frame):
+            raise DataError("the file has no rows; pass at least one observation")
+        self.frame = table.prepared(frame)
+        name = table.roles.id_column
+        if name is None:
+            super().__init__(table, None, np.array([len(frame)]))
             return
-        _require_ids(self.frame[columns.id_column])
-        codes, series = pd.factorize(self.frame[columns.id_column])
+        _require_ids(self.frame[name])
+        codes, series = pd.factorize(self.frame[name])
         if (np.diff(codes) < 0).any():
             order = np.argsort(codes, kind="stable")
             self.frame, codes = self.frame.iloc[order], codes[order]
-        super().__init__(columns, pd.Index(series), np.bincount(codes, minlength=len(series)))
+        super().__init__(table, pd.Index(series), np.bincount(codes, minlength=len(series)))
 
     def frames(self, sizes: list[int], wanted: Collection[int]) -> Iterator[pd.DataFrame]:
         ends = np.cumsum(sizes)
@@ -103,12 +92,11 @@ class _InMemory(Source):
 class _Streamed(Source):
     """A file that is read from its beginning to its end, as often as need be."""
 
-    def __init__(self, path: Path, columns: Columns) -> None:
-        self.path = path
+    def __init__(self, table: TableFile) -> None:
         found: list[Any] = []
         counts: list[int] = []
         seen: set[Any] = set()
-        for ids in self._ids(columns):
+        for ids in self._ids(table):
             _require_ids(ids)
             values = ids.to_numpy(dtype=object)
             begins = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
@@ -119,51 +107,58 @@ class _Streamed(Source):
                     counts[-1] += int(length)
                 elif value in seen:
                     raise DataError(
-                        f"{path} is too large to be read at once, and the rows of a series must "
-                        f"then lie together, those of id {value!r} do not; sort the file by "
-                        f"{columns.id_column!r}"
+                        f"{table.path} is too large to be read at once, and the rows of a series "
+                        f"must then lie together, those of id {value!r} do not; sort the file by "
+                        f"{table.roles.id_column!r}"
                     )
                 else:
                     seen.add(value)
                     found.append(value)
                     counts.append(int(length))
-        super().__init__(columns, pd.Index(found), np.asarray(counts, dtype=np.int64))
+        super().__init__(table, pd.Index(found), np.asarray(counts, dtype=np.int64))
 
-    def _ids(self, columns: Columns) -> Iterator[pd.Series]:
+    def _ids(self, table: TableFile) -> Iterator[pd.Series]:
         raise NotImplementedError
 
 
 class _LargeCsv(_Streamed):
-    """A CSV file in pieces; whether ids are integers is known when all of them were seen."""
+    """A CSV file in pieces; whether ids are integers is known when all of them were seen.
 
-    def __init__(self, path: Path, columns: Columns, dialect: dict[str, Any]) -> None:
-        self.dialect: dict[str, Any] = dict(dialect)
-        self.reading = as_written(path, columns.id_column, self.dialect)
+    So is how numbers are written, where the first rows leave it open.
+    """
+
+    def __init__(self, table: TableFile, csv: CsvText) -> None:
+        self.csv = csv
+        self.unsettled: set[str] = set()
         self.integers = False
-        super().__init__(path, columns)
+        super().__init__(table)
         assert self.series is not None, "a streamed file has ids"
         names = as_names(pd.Series(self.series))
         if pd.api.types.is_integer_dtype(names.dtype):
             self.integers, self.series = True, pd.Index(names)
+        if csv.notation is None:
+            self.csv = csv.settled(sorted(self.unsettled))
+            self.table = replace(table, csv=self.csv)
 
-    def _reader(self, **options: Any) -> Any:
-        return pd.read_csv(self.path, index_col=False, **self.dialect, **self.reading, **options)
-
-    def _ids(self, columns: Columns) -> Iterator[pd.Series]:
-        name = columns.id_column
-        with self._reader(usecols=[name], chunksize=1_000_000) as reader:
+    def _ids(self, table: TableFile) -> Iterator[pd.Series]:
+        name, csv = table.roles.id_column, self.csv
+        columns = [name, *(csv.numbers if csv.notation is None else [])]
+        with pd.read_csv(csv.path, chunksize=1_000_000, **csv.options(columns)) as reader:
             for frame in reader:
+                if csv.notation is None:
+                    self.unsettled.update(csv.unsettled(frame))
                 yield frame[name]
 
     def frames(self, sizes: list[int], wanted: Collection[int]) -> Iterator[pd.DataFrame]:
-        name = self.columns.id_column
-        with self._reader(low_memory=False, iterator=True) as reader:
+        name, csv = self.id_column, self.csv
+        with pd.read_csv(csv.path, low_memory=False, iterator=True, **csv.options()) as reader:
             for number, size in enumerate(sizes):
                 frame = reader.get_chunk(size)
                 if number in wanted:
+                    frame = csv.typed(frame.reset_index(drop=True))
                     if self.integers:
                         frame[name] = frame[name].astype("int64")
-                    yield self.columns.prepared(frame.reset_index(drop=True))
+                    yield self.table.prepared(frame)
 
 
 class _LargeParquet(_Streamed):
@@ -171,25 +166,30 @@ class _LargeParquet(_Streamed):
 
     BATCH = 262_144
 
-    def __init__(self, path: Path, columns: Columns, names: list[str]) -> None:
-        self.names = names
-        super().__init__(path, columns)
+    def __init__(self, table: TableFile) -> None:
+        roles = table.roles
+        self.names = list(table.head.columns)
+        if roles.targets:
+            read = [roles.id_column, roles.time_column, *roles.others]
+            self.names = list(dict.fromkeys(read))
+        super().__init__(table)
 
-    def _batches(self, names: list[str]) -> Iterator[Any]:
-        with _parquet(self.path) as file:
+    def _batches(self, path: Path, names: list[str]) -> Iterator[Any]:
+        with parquet_file(path) as file:
             try:
                 yield from file.iter_batches(self.BATCH, columns=names)
             except (OSError, ValueError) as error:
-                raise DataError(f"{self.path} cannot be read to its end: {error}") from None
+                raise DataError(f"{path} cannot be read to its end: {error}") from None
 
-    def _ids(self, columns: Columns) -> Iterator[pd.Series]:
-        for batch in self._batches([columns.id_column]):
-            yield batch.to_pandas(ignore_metadata=True)[columns.id_column]
+    def _ids(self, table: TableFile) -> Iterator[pd.Series]:
+        name = table.roles.id_column
+        for batch in self._batches(table.path, [name]):
+            yield batch.to_pandas(ignore_metadata=True)[name]
 
     def frames(self, sizes: list[int], wanted: Collection[int]) -> Iterator[pd.DataFrame]:
         import pyarrow as pa
 
-        batches, held, n_held = self._batches(self.names), [], 0
+        batches, held, n_held = self._batches(self.table.path, self.names), [], 0
         for number, size in enumerate(sizes):
             while n_held < size:
                 held.append(next(batches))
@@ -197,18 +197,12 @@ class _LargeParquet(_Streamed):
             table = pa.Table.from_batches(held)
             if number in wanted:
                 rows = table.slice(0, size).to_pandas(ignore_metadata=True)
-                yield self.columns.prepared(rows)
+                yield self.table.prepared(rows)
             held, n_held = table.slice(size).to_batches(), n_held - size
 
 
 def open_source(
-    path: Path,
-    *,
-    id_column: Any,
-    time_column: Any,
-    time_format: str | None,
-    used: Mapping[str, Collection[Any]],
-    rows_at_once: int,
+    path: Path, roles: Roles, stated: FileFormat | None = None, *, rows_at_once: int
 ) -> Source:
     """Open a table, and find its series.
 
@@ -216,13 +210,11 @@ def open_source(
     ----------
     path : pathlib.Path
         CSV or Parquet.
-    id_column, time_column : label or None
-        None finds them: ``unique_id``, and ``ds`` or what holds times.
-    time_format : str or None
-        How times are written.
-    used : mapping of str to collection of labels
-        Further columns that are needed, by the parameter that names them, if that is known; a
-        large Parquet file is read for these only.
+    roles : Roles
+        What the columns are; of a large Parquet file only these are read, if the targets are
+        among them.
+    stated : FileFormat or None
+        How it is written, as far as it is not to be found.
     rows_at_once : int
         A file of at most so many rows is read at once, and its rows may be in any order.
         In a larger one the rows of a series have to lie together.
@@ -230,68 +222,25 @@ def open_source(
     Raises
     ------
     DataError
-        The file is missing or damaged, lacks a column, or is too large for its order.
+        The file is missing or damaged, lacks a column, can be read in several ways, or is too
+        large for its order.
     """
-    head, dialect, n_rows = _head(path)
-    if id_column is None and ID in head.columns:
-        id_column = ID
-    if time_column is None:
-        time_column = TIME if TIME in head.columns else find_time_column(head)
-    for parameter, name in (("id_column", id_column), ("time_column", time_column)):
-        if name is not None:
-            require_columns(head, [name], parameter)
-    for parameter, names in used.items():
-        require_columns(head, names, parameter)
-    needed = [name for names in used.values() for name in names]
-    if time_format is not None:
-        # A wrong name or format is told before anything long.
-        parse_times(head, time_column, time_format)
-    columns = Columns(id_column, time_column, time_format, tuple(needed))
-    if n_rows <= rows_at_once or id_column is None:
-        frame = read_table(path, id_column)
-        if not len(frame):
-            raise DataError("the file has no rows; pass at least one observation")
-        return _InMemory(columns, frame)
-    if dialect is not None:
-        return _LargeCsv(path, columns, dialect)
-    read = [id_column, time_column, *needed] if needed else head.columns
-    return _LargeParquet(path, columns, list(dict.fromkeys(read)))
+    table = TableFile.look_at(path, roles, stated).found()
+    if table.roles.id_column is None or _n_rows(path) <= rows_at_once:
+        return _InMemory(table)
+    return _LargeParquet(table) if table.csv is None else _LargeCsv(table, table.csv)
 
 
-def _head(path: Path) -> tuple[pd.DataFrame, dict[str, Any] | None, int]:
-    """Return the first rows of a file, the dialect of a CSV file, and how many rows it has."""
-    if not path.is_file() or path.suffix.lower() != ".parquet":
-        # What is no file, or no table, is told in the same words as everywhere.
-        if not path.is_file() or path.suffix.lower() in (".gz", ".bz2", ".xz", ".zip", ".zst"):
-            return read_table(path), {}, 0
-        with path.open("rb") as file:
-            ends = sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))
-        if ends <= HEAD_ROWS:
-            read_table(path)
-        return *read_head(path, HEAD_ROWS), ends
-    with _parquet(path) as file:
-        rows = file.metadata.num_rows
-        try:
-            first = next(file.iter_batches(HEAD_ROWS), None)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as a table: {error}") from None
-        if first is None:
-            return read_table(path), None, rows
-        head = first.to_pandas()
-        return head if isinstance(head.index, pd.RangeIndex) else head.reset_index(), None, rows
-
-
-def _parquet(path: Path) -> Any:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError:
-        read_table(path)
-        raise
-    try:
-        # What is buffered ahead is kept until the file is closed: in the end, all of it.
-        return pq.ParquetFile(path, pre_buffer=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from None
+def _n_rows(path: Path) -> int:
+    """Return how many rows a file has, at most; 0 for what is packed, and read at once."""
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        with parquet_file(path) as file:
+            return int(file.metadata.num_rows)
+    if ending in PACKED:
+        return 0
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))
 
 
 def _require_ids(ids: pd.Series) -> None:

@@ -29,6 +29,7 @@ REPAIRS = {
     "non-numeric": "a value that is no number: repair the cell, or name the columns to forecast "
     "with --target",
 }
+FORMATS = {"separator": "sep", "decimal": "decimal", "thousands": "thousands"}
 FORMAT = "name its format with --time-format"
 # In this order: what is said in one phrase comes before the words of it.
 PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
@@ -38,8 +39,15 @@ PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     ),
     (r"convert it with pd\.to_datetime\(\.\.\., utc=True\)", "write all times in one way"),
     (r"convert it with pd\.to_datetime(\(.*?\))?(, or to integers with \.astype\(int\))?", FORMAT),
+    (r"FileFormat\(header=False\)", "--no-header"),
+    (r"FileFormat\(header=True\)", "--header"),
+    (r"FileFormat\((\w+)=(.*?)\)", lambda match: f"--{FORMATS[match[1]]} {match[2]}"),
+    (r"FileFormat: (\w+) must", lambda match: f"--{FORMATS[match[1]]} must"),
     (r"pass it to the estimator, for example freq='h' or freq='D'", "state it: --set freq=h"),
-    (r"pd\.to_datetime\(times, format='(.*)'\) makes", r"--time-format \1 makes"),
+    (
+        r"dates of the form (\S+); \S.* makes them dates, and freq=1 counts",
+        r"dates of the form \1; --time-format \1 makes them dates, and --set freq=1 counts",
+    ),
     (r"\(expected freq='(.*?)'", r"(expected a step of \1"),
     (r"pass freq=$", "state it: --set freq=h"),
     (r"use tz_convert or tz_localize first", "write the times of all files in one zone"),

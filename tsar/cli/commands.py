@@ -3,11 +3,12 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -25,16 +26,9 @@ from tsar.batch.quarantine import all_bad, set_aside
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table, load_file_recipe
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
+from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.frames import ID, TARGET
-from tsar.data.tables import (
-    as_csv,
-    check_writable,
-    drop_row_numbers,
-    find_time_column,
-    parse_times,
-    read_table,
-    write_table,
-)
+from tsar.data.tables import TableFile, as_csv, check_writable, write_table, write_times
 from tsar.estimator.saving import check_folder
 from tsar.evaluation import compare
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
@@ -95,6 +89,23 @@ TimeFormat = Annotated[
     str | None,
     typer.Option(help="How times are written, such as %d/%m/%Y; found if left out."),
 ]
+Separator = Annotated[
+    str | None,
+    typer.Option("--sep", help="Between cells, such as ; or tab; found if left out."),
+]
+Decimal = Annotated[str | None, typer.Option(help="Decimal mark, . or ,; found if left out.")]
+Thousands = Annotated[
+    str | None, typer.Option(help="What groups digits, such as . in 1.050; found if left out.")
+]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        show_default=False,
+        help="Whether the first row holds names; else column_1, column_2, ... are.",
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Say how the files are read.")]
 IdColumn = Annotated[
     str | None, typer.Option("--id", help="Column of the series id, if there are several.")
 ]
@@ -145,6 +156,10 @@ def forecast(
     target: Targets = None,
     time: TimeColumn = None,
     time_format: TimeFormat = None,
+    sep: Separator = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
+    header: Header = None,
     series_id: IdColumn = None,
     future: Annotated[
         Path | None,
@@ -166,6 +181,7 @@ def forecast(
         int, typer.Option(help="Rows to fit on at most; of a longer file whole series, a sample.")
     ] = 1_000_000,
     settings: Settings = None,
+    verbose: Verbose = False,
 ) -> None:
     """Forecast what comes after the series of a file; exit with 3 where some have no forecast."""
     data, horizon = _given(ctx, data, horizon)
@@ -183,7 +199,7 @@ def forecast(
                 level=level or None,
                 id_column=series_id,
                 time_column=time,
-                time_format=time_format,
+                file_format=FileFormat(sep, decimal, thousands, header, time_format),
                 target=target or None,
                 params={} if saved else _params(ctx, model, settings),
                 fit_rows=fit_rows,
@@ -196,6 +212,7 @@ def forecast(
             kept = " but finished blocks, which --resume goes on with" if out else ""
             print(f"Interrupted: nothing was written{kept}", file=sys.stderr)
             raise typer.Exit(130) from None
+    _tell_reading(done.reading if verbose else "", target, done.unused)
     if done.forecast is not None:
         print(as_csv(done.forecast), end="")
     if done.n_failed:
@@ -275,20 +292,38 @@ def _params(ctx: typer.Context, model: str, settings: list[str] | None) -> dict[
 
 def _read_data(
     data: Path,
-    horizon: int,
-    target: list[str] | None,
-    time: str | None,
-    time_format: str | None,
-    series_id: str | None,
-) -> tuple[Any, dict[str, Any]]:
-    """Return the rows of a file, and the parameters by which estimators read them."""
-    frame = read_table(data, series_id or ID)
-    time = time or find_time_column(frame)
-    if time_format is not None:
-        frame = parse_times(frame, time, time_format)
-    frame = drop_row_numbers(frame, [time, series_id, *(target or [])])
-    read = {"horizon": horizon, "time_column": time, "id_column": series_id}
-    return frame, {**read, "target": target or None}
+    roles: Roles,
+    stated: FileFormat,
+    params: Iterable[Mapping[str, Any]],
+    verbose: bool,
+) -> tuple[pd.DataFrame, dict[str, Any], TableFile]:
+    """Return the rows of a file, the parameters by which estimators read them, and the table."""
+    used = {role: columns for one in params for role, columns in _covariates(one).items()}
+    roles = replace(roles, used={**roles.used, **used})
+    frame, table = TableFile.look_at(data, roles, stated).found().read()
+    _tell_reading(table.described() if verbose else "", table.roles.targets, table.unused)
+    columns = {"time_column": table.roles.time_column, "id_column": roles.id_column}
+    return table.prepared(frame), {**columns, "target": table.targets}, table
+
+
+def _tell_reading(said: str, target: Any, unused: list[Any]) -> None:
+    """Say how files were read, and of columns that are left out although nobody said so."""
+    if said:
+        print(said, file=sys.stderr)
+    if unused and not target:
+        listed = ", ".join(map(repr, unused))
+        print(
+            f"Warning: not used: {listed}; name them with --target, or as covariates with --set",
+            file=sys.stderr,
+        )
+
+
+def _covariates(params: Mapping[str, Any]) -> dict[str, list[str]]:
+    roles = {name: params[name] for name in params if name.endswith("_covariates")}
+    return {
+        name: [columns] if isinstance(columns, str) else list(columns or ())
+        for name, columns in roles.items()
+    }
 
 
 def _without_bad_series(frame: Any, models: list[Any]) -> tuple[Any, int]:
@@ -325,9 +360,14 @@ def backtest(
     target: Targets = None,
     time: TimeColumn = None,
     time_format: TimeFormat = None,
+    sep: Separator = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
+    header: Header = None,
     series_id: IdColumn = None,
     out: Annotated[Path | None, typer.Option(help="File for the forecasts and the truth.")] = None,
     settings: Settings = None,
+    verbose: Verbose = False,
 ) -> None:
     """Compare models by what they forecast of the end of a file, with SeasonalNaive among them.
 
@@ -338,8 +378,13 @@ def backtest(
     params = {name: _params(ctx, name, settings) for name in names}
     if out is not None:
         check_writable(out, inputs=[data])
-    frame, read = _read_data(data, horizon, target, time, time_format, series_id)
-    models = {name: forecaster_class(name)(**read).set_params(**params[name]) for name in names}
+    stated = FileFormat(sep, decimal, thousands, header, time_format)
+    roles = Roles(series_id, time, {"target": target or []})
+    frame, read, table = _read_data(data, roles, stated, params.values(), verbose)
+    models = {
+        name: forecaster_class(name)(horizon=horizon, **read).set_params(**params[name])
+        for name in names
+    }
     frame, n_bad = _without_bad_series(frame, list(models.values()))
     metrics = ["mase", "mae", "rmse", *(["coverage", "interval_width"] if level else [])]
     board = compare(
@@ -352,11 +397,7 @@ def backtest(
     )
     print(board)
     if out is not None:
-        tested = board.backtest
-        if time_format is not None:
-            styled = {name: tested[name].dt.strftime(time_format) for name in ("cutoff", "time")}
-            tested = tested.assign(**styled)
-        write_table(tested, out)
+        write_table(write_times(board.backtest, ["cutoff", "time"], table.stated.time_format), out)
     if n_bad:
         raise typer.Exit(PARTIAL)
 
@@ -387,12 +428,17 @@ def tune(
     target: Targets = None,
     time: TimeColumn = None,
     time_format: TimeFormat = None,
+    sep: Separator = None,
+    decimal: Decimal = None,
+    thousands: Thousands = None,
+    header: Header = None,
     series_id: IdColumn = None,
     out: Annotated[Path | None, typer.Option(help="File for the table of trials.")] = None,
     save: Annotated[
         Path | None, typer.Option(help="Folder for the best model, fitted on everything.")
     ] = None,
     settings: Settings = None,
+    verbose: Verbose = False,
 ) -> None:
     """Search for the parameters of a model, and print the best."""
     data, horizon = _given(ctx, data, horizon)
@@ -403,8 +449,10 @@ def tune(
         check_writable(out, inputs=[data])
     if save is not None:
         check_folder(save)
-    frame, read = _read_data(data, horizon, target, time, time_format, series_id)
-    varied = cls(**read).set_params(**params)
+    stated = FileFormat(sep, decimal, thousands, header, time_format)
+    roles = Roles(series_id, time, {"target": target or []})
+    frame, read, _ = _read_data(data, roles, stated, [params], verbose)
+    varied = cls(horizon=horizon, **read).set_params(**params)
     frame, n_bad = _without_bad_series(frame, [varied])
     search = OptunaSearch(
         varied,

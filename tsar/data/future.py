@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.frames import FrameForm, column_values
-from tsar.data.matching import check_axis
+from tsar.data.matching import check_axis, id_places
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import TimeAxis, read_times
 from tsar.exceptions import DataError
@@ -115,7 +115,7 @@ def _keys(df: pd.DataFrame, panel: Panel, horizon: int) -> tuple[np.ndarray, pd.
         if df.index.nlevels != 2:
             raise DataError(f"future must have the index (id, time) of the data; {repair}")
         return (
-            panel.ids.get_indexer(df.index.get_level_values(0)),
+            id_places(df.index.get_level_values(0), panel.ids),
             df.index.get_level_values(1),
         )
     if form.kind == "wide":
@@ -127,14 +127,14 @@ def _keys(df: pd.DataFrame, panel: Panel, horizon: int) -> tuple[np.ndarray, pd.
     times = pd.Index(df[form.time_name], dtype=df[form.time_name].dtype)
     if form.id_name is None:
         return np.zeros(len(df), dtype=np.int64), times
-    return panel.ids.get_indexer(pd.Index(df[form.id_name])), times
+    return id_places(pd.Index(df[form.id_name]), panel.ids), times
 
 
 def _stamps(times: pd.Index, axis: TimeAxis) -> np.ndarray:
     """Read times into the stamps of an axis."""
     if not len(times):
         return np.zeros(0, dtype=np.int64)
-    read = read_times(times)
+    read = read_times(times, axis)
     if read.faults:
         kind, mask = next(iter(read.faults.items()))
         raise DataError(f"future has {int(mask.sum())} rows without a usable time ({kind})")
@@ -155,7 +155,9 @@ def _raise_missing(panel: Panel, name: Any, missing: np.ndarray, wanted: np.ndar
 
 
 def _series(panel: Panel, series: int) -> str:
-    return f" for id {panel.ids[series]!r}" if panel.form.has_ids else ""
+    label = panel.ids[series]
+    label = label.item() if isinstance(label, np.generic) else label
+    return f" for id {label!r}" if panel.form.has_ids else ""
 
 
 def _listed(names: list[Any]) -> str:

@@ -10,9 +10,56 @@ from tsar.data.panel import Panel
 from tsar.data.timeaxis import TimeAxis, same_zone
 from tsar.exceptions import DataError
 
-__all__ = ["check_axis", "check_counts", "check_variates", "in_order", "without_end"]
+__all__ = [
+    "check_axis",
+    "check_counts",
+    "check_variates",
+    "id_places",
+    "in_order",
+    "without_end",
+]
 
 NAMES_SHOWN = 10
+
+
+def id_places(ids: pd.Index, among: pd.Index) -> np.ndarray:
+    """Return where ids are among others: by value, else by the way they are written.
+
+    Whether the ids of a file are read as 1 or as "1" depends on its other ids, and says
+    nothing about the series.
+
+    Parameters
+    ----------
+    ids : Index of shape (n,)
+    among : Index of shape (S,)
+        Distinct.
+
+    Returns
+    -------
+    int64 array of shape (n,)
+        -1 where there is none.
+    """
+    places = np.asarray(among.get_indexer(ids))
+    unknown = places < 0
+    if not unknown.any() or _kinds(ids) | _kinds(among) != {"integer", "text"}:
+        return places
+    written = pd.Index([_written(label) for label in among], dtype=object)
+    if written.has_duplicates:
+        # Somebody tells 1 from "1".
+        return places
+    asked = pd.Index([_written(label) for label in ids[unknown]], dtype=object)
+    places[unknown] = written.get_indexer(asked)
+    return places
+
+
+def _kinds(ids: pd.Index) -> set[str]:
+    held = pd.api.types.infer_dtype(ids, skipna=True)
+    kinds = {"integer": {"integer"}, "string": {"text"}, "mixed-integer": {"integer", "text"}}
+    return kinds.get(held, {held})
+
+
+def _written(label: Any) -> Any:
+    return str(label) if isinstance(label, int | np.integer) else label
 
 
 def check_axis(word: str, axis: TimeAxis, fitted: TimeAxis) -> None:

@@ -19,7 +19,8 @@ from tsar.data.frequency import Frequency
 from tsar.data.inference import infer_frequency
 from tsar.data.regularity import irregularities, is_regular
 from tsar.data.stored_panel import check_panel
-from tsar.data.timeaxis import TimeAxis, look_like_dates, read_times
+from tsar.data.timeaxis import TimeAxis, read_times
+from tsar.data.timestyle import check_no_dates
 from tsar.exceptions import DataError
 
 __all__ = ["Panel"]
@@ -121,6 +122,7 @@ class Panel:
         future_covariates: Sequence[str] = (),
         static_covariates: Sequence[str] = (),
         calendar: str | None = None,
+        like: TimeAxis | None = None,
     ) -> "Panel":
         """Read a frame and check it.
 
@@ -138,6 +140,8 @@ class Panel:
             Columns with these roles.
         calendar : str or None
             One of :data:`tsar.data.calendar.CALENDARS`, to read the clock of every row by.
+        like : TimeAxis or None
+            What the times go on with, see :func:`~tsar.data.timeaxis.read_times`.
 
         Returns
         -------
@@ -159,7 +163,7 @@ class Panel:
         )
         if not len(rows.codes):
             raise DataError("the frame has no rows; pass at least one observation")
-        panel = _Reader(rows).panel(freq, gaps)
+        panel = _Reader(rows, like).panel(freq, gaps)
         if calendar is None:
             return panel
         clock = CALENDARS[calendar].read(panel.axis.times(panel.stamps()))
@@ -393,14 +397,14 @@ class Panel:
 class _Reader:
     """Sorts the rows of a frame, checks them against the calendar and builds the panel."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, like: TimeAxis | None) -> None:
         self.rows = rows
         self.ids = rows.ids
         # What to call a single series that has no id.
         self.whole = None if rows.form.has_ids else rows.form.word
         self.faults = Faults()
         self.codes, self.values = rows.codes, rows.values
-        read = read_times(rows.times)
+        read = read_times(rows.times, like)
         self.stamps, self.axis = read.stamps, read.axis
         self.not_numeric = rows.not_numeric
         # Which row of the frame each sorted row is; None while the order is the frame's.
@@ -504,6 +508,8 @@ class _Reader:
         """Check the calendar and return the panel."""
         if not len(self.stamps):
             self.faults.raise_if_any(self.whole)
+        if freq is None and self.axis.kind == "integer":
+            check_no_dates(self.stamps)
         try:
             frequency = self._frequency(freq)
         except DataError:
@@ -520,11 +526,6 @@ class _Reader:
                 accept_gaps=gaps == "mask",
                 lost=self.lost,
             )
-            if found and self.axis.kind == "integer" and look_like_dates(self.stamps):
-                raise DataError(
-                    f"the time column holds integers such as {self.stamps[0]}, which are read as "
-                    f"numbers; pd.to_datetime(times, format='%Y%m%d') makes them dates"
-                )
             for owner, kind, count, first in found:
                 self.faults.add(self.ids[owner], kind, count, self.axis.show(first))
         inferred = freq is None and len(self.ids) > 1

@@ -2,83 +2,245 @@
 
 import importlib.util
 import os
-import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
-from tsar.data.frames import holds_times
-from tsar.exceptions import DataError, MissingExtraError, foreign_warnings
+from tsar.data.csvtext import CsvText, as_names, is_nameless
+from tsar.data.fileformat import FileFormat, Roles
+from tsar.data.frames import ID, TARGET, TIME, holds_times, require_columns
+from tsar.data.numerals import Notation, is_numeral
+from tsar.data.timestyle import parse_text, spelling, write_text
+from tsar.exceptions import DataError, MissingExtraError, TsarError
 from tsar.files import whole_file
 from tsar.params.constraints import did_you_mean
 
 __all__ = [
+    "TableFile",
     "as_csv",
-    "as_names",
-    "as_written",
     "check_writable",
     "drop_row_numbers",
     "find_time_column",
+    "parquet_file",
     "parse_times",
-    "read_head",
     "read_table",
     "write_table",
+    "write_times",
 ]
 
 # Looked for before the values are: a column of integers can hold the time, too.
 TIME_NAMES = ("ds", "date", "datetime", "timestamp", "time")
 WRITTEN = (".csv", ".parquet")
 NO_TABLES = (".xls", ".xlsx", ".xlsm", ".ods", ".json", ".feather", ".pkl", ".h5", ".hdf5", ".npz")
-PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
-# What stands for a missing value in a CSV file, as pandas has it.
-MISSING = (
-    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
-    *("<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
-)
-# What pandas calls a column without a name.
-NAMELESS = re.compile(r"Unnamed: \d+")
+# How many rows of a Parquet file say what its columns are.
+HEAD_ROWS = 10_000
+
+T = TypeVar("T")
 
 
-def read_table(path: Path, names: Any = None) -> pd.DataFrame:
-    """Read a CSV or Parquet file.
+@dataclass(frozen=True)
+class TableFile:
+    """A table of which it is known how it is read.
 
     Parameters
     ----------
     path : pathlib.Path
-        Parquet if its ending says so, else CSV: with commas, semicolons, tabs or bars
-        between the cells, and with decimal points, or decimal commas where commas do not
-        separate.
-    names : label or None
-        A column of names, such as the ids of series: in a CSV file they are text as it is
-        written there, or integers where all of them are, see :func:`as_names`.
+    roles : Roles
+        With the columns of the id and the time, as they were named or found.
+    stated : FileFormat
+        What the user said; how its times are spelt is added to their format.
+    head : DataFrame
+        Its first rows; those of a CSV file as text.
+    csv : CsvText or None
+        How a CSV file is read.
+    """
+
+    path: Path
+    roles: Roles
+    stated: FileFormat
+    head: pd.DataFrame
+    csv: CsvText | None = None
+
+    @classmethod
+    def look_at(
+        cls,
+        path: Path,
+        roles: Roles | None = None,
+        stated: FileFormat | None = None,
+        default: Notation | None = None,
+    ) -> "TableFile":
+        """Look at the first rows of a file, and settle how it is read.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            Parquet if its ending says so, else CSV, perhaps packed.
+        roles : Roles or None
+            What the user calls the columns. The ids are text as it is written, or integers
+            where all of them are.
+        stated : FileFormat or None
+            What is not to be found.
+        default : Notation or None
+            How the numbers are written of a file that this one goes with.
+
+        Raises
+        ------
+        DataError
+            The file is missing, is no table, or can be read in several ways.
+        MissingExtraError
+            It is a Parquet file and pyarrow is not installed.
+        """
+        roles, stated = roles or Roles(), stated or FileFormat()
+        _check_there(path)
+        if path.suffix.lower() == ".parquet":
+            head = _parquet_head(path)
+            if head.columns.has_duplicates:
+                doubled = head.columns[head.columns.duplicated()][0]
+                raise DataError(f"{path}: column {doubled!r} occurs more than once; rename one")
+            return cls(path, roles, stated, head)
+        csv = _checked(path, lambda: CsvText.look_at(path, roles, stated, default))
+        return cls(path, roles, stated, csv.sample, csv.with_roles(roles))
+
+    def found(self) -> "TableFile":
+        """Return it with the columns of the id and the time, and all columns checked.
+
+        A column that has a role is not taken for the time.
+
+        Raises
+        ------
+        DataError
+            A column that is named is not there, none holds the time, or the times are not
+            written in the stated format.
+        """
+        id_column, time_column = self.roles.id_column, self.roles.time_column
+        if id_column is None and ID in self.head.columns:
+            id_column = ID
+        if time_column is None and TIME in self.head.columns:
+            time_column = TIME
+        if time_column is None:
+            time_column = find_time_column(self.head, [id_column, *self.roles.others])
+        roles = replace(self.roles, id_column=id_column, time_column=time_column)
+        for parameter, names in roles.named.items():
+            require_columns(self.head, names, parameter)
+        stated = self.stated
+        if stated.time_format is not None:
+            # A wrong format is told before anything long, and the way it is spelt is kept.
+            parse_times(self.head, time_column, stated.time_format)
+            times = self.head[time_column].dropna().astype(str)
+            times = pd.Index(times[times != ""], dtype=object)
+            parsed = parse_text(times, stated.time_format)
+            style = spelling(times, parsed, stated.time_format, None)
+            stated = replace(stated, time_format=style)
+        csv = None if self.csv is None else self.csv.with_roles(roles)
+        return replace(self, roles=roles, stated=stated, csv=csv)
+
+    def read(self) -> tuple[pd.DataFrame, "TableFile"]:
+        """Read it at once.
+
+        Returns
+        -------
+        frame : DataFrame
+            An index that a Parquet file names is a column.
+        table : TableFile
+            With everything settled that only the whole file shows.
+        """
+        if self.csv is not None:
+            frame, csv = _checked(self.path, self.csv.whole)
+            return frame, replace(self, csv=csv)
+        frame = _checked(self.path, lambda: pd.read_parquet(self.path))
+        frame = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+        return frame, self
+
+    def prepared(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return rows as forecasters read them: without row numbers, times in a stated format."""
+        roles = self.roles
+        frame = drop_row_numbers(frame, [roles.id_column, roles.time_column, *roles.others])
+        if self.stated.time_format is not None:
+            frame = parse_times(frame, roles.time_column, self.stated.time_format)
+        return frame
+
+    @property
+    def _data(self) -> list[Any]:
+        """The columns without an id, the time, and numbers of rows."""
+        roles = self.roles
+        known = [roles.id_column, roles.time_column]
+        kept = drop_row_numbers(self.head, [*known, *roles.others])
+        return [name for name in kept.columns if name not in known]
+
+    @property
+    def targets(self) -> list[Any] | None:
+        """The columns to forecast, None where forecasters take the right ones by themselves.
+
+        In a file of one series all columns are, in one of several series ``y`` is. A frame
+        of one series may hold ``y`` beside others, which are left out.
+        """
+        roles = self.roles
+        others = [name for name in self._data if name not in roles.covariates]
+        named = roles.targets or (others if roles.id_column is None and TARGET in others else None)
+        return named or None
+
+    @property
+    def unused(self) -> list[Any]:
+        """The columns that are left out."""
+        roles = self.roles
+        others = [name for name in self._data if name not in roles.covariates]
+        alone = roles.id_column is None or len(others) == 1
+        targets = roles.targets or (others if alone else [TARGET])
+        return [name for name in others if name not in targets]
+
+    def described(self) -> str:
+        """Say in a sentence how the file is read."""
+        roles, style = self.roles, self.stated.time_format
+        said = [] if self.csv is None else self.csv.described()
+        said.append("one series" if roles.id_column is None else f"ids in {roles.id_column!r}")
+        said.append(f"times in {roles.time_column!r}{f' as {style}' if style else ''}")
+        first = self.head.columns[0] if len(self.head.columns) else None
+        if is_nameless(first) and first not in (*self._data, roles.id_column, roles.time_column):
+            said.append("the first column, which numbers the rows, left out")
+        if self.unused:
+            said.append(f"not used: {', '.join(map(repr, self.unused))}")
+        return f"{self.path}: {'; '.join(said)}"
+
+
+def read_table(
+    path: Path, roles: Roles | None = None, stated: FileFormat | None = None
+) -> pd.DataFrame:
+    """Read a CSV or Parquet file.
+
+    Parameters
+    ----------
+    path, roles, stated
+        As :meth:`TableFile.look_at` takes them.
 
     Returns
     -------
     DataFrame
-        An index that a Parquet file names is a column.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or is no table.
-    MissingExtraError
-        If a Parquet file is named and pyarrow is not installed.
+        As it is in the file, row numbers and all.
     """
+    frame, _ = TableFile.look_at(path, roles, stated).read()
+    return frame
+
+
+def _check_there(path: Path) -> None:
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file in it")
     if not path.is_file():
         near = did_you_mean(path.name, _names(path.parent))
         raise DataError(f"there is no file {path}{near}")
-    ending = path.suffix.lower()
-    if ending in NO_TABLES:
+    if path.suffix.lower() in NO_TABLES:
         raise DataError(f"{path} cannot be read: tables are .csv or .parquet files; export it")
+
+
+def _checked(path: Path, read: Callable[[], T]) -> T:
+    """Read from a file; what is wrong with it is one error."""
     try:
-        if ending == ".parquet":
-            frame = pd.read_parquet(path)
-            return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
-        return _read_csv(path, names)
+        return read()
+    except TsarError:
+        raise
     except ImportError:
         raise MissingExtraError(_PARQUET) from None
     except UnicodeDecodeError:
@@ -88,108 +250,42 @@ def read_table(path: Path, names: Any = None) -> pd.DataFrame:
             f"{path} cannot be read as a table: its rows have more cells than its header; write "
             f"decimals with points, or separate the cells with semicolons"
         ) from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from None
 
 
-def _read_csv(path: Path, names: Any) -> pd.DataFrame:
-    frame, _ = _best_reading(path, None, names)
-    if names in frame.columns:
-        frame[names] = as_names(frame[names])
-    # A separator at the end of each line makes a column of nothing.
-    empty = [name for name in frame.columns if _is_nameless(name) and frame[name].isna().all()]
-    return frame.drop(columns=empty)
+def _parquet_head(path: Path) -> pd.DataFrame:
+    with parquet_file(path) as file:
+        first = _checked(path, lambda: next(file.iter_batches(HEAD_ROWS), None))
+        head = file.schema_arrow.empty_table() if first is None else first
+        frame: pd.DataFrame = head.to_pandas()
+    return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
 
 
-def as_written(path: Path, name: Any, dialect: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of :func:`pandas.read_csv` that read one column as text.
-
-    007 then stays what it is, and so does NA: only an empty cell is missing.
+def parquet_file(path: Path) -> Any:
+    """Open a Parquet file.
 
     Parameters
     ----------
     path : pathlib.Path
-    name : label
-        Of the column.
-    dialect : dict
-        ``sep`` and ``decimal``.
-    """
-    others = pd.read_csv(path, index_col=False, nrows=0, **dialect).columns.drop(
-        name, errors="ignore"
-    )
-    missing = {str(other): list(MISSING) for other in others} | {name: [""]}
-    return {"dtype": {name: str}, "keep_default_na": False, "na_values": missing}
-
-
-def as_names(texts: pd.Series) -> pd.Series:
-    """Return texts as integers, if that is how all are written: 007 is a name and no number.
-
-    Parameters
-    ----------
-    texts : Series of str
-    """
-    distinct = pd.Series(texts.unique(), dtype=object)
-    integers = distinct.str.fullmatch(r"0|-?[1-9]\d{0,17}", na=False).all()
-    return texts.astype("int64") if integers else texts
-
-
-def _best_reading(
-    path: Path, rows: int | None, names: Any = None
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the first rows, or all, in the dialect that finds most numbers; return both."""
-    separator = "," if path.suffix.lower() in PACKED else _separator(path)
-    readings = []
-    for decimal in ".," if separator != "," else ".":
-        dialect: dict[str, Any] = {"sep": separator, "decimal": decimal}
-        # Cells beyond the header would be dropped, or the first ones taken for an index.
-        with foreign_warnings("error", pd.errors.ParserWarning):
-            frame = pd.read_csv(
-                path,
-                index_col=False,
-                low_memory=False,
-                nrows=rows,
-                **({} if names is None else as_written(path, names, dialect)),
-                **dialect,
-            )
-        readings.append((frame, dialect))
-    return max(readings, key=lambda read: read[0].select_dtypes("number").shape[1])
-
-
-def read_head(path: Path, rows: int) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the first rows of a CSV file that is too large to be read at once.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-    rows : int
 
     Returns
     -------
-    frame : DataFrame
-    dialect : dict
-        ``sep`` and ``decimal``, as :func:`pandas.read_csv` takes them.
+    pyarrow.parquet.ParquetFile
 
     Raises
     ------
+    MissingExtraError
+        pyarrow is not installed.
     DataError
-        If it is no table.
+        It is no Parquet file.
     """
     try:
-        return _best_reading(path, rows)
-    except UnicodeDecodeError:
-        raise DataError(f"{path} cannot be read as a table: its text is not UTF-8") from None
-    except (ValueError, pd.errors.ParserWarning) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from None
-
-
-def _separator(path: Path) -> str:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        header = file.readline()
-    return max(",;\t|", key=header.count)
-
-
-def _is_nameless(name: Any) -> bool:
-    return NAMELESS.fullmatch(str(name)) is not None
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MissingExtraError(_PARQUET) from None
+    # What is buffered ahead is kept until the file is closed: in the end, all of it.
+    return _checked(path, lambda: pq.ParquetFile(path, pre_buffer=False))
 
 
 def drop_row_numbers(frame: pd.DataFrame, used: Collection[str | None]) -> pd.DataFrame:
@@ -203,9 +299,13 @@ def drop_row_numbers(frame: pd.DataFrame, used: Collection[str | None]) -> pd.Da
         Columns that are asked for, which stay.
     """
     first = frame.columns[0] if len(frame.columns) else None
-    if first is None or first in used or not _is_nameless(first):
+    if first is None or first in used or not is_nameless(first):
         return frame
-    counts = pd.api.types.is_integer_dtype(frame[first].dtype)
+    column = frame[first]
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        # The first rows of a file are text.
+        column = as_names(column)
+    counts = pd.api.types.is_integer_dtype(column.dtype)
     return frame.drop(columns=[first]) if counts else frame
 
 
@@ -246,7 +346,7 @@ def as_csv(frame: pd.DataFrame) -> str:
 
 
 def _named_as_read(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.rename(columns={name: "" for name in frame.columns if _is_nameless(name)})
+    return frame.rename(columns={name: "" for name in frame.columns if is_nameless(name)})
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
@@ -270,13 +370,15 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         raise MissingExtraError(_PARQUET) from None
 
 
-def find_time_column(frame: pd.DataFrame) -> str:
+def find_time_column(frame: pd.DataFrame, taken: Collection[Any] = ()) -> str:
     """Find the column that holds the time.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        As read from a file.
+        The first rows of a file, or all.
+    taken : collection of labels
+        Columns that have another role.
 
     Returns
     -------
@@ -289,17 +391,25 @@ def find_time_column(frame: pd.DataFrame) -> str:
     DataError
         If there is none.
     """
+    free = [name for name in frame.columns if name not in taken]
     for wanted in TIME_NAMES:
-        for name in frame.columns:
+        for name in free:
             if str(name).lower() == wanted:
                 return str(name)
-    for name in frame.columns:
-        if holds_times(frame[name]):
+    for name in free:
+        if not _are_numbers(frame[name]) and holds_times(frame[name]):
             return str(name)
     raise DataError(
         f"no column holds the time; name it with --time. The columns are "
-        f"{', '.join(map(repr, frame.columns[:20]))}"
+        f"{', '.join(map(repr, free[:20]))}"
     )
+
+
+def _are_numbers(column: pd.Series) -> bool:
+    """Return whether the text of a column is numbers for the most part."""
+    seen = column.dropna()
+    seen = seen[[isinstance(value, str) and value != "" for value in seen]]
+    return len(seen) > 0 and float(seen.map(is_numeral).mean()) >= 0.5
 
 
 def parse_times(frame: pd.DataFrame, name: str, style: str) -> pd.DataFrame:
@@ -311,7 +421,7 @@ def parse_times(frame: pd.DataFrame, name: str, style: str) -> pd.DataFrame:
     name : str
         The column; numbers such as 20240131 are read digit by digit.
     style : str
-        A format of ``strptime``.
+        A format of ``strptime``, or a style of :mod:`tsar.data.timestyle`.
 
     Raises
     ------
@@ -322,16 +432,37 @@ def parse_times(frame: pd.DataFrame, name: str, style: str) -> pd.DataFrame:
         raise DataError(f"--time: there is no column {name!r}{did_you_mean(name, frame.columns)}")
     text = frame[name].astype(str)
     try:
-        parsed = pd.to_datetime(text, format=style, errors="coerce")
+        parsed = pd.Series(parse_text(text, style), index=frame.index)
     except ValueError as error:
         raise DataError(f"--time-format: {style!r} cannot be used: {error}") from None
-    wrong = parsed.isna() & frame[name].notna()
+    wrong = parsed.isna() & frame[name].notna() & (text != "")
     if wrong.any():
         raise DataError(
             f"--time-format: {int(wrong.sum())} times are not written as {style!r}, the first is "
             f"{text[wrong].iloc[0]!r}"
         )
     return frame.assign(**{name: parsed})
+
+
+def write_times(frame: pd.DataFrame, names: Iterable[str], style: str | None) -> pd.DataFrame:
+    """Write columns of times in a stated way again.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+    names : iterable of str
+        The columns.
+    style : str or None
+        As :func:`parse_times` takes it; None leaves them as they are.
+    """
+    if style is None:
+        return frame
+    written = {}
+    for name in names:
+        times = pd.DatetimeIndex(frame[name])
+        texts = pd.Series(write_text(times, style), index=frame.index, dtype=object)
+        written[name] = texts.where(np.asarray(times.notna()))
+    return frame.assign(**written)
 
 
 _PARQUET = "Parquet files need pyarrow: pip install 'tsar[parquet]'"

@@ -15,6 +15,14 @@ import pandas as pd
 from pandas.api import types as dtypes
 
 from tsar.data.dtypes import dtype_called, dtype_name
+from tsar.data.timestyle import (
+    guess_style,
+    month_first,
+    parse_text,
+    plain,
+    spelling,
+    write_text,
+)
 from tsar.exceptions import DataError, PersistenceError
 
 __all__ = [
@@ -24,7 +32,6 @@ __all__ = [
     "TimeAxis",
     "Times",
     "Unit",
-    "look_like_dates",
     "read_times",
     "same_zone",
     "zone_name",
@@ -37,8 +44,8 @@ UNIT: dict[Unit, int] = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns":
 LARGEST = 2**63 - 1
 # The format of text is taken from the first text that has one, looking at this many.
 LOOKED_AT = 100
-MONTH_FIRST = re.compile(r"%m([/.-])%d")
-NUMERIC_DATE = re.compile(r"\s*(\d{1,2})[/.-](\d{1,2})[/.-]\d{2,4}")
+OFFSET = re.compile(r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$")
+ZONE_STYLE = re.compile(r"(?:Z|%[:#]?z)$")
 
 
 class AmbiguousDates(DataError):
@@ -68,8 +75,8 @@ class TimeAxis:
     tz : tzinfo or None
         Time zone of an aware axis.
     style : str or None
-        How timestamps are written where the column is not of a datetime dtype: a
-        ``strftime`` format for text, or "date", "datetime" or "Timestamp" for objects.
+        How timestamps are written where the column is not of a datetime dtype: a style of
+        :mod:`tsar.data.timestyle` for text, or "date", "datetime" or "Timestamp" for objects.
     dtype : str
         The dtype to give back, where it is not a datetime dtype.
     """
@@ -108,7 +115,7 @@ class TimeAxis:
         elif self.style == "date":
             written = pd.Index(times.date, dtype=object)
         else:
-            written = pd.Index(_write_text(times, self.style), dtype=object)
+            written = pd.Index(write_text(times, self.style), dtype=object)
         return written.take(place).astype(dtype_called(self.dtype))
 
     def show(self, stamp: int) -> str:
@@ -288,13 +295,16 @@ class Times:
     faults: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def read_times(times: pd.Index) -> Times:
+def read_times(times: pd.Index, like: TimeAxis | None = None) -> Times:
     """Read a time column.
 
     Parameters
     ----------
     times : Index of shape (rows,)
         Timestamps of any resolution and zone, periods, integers, text, or Python objects.
+    like : TimeAxis or None
+        How times were written that these go on with. It settles what text leaves open:
+        whether the day or the month comes first, and whether numbers are padded.
 
     Returns
     -------
@@ -307,7 +317,7 @@ def read_times(times: pd.Index) -> Times:
     """
     dtype = times.dtype
     if isinstance(times, pd.CategoricalIndex):
-        return _read_categories(times)
+        return _read_categories(times, like)
     if isinstance(times, pd.PeriodIndex):
         axis = TimeAxis("period", dtype=f"period[{times.freqstr}]")
         return Times(np.asarray(times.asi8), axis, _faults(timestamp=times.isna()))
@@ -328,7 +338,7 @@ def read_times(times: pd.Index) -> Times:
         read = read_times(pd.DatetimeIndex(times.astype(object)))
         return Times(read.stamps, _with(read.axis, dtype=dtype_name(dtype)), read.faults)
     if dtypes.is_object_dtype(dtype) or dtypes.is_string_dtype(dtype):
-        return _read_objects(times)
+        return _read_objects(times, like)
     raise DataError(
         f"the time column must hold timestamps, periods, integers or text, got dtype {dtype}; "
         f"convert it with pd.to_datetime, or to integers with .astype(int)"
@@ -353,28 +363,20 @@ def _faults(**masks: Any) -> dict[str, np.ndarray]:
     return {kind: mask for kind, mask in named.items() if mask.any()}
 
 
-def look_like_dates(stamps: np.ndarray) -> bool:
-    """Return whether integers are all dates such as 20240131."""
-    if not len(stamps) or stamps.min() < 19000101 or stamps.max() > 21001231:
-        return False
-    texts = pd.Series(stamps).astype(str)
-    return bool(pd.to_datetime(texts, format="%Y%m%d", errors="coerce").notna().all())
-
-
-def _read_categories(times: pd.CategoricalIndex) -> Times:
+def _read_categories(times: pd.CategoricalIndex, like: TimeAxis | None) -> Times:
     """Read each category once."""
-    read = read_times(times.categories)
+    read = read_times(times.categories, like)
     codes = np.asarray(times.codes)
     faults = {kind: mask[codes] & (codes >= 0) for kind, mask in read.faults.items()}
     unparsable = faults.pop("timestamp", False) | (codes < 0)
     return Times(read.stamps[codes], read.axis, _faults(timestamp=unparsable) | faults)
 
 
-def _read_objects(times: pd.Index) -> Times:
+def _read_objects(times: pd.Index, like: TimeAxis | None) -> Times:
     """Read text, or Python objects of one kind or several."""
     held = dtypes.infer_dtype(times, skipna=True)
     if held == "string":
-        return _read_text(times)
+        return _read_text(times, like)
     if held == "period":
         return read_times(pd.PeriodIndex(times))
     if held == "integer":
@@ -410,58 +412,67 @@ def _most_common(labels: Sequence[Any] | np.ndarray) -> Any:
     return found[int(np.bincount(codes).argmax())]
 
 
-def _read_text(times: pd.Index) -> Times:
+def _read_text(times: pd.Index, like: TimeAxis | None) -> Times:
     given = times[:LOOKED_AT].dropna().astype(object)
     if not len(given):
         given = times.dropna()[:1].astype(object)
+    known = "" if like is None or like.style is None else ZONE_STYLE.sub("%z", like.style)
     example, style = next(
-        ((text, found) for text in given if (found := _guess(text)) is not None), (given[0], None)
+        ((text, found) for text in given if (found := guess_style(text)) is not None),
+        (given[0], None),
     )
     if style is None:
         raise DataError(
             f"the time column holds text that is no time, for example {str(example)!r}; convert it "
             f"with pd.to_datetime(..., format=...), or name another column by time_column="
         )
-    style, parsed = _parse(times, style, str(example))
+    style, parsed = _parse(times, style, str(example), known)
     unparsable = np.asarray(parsed.isna())
     stamps, dtype = np.asarray(parsed.asi8), dtype_name(times.dtype)
+    style = spelling(times, parsed, style, known)
     if not style.endswith("%z"):
         axis = TimeAxis("timestamp", parsed.unit, parsed.tz, style, dtype)
         return Times(stamps, axis, _faults(timestamp=unparsable))
     # The offset from UTC is all that such text says of its zone.
-    zones = np.array([text[-6:] for text in times.astype(object).fillna("")], dtype=object)
-    zones[np.array([zone.endswith(("Z", "z")) for zone in zones], dtype=bool)] = "Z"
+    zones = _offsets(times)
     wanted = _most_common(zones[~unparsable]) if not unparsable.all() else ""
     first = example if wanted == "" else times[int((zones == wanted).argmax())]
-    ending = "Z" if wanted == "Z" else ("%:z" if wanted[-3:-2] == ":" else "%z")
+    endings = {1: "Z", 3: "%#z", 6: "%:z"}
     tz = pd.DatetimeIndex([pd.Timestamp(first)]).tz
-    axis = TimeAxis("timestamp", parsed.unit, tz, style.removesuffix("%z") + ending, dtype)
+    style = style.removesuffix("%z") + endings.get(len(wanted), "%z")
+    axis = TimeAxis("timestamp", parsed.unit, tz, style, dtype)
     elsewhere = (zones != wanted) & ~unparsable
     return Times(stamps, axis, _faults(timestamp=unparsable, time_zone=elsewhere))
 
 
-def _guess(text: str) -> str | None:
-    """Return the format of a text, or None."""
-    match = NUMERIC_DATE.match(text)
-    day_first = match is not None and int(match.group(1)) > 12
-    return pd.tseries.api.guess_datetime_format(text, dayfirst=day_first)
+def _offsets(times: pd.Index) -> np.ndarray:
+    """Return how each text ends: with Z, +01:00, +0100, +01, or nothing of the kind."""
+    codes, ends = pd.factorize(
+        np.array([text[-6:] for text in times.astype(object).fillna("")], dtype=object)
+    )
+    found = [OFFSET.search(end) for end in ends]
+    zones = ["" if match is None else match[0].upper() for match in found]
+    return np.array(zones, dtype=object)[codes]
 
 
-def _parse(times: pd.Index, style: str, example: str) -> tuple[str, pd.DatetimeIndex]:
+def _parse(times: pd.Index, style: str, example: str, known: str) -> tuple[str, pd.DatetimeIndex]:
     """Return the times, and the format with the day and the month in the right order."""
-    match = MONTH_FIRST.match(style)
-    if match is None:
+    other = month_first(style)
+    if other is None:
         return style, _parse_as(times, style)
-    separator, rest = match.group(1), style[match.end() :]
-    month_first, day_first = style, f"%d{separator}%m{rest}"
+    day_first, separator = other
     # 03/04/2024 may be April: the order that reads more of the column is meant.
-    parsed = {order: _parse_as(times, order) for order in (day_first, month_first)}
+    parsed = {order: _parse_as(times, order) for order in (day_first, style)}
     lost = {order: int(np.sum(found.isna())) for order, found in parsed.items()}
-    if lost[month_first] != lost[day_first]:
+    same = [order for order in parsed if known and plain(order) == plain(known)]
+    if lost[style] != lost[day_first]:
         style = min(lost, key=lambda order: lost[order])
-    elif separator == ".":
+    elif same:
+        # What goes on with other times is read as they are.
+        style = same[0]
+    elif "." in separator:
         style = day_first
-    elif not parsed[day_first].equals(parsed[month_first]):
+    elif not parsed[day_first].equals(parsed[style]):
         raise AmbiguousDates(
             f"the time column holds text such as {example!r} of which every row can be read with "
             f"the day or with the month first; use pd.to_datetime(..., dayfirst=True) or "
@@ -471,19 +482,10 @@ def _parse(times: pd.Index, style: str, example: str) -> tuple[str, pd.DatetimeI
 
 
 def _parse_as(times: pd.Index, style: str) -> pd.DatetimeIndex:
-    aware = style.endswith("%z")
     try:
-        parsed = pd.to_datetime(times, errors="coerce", format=style, utc=aware)
+        return parse_text(times, style)
     except ValueError as error:
         raise DataError(
             f"the time column holds text that cannot be read as {style!r}: {error}; convert it "
             f"with pd.to_datetime(..., utc=True)"
         ) from None
-    return pd.DatetimeIndex(parsed)
-
-
-def _write_text(times: pd.DatetimeIndex, style: str) -> list[str]:
-    texts = list(times.strftime(style.replace("%:z", "%z")))
-    if style.endswith("%:z"):
-        return [f"{text[:-2]}:{text[-2:]}" for text in texts]
-    return texts

@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from tsar.data.frames import read_rows
-from tsar.data.matching import in_order
+from tsar.data.matching import id_places, in_order
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import read_times
 from tsar.data.windows import number_windows
@@ -440,7 +440,7 @@ class BacktestJob:
         """Warn of windows that forecast rows the model was fitted on."""
         end = self.forecaster.end_
         last = self.panel.axis.stamps_of(end.last, end.axis)
-        place = end.ids.get_indexer(self.panel.ids)[self.origins.owners]
+        place = id_places(self.panel.ids, end.ids)[self.origins.owners]
         seen = (place >= 0) & (self.stamps[self.origins.rows] <= last[place])
         if seen.any():
             warn(

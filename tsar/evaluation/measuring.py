@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from tsar.data.matching import id_places
 from tsar.data.panel import Panel
 from tsar.evaluation.backtesting import BESIDE, KEYS
 from tsar.evaluation.metrics import relative_errors, symmetric_errors
@@ -544,7 +545,7 @@ def _read(history: Any) -> Panel:
 def _places(labels: pd.Index, column: pd.Series, word: str) -> np.ndarray:
     """Return where the labels of a column are in the history."""
     codes, distinct = pd.factorize(column)
-    places = labels.get_indexer(pd.Index(distinct))
+    places = id_places(pd.Index(distinct), labels)
     if (places < 0).any():
         raise DataError(
             f"measure: history has no {word} {distinct[int(places.argmin())]!r}; pass the data of "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tsar.core.decoder import Decoder
 from tsar.core.mixers import accepted_options, causal_mixers, check_heads, make_mixer
-from tsar.data.matching import in_order
+from tsar.data.matching import id_places, in_order
 from tsar.data.panel import Panel
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.estimator.base import Estimator
@@ -342,7 +342,7 @@ class AutoTimes(NetworkForecaster):
             raise ParameterError("AutoTimes: context needs series with the fitted variates")
         owners = np.zeros(panel.n_series, dtype=np.int64)
         if prompts.n_series > 1:
-            owners = prompts.ids.get_indexer(panel.ids)
+            owners = id_places(panel.ids, prompts.ids)
             if (owners < 0).any():
                 raise DataError(
                     f"AutoTimes: context has no series for id {panel.ids[int(owners.argmin())]!r}; "

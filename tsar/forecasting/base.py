@@ -23,6 +23,7 @@ from tsar.data.future import make_future_frame, read_future
 from tsar.data.matching import check_axis, check_variates, in_order
 from tsar.data.panel import Panel
 from tsar.data.stored_panel import PanelRecord
+from tsar.data.timeaxis import TimeAxis
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.fitted.inspection import Inspection
@@ -193,8 +194,11 @@ class Forecaster(Inspection, Intervals):
     def expected_predictive(self) -> Predictive:
         return PointForecasts()
 
-    def read(self, df: Any, freq: Any) -> Panel:
-        """Read a frame with the present parameters and a step, covariates not yet coded."""
+    def read(self, df: Any, freq: Any, like: TimeAxis | None = None) -> Panel:
+        """Read a frame with the present parameters and a step, covariates not yet coded.
+
+        What text leaves open of its times is settled by those that they are to be like.
+        """
         with self.named_errors():
             return Panel.from_frame(
                 df,
@@ -203,6 +207,7 @@ class Forecaster(Inspection, Intervals):
                 id_column=self.id_column,
                 time_column=self.time_column,
                 target=self.target,
+                like=like,
                 **self.roles,
             )
 
@@ -371,7 +376,7 @@ class Forecaster(Inspection, Intervals):
 
     def read_as_fitted(self, df: Any) -> Panel:
         freq = None if self.end_.axis.kind == "period" else self.end_.frequency
-        return self.as_fitted.read(df, freq=freq)
+        return self.as_fitted.read(df, freq=freq, like=self.end_.axis)
 
     def matched(self, panel: Panel, allow_new_variates: bool) -> Panel:
         with self.named_errors():

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from tsar.data.matching import id_places
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.estimator.base import Estimator
@@ -221,7 +222,7 @@ class LocalForecaster(Forecaster):
         Series by series, S * C of them.
         """
         fitted = self._estimates
-        series = self.end_.ids.get_indexer(panel.ids)
+        series = id_places(panel.ids, self.end_.ids)
         variates = self.end_.variates.get_indexer(panel.variates)
         first = self.end_.axis.stamps_of(panel.first, panel.axis)
         found: list[Estimate | None] = []

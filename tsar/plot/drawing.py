@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsar.data.timeaxis import TimeAxis, read_times
+
 __all__ = ["OBSERVED", "draw_line", "placeable", "positions", "shade", "widest_first", "written"]
 
 OBSERVED = "0.55"
@@ -18,13 +20,26 @@ def written(name: Any) -> str:
     return str(name).replace("$", r"\$")
 
 
-def placeable(times: pd.Index) -> pd.Index:
-    """Return times as matplotlib can place them."""
+def placeable(times: pd.Index, like: TimeAxis | None = None) -> pd.Index:
+    """Return times as matplotlib can place them.
+
+    Parameters
+    ----------
+    times : Index of shape (rows,)
+        As forecasters read them.
+    like : TimeAxis or None
+        How times were written that these go on with, see :func:`tsar.data.timeaxis.read_times`.
+    """
     if isinstance(times, pd.PeriodIndex):
         return times.to_timestamp()
     if times.dtype.kind in "iufM" or isinstance(times, pd.DatetimeIndex):
         return times
-    return pd.DatetimeIndex(pd.to_datetime(times))
+    read = read_times(times, like)
+    missing = read.faults.get("timestamp")
+    placed = read.axis.times(read.stamps)
+    if isinstance(placed, pd.PeriodIndex):
+        placed = placed.to_timestamp()
+    return placed if missing is None else placed.where(~missing)
 
 
 def widest_first(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tsar.exceptions import DataError, ParameterError
 from tsar.plot.axes import axes_or_new
-from tsar.plot.drawing import OBSERVED, draw_line, shade, widest_first, written
+from tsar.plot.drawing import OBSERVED, draw_line, placeable, shade, widest_first, written
 from tsar.plot.reading import chosen_models, one_series, one_tested, read_forecast
 
 __all__ = ["backtest", "forecast"]
@@ -73,7 +73,7 @@ def forecast(
     if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
         raise ParameterError(f"{owner}: rows must be an integer in [1, inf), got {rows!r}")
     columns = {"id_column": id_column, "time_column": time_column}
-    steps = read_forecast(owner, predicted, id, variate, columns)
+    steps = read_forecast(owner, predicted, id, variate, columns, history)
     if history is not None:
         target = None if isinstance(history, pd.Series) else steps.name
         known = one_series(owner, history, id, target, columns).iloc[-(rows or 0) :, 0]
@@ -134,7 +134,8 @@ def backtest(
     if history is not None:
         if not isinstance(history, pd.Series):
             raise DataError(f"{owner}: history must be a Series, got {type(history).__name__}")
-        truth = pd.concat([history[~history.index.isin(truth.index)], truth]).sort_index()
+        before = history.set_axis(placeable(history.index))
+        truth = pd.concat([before[~before.index.isin(truth.index)], truth]).sort_index()
     draw_line(ax, truth.index, truth, color=OBSERVED, label="observed")
     for place, (name, found) in enumerate(models.items()):
         label: str | None = written(name)

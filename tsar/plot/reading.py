@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.frames import read_rows
+from tsar.data.timeaxis import TimeAxis, read_times
 from tsar.evaluation.backtesting import BESIDE
 from tsar.evaluation.measuring import Forecasts
 from tsar.exceptions import DataError, ParameterError
@@ -36,11 +37,17 @@ class ReadForecast(NamedTuple):
 
 
 def read_forecast(
-    owner: str, predicted: Any, id: Any, variate: Any, columns: dict[str, Any]
+    owner: str,
+    predicted: Any,
+    id: Any,
+    variate: Any,
+    columns: dict[str, Any],
+    history: Any = None,
 ) -> ReadForecast:
-    """Read what ``predict`` returned."""
+    """Read what ``predict`` returned; how the times of a history are written says how its are."""
     if isinstance(predicted, pd.Series):
-        steps = one_series(owner, predicted, id, None, columns).iloc[:, 0]
+        like = _axis(history, predicted.name, columns)
+        steps = one_series(owner, predicted, id, None, columns, like).iloc[:, 0]
         after = predicted.attrs.get("extrapolated_after")
         rolled = np.arange(len(steps)) >= (len(steps) if after is None else after)
         name = "value" if predicted.name is None else predicted.name
@@ -57,7 +64,8 @@ def read_forecast(
         for label in held
         if (found := BESIDE.fullmatch(str(label))) and found[1] == str(name)
     }
-    whole = one_series(owner, predicted, id, [name, *beside], columns)
+    like = _axis(history, name, columns)
+    whole = one_series(owner, predicted, id, [name, *beside], columns, like)
     # Under a name that no column of a backtest has.
     forecasts = Forecasts.of(whole.rename(columns={name: "point", **beside}))["point"]
     rolled = np.zeros(len(whole), dtype=bool)
@@ -73,8 +81,20 @@ def _is_beside(name: Any, held: list[Any]) -> bool:
     return found is not None and found[1] in map(str, held)
 
 
+def _axis(history: Any, name: Any, columns: dict[str, Any]) -> TimeAxis | None:
+    if history is None:
+        return None
+    target = None if isinstance(history, pd.Series) else name
+    return read_times(read_rows(history, target=target, **columns).times).axis
+
+
 def one_series(
-    owner: str, frame: Any, id: Any, target: Any, columns: dict[str, Any]
+    owner: str,
+    frame: Any,
+    id: Any,
+    target: Any,
+    columns: dict[str, Any],
+    like: TimeAxis | None = None,
 ) -> pd.DataFrame:
     """Return the rows of one series by time."""
     rows = read_rows(frame, target=target, **columns)
@@ -84,7 +104,8 @@ def one_series(
         chosen = chosen_one(owner, "id", list(rows.ids), id)
     inside = rows.codes == rows.ids.get_loc(chosen)
     content = pd.DataFrame(rows.values[inside], columns=rows.variates)
-    return content.set_index(placeable(rows.times[inside])).sort_index()
+    # What a few rows leave open, all of them may say.
+    return content.set_index(placeable(rows.times, like)[inside]).sort_index()
 
 
 def one_tested(owner: str, tested: pd.DataFrame, id: Any, variate: Any) -> pd.DataFrame:
@@ -95,6 +116,9 @@ def one_tested(owner: str, tested: pd.DataFrame, id: Any, variate: Any) -> pd.Da
             f"{owner}: tested must be a frame of tsar.evaluation.backtest, it has no column "
             f"{sorted(lacking)[0]!r}"
         )
+    times = pd.concat([tested["cutoff"], tested["time"]])
+    placed = placeable(pd.Index(times, dtype=times.dtype))
+    tested = tested.assign(cutoff=placed[: len(tested)], time=placed[len(tested) :])
     rows = tested[(tested["id"] == chosen_one(owner, "id", list(tested["id"].unique()), id))]
     if "variate" in rows:
         one = chosen_one(owner, "variate", list(rows["variate"].unique()), variate)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from tsar.data.codec import check_array
 from tsar.data.covariates import CodingRecord, CovariateCoding
+from tsar.data.matching import id_places
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.exceptions import PersistenceError
@@ -76,7 +77,7 @@ class Learned:
         fitted : Panel
             The end of the fitted series.
         """
-        series = fitted.ids.get_indexer(panel.ids)
+        series = id_places(panel.ids, fitted.ids)
         variates = _places(panel.variates, fitted.variates)
         known = (series >= 0)[:, None] & (variates >= 0)[None, :]
         place = np.ix_(np.maximum(series, 0), np.maximum(variates, 0))

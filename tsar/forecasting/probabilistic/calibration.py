@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.codec import IndexRecord, check_array, decode_index, encode_index
-from tsar.data.matching import in_order, without_end
+from tsar.data.matching import id_places, in_order, without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import number_windows
@@ -140,7 +140,7 @@ class Calibration:
 
     def units(self, panel: Panel) -> np.ndarray:
         """Return the size of the errors to expect of each series, shape (S, C)."""
-        place = self.ids.get_indexer(panel.ids)
+        place = id_places(panel.ids, self.ids)
         columns = self.variates.get_indexer(panel.variates)
         known = place >= 0
         unit = self.unit[np.maximum(place, 0)][:, columns]
@@ -168,7 +168,7 @@ class Calibration:
         float array of shape (S, horizon, C)
         """
         columns = self.variates.get_indexer(panel.variates)
-        place = self.ids.get_indexer(panel.ids)
+        place = id_places(panel.ids, self.ids)
         threshold, other = (
             split_threshold(ordered, self.counts, level)[:horizon, columns]
             for ordered in (self.ordered, self.elsewhere)
@@ -432,7 +432,7 @@ def _unseen(model: FittedForecaster, panel: Panel, joined: Panel) -> np.ndarray:
     begins = first_cutoffs(model, panel, joined)
     if model.is_trained:
         end = model.end_
-        place = end.ids.get_indexer(panel.ids)
+        place = id_places(panel.ids, end.ids)
         last = panel.axis.stamps_of(end.last, end.axis)
         fitted = np.flatnonzero((place >= 0) & (known == 0) & (panel.first <= last[place]))
         if len(fitted):
