@@ -78,7 +78,8 @@ def linear_by_group(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _evens_out(x: Tensor) -> bool:
-    return torch.is_inference_mode_enabled() and x.device.type == "cpu" and not is_traced()
+    # Asked first: a compiler cannot look at the mode.
+    return not is_traced() and torch.is_inference_mode_enabled() and x.device.type == "cpu"
 
 
 def _rest(n_columns: int) -> int:
