@@ -10,6 +10,7 @@ from typing import Any, Self
 import pandas as pd
 
 from tsar.data.tables import write_table
+from tsar.data.workbook import read_cells, write_workbook
 from tsar.exceptions import DataError, ParameterError
 from tsar.files import only_writer, whole_file
 
@@ -133,7 +134,7 @@ class Parts:
         """Make the output of all parts: it appears whole, and the parts are removed."""
         paths = [self._path(number) for number in range(n_parts)]
         whole = self.folder / f"whole{self.out.suffix.lower()}"
-        (_join_parquet if whole.suffix == ".parquet" else _join_csv)(paths, whole)
+        JOIN.get(whole.suffix, _join_csv)(paths, whole)
         whole.replace(self.out)
         self.remove()
 
@@ -161,6 +162,13 @@ def _join_parquet(paths: list[Path], whole: Path) -> None:
     with pq.ParquetWriter(whole, schema) as writer:
         for path in paths:
             writer.write_table(pq.read_table(path).cast(schema))
+
+
+def _join_workbooks(paths: list[Path], whole: Path) -> None:
+    write_workbook(pd.concat(map(read_cells, paths), ignore_index=True), whole)
+
+
+JOIN = {".parquet": _join_parquet, ".xlsx": _join_workbooks}
 
 
 def write_json(content: Any, path: Path) -> None:

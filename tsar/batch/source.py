@@ -11,6 +11,7 @@ import pandas as pd
 from tsar.data.csvtext import PACKED, CsvText, as_names
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.tables import TableFile, parquet_file
+from tsar.data.workbook import WORKBOOKS
 from tsar.exceptions import DataError
 
 __all__ = ["Source", "open_source", "share_of_series"]
@@ -232,12 +233,12 @@ def open_source(
 
 
 def _n_rows(path: Path) -> int:
-    """Return how many rows a file has, at most; 0 for what is packed, and read at once."""
+    """Return how many rows a file has, at most; 0 for what is read at once whatever it has."""
     ending = path.suffix.lower()
     if ending == ".parquet":
         with parquet_file(path) as file:
             return int(file.metadata.num_rows)
-    if ending in PACKED:
+    if ending in (*PACKED, *WORKBOOKS):
         return 0
     with path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))

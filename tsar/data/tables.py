@@ -1,7 +1,8 @@
-"""Tables in files: CSV, and Parquet where pyarrow is installed."""
+"""Tables in files: CSV, Parquet where pyarrow is installed, workbooks where openpyxl is."""
 
 import importlib.util
 import os
+import zipfile
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.frames import ID, TARGET, TIME, holds_times, require_columns
 from tsar.data.numerals import Notation, is_numeral
 from tsar.data.timestyle import parse_text, spelling, write_text
+from tsar.data.workbook import WORKBOOKS, check_library, read_workbook, write_workbook
 from tsar.exceptions import DataError, MissingExtraError, TsarError
 from tsar.files import whole_file
 from tsar.params.constraints import did_you_mean
@@ -34,8 +36,8 @@ __all__ = [
 
 # Looked for before the values are: a column of integers can hold the time, too.
 TIME_NAMES = ("ds", "date", "datetime", "timestamp", "time")
-WRITTEN = (".csv", ".parquet")
-NO_TABLES = (".xls", ".xlsx", ".xlsm", ".ods", ".json", ".feather", ".pkl", ".h5", ".hdf5", ".npz")
+WRITTEN = (".csv", ".parquet", ".xlsx")
+NO_TABLES = (".xls", ".ods", ".json", ".feather", ".pkl", ".h5", ".hdf5", ".npz")
 # How many rows of a Parquet file say what its columns are.
 HEAD_ROWS = 10_000
 
@@ -54,7 +56,7 @@ class TableFile:
     stated : FileFormat
         What the user said; how its times are spelt is added to their format.
     head : DataFrame
-        Its first rows; those of a CSV file as text.
+        Its first rows; those of a CSV file as text, and all of a workbook.
     csv : CsvText or None
         How a CSV file is read.
     """
@@ -78,7 +80,7 @@ class TableFile:
         Parameters
         ----------
         path : pathlib.Path
-            Parquet if its ending says so, else CSV, perhaps packed.
+            Parquet or a workbook if its ending says so, else CSV, perhaps packed.
         roles : Roles or None
             What the user calls the columns. The ids are text as it is written, or integers
             where all of them are.
@@ -92,7 +94,7 @@ class TableFile:
         DataError
             The file is missing, is no table, or can be read in several ways.
         MissingExtraError
-            It is a Parquet file and pyarrow is not installed.
+            It is a Parquet file and pyarrow is not installed, or a workbook without openpyxl.
         """
         roles, stated = roles or Roles(), stated or FileFormat()
         _check_there(path)
@@ -102,6 +104,8 @@ class TableFile:
                 doubled = head.columns[head.columns.duplicated()][0]
                 raise DataError(f"{path}: column {doubled!r} occurs more than once; rename one")
             return cls(path, roles, stated, head)
+        if path.suffix.lower() in WORKBOOKS:
+            return cls(path, roles, stated, _checked(path, lambda: _workbook(path, roles)))
         csv = _checked(path, lambda: CsvText.look_at(path, roles, stated, default))
         return cls(path, roles, stated, csv.sample, csv.with_roles(roles))
 
@@ -151,6 +155,8 @@ class TableFile:
         if self.csv is not None:
             frame, csv = _checked(self.path, self.csv.whole)
             return frame, replace(self, csv=csv)
+        if self.path.suffix.lower() in WORKBOOKS:
+            return self.head, self
         frame = _checked(self.path, lambda: pd.read_parquet(self.path))
         frame = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
         return frame, self
@@ -209,7 +215,7 @@ class TableFile:
 def read_table(
     path: Path, roles: Roles | None = None, stated: FileFormat | None = None
 ) -> pd.DataFrame:
-    """Read a CSV or Parquet file.
+    """Read a CSV or Parquet file, or a workbook.
 
     Parameters
     ----------
@@ -225,6 +231,10 @@ def read_table(
     return frame
 
 
+def _workbook(path: Path, roles: Roles) -> pd.DataFrame:
+    return read_workbook(path, ID if roles.id_column is None else roles.id_column)
+
+
 def _check_there(path: Path) -> None:
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file in it")
@@ -232,7 +242,9 @@ def _check_there(path: Path) -> None:
         near = did_you_mean(path.name, _names(path.parent))
         raise DataError(f"there is no file {path}{near}")
     if path.suffix.lower() in NO_TABLES:
-        raise DataError(f"{path} cannot be read: tables are .csv or .parquet files; export it")
+        raise DataError(
+            f"{path} cannot be read: tables are .csv, .parquet or .xlsx files; export it"
+        )
 
 
 def _checked(path: Path, read: Callable[[], T]) -> T:
@@ -243,6 +255,8 @@ def _checked(path: Path, read: Callable[[], T]) -> T:
         raise
     except ImportError:
         raise MissingExtraError(_PARQUET) from None
+    except zipfile.BadZipFile:
+        raise DataError(f"{path} cannot be read as a workbook: it is damaged") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} cannot be read as a table: its text is not UTF-8") from None
     except pd.errors.ParserWarning:
@@ -325,14 +339,16 @@ def check_writable(path: Path, inputs: Iterable[Path] = ()) -> None:
         If its ending is none that is written, it is a folder or one of the inputs, or lies
         below a file or a folder that cannot be written to.
     MissingExtraError
-        If a Parquet file is named and pyarrow is not installed.
+        If a Parquet file is named and pyarrow is not installed, or a workbook without openpyxl.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder; name a file in it, such as {path / 'forecast.csv'}")
     if path.suffix.lower() not in WRITTEN:
-        raise DataError(f"{path} cannot be written: the name must end in {' or '.join(WRITTEN)}")
+        raise DataError(f"{path} cannot be written: the name must end in .csv, .parquet or .xlsx")
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError(_PARQUET)
+    if path.suffix.lower() in WORKBOOKS:
+        check_library()
     if path.exists() and any(file.exists() and path.samefile(file) for file in inputs):
         raise DataError(f"{path} is the file that is read; write to another one")
     existing = next(folder for folder in path.absolute().parents if folder.exists())
@@ -357,13 +373,16 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     frame : pandas.DataFrame
         What to write.
     path : pathlib.Path
-        The ending says whether as Parquet or as CSV. Its folder is made if need be.
+        The ending says whether as Parquet, as a workbook or as CSV. Its folder is made if need
+        be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with whole_file(path) as unfinished:
             if path.suffix.lower() == ".parquet":
                 frame.to_parquet(unfinished, index=False)
+            elif path.suffix.lower() in WORKBOOKS:
+                write_workbook(_named_as_read(frame), unfinished)
             else:
                 _named_as_read(frame).to_csv(unfinished, index=False)
     except ImportError:
