@@ -95,7 +95,8 @@ class LocalForecaster(Forecaster):
     learned_record: ClassVar[Any] = LocalRecord
 
     season_length: Annotated[int, Interval(1)] | None = None
-    n_jobs: Annotated[int, Interval(1)] | Literal[-1] | None = None
+    # No more than a machine could have: a saved model is not to start them by the million.
+    n_jobs: Annotated[int, Interval(1, 1024)] | Literal[-1] | None = None
 
     @abstractmethod
     def _make_model(self, season_length: int) -> LocalModel:
