@@ -8,7 +8,7 @@ import pandas as pd
 from tsar.exceptions import DataError, ParameterError
 from tsar.params.constraints import check_count
 from tsar.plot.axes import axes_or_new
-from tsar.plot.drawing import OBSERVED
+from tsar.plot.drawing import OBSERVED, add_legend
 
 __all__ = ["coefficients", "importance", "learning_curve"]
 
@@ -52,7 +52,7 @@ def coefficients(model: Any, *, ax: Any = None) -> Any:
     ax.set_xlabel("lag")
     ax.set_ylabel("coefficient")
     if n_variates > 1:
-        ax.legend()
+        add_legend(ax)
     return ax
 
 
@@ -145,5 +145,5 @@ def learning_curve(model: Any, *, ax: Any = None) -> Any:
     ax.axvline(best, color=OBSERVED, linewidth=0.8, zorder=0, label=f"kept: epoch {best}")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss, in standardised units")
-    ax.legend()
+    add_legend(ax)
     return ax
