@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import tsar
 from tsar import plot
+from tsar.evaluation import backtest
 from tsar.exceptions import DataError, MissingExtraError, ParameterError
 
 matplotlib.use("Agg")
@@ -188,6 +189,25 @@ def test_panels_of_a_grid_share_one_legend(sales, predicted):
     assert figure.legends[0] is own
     # Of two colours both are explained.
     assert entries(figure.legends[1]).count("forecast") == 2
+
+
+def test_panels_of_a_subfigure_share_its_legend(sales, predicted):
+    left, right = Figure(figsize=(10, 4), layout="constrained").subfigures(1, 2)
+    for ax in left.subplots(1, 2):
+        plot.forecast(predicted, sales, id="item_0", ax=ax, **COLUMNS)
+    alone = plot.forecast(predicted, sales, id="item_1", ax=right.add_subplot(), **COLUMNS)
+    assert len(left.legends) == 1 and not right.legends
+    assert len(entries(alone.get_legend())) == 4
+    alone.get_figure(root=True).canvas.draw()
+
+
+def test_a_backtest_says_which_series_it_is_of(sales):
+    model = tsar.SeasonalNaive(horizon=HORIZON, season_length=7, **COLUMNS)
+    tested = backtest(model, sales, windows=2)
+    assert plot.backtest(tested, id="item_2").get_title(loc="left") == "item_2"
+    wide = pd.DataFrame({"a": made(0)["y"].to_numpy(), "b": 1.0}, DAYS)
+    ax = plot.backtest(backtest(tsar.Naive(horizon=2), wide, windows=2), variate="b")
+    assert (ax.get_title(loc="left"), ax.get_ylabel()) == ("", "b")
 
 
 def test_a_legend_lies_on_no_data(sales, predicted):

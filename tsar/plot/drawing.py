@@ -106,15 +106,9 @@ def add_legend(ax: Any) -> None:
         add_page_legend(figure.axes)
         return
     # As many beside each other as there is room for.
-    width = ax.get_position().width * figure.get_figwidth()
-    _write_legend(
-        ax,
-        [ax],
-        max(int(width / ENTRY), 1),
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        borderaxespad=0.2,
-    )
+    room = ax.get_position().width * figure.bbox.width / figure.dpi / ENTRY
+    corner: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
+    _write_legend(ax, [ax], room, borderaxespad=0.2, **corner)
 
 
 def add_page_legend(axes: Any) -> None:
@@ -124,19 +118,20 @@ def add_page_legend(axes: Any) -> None:
     for legend in drawn:
         if legend.get_gid() == OURS:
             legend.remove()
-    room = max(int(figure.bbox.width / figure.dpi / ENTRY), 1)
+    room = figure.bbox.width / figure.dpi / ENTRY
     _write_legend(figure, axes, room, loc="outside upper right")
 
 
-def _write_legend(owner: Any, axes: Any, room: int, **where: Any) -> None:
+def _write_legend(owner: Any, axes: Any, room: float, **where: Any) -> None:
     entries = {key: handle for ax in axes for key, handle in _explained(ax).items()}
     if not entries:
         return
+    # Rows are filled evenly where one would be too long.
+    n_rows = -(-len(entries) // max(int(room), 1))
     legend = owner.legend(
         list(entries.values()),
         [label for label, _ in entries],
-        # Filled evenly where one row is too long.
-        ncols=-(-len(entries) // -(-len(entries) // room)),
+        ncols=-(-len(entries) // n_rows),
         frameon=False,
         fontsize="small",
         columnspacing=1.2,

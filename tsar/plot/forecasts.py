@@ -278,5 +278,9 @@ def backtest(
                 shade(ax, times, inside, color, label=label is not None)
             draw_line(ax, times, found.point[chosen], color=color, label=label)
             label = None
+    if tested["id"].nunique() > 1:
+        ax.set_title(str(rows["id"].iloc[0]), loc="left", parse_math=False)
+    if "variate" in rows:
+        ax.set_ylabel(str(rows["variate"].iloc[0]))
     add_legend(ax)
     return ax
