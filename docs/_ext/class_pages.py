@@ -25,7 +25,7 @@ METHODS = {
         "explain",
         "fitted_values",
     ),
-    "Parameters": ("get_params", "set_params"),
+    "As in scikit-learn": ("get_params", "set_params"),
 }
 AUTHORS = "For authors of forecasters"
 
@@ -151,6 +151,8 @@ class ClassPage(SphinxDirective):
     required_arguments: ClassVar[int] = 1
 
     def run(self) -> list[nodes.Node]:
+        # Pages are written again when this file changes.
+        self.env.note_dependency(__file__)
         path = self.arguments[0]
         module, _, name = path.rpartition(".")
         cls = getattr(__import__(module, fromlist=[name]), name)

@@ -105,6 +105,38 @@ def test_frames_in_the_other_order_are_an_error(sales, predicted):
         plot.forecast(sales, predicted, id="item_0", **COLUMNS)
 
 
+def test_what_is_no_forecast_is_an_error(sales, predicted):
+    with pytest.raises(DataError, match="plot.forecasts: the forecast must be what predict return"):
+        plot.forecasts(sales, None, **COLUMNS)
+    with pytest.raises(DataError, match="plot.forecasts: the forecast is empty"):
+        plot.forecasts(sales, predicted[:0], **COLUMNS)
+    with pytest.raises(DataError, match="the data must be a pandas DataFrame or Series"):
+        plot.forecasts(None, predicted, **COLUMNS)
+
+
+def test_long_ids_are_folded_above_their_panel(sales):
+    long_id = "shop in the market street, article 4711, whole milk of one litre"
+    odd = sales.replace({"item_0": long_id})
+    axes = plot.forecasts(odd, tsar.Naive(horizon=3, **COLUMNS).fit(odd).predict(), **COLUMNS)
+    assert titles(axes)[0].replace("\n", " ") == long_id
+    axes[0].figure.canvas.draw()
+    title = axes[0]._left_title.get_window_extent()
+    assert title.x1 <= axes[0].bbox.x1 and title.y0 >= axes[0].bbox.y1
+
+
+@pytest.mark.parametrize("kind", ["integer", "period", "local"])
+def test_pages_of_times_of_any_kind(kind):
+    times = {
+        "integer": pd.RangeIndex(10, 70),
+        "period": pd.period_range("2020-01", periods=60, freq="M"),
+        "local": pd.date_range("2025-03-29", periods=60, freq="h", tz="Europe/Berlin"),
+    }[kind]
+    frame = pd.DataFrame({"unique_id": np.repeat([7, 3], 60), "ds": [*times, *times], "y": 1.0})
+    axes = plot.forecasts(frame, tsar.Naive(horizon=4).fit(frame).predict(), ids=3)
+    assert titles(axes) == ["3"] and len(drawn(axes[0])["forecast"].get_xdata()) == 4
+    axes[0].figure.canvas.draw()
+
+
 def test_columns_of_a_wide_frame_are_panels():
     wide = pd.DataFrame({f"shop {place}": made(place)["y"].to_numpy() for place in range(3)}, DAYS)
     predicted = tsar.Naive(horizon=2).fit(wide).predict()
@@ -192,13 +224,14 @@ def test_panels_of_a_grid_share_one_legend(sales, predicted):
 
 
 def test_panels_of_a_subfigure_share_its_legend(sales, predicted):
-    left, right = Figure(figsize=(10, 4), layout="constrained").subfigures(1, 2)
+    parent = Figure(figsize=(10, 4), layout="constrained")
+    left, right = parent.subfigures(1, 2)
     for ax in left.subplots(1, 2):
         plot.forecast(predicted, sales, id="item_0", ax=ax, **COLUMNS)
     alone = plot.forecast(predicted, sales, id="item_1", ax=right.add_subplot(), **COLUMNS)
     assert len(left.legends) == 1 and not right.legends
     assert len(entries(alone.get_legend())) == 4
-    alone.get_figure(root=True).canvas.draw()
+    parent.canvas.draw()
 
 
 def test_a_backtest_says_which_series_it_is_of(sales):

@@ -1,5 +1,6 @@
 """Figures of forecasts and backtests."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from tsar.plot.reading import (
 
 __all__ = ["backtest", "forecast", "forecasts"]
 
+# Letters of a title that lie above a panel of a page, and not above the next one.
+TITLE_WIDTH = 36
 # Notes of what is not drawn.
 NOTE = {"fontsize": "small", "color": "0.4"}
 
@@ -178,7 +181,10 @@ def forecasts(
         is_cut |= len(shown) < len(known)
         labels = [] if steps.id is None else [str(steps.id)]
         labels += [str(steps.name)] if len(names) > 1 or not labels else []
-        ax.set_title(", ".join(labels), loc="left", fontsize="medium", parse_math=False)
+        title = ", ".join(labels)
+        if len(title) > TITLE_WIDTH:
+            title = textwrap.fill(title, TITLE_WIDTH)
+        ax.set_title(title, loc="left", fontsize="medium", parse_math=False)
     if len(spans) == 1:
         share_times(axes)
     if len(names) == 1 and steps.id is not None:

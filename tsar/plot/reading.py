@@ -81,6 +81,8 @@ def chosen_panels(
     else:
         names = _several(owner, "variate", _variates(_held(owner, predicted, columns)), variates)
         read = read_rows(predicted, target=names, **columns)
+    if not len(read.ids) or not names:
+        raise DataError(f"{owner}: the forecast is empty; pass what predict returned")
     chosen = _several(owner, "ids", list(read.ids), ids)
     panels = list(itertools.islice(itertools.product(chosen, names), n))
     return panels, len(read.ids) * len(names)
@@ -112,7 +114,7 @@ def _held(owner: str, predicted: Any, columns: dict[str, Any]) -> list[Any]:
     """Return the columns of a forecast that hold numbers of it."""
     if not isinstance(predicted, pd.DataFrame):
         raise DataError(
-            f"{owner}: predicted must be what predict returned, got {type(predicted).__name__}"
+            f"{owner}: the forecast must be what predict returned, got {type(predicted).__name__}"
         )
     others = {columns["id_column"], columns["time_column"], "unique_id", "ds", "extrapolated"}
     return [name for name in predicted.columns if name not in others]
