@@ -78,4 +78,4 @@ build: $(VENV)/.dev  ## build the wheel and the source archive into dist/
 	$(BIN)/python -m build
 
 clean:  ## remove what was built, the environment stays
-	rm -rf build dist docs/_build docs/api/generated .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist docs/_build docs/api/generated docs/gallery docs/generated .pytest_cache .mypy_cache .ruff_cache

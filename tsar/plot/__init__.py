@@ -6,7 +6,7 @@ notebook shows a figure that is the last value of a cell.
 """
 
 from tsar.plot.errors import error_by_step, reliability, residuals
-from tsar.plot.forecasts import backtest, forecast
+from tsar.plot.forecasts import backtest, forecast, forecasts
 from tsar.plot.leaderboards import leaderboard
 from tsar.plot.models import coefficients, importance, learning_curve
 
@@ -15,6 +15,7 @@ __all__ = [
     "coefficients",
     "error_by_step",
     "forecast",
+    "forecasts",
     "importance",
     "leaderboard",
     "learning_curve",

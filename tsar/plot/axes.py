@@ -6,7 +6,10 @@ import numpy as np
 
 from tsar.exceptions import MissingExtraError, ParameterError
 
-__all__ = ["axes_or_new", "grid_or_new"]
+__all__ = ["axes_or_new", "grid_or_new", "page", "share_times"]
+
+# Of a panel on a page, in inches.
+PANEL = (4.0, 2.0)
 
 
 def axes_or_new(owner: str, ax: Any, *, size: tuple[float, float] = (8, 4)) -> Any:
@@ -68,6 +71,28 @@ def grid_or_new(
     for ax in given:
         _check_axes(owner, "axes", ax)
     return given.reshape(shape)
+
+
+def page(owner: str, n_panels: int) -> Any:
+    """Return the axes of a new figure with so many panels, from the top left, shape (panels,)."""
+    n_columns = min(n_panels, 1 if n_panels == 1 else 2 if n_panels <= 4 else 3)
+    n_rows = -(-n_panels // n_columns)
+    width = 8.0 if n_columns == 1 else PANEL[0] * n_columns
+    figure = _figure(owner, (width, 0.8 + PANEL[1] * n_rows + (n_rows == 1)))
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for empty in axes[n_panels:]:
+        empty.remove()
+    return axes[:n_panels]
+
+
+def share_times(axes: Any) -> None:
+    """Let panels move as one, and write the times below the lowest of each column only."""
+    for ax in axes[1:]:
+        ax.sharex(axes[0])
+    n_columns = axes[0].get_gridspec().ncols
+    for ax in axes[:-n_columns]:
+        ax.tick_params(labelbottom=False)
+        ax.xaxis.get_offset_text().set_visible(False)
 
 
 def _figure(owner: str, size: tuple[float, float] | None) -> Any:

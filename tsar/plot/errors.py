@@ -9,7 +9,7 @@ import pandas as pd
 from tsar.evaluation.measuring import measure
 from tsar.exceptions import DataError, ParameterError
 from tsar.plot.axes import axes_or_new, grid_or_new
-from tsar.plot.drawing import OBSERVED, draw_line, written
+from tsar.plot.drawing import OBSERVED, add_legend, draw_line, written
 from tsar.plot.reading import (
     chosen_models,
     listed,
@@ -57,7 +57,7 @@ def error_by_step(
             ax.plot(rows["step"], rows[column], marker="o", markersize=3, label=written(label))
     ax.set_xlabel("step")
     ax.set_ylabel(written(metric))
-    ax.legend()
+    add_legend(ax)
     return ax
 
 
@@ -115,7 +115,7 @@ def reliability(
     ax.set_xlabel("level of the quantile")
     ax.set_ylabel("share of the truth below it")
     ax.set_aspect("equal")
-    ax.legend()
+    add_legend(ax)
     return ax
 
 

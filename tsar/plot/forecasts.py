@@ -1,16 +1,39 @@
 """Figures of forecasts and backtests."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from tsar.exceptions import DataError, ParameterError
-from tsar.plot.axes import axes_or_new
-from tsar.plot.drawing import OBSERVED, draw_line, placeable, shade, widest_first, written
-from tsar.plot.reading import chosen_models, one_series, one_tested, read_forecast
+from tsar.exceptions import DataError
+from tsar.params.constraints import check_count
+from tsar.plot.axes import axes_or_new, page, share_times
+from tsar.plot.drawing import (
+    OBSERVED,
+    add_legend,
+    add_page_legend,
+    draw_line,
+    placeable,
+    shade,
+    written,
+)
+from tsar.plot.reading import (
+    ReadForecast,
+    chosen_models,
+    chosen_panels,
+    one_series,
+    one_tested,
+    only_series,
+    read_forecast,
+)
 
-__all__ = ["backtest", "forecast"]
+__all__ = ["backtest", "forecast", "forecasts"]
+
+# Letters of a title that lie above a panel of a page, and not above the next one.
+TITLE_WIDTH = 36
+# Notes of what is not drawn.
+NOTE = {"fontsize": "small", "color": "0.4"}
 
 
 def forecast(
@@ -39,7 +62,8 @@ def forecast(
     variate : label, optional
         Which column; needed where there are several.
     rows : int, optional
-        How many of the last rows of the history to draw; None draws all.
+        How many of the last rows of the history to draw; None draws all. What is left out
+        is said below the axes.
     id_column, time_column : label, optional
         Columns of a long frame; None finds ``unique_id`` and ``ds``.
     color : str, default "C0"
@@ -70,16 +94,138 @@ def forecast(
     """
     owner = "plot.forecast"
     ax = axes_or_new(owner, ax)
-    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
-        raise ParameterError(f"{owner}: rows must be an integer in [1, inf), got {rows!r}")
+    _check_rows(owner, rows)
     columns = {"id_column": id_column, "time_column": time_column}
     steps = read_forecast(owner, predicted, id, variate, columns, history)
+    shown = None
     if history is not None:
-        target = None if isinstance(history, pd.Series) else steps.name
-        known = one_series(owner, history, id, target, columns).iloc[-(rows or 0) :, 0]
+        known = _read_history(owner, history, id, steps, columns)
+        shown = known if rows is None else known.iloc[-rows:]
+        if len(shown) < len(known):
+            ax.set_xlabel(f"last {len(shown):,} of {len(known):,} rows", loc="left", **NOTE)
+    _draw_forecast(ax, steps, shown, color)
+    ax.set_ylabel(written(steps.name))
+    if steps.id is not None:
+        ax.set_title(str(steps.id), loc="left", parse_math=False)
+    add_legend(ax)
+    return ax
+
+
+def forecasts(
+    df: Any,
+    forecast: Any,
+    *,
+    ids: Any = None,
+    variate: Any = None,
+    n: int = 12,
+    rows: int | None = 100,
+    id_column: Any = None,
+    time_column: Any = None,
+    color: str = "C0",
+) -> Any:
+    """Draw the forecasts of many series on a page, each after the history it continues.
+
+    There is a panel for each series, and for each column of a wide frame; one legend
+    explains all, and a line below says what is left out.
+
+    Parameters
+    ----------
+    df : DataFrame or Series
+        The data that were fitted; they may go on over the forecast.
+    forecast : DataFrame or Series
+        What ``predict`` returned, in the same form.
+    ids : label or sequence of labels, optional
+        Which series, in this order; None draws those that come first.
+    variate : label or sequence of labels, optional
+        Which columns; None draws all.
+    n : int, default 12
+        How many panels at most.
+    rows : int or None, default 100
+        How many of the last rows of each history to draw; None draws all.
+    id_column, time_column : label, optional
+        Columns of a long frame; None finds ``unique_id`` and ``ds``.
+    color : str, default "C0"
+        Of the forecasts, as matplotlib names colours.
+
+    Returns
+    -------
+    array of matplotlib Axes
+        One for each panel, on a new figure: ``axes[0].figure``.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    ParameterError, DataError
+        There is no such series or column, or the two frames are in the other order.
+
+    Examples
+    --------
+    >>> import tsar
+    >>> from tsar import plot
+    >>> economy = tsar.load_dataset("macrodata")[["realgdp", "unemp", "infl"]]
+    >>> model = tsar.Theta(horizon=8).fit(economy)
+    >>> axes = plot.forecasts(economy, model.predict(), rows=40)
+    >>> [ax.get_title(loc="left") for ax in axes]
+    ['realgdp', 'unemp', 'infl']
+    """
+    owner = "plot.forecasts"
+    _check_rows(owner, rows)
+    check_count(owner, "n", n)
+    columns = {"id_column": id_column, "time_column": time_column}
+    panels, n_there = chosen_panels(owner, forecast, ids, variate, n, columns)
+    ids, names = (list(dict.fromkeys(labels)) for labels in zip(*panels, strict=True))
+    # Every panel reads its series anew: of thousands, only those that are drawn.
+    forecast = only_series(owner, forecast, ids, names, columns)
+    df = only_series(owner, df, ids, names, columns)
+    axes = page(owner, len(panels))
+    spans, is_cut = set(), False
+    for ax, (id, name) in zip(axes, panels, strict=True):
+        steps = read_forecast(owner, forecast, id, name, columns, df)
+        known = _read_history(owner, df, id, steps, columns)
+        shown = known if rows is None else known.iloc[-rows:]
+        _draw_forecast(ax, steps, shown, color)
+        spans.add((shown.index[0], steps.times[-1]))
+        is_cut |= len(shown) < len(known)
+        labels = [] if steps.id is None else [str(steps.id)]
+        labels += [str(steps.name)] if len(names) > 1 or not labels else []
+        title = ", ".join(labels)
+        if len(title) > TITLE_WIDTH:
+            title = textwrap.fill(title, TITLE_WIDTH)
+        ax.set_title(title, loc="left", fontsize="medium", parse_math=False)
+    if len(spans) == 1:
+        share_times(axes)
+    if len(names) == 1 and steps.id is not None:
+        axes[0].figure.supylabel(written(steps.name), fontsize="medium")
+    add_page_legend(axes)
+    cut = [f"{len(panels):,} of {n_there:,} series"] if len(panels) < n_there else []
+    cut += [f"the last {rows:,} observed rows of each"] if is_cut else []
+    axes[0].figure.supxlabel("; ".join(cut), **NOTE)
+    return axes
+
+
+def _check_rows(owner: str, rows: Any) -> None:
+    if rows is not None:
+        check_count(owner, "rows", rows)
+
+
+def _read_history(
+    owner: str, history: Any, id: Any, steps: ReadForecast, columns: dict[str, Any]
+) -> pd.Series:
+    target = None if isinstance(history, pd.Series) else steps.name
+    known = one_series(owner, history, id, target, columns).iloc[:, 0]
+    if len(known) and len(steps.times) and known.index[0] > steps.times[0]:
+        raise DataError(
+            f"{owner}: the history begins at {known.index[0]}, after the forecast, which begins at "
+            f"{steps.times[0]}; is one passed in place of the other?"
+        )
+    return known
+
+
+def _draw_forecast(ax: Any, steps: ReadForecast, known: pd.Series | None, color: str) -> None:
+    if known is not None:
         draw_line(ax, known.index, known, color=OBSERVED, label="observed")
-    for percentage, low, high in widest_first(steps.intervals):
-        shade(ax, steps.times, low, high, percentage, len(steps.intervals), color)
+    shade(ax, steps.times, steps.intervals, color)
     inside = ~steps.rolled
     draw_line(ax, steps.times[inside], steps.point[inside], color=color, label="forecast")
     if steps.rolled.any():
@@ -87,9 +233,6 @@ def forecast(
         begin = max(int(steps.rolled.argmax()) - 1, 0)
         after, times = steps.point[begin:], steps.times[begin:]
         draw_line(ax, times, after, color=color, style="--", label="rolled forward")
-    ax.set_ylabel(written(steps.name))
-    ax.legend()
-    return ax
 
 
 def backtest(
@@ -143,13 +286,16 @@ def backtest(
             color, times = f"C{place}", pd.Index(window["time"])
             chosen = rows.index.get_indexer(window.index)
             if len(models) == 1:
-                for percentage, low, high in widest_first(found.intervals):
-                    shown = percentage if label else None
-                    count = len(found.intervals)
-                    shade(ax, times, low[chosen], high[chosen], shown, count, color)
-            # A window of one step is a point.
-            marker = "o" if len(window) == 1 else None
-            draw_line(ax, times, found.point[chosen], color=color, label=label, marker=marker)
+                inside = {
+                    percentage: (low[chosen], high[chosen])
+                    for percentage, (low, high) in found.intervals.items()
+                }
+                shade(ax, times, inside, color, label=label is not None)
+            draw_line(ax, times, found.point[chosen], color=color, label=label)
             label = None
-    ax.legend()
+    if tested["id"].nunique() > 1:
+        ax.set_title(str(rows["id"].iloc[0]), loc="left", parse_math=False)
+    if "variate" in rows:
+        ax.set_ylabel(written(rows["variate"].iloc[0]))
+    add_legend(ax)
     return ax

@@ -52,6 +52,7 @@ def leaderboard(board: Leaderboard, ax: Any = None) -> Any:
     if len(against):
         ax.axvline(float(against.iloc[0]), color="0.7", linewidth=0.8, zorder=0)
     ax.set_yticks(range(len(frame)), [written(name) for name in frame["model"]])
-    ax.invert_yaxis()
+    # The best on top, and room for its point.
+    ax.set_ylim(len(frame) - 0.5, -0.5)
     ax.set_xlabel(written(board.metric))
     return ax

@@ -8,7 +8,7 @@ import pandas as pd
 from tsar.exceptions import DataError, ParameterError
 from tsar.params.constraints import check_count
 from tsar.plot.axes import axes_or_new
-from tsar.plot.drawing import OBSERVED, written
+from tsar.plot.drawing import OBSERVED, add_legend, written
 
 __all__ = ["coefficients", "importance", "learning_curve"]
 
@@ -52,7 +52,7 @@ def coefficients(model: Any, *, ax: Any = None) -> Any:
     ax.set_xlabel("lag")
     ax.set_ylabel("coefficient")
     if n_variates > 1:
-        ax.legend()
+        add_legend(ax)
     return ax
 
 
@@ -82,7 +82,6 @@ def importance(explained: pd.DataFrame, *, most: int = 20, ax: Any = None) -> An
         ``most`` is no such number.
     """
     owner = "plot.importance"
-    ax = axes_or_new(owner, ax)
     check_count(owner, "most", most)
     needed = {"role", "input", "share"}
     if not isinstance(explained, pd.DataFrame) or not needed <= set(explained.columns):
@@ -101,7 +100,8 @@ def importance(explained: pd.DataFrame, *, most: int = 20, ax: Any = None) -> An
     # What moves some of the variates only is no input of the others, a share of 0.
     shares = explained.groupby(names, sort=False)["share"].sum() / n_forecasts
     shown = shares.sort_values(ascending=False, kind="stable")[:most][::-1]
-    ax.barh(np.arange(len(shown)), shown, color="C0")
+    ax = axes_or_new(owner, ax, size=(7, 1 + 0.4 * len(shown)))
+    ax.barh(np.arange(len(shown)), shown, height=0.6, color="C0")
     ax.set_yticks(np.arange(len(shown)), [written(name) for name in shown.index])
     ax.set_xlabel("share of what moves the forecast")
     return ax
@@ -145,5 +145,5 @@ def learning_curve(model: Any, *, ax: Any = None) -> Any:
     ax.axvline(best, color=OBSERVED, linewidth=0.8, zorder=0, label=f"kept: epoch {best}")
     ax.set_xlabel("epoch")
     ax.set_ylabel("loss, in standardised units")
-    ax.legend()
+    add_legend(ax)
     return ax

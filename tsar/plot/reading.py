@@ -1,5 +1,7 @@
 """What figures are made of: forecasts, and what backtests hold of one series."""
 
+import itertools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +19,9 @@ __all__ = [
     "ReadForecast",
     "chosen_models",
     "chosen_one",
+    "chosen_panels",
     "listed",
+    "only_series",
     "one_series",
     "one_tested",
     "read_forecast",
@@ -27,8 +31,12 @@ NAMES_SHOWN = 5
 
 
 class ReadForecast(NamedTuple):
-    """The forecast of one variate of one series, and whether steps were rolled forward."""
+    """The forecast of one variate of one series, and whether steps were rolled forward.
 
+    ``id`` is None where the data do not name their series.
+    """
+
+    id: Any
     name: Any
     times: pd.Index
     point: np.ndarray
@@ -47,32 +55,81 @@ def read_forecast(
     """Read what ``predict`` returned; how the times of a history are written says how its are."""
     if isinstance(predicted, pd.Series):
         like = _axis(history, predicted.name, columns)
-        steps = one_series(owner, predicted, id, None, columns, like).iloc[:, 0]
+        label, content = _labelled_series(owner, predicted, id, None, columns, like)
+        steps = content.iloc[:, 0]
         after = predicted.attrs.get("extrapolated_after")
         rolled = np.arange(len(steps)) >= (len(steps) if after is None else after)
         name = "value" if predicted.name is None else predicted.name
-        return ReadForecast(name, steps.index, steps.to_numpy(), {}, rolled)
-    if not isinstance(predicted, pd.DataFrame):
-        raise DataError(
-            f"{owner}: predicted must be what predict returned, got {type(predicted).__name__}"
-        )
-    others = {columns["id_column"], columns["time_column"], "unique_id", "ds", "extrapolated"}
-    held = [name for name in predicted.columns if name not in others]
-    name = chosen_one(owner, "variate", [one for one in held if not _is_beside(one, held)], variate)
+        return ReadForecast(label, name, steps.index, steps.to_numpy(), {}, rolled)
+    held = _held(owner, predicted, columns)
+    name = chosen_one(owner, "variate", _variates(held), variate)
     beside = {
         label: f"point_{str(label).removeprefix(f'{name}_')}"
         for label in held
         if (found := BESIDE.fullmatch(str(label))) and found[1] == str(name)
     }
     like = _axis(history, name, columns)
-    whole = one_series(owner, predicted, id, [name, *beside], columns, like)
+    label, whole = _labelled_series(owner, predicted, id, [name, *beside], columns, like)
     # Under a name that no column of a backtest has.
     forecasts = Forecasts.of(whole.rename(columns={name: "point", **beside}))["point"]
     rolled = np.zeros(len(whole), dtype=bool)
     if "extrapolated" in predicted.columns:
         # The same steps of every series.
         rolled = predicted["extrapolated"].to_numpy(dtype=bool)[: len(whole)]
-    return ReadForecast(name, whole.index, forecasts.point, forecasts.intervals, rolled)
+    return ReadForecast(label, name, whole.index, forecasts.point, forecasts.intervals, rolled)
+
+
+def chosen_panels(
+    owner: str, predicted: Any, ids: Any, variates: Any, n: int, columns: dict[str, Any]
+) -> tuple[list[tuple[Any, Any]], int]:
+    """Return the id and the variate of each panel, ``n`` at most, and how many there are."""
+    if isinstance(predicted, pd.Series):
+        names = [predicted.name]
+        read = read_rows(predicted, target=None, **columns)
+    else:
+        names = _several(owner, "variate", _variates(_held(owner, predicted, columns)), variates)
+        read = read_rows(predicted, target=names, **columns)
+    if not len(read.ids) or not names:
+        raise DataError(f"{owner}: the forecast is empty; pass what predict returned")
+    chosen = _several(owner, "ids", list(read.ids), ids)
+    panels = list(itertools.islice(itertools.product(chosen, names), n))
+    return panels, len(read.ids) * len(names)
+
+
+def only_series(
+    owner: str, frame: Any, ids: list[Any], target: Any, columns: dict[str, Any]
+) -> Any:
+    """Return the rows of a frame that belong to some of its series."""
+    rows = read_rows(frame, target=None if isinstance(frame, pd.Series) else target, **columns)
+    if not rows.form.has_ids:
+        return frame
+    for id in ids:
+        chosen_one(owner, "the id of a forecast", list(rows.ids), id)
+    return frame[np.isin(rows.codes, rows.ids.get_indexer(pd.Index(ids)))]
+
+
+def _several(owner: str, word: str, held: list[Any], asked: Any) -> list[Any]:
+    """Return all that are asked for, or all there are."""
+    if asked is None:
+        return held
+    asked = [asked] if isinstance(asked, str) or not isinstance(asked, Iterable) else list(asked)
+    if not asked:
+        raise ParameterError(f"{owner}: {word} must name one at least, got {asked!r}")
+    return [chosen_one(owner, word, held, one) for one in asked]
+
+
+def _held(owner: str, predicted: Any, columns: dict[str, Any]) -> list[Any]:
+    """Return the columns of a forecast that hold numbers of it."""
+    if not isinstance(predicted, pd.DataFrame):
+        raise DataError(
+            f"{owner}: the forecast must be what predict returned, got {type(predicted).__name__}"
+        )
+    others = {columns["id_column"], columns["time_column"], "unique_id", "ds", "extrapolated"}
+    return [name for name in predicted.columns if name not in others]
+
+
+def _variates(held: list[Any]) -> list[Any]:
+    return [one for one in held if not _is_beside(one, held)]
 
 
 def _is_beside(name: Any, held: list[Any]) -> bool:
@@ -97,6 +154,18 @@ def one_series(
     like: TimeAxis | None = None,
 ) -> pd.DataFrame:
     """Return the rows of one series by time."""
+    return _labelled_series(owner, frame, id, target, columns, like)[1]
+
+
+def _labelled_series(
+    owner: str,
+    frame: Any,
+    id: Any,
+    target: Any,
+    columns: dict[str, Any],
+    like: TimeAxis | None = None,
+) -> tuple[Any, pd.DataFrame]:
+    """Return the id of one series, None where the data name none, and its rows by time."""
     rows = read_rows(frame, target=target, **columns)
     if rows.form.squeeze and rows.form.kind == "wide":
         chosen = rows.ids[0]
@@ -105,7 +174,8 @@ def one_series(
     inside = rows.codes == rows.ids.get_loc(chosen)
     content = pd.DataFrame(rows.values[inside], columns=rows.variates)
     # What a few rows leave open, all of them may say.
-    return content.set_index(placeable(rows.times, like)[inside]).sort_index()
+    content = content.set_index(placeable(rows.times, like)[inside]).sort_index()
+    return chosen if rows.form.has_ids else None, content
 
 
 def one_tested(owner: str, tested: pd.DataFrame, id: Any, variate: Any) -> pd.DataFrame:
