@@ -64,16 +64,13 @@ def test_a_page_has_every_parameter_once_and_what_users_call_first(extension, na
 
 
 def test_parameters_are_grouped_by_what_they_are_about(extension):
-    class_pages = extension("class_pages")
-    groups = {
-        "Model": ("horizon", "context_length", "patch_length", "season_length", "mixer"),
-        "Training": ("learning_rate", "loss", "early_stopping", "device", "random_state"),
-        "Data": ("id_column", "target", "freq", "future_covariates", "output_range"),
-    }
-    for group, names in groups.items():
-        assert [class_pages.group_of(name) for name in names] == [group] * len(names)
-    order = class_pages.in_groups(["freq", "loss", "kernel", "context_length", "horizon"])
-    assert order == ["horizon", "context_length", "kernel", "loss", "freq"]
+    lines = extension("class_pages").page_of("tsar.PatchTST", forecaster_class("PatchTST"))
+    heads = [n for n, line in enumerate(lines) if line.startswith(".. rubric:: Parameters: ")]
+    assert [lines[n].rpartition(" ")[2] for n in heads] == ["model", "training", "data"]
+    groups = [("horizon", "patch_length", "mixer"), ("loss", "device"), ("freq", "output_range")]
+    for names, begin, end in zip(groups, heads, [*heads[1:], len(lines)], strict=True):
+        part = "\n".join(lines[begin:end])
+        assert all(f"``{name} = " in part for name in names)
 
 
 def test_signatures_are_python_without_constraints(extension):

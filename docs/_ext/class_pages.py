@@ -1,7 +1,7 @@
 """The page of a class: what users call first, parameters in groups, no machinery.
 
-The directive ``class-page`` writes the page of one class. Parameters and attributes are read from
-the docstrings of the class and of its bases, each described once where it is declared.
+The directive ``class-page`` writes the page of one class. What it has from its bases is part of its
+docstring already, see :mod:`tsar.estimator.documentation`.
 """
 
 import inspect
@@ -13,8 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from tsar.estimator.base import Estimator
-from tsar.estimator.trained import TrainedEstimator
-from tsar.forecasting.base import Forecaster
+from tsar.estimator.documentation import parameter_groups
 
 # What users do with a forecaster, in this order; whatever else is public is for authors.
 METHODS = {
@@ -29,38 +28,15 @@ METHODS = {
 }
 AUTHORS = "For authors of forecasters"
 
-COVARIATES = ("past_covariates", "future_covariates", "static_covariates", "calendar_features")
-DATA = {*Forecaster.__dataclass_fields__, *COVARIATES} - {"horizon"}
-TRAINING = {*TrainedEstimator.__dataclass_fields__, "loss", "quantiles", "scaler"}
-# The first of a model, wherever they are declared.
-FIRST = ("horizon", "context_length")
-GROUPS = ("Model", "Training", "Data")
 
+def described(cls: type, *sections: str) -> dict[str, Parameter]:
+    """Return what the docstring of a class says of each parameter or attribute.
 
-def group_of(name: str) -> str:
-    """Return the group of a parameter of an estimator."""
-    return "Data" if name in DATA else "Training" if name in TRAINING else "Model"
-
-
-def in_groups(names: list[str]) -> list[str]:
-    """Return parameters by group, those of a model first, in their order otherwise."""
-    model = [name for name in FIRST if name in names]
-    model += [name for name in names if group_of(name) == "Model" and name not in FIRST]
-    return model + [name for group in GROUPS[1:] for name in names if group_of(name) == group]
-
-
-def described(cls: type, section: str) -> dict[str, Parameter]:
-    """Return what the docstrings of a class and its bases say of each parameter or attribute.
-
-    The nearest class that describes one is asked; a line that describes several is that of each.
+    A line that describes several is that of each.
     """
-    found: dict[str, Parameter] = {}
-    for base in inspect.getmro(cls):
-        if base.__module__.startswith("tsar"):
-            for entry in NumpyDocString(inspect.cleandoc(base.__doc__ or ""))[section]:
-                for name in entry.name.split(","):
-                    found.setdefault(name.strip().lstrip("*"), entry)
-    return found
+    parsed = NumpyDocString(inspect.cleandoc(cls.__doc__ or ""))
+    entries = [entry for section in sections for entry in parsed[section]]
+    return {name.strip().lstrip("*"): entry for entry in entries for name in entry.name.split(",")}
 
 
 def public_methods(cls: type) -> list[str]:
@@ -127,18 +103,13 @@ def _summaries(title: str, path: str, names: list[str]) -> list[str]:
 
 
 def _parameters(cls: type) -> list[str]:
-    meaning = described(cls, "Parameters")
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(cls).parameters.items()
-        if parameter.default is not inspect.Parameter.empty
-    }
+    meaning = described(cls, "Parameters", "Other Parameters")
+    defaults = {name: one.default for name, one in inspect.signature(cls).parameters.items()}
     lines: list[str] = []
-    names = in_groups([name for name in inspect.signature(cls).parameters if name in meaning])
-    for group in GROUPS:
-        entries = {name: meaning[name] for name in names if group_of(name) == group}
+    for group, names in parameter_groups(cls).items():
+        entries = {name: meaning[name] for name in names}
         if entries:
-            lines += [f".. rubric:: Parameters: {group.lower()}", "", *_table(entries, defaults)]
+            lines += [f".. rubric:: Parameters: {group}", "", *_table(entries, defaults)]
     learned = described(cls, "Attributes")
     if learned:
         lines += [".. rubric:: Attributes after fit", "", *_table(learned, {})]
@@ -162,12 +133,11 @@ class ClassPage(SphinxDirective):
 def write_signature(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str, returns: str
 ) -> tuple[str, str] | None:
-    """Write the parameters of an estimator in the order of their groups, without constraints."""
+    """Write the parameters of an estimator with their defaults alone."""
     if what != "class" or not (inspect.isclass(obj) and issubclass(obj, Estimator)):
         return None
-    parameters = inspect.signature(obj).parameters
-    shown = (f"{one}={parameters[one].default!r}" for one in in_groups(list(parameters)))
-    return f"(*, {', '.join(shown)})", returns
+    parameters = inspect.signature(obj).parameters.values()
+    return f"(*, {', '.join(f'{one.name}={one.default!r}' for one in parameters)})", returns
 
 
 def drop_own_tables(
@@ -175,7 +145,7 @@ def drop_own_tables(
 ) -> None:
     """Take the sections off the docstring of an estimator that the page has in groups."""
     if what == "class" and inspect.isclass(obj) and issubclass(obj, Estimator):
-        for title in ("Parameters", "Attributes"):
+        for title in ("Parameters", "Other Parameters", "Attributes"):
             drop_section(lines, title)
 
 

@@ -107,7 +107,7 @@ class Forecaster(Inspection, Intervals):
     """
 
     parameter_group: ClassVar[str] = "data"
-    other_groups: ClassVar[Mapping[str, str]] = {"horizon": "model", "output_range": "model"}
+    other_groups: ClassVar[Mapping[str, str]] = {"horizon": "model"}
     learned_record: ClassVar[Any] = ForecasterRecord
 
     horizon: Annotated[int, Interval(1)] = 24

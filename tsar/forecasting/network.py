@@ -133,8 +133,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
     parameter_group: ClassVar[str] = "data"
     other_groups: ClassVar[Mapping[str, str]] = {
         "context_length": "model",
-        "loss": "model",
-        "quantiles": "model",
+        **dict.fromkeys(("loss", "quantiles", "scaler"), "training"),
     }
 
     context_length: Positive = 96
