@@ -253,7 +253,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
         return _predictive_of(self.fitted_parameters_["loss"], self.fitted_parameters_["quantiles"])
 
     @property
-    def _sampling_seed(self) -> int:
+    def sampling_seed(self) -> int:
         return self.seed_
 
     def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:

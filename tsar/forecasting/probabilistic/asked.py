@@ -19,9 +19,18 @@ from tsar.forecasting.outputs.distributions import DISTRIBUTIONS
 from tsar.forecasting.outputs.predictive import Predictive
 from tsar.forecasting.probabilistic.calibration import Calibration
 from tsar.forecasting.probabilistic.intervals import Intervals
+from tsar.forecasting.probabilistic.paths import arranged
 from tsar.params.arguments import check_percentages, check_samples
 
-__all__ = ["Asked", "answer", "check_asked", "ensure_intervals", "read_asked", "write_forecast"]
+__all__ = [
+    "Asked",
+    "answer",
+    "check_asked",
+    "ensure_intervals",
+    "read_asked",
+    "sample",
+    "write_forecast",
+]
 
 
 @dataclass(frozen=True)
@@ -97,10 +106,13 @@ def check_asked(
             keys |= dict(zip(interval_keys(percentage), bounds, strict=True))
     if samples is None:
         return Asked(keys, None, levels)
-    if not predictive.can_sample:
+    if calibration is not None:
+        calibration.check_paths(name)
+    elif not predictive.can_sample:
         raise ParameterError(
-            f"{name}: predict(samples=...) needs a model fitted with a distribution; set loss to "
-            f"one of {', '.join(map(repr, DISTRIBUTIONS))} before fit"
+            f"{name}: predict(samples=...) needs a model fitted with a distribution, or a "
+            f"calibrated one; set loss to one of {', '.join(map(repr, DISTRIBUTIONS))} before "
+            f"fit, or call calibrate(df)"
         )
     if keys or levels:
         raise ParameterError(
@@ -165,10 +177,7 @@ def write_forecast(
     order = panel.variates.get_indexer(variates)
     owners, rows = np.arange(panel.n_series), panel.offsets[1:]
     if asked.samples is not None:
-        found = model.forecast(
-            panel, owners, rows, horizon, known, samples=asked.samples, **how
-        ).samples
-        assert found is not None, "it was checked that the model can sample"
+        found = sample(model, asked.samples, panel, owners, rows, horizon, known, **how)
         with model.named_errors():
             return sample_frame(panel, variates, found[..., order], model.horizon_)
     answers = answer(model, asked, panel, owners, rows, horizon, known, **how)
@@ -176,6 +185,66 @@ def write_forecast(
     beside = {key: values[:, :, order] for key, values in answers.items()}
     with model.named_errors():
         return forecast_frame(panel, variates, point, beside, model.horizon_)
+
+
+def sample(
+    model: Intervals,
+    n_samples: int,
+    panel: Panel,
+    owners: np.ndarray,
+    rows: np.ndarray,
+    horizon: int,
+    known: Mapping[Any, np.ndarray] | None = None,
+    *,
+    after_fitted: bool = False,
+    **how: Any,
+) -> np.ndarray:
+    """Draw paths of windows: of a calibrated model such whose steps belong together.
+
+    Parameters
+    ----------
+    model : Forecaster
+        For which it was checked that it can sample.
+    n_samples : int
+    panel, owners, rows, horizon, known, after_fitted
+        As :meth:`tsar.forecasting.fitted.contract.FittedForecaster.forecast` takes them.
+    **how
+        Passed on to it as well.
+
+    Returns
+    -------
+    float64 array of shape (W, N, H, C)
+    """
+    calibration = model.calibration_
+    if calibration is not None:
+        calibration.check_reach(model.name, horizon, panel.variates)
+    found = model.forecast(
+        panel,
+        owners,
+        rows,
+        horizon,
+        known,
+        samples=n_samples if model.predictive.can_sample else None,
+        after_fitted=after_fitted,
+        **how,
+    )
+    if calibration is None:
+        assert found.samples is not None, "it was checked that the model can sample"
+        return found.samples
+    paths, seed = calibration.paths, model.sampling_seed
+    assert paths is not None, "it was checked that there are some"
+    ids, variates = panel.ids[owners], panel.variates
+    errors = paths.draw(ids, variates, n_samples, seed)
+    if found.samples is not None:
+        return arranged(found.samples, errors, ids, horizon, seed)
+    if after_fitted:
+        panel, rows = join_fitted(panel, owners, rows, model.end_)
+    drawn = np.empty((len(owners), n_samples, horizon, len(variates)))
+    for part, histories in window_histories(panel, owners, rows, np.arange(len(owners))):
+        units = calibration.units(histories)[:, None, None]
+        moved = found.point[part][:, None] + errors[part][:, :, :horizon] * units
+        drawn[part] = model.in_range(moved)
+    return drawn
 
 
 def answer(

@@ -25,6 +25,7 @@ from tsar.forecasting.probabilistic.conformal import (
     pid_thresholds,
     split_threshold,
 )
+from tsar.forecasting.probabilistic.paths import ErrorPaths
 from tsar.params.arguments import check_percentages
 from tsar.params.constraints import check_choice
 
@@ -70,6 +71,8 @@ class Calibration:
         How many scores there were.
     reach : float array of shape (n_levels, S, H, C)
         Adaptive thresholds in original units; NaN where a series has too few scores.
+    paths : ErrorPaths or None
+        The errors of whole forecasts; None for a model that an earlier version saved.
     """
 
     method: str
@@ -84,6 +87,7 @@ class Calibration:
     elsewhere: np.ndarray
     counts: np.ndarray
     reach: np.ndarray
+    paths: ErrorPaths | None = None
 
     @property
     def horizon(self) -> int:
@@ -107,18 +111,32 @@ class Calibration:
                     f"for a lower level"
                 )
 
+    def check_paths(self, owner: str) -> None:
+        """Raise a ParameterError unless samples can be drawn."""
+        if self.paths is None:
+            raise ParameterError(
+                f"{owner}: predict(samples=...) needs the errors of whole forecasts, which the "
+                f"calibration of an earlier version does not hold; call calibrate(df) again"
+            )
+        if not self.paths.can_sample:
+            raise ParameterError(
+                f"{owner}: predict(samples=...) needs a cutoff of the calibration with all "
+                f"{self.horizon} steps observed after it, there is none; call calibrate with "
+                f"more rows, or a shorter horizon="
+            )
+
     def check_reach(self, owner: str, horizon: int, variates: pd.Index) -> None:
         """Raise a ParameterError for steps or variates that were not calibrated."""
         if horizon > self.horizon:
             raise ParameterError(
-                f"{owner}: intervals are calibrated for {self.horizon} steps, got "
+                f"{owner}: intervals and samples are calibrated for {self.horizon} steps, got "
                 f"horizon={horizon}; call calibrate(df, horizon={horizon})"
             )
         unknown = [name for name in variates if name not in self.variates]
         if unknown:
             raise ParameterError(
-                f"{owner}: intervals are calibrated for the fitted variates, got {unknown[:10]} "
-                f"as well; leave level= out"
+                f"{owner}: intervals and samples are calibrated for the fitted variates, got "
+                f"{unknown[:10]} as well; leave level= and samples= out"
             )
 
     def units(self, panel: Panel) -> np.ndarray:
@@ -175,24 +193,33 @@ class Calibration:
             "variates": encode_index(self.variates),
         }
         names = ("unit", "relative", "typical", "ordered", "elsewhere", "counts", "reach")
-        return record, {f"calibration.{name}": getattr(self, name) for name in names}
+        arrays = {f"calibration.{name}": getattr(self, name) for name in names}
+        if self.paths is not None:
+            record["paths"], kept = self.paths.to_state()
+            arrays |= {f"error_paths.{name}": array for name, array in kept.items()}
+        return record, arrays
 
     @classmethod
     def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Calibration":
         """Undo :meth:`to_state`."""
-        prefix = "calibration."
-        pair = record["quantiles"]
+        pair, variates = record["quantiles"], decode_index(record["variates"])
+        own, of_paths = (
+            {
+                name.removeprefix(prefix): array
+                for name, array in arrays.items()
+                if name.startswith(prefix)
+            }
+            for prefix in ("calibration.", "error_paths.")
+        )
+        paths = record.get("paths")
         return cls(
             method=record["method"],
             quantiles=None if pair is None else (pair[0], pair[1]),
             levels=tuple(record["levels"]),
             ids=decode_index(record["ids"]),
-            variates=decode_index(record["variates"]),
-            **{
-                name.removeprefix(prefix): array
-                for name, array in arrays.items()
-                if name.startswith(prefix)
-            },
+            variates=variates,
+            paths=None if paths is None else ErrorPaths.from_state(paths, of_paths, variates),
+            **own,
         )
 
 
@@ -266,10 +293,11 @@ def calibrate(
         windows = _Windows.of(source, df, horizon, adaptive)
     _check_windows(name, windows, horizon)
     point, low, high = windows.forecast(source, horizon, pair)
-    errors = np.abs(windows.truth - point)
+    errors = windows.truth - point
     scores = interval_scores(windows.truth, low, high)
-    calibration = _calibration_of(windows, errors, scores, method, pair, levels)
+    calibration = _calibration_of(windows, np.abs(errors), scores, method, pair, levels)
     calibration.check(name, levels)
+    calibration = replace(calibration, paths=_paths_of(windows, errors, calibration.unit))
     return _with_adaptive_reach(calibration, windows.owners, scores) if adaptive else calibration
 
 
@@ -324,6 +352,14 @@ def _calibration_of(
         counts=counts,
         reach=np.empty((0, *unit.shape[:1], *counts.shape)),
     )
+
+
+def _paths_of(windows: _Windows, errors: np.ndarray, unit: np.ndarray) -> ErrorPaths:
+    """Line up the errors (W, H, C) of a backtest by cutoff, in the units (S, C) of the series."""
+    joined, owners = windows.joined, windows.owners
+    stamps = joined.stamps()[windows.rows]
+    relative = errors / unit[owners][:, None]
+    return ErrorPaths.of(joined.ids, joined.variates, owners, stamps, relative)
 
 
 def _choose_method(

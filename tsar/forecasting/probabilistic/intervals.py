@@ -33,7 +33,7 @@ class Intervals(FittedForecaster):
         horizon: int | None = None,
         refit: bool = False,
     ) -> Self:
-        """Learn how wide intervals have to be, so that ``predict(level=)`` can give them.
+        """Learn how a model errs, for ``predict(level=)`` and ``predict(samples=)``.
 
         The fitted model forecasts, from one cutoff after the other, the rows of ``df`` that
         it was not trained on; nothing is fitted again unless ``refit`` allows it. The frame
@@ -86,13 +86,21 @@ class Intervals(FittedForecaster):
         intervals, "pid" never does. Series with fewer than 20 cutoffs, and series that
         ``df`` does not hold, have the intervals of "split" instead of adaptive ones.
 
+        Whichever the method, the errors of whole forecasts are kept as well. A sample is the
+        point forecast and the errors that all series made at one cutoff, drawn from all
+        cutoffs; of a model that forecasts a distribution, its own samples in the order that
+        these errors have. Intervals of single steps and quantiles of samples are not the same
+        numbers: the errors of samples are not centred, and those of "split" are put together
+        from all series.
+
         References
         ----------
         Lei et al., "Distribution-free predictive inference for regression", JASA 2018;
         Romano, Patterson and Candès, "Conformalized quantile regression", NeurIPS 2019;
         Gibbs and Candès, "Adaptive conformal inference under distribution shift", NeurIPS
         2021; Angelopoulos, Candès and Tibshirani, "Conformal PID control for time series
-        prediction", NeurIPS 2023.
+        prediction", NeurIPS 2023; Clark et al., "The Schaake shuffle", Journal of
+        Hydrometeorology 5 (2004).
 
         Examples
         --------
