@@ -45,6 +45,7 @@ SECTIONS = {
     "tsar.forecasting.patch_pretraining": "What forecasters that can be pre-trained share",
     "tsar.data.datasets": "Data sets",
     "tsar.evaluation": "Evaluation: backtests, metrics, comparisons, recipes",
+    "tsar.hierarchy": "Hierarchies",
     "tsar.tuning": "The search for parameters",
     "tsar.plot": "Figures",
     "tsar.batch": "Forecasts of files",

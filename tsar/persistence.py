@@ -17,6 +17,7 @@ from tsar.estimator.base import Estimator
 from tsar.estimator.saving import ARRAYS, FORMAT_VERSION, MANIFEST, path_of
 from tsar.exceptions import ParameterError, PersistenceError
 from tsar.forecasting.registry import FORECASTERS
+from tsar.hierarchy import Reconciled
 from tsar.params.constraints import did_you_mean
 from tsar.params.registry import Registry
 
@@ -28,8 +29,10 @@ def _check(cls: Any) -> None:
         raise ParameterError(f"register: an estimator must be a subclass of Estimator, got {cls!r}")
 
 
-# Estimators of families that tsar does not have.
-OTHER_ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", "tsar.estimators", {}, _check)
+# Estimators made of forecasters, and those of families that tsar does not have.
+OTHER_ESTIMATORS: Registry[type[Estimator]] = Registry(
+    "estimator", "tsar.estimators", {"Reconciled": Reconciled}, _check
+)
 # What a saved model may be, family by family.
 FAMILIES: tuple[Registry[Any], ...] = (FORECASTERS, OTHER_ESTIMATORS)
 # Old class names of saved models, kept here when a class is renamed.
