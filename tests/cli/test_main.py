@@ -291,6 +291,22 @@ def test_reproduce_refuses_what_is_not_published(tmp_path, run):
     assert code == 1 and "did you mean 'nlinear_etth1_96'" in errors
 
 
+def test_reproduce_on_a_file_of_ones_own(tmp_path, run):
+    frame = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=90), "y": range(90)})
+    frame.to_csv(tmp_path / "line.csv", index=False)
+    path = tmp_path / "own.toml"
+    recipe = 'title = "x"\nmodel = "Naive"\n[data]\nfile = "line.csv"\n'
+    recipe += "borders = { train_end = 50, val_end = 2024-03-01 }\n[[cells]]\nhorizons = [1]\n"
+    path.write_text(recipe)
+    code, printed, _ = run("reproduce", path)
+    # The next value of a line is one above, in units of the deviation of 50 rows.
+    deviation = np.std(np.arange(50))
+    assert code == 0 and f"line-1 mae: obtained {1 / deviation:.4f}  (30 windows" in printed
+    path.write_text(recipe + "mse = 9\nmae = 9\nband = 1\n")
+    code, printed, _ = run("reproduce", path)
+    assert code == 1 and "published 9.0000" in printed and "OUTSIDE" in printed
+
+
 def test_demo_writes_its_forecast_and_plot(tmp_path, run, monkeypatch):
     monkeypatch.setattr("tsar.cli.demo.TRAINING", {"max_steps": 2})
     code, printed, _ = run("demo", "--out", tmp_path / "out")

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import pytest
 
@@ -143,8 +144,9 @@ def test_pretraining_has_parameters_of_its_own_and_the_same_rows(published_data,
     recipe = load_recipe("patchtst_pretrained_etth1")
     cls, seen = forecaster_class("PatchTST"), []
     for name in ("pretrain", "fit"):
-
-        def spy(self, df, y=None, name=name):
+        # With the signature of what it stands for, by which arguments are told from parameters.
+        @functools.wraps(getattr(cls, name))
+        def spy(self, df, y=None, name=name, **asked):
             seen.append((name, self, len(df), self.get_params()))
             return self
 

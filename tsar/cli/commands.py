@@ -423,6 +423,11 @@ def _line(result: Result) -> str:
     cell = result.cell.published
     reference = cell.model if result.cell.baseline else "published"
     windows = f"{result.n_windows} windows{', last batch dropped' if cell.drop_last else ''}"
+    if not result.cell.band:
+        return (
+            f"{result.cell.dataset}-{cell.horizon} {result.metric}: "
+            f"obtained {result.obtained:.4f}  ({windows}, {result.seconds:.1f} s)"
+        )
     return (
         f"{result.cell.dataset}-{cell.horizon} {result.metric}: "
         f"{reference} {result.published:.4f}  "
