@@ -305,6 +305,17 @@ def test_reproduce_on_a_file_of_ones_own(tmp_path, run):
     path.write_text(recipe + "mse = 9\nmae = 9\nband = 1\n")
     code, printed, _ = run("reproduce", path)
     assert code == 1 and "published 9.0000" in printed and "OUTSIDE" in printed
+    code, printed, told = run("reproduce", path, "--latex")
+    assert code == 1 and "OUTSIDE" in told
+    lines = printed.splitlines()
+    assert lines[0] == r"\begin{tabular}{lrllrr}" and lines[-1] == r"\end{tabular}"
+    assert rf"line & 1 & mae & recipe own & 9.0000 & \textbf{{{1 / deviation:.4f}}} \\" in lines
+
+
+def test_a_comparison_for_latex(csv, run):
+    options = ("--model", "Naive", "--horizon", 2, "--windows", 2)
+    code, printed, _ = run("backtest", csv, *options, "--latex")
+    assert code == 0 and printed.startswith(r"\begin{tabular}{l") and "Naive & " in printed
 
 
 def test_demo_writes_its_forecast_and_plot(tmp_path, run, monkeypatch):
