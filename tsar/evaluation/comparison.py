@@ -52,7 +52,7 @@ def _ranking() -> list[str]:
     return [
         name
         for name, metric in METRICS.items()
-        if metric.needs != "intervals" and name not in ("owa", "rmsse")
+        if metric.needs not in ("intervals", "samples") and name not in ("owa", "rmsse")
     ]
 
 
@@ -124,7 +124,7 @@ def compare(
     Warns
     -----
     DataWarning
-        A model failed.
+        A model failed, or a metric in units of a series leaves some out that did not change.
 
     Examples
     --------
@@ -141,6 +141,11 @@ def compare(
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in asked:
         check_choice("compare", "metrics", name, METRICS)
+        if METRICS[name].needs == "samples":
+            raise ParameterError(
+                f"compare: {name!r} needs samples, which are not drawn here; use "
+                f"measure(backtest(models, df, samples=100), {name!r})"
+            )
     check_choice("compare", "the first metric", asked[0] if asked else None, _ranking())
     if METRICS[asked[0]].needs == "quantiles" and quantiles is None:
         raise ParameterError(
@@ -306,6 +311,7 @@ class Leaderboard:
             power: series_scales(tested, job.panel, season_length, power)
             for power in {METRICS[name].scale for name in metrics}
         }
+        _warn_of_unscaled(tested, scales)
         # What a model does not forecast, and what failed, is left empty.
         rows: dict[str, dict[str, float]] = {name: {} for name in runs}
         for name, model in models.items():
@@ -458,6 +464,24 @@ class Leaderboard:
         if self.confidence_set():
             lines.append(f"90 % confidence set: {', '.join(self.confidence_set())}")
         return "\n".join(lines)
+
+
+def _warn_of_unscaled(tested: pd.DataFrame, scales: dict[int, Floats | None]) -> None:
+    """Warn of series that metrics in units of a series leave out, where there are others."""
+    lacking = np.zeros(len(tested), dtype=bool)
+    for scale in scales.values():
+        lacking |= False if scale is None else ~(scale > 0)
+    if lacking.any() and not lacking.all():
+        keys = [name for name in ("id", "variate") if name in tested.columns]
+        series = tested.loc[lacking, keys].drop_duplicates()
+        shown = ", ".join(map(repr, series.head(5).agg(tuple, axis=1)))
+        warn(
+            f"compare: {len(series)} of {len(tested[keys].drop_duplicates())} series did not "
+            f"change from season to season before the first cutoff, so that there is nothing to "
+            f"scale by; metrics such as mase leave them out: {shown}"
+            f"{', ...' if len(series) > 5 else ''}",
+            DataWarning,
+        )
 
 
 def _uncertain(

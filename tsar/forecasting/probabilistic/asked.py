@@ -122,8 +122,10 @@ def check_asked(
     return Asked({}, check_samples(name, samples))
 
 
-def ensure_intervals(model: Intervals, df: Any, level: Any, horizon: int) -> None:
-    """Calibrate a model that was just fitted, unless it gives intervals by itself.
+def ensure_intervals(
+    model: Intervals, df: Any, level: Any, horizon: int, samples: int | None = None
+) -> None:
+    """Calibrate a model that was just fitted, unless it gives intervals and samples by itself.
 
     Parameters
     ----------
@@ -133,6 +135,7 @@ def ensure_intervals(model: Intervals, df: Any, level: Any, horizon: int) -> Non
     level : float, sequence of float or None
         In percent.
     horizon : int
+    samples : int or None
 
     Raises
     ------
@@ -141,6 +144,7 @@ def ensure_intervals(model: Intervals, df: Any, level: Any, horizon: int) -> Non
     """
     try:
         read_asked(model, None, level, None)
+        read_asked(model, None, None, samples)
     except ParameterError:
         model.calibrate(df, level=level, horizon=horizon, refit=True)
 
