@@ -28,6 +28,7 @@ API = [
     "tsar.core.state",
     "tsar.data.datasets",
     "tsar.evaluation",
+    "tsar.hierarchy",
     "tsar.plot",
     "tsar.tuning",
     "tsar.batch",

@@ -11,6 +11,7 @@ from tsar.data.datasets import dataset_names, load_dataset
 from tsar.data.panel import Panel
 from tsar.forecasting import *  # noqa: F403  (the list of models is kept in one place)
 from tsar.forecasting.base import Forecaster
+from tsar.hierarchy import Reconciled, reconcile
 from tsar.persistence import load
 from tsar.registration import register
 
@@ -19,9 +20,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Forecaster",
     "Panel",
+    "Reconciled",
     "dataset_names",
     "load",
     "load_dataset",
+    "reconcile",
     "register",
     *forecasting.__all__,
 ]

@@ -29,6 +29,7 @@ from tsar.exceptions import ParameterError, PersistenceError
 from tsar.forecasting.outputs.distributions import Distribution
 from tsar.forecasting.outputs.losses import Loss
 from tsar.forecasting.registry import FORECASTERS
+from tsar.hierarchy import Reconciled
 from tsar.params.constraints import did_you_mean
 from tsar.params.objects import Storable
 from tsar.params.records import check_nesting, check_record
@@ -44,8 +45,10 @@ def _check(cls: Any) -> None:
         raise ParameterError(f"register: an estimator must be a subclass of Estimator, got {cls!r}")
 
 
-# Estimators of families that tsar does not have.
-OTHER_ESTIMATORS: Registry[type[Estimator]] = Registry("estimator", "tsar.estimators", {}, _check)
+# Estimators made of forecasters, and those of families that tsar does not have.
+OTHER_ESTIMATORS: Registry[type[Estimator]] = Registry(
+    "estimator", "tsar.estimators", {"Reconciled": Reconciled}, _check
+)
 # What a saved model may be, family by family.
 FAMILIES: tuple[Registry[Any], ...] = (FORECASTERS, OTHER_ESTIMATORS)
 # Old class names of saved models, kept here when a class is renamed.

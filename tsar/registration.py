@@ -1,6 +1,11 @@
 """One way for what is defined outside of tsar to be known by name: an estimator, a mixer, ..."""
 
+import importlib
 import inspect
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tsar.core.mixers import MIXERS, Mixer
@@ -13,7 +18,7 @@ from tsar.persistence import OTHER_ESTIMATORS
 from tsar.training.optim import OPTIMIZER_CLASSES, Optimizer
 from tsar.training.schedules import SCHEDULE_CLASSES, Schedule
 
-__all__ = ["register"]
+__all__ = ["load_plugin", "register"]
 
 
 def register(thing: Any, name: str | None = None) -> Any:
@@ -101,3 +106,69 @@ def register(thing: Any, name: str | None = None) -> Any:
         f"optimizer or a schedule, or an object a Metric, got {thing!r}; derive it from the base "
         f"class of its kind"
     )
+
+
+def load_plugin(path: str | os.PathLike[str]) -> ModuleType:
+    """Import a file of your own, and make the forecasters, mixers and losses in it known by name.
+
+    What the file registers itself, under a name of its choice, stays as it is. The file becomes
+    a module with the name of the file, and its folder is a place to import from, as if Python
+    had been started with it.
+
+    Parameters
+    ----------
+    path : path
+        A ``.py`` file. It is run: name none that you do not know.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ParameterError
+        It is no such file, a module of that name is another one, what it defines cannot be
+        registered, or nothing of the kind is in it.
+    """
+    file = Path(path).absolute()
+    if file.suffix != ".py" or not file.is_file() or not file.stem.isidentifier():
+        raise ParameterError(
+            f"plugin: {str(path)!r} must be a Python file whose name can be imported, such as "
+            f"my_model.py"
+        )
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    try:
+        module = importlib.import_module(file.stem)
+    except (ImportError, SyntaxError, AttributeError, NameError, TypeError) as error:
+        raise ParameterError(
+            f"plugin: {str(path)!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if Path(getattr(module, "__file__", None) or "").resolve() != file.resolve():
+        raise ParameterError(
+            f"plugin: there is another module called {file.stem!r}; rename {str(path)!r}"
+        )
+    kinds = (Forecaster, Estimator, Mixer, Loss)
+    own = [
+        thing
+        for name, thing in vars(module).items()
+        if isinstance(thing, type)
+        and issubclass(thing, kinds)
+        and thing.__module__ == module.__name__
+        and not name.startswith("_")
+        and not inspect.isabstract(thing)
+    ]
+    if not own:
+        raise ParameterError(
+            f"plugin: {str(path)!r} defines no forecaster, other estimator, mixer or loss; derive "
+            f"a class from one of their base classes"
+        )
+    known = {
+        thing
+        for registry in (FORECASTERS, OTHER_ESTIMATORS, MIXERS, LOSSES)
+        for thing in (registry[name] for name in registry)
+    }
+    for thing in own:
+        if thing not in known:
+            register(thing)
+    return module

@@ -20,6 +20,7 @@ PACKAGES = [
     "tsar.estimator.trained",
     "tsar.data.datasets",
     "tsar.evaluation",
+    "tsar.hierarchy",
     "tsar.tuning",
     "tsar.plot",
     "tsar.batch",
@@ -85,6 +86,12 @@ SECTIONS = [
         "Reproduce published numbers",
         "The protocol of the published tables, and recipes.",
         ("tsar.evaluation",),
+    ),
+    Section(
+        "hierarchies",
+        "Make sums agree",
+        "Forecasts of all levels of a hierarchy that add up.",
+        ("tsar.hierarchy",),
     ),
     Section(
         "tuning", "Tune parameters", "Search with Optuna, in the order of time.", ("tsar.tuning",)

@@ -322,7 +322,7 @@ def test_files_that_are_no_recipe(folder, run):
         ("forecast", "[forecast]", '[forecast]\nfuture = "f.csv"', "there is no file shop/f.csv"),
         ("forecast", "[forecast]", '[forecast]\nmodel = "bset"', "got 'bset'"),
         ("forecast", "out/forecast.csv", "sales.csv/f.csv", "sales.csv is no writable folder"),
-        ("backtest", '"tested.csv"', '"tested.xls"', "the name must end in .csv or .parquet"),
+        ("backtest", '"tested.csv"', '"tested.xls"', "must end in .csv, .parquet or .xlsx"),
         ("tune", '"trials.csv"', '"sales.csv"', "shop/sales.csv is the file that is read"),
         ("tune", '"best"', '"sales.csv/best"', "sales.csv is no folder that can be written"),
         ("tune", '"best"', '"sales.csv"', "exists and holds more than a saved model"),

@@ -220,7 +220,7 @@ def test_times_are_written_as_their_format_says(tmp_path, run):
     assert code == 0 and printed == "day,load\n12/01/2024,11.5\n13/01/2024,11.5\n"
 
 
-@pytest.mark.parametrize("out", ["forecast.xlsx", "data.csv", "forecast"])
+@pytest.mark.parametrize("out", ["forecast.xls", "data.csv", "forecast"])
 def test_a_file_that_cannot_be_the_result_is_refused_before_training(out, csv, run, monkeypatch):
     monkeypatch.chdir(csv.parent)
     monkeypatch.setattr(tsar.Naive, "fit", None)
@@ -290,6 +290,33 @@ def test_reproduce_refuses_what_is_not_published(tmp_path, run):
     assert code == 1 and "no cell Repeated, horizon 96, drop_last true" in errors
     code, _, errors = run("reproduce", "nlinear_etth1_69")
     assert code == 1 and "did you mean 'nlinear_etth1_96'" in errors
+
+
+def test_reproduce_on_a_file_of_ones_own(tmp_path, run):
+    frame = pd.DataFrame({"date": pd.date_range("2024-01-01", periods=90), "y": range(90)})
+    frame.to_csv(tmp_path / "line.csv", index=False)
+    path = tmp_path / "own.toml"
+    recipe = 'title = "x"\nmodel = "Naive"\n[data]\nfile = "line.csv"\n'
+    recipe += "borders = { train_end = 50, val_end = 2024-03-01 }\n[[cells]]\nhorizons = [1]\n"
+    path.write_text(recipe)
+    code, printed, _ = run("reproduce", path)
+    # The next value of a line is one above, in units of the deviation of 50 rows.
+    deviation = np.std(np.arange(50))
+    assert code == 0 and f"line-1 mae: obtained {1 / deviation:.4f}  (30 windows" in printed
+    path.write_text(recipe + "mse = 9\nmae = 9\nband = 1\n")
+    code, printed, _ = run("reproduce", path)
+    assert code == 1 and "published 9.0000" in printed and "OUTSIDE" in printed
+    code, printed, told = run("reproduce", path, "--latex")
+    assert code == 1 and "OUTSIDE" in told
+    lines = printed.splitlines()
+    assert lines[0] == r"\begin{tabular}{lrllrr}" and lines[-1] == r"\end{tabular}"
+    assert rf"line & 1 & mae & recipe own & 9.0000 & \textbf{{{1 / deviation:.4f}}} \\" in lines
+
+
+def test_a_comparison_for_latex(csv, run):
+    options = ("--model", "Naive", "--horizon", 2, "--windows", 2)
+    code, printed, _ = run("backtest", csv, *options, "--latex")
+    assert code == 0 and printed.startswith(r"\begin{tabular}{l") and "Naive & " in printed
 
 
 def test_demo_writes_its_forecast_and_plot(tmp_path, run, monkeypatch):

@@ -373,3 +373,19 @@ def test_costs_are_measured(models, wide):
         assert 120 < memory.megabytes < 200
     else:
         assert np.isnan(memory.megabytes)
+
+
+def test_series_without_a_scale_are_named():
+    rng = np.random.default_rng(0)
+    stamps = pd.date_range("2024-01-01", periods=60, freq="D")
+    parts = [
+        pd.DataFrame({"unique_id": name, "ds": stamps, "y": values})
+        for name, values in (("moves", rng.normal(size=60)), ("stands", np.full(60, 3.0)))
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    models = [tsar.Naive(horizon=3), tsar.SeasonalNaive(horizon=3)]
+    with pytest.warns(DataWarning, match=r"1 of 2 series did not change .* mase .*'stands'"):
+        board = compare(models, frame, metrics=["mase", "mae"], windows=4)
+    alone = compare(models, frame[frame["unique_id"] == "moves"], metrics="mase", windows=4)
+    np.testing.assert_allclose(board.frame["mase"], alone.frame["mase"])
+    compare(models, frame, metrics="mae", windows=4)

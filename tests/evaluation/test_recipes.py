@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import pytest
 
@@ -143,9 +144,10 @@ def test_pretraining_has_parameters_of_its_own_and_the_same_rows(published_data,
     recipe = load_recipe("patchtst_pretrained_etth1")
     cls, seen = forecaster_class("PatchTST"), []
     for name in ("pretrain", "fit"):
-
-        def spy(self, df, y=None, name=name):
-            seen.append((name, self, len(df), self.get_params()))
+        # With the signature of what it stands for, by which arguments are told from parameters.
+        @functools.wraps(getattr(cls, name))
+        def spy(self, df, y=None, name=name, **asked):
+            seen.append((name, self, len(df), self.get_params() | asked))
             return self
 
         monkeypatch.setattr(cls, name, spy)
@@ -158,7 +160,9 @@ def test_pretraining_has_parameters_of_its_own_and_the_same_rows(published_data,
     assert models[0] is models[1] is models[2]
     expected = [recipe.params | recipe.pretrain, recipe.params, recipe.params]
     for own, given, horizon in zip(parameters, expected, (24, 24, 48), strict=True):
-        assert (given | {"horizon": horizon, "device": "cpu"}).items() <= own.items()
+        # True has become the validation rows of the split.
+        wanted = given | {"horizon": horizon, "device": "cpu", "early_stopping": 2880}
+        assert wanted.items() <= own.items()
 
 
 @pytest.mark.slow

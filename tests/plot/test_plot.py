@@ -253,6 +253,23 @@ def test_a_leaderboard_is_the_figure_of_a_comparison(sold):
     np.testing.assert_allclose(points, ranked[board.metric])
 
 
+def test_critical_differences_are_ranks_and_groups(sold):
+    models = [tsar.Naive(horizon=3), tsar.AutoReg(horizon=3), tsar.SeasonalNaive(horizon=3)]
+    board = compare(models, sold, windows=8, n_resamples=50)
+    found = board.critical_difference(0.1)
+    ax = plot.critical_difference(board, alpha=0.1)
+    drawn = ax.get_lines()
+    np.testing.assert_allclose(drawn[0].get_xdata(), found.ranks)
+    assert [text.get_text() for text in ax.get_yticklabels()] == list(found.ranks.index)
+    assert len(drawn) == 1 + len(found.groups)
+    for line, group in zip(drawn[1:], found.groups, strict=True):
+        assert list(line.get_xdata()) == [found.ranks[group].min(), found.ranks[group].max()]
+        assert line.get_label() == ", ".join(group)
+    assert f"{found.difference:.3g}" in ax.get_xlabel()
+    with pytest.raises(ParameterError, match="plot.critical_difference: board must be"):
+        plot.critical_difference(board.frame)
+
+
 EXPLAINED = pd.DataFrame(
     {
         "id": [0, 0, 0, 0, 0],

@@ -23,6 +23,7 @@ from rich.table import Table
 import tsar
 from tsar import batch
 from tsar.batch.quarantine import all_bad, set_aside
+from tsar.checks import check_id, checks_for
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table, load_file_recipe
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
@@ -30,12 +31,13 @@ from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.frames import ID, TARGET
 from tsar.data.tables import TableFile, as_csv, check_writable, write_table, write_times
 from tsar.estimator.saving import check_folder
-from tsar.evaluation import compare
+from tsar.evaluation import compare, results_to_latex
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
 from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.text import parse_parameters
 from tsar.progress import in_place_of_bars
+from tsar.registration import load_plugin
 from tsar.training import on_epoch
 from tsar.tuning import OptunaSearch
 from tsar.tuning.spaces import parse_space
@@ -64,6 +66,22 @@ def _read_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _load_plugins(paths: list[Path] | None) -> list[Path] | None:
+    """Make what is defined in files known by name, before names are read."""
+    for path in paths or ():
+        load_plugin(path)
+    return paths
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        is_eager=True,
+        callback=_load_plugins,
+        help="Python file with a model, mixer or loss of your own; repeatable, before --recipe.",
+    ),
+]
 # What forecast, backtest and tune have in common.
 Data = Annotated[Path | None, typer.Argument(help="CSV or Parquet file, one row per time step.")]
 Horizon = Annotated[int | None, typer.Option(help="Steps to forecast.")]
@@ -117,6 +135,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the model; repeatable."),
 ]
+
+
+Latex = Annotated[bool, typer.Option("--latex", help="Print a table for LaTeX (booktabs).")]
 
 
 def _version(asked: bool) -> None:
@@ -180,6 +201,7 @@ def forecast(
     fit_rows: Annotated[
         int, typer.Option(help="Rows to fit on at most; of a longer file whole series, a sample.")
     ] = 1_000_000,
+    plugin: Plugins = None,
     settings: Settings = None,
     verbose: Verbose = False,
 ) -> None:
@@ -366,6 +388,8 @@ def backtest(
     header: Header = None,
     series_id: IdColumn = None,
     out: Annotated[Path | None, typer.Option(help="File for the forecasts and the truth.")] = None,
+    latex: Latex = False,
+    plugin: Plugins = None,
     settings: Settings = None,
     verbose: Verbose = False,
 ) -> None:
@@ -395,7 +419,7 @@ def backtest(
         level=level or None,
         verbose=int(sys.stderr.isatty()),
     )
-    print(board)
+    print(board.to_latex() if latex else board)
     if out is not None:
         write_table(write_times(board.backtest, ["cutoff", "time"], table.stated.time_format), out)
     if n_bad:
@@ -437,6 +461,7 @@ def tune(
     save: Annotated[
         Path | None, typer.Option(help="Folder for the best model, fitted on everything.")
     ] = None,
+    plugin: Plugins = None,
     settings: Settings = None,
     verbose: Verbose = False,
 ) -> None:
@@ -497,6 +522,8 @@ def reproduce(
         str | None, typer.Argument(help="Name of a recipe, or the path of a TOML file.")
     ] = None,
     list_all: Annotated[bool, typer.Option("--list", help="List the recipes.")] = False,
+    plugin: Plugins = None,
+    latex: Latex = False,
     settings: Settings = None,
 ) -> None:
     """Reproduce published numbers; exit with 1 where one is outside its band."""
@@ -506,16 +533,20 @@ def reproduce(
         return
     chosen = load_recipe(recipe)
     overrides = parse_parameters(forecaster_class(chosen.model), settings or [])
-    console.print(f"{chosen.title}: {chosen.model}, tsar {tsar.__version__}", highlight=False)
+    # What is printed for LaTeX is the table alone.
+    told = Console(stderr=True) if latex else console
+    told.print(f"{chosen.title}: {chosen.model}, tsar {tsar.__version__}", highlight=False)
     if overrides:
-        console.print(f"instead of the recipe's: {overrides}", highlight=False)
+        told.print(f"instead of the recipe's: {overrides}", highlight=False)
     results: list[Result] = []
     for pair in run_recipe(chosen, overrides):
         results.extend(pair)
         for result in pair:
-            console.print(_line(result), highlight=False, soft_wrap=True)
+            told.print(_line(result), highlight=False, soft_wrap=True)
     missed = [result for result in results if not result.within]
-    console.print(f"{len(results) - len(missed)} of {len(results)} within their band")
+    told.print(f"{len(results) - len(missed)} of {len(results)} within their band")
+    if latex:
+        print(results_to_latex(results))
     raise typer.Exit(1 if missed else 0)
 
 
@@ -527,6 +558,11 @@ def _line(result: Result) -> str:
     cell = result.cell.published
     reference = cell.model if result.cell.baseline else "published"
     windows = f"{result.n_windows} windows{', last batch dropped' if cell.drop_last else ''}"
+    if not result.cell.band:
+        return (
+            f"{result.cell.dataset}-{cell.horizon} {result.metric}: "
+            f"obtained {result.obtained:.4f}  ({windows}, {result.seconds:.1f} s)"
+        )
     return (
         f"{result.cell.dataset}-{cell.horizon} {result.metric}: "
         f"{reference} {result.published:.4f}  "
@@ -539,6 +575,7 @@ def _line(result: Result) -> str:
 @app.command()
 def models(
     name: Annotated[str | None, typer.Argument(help="Show the parameters of one model.")] = None,
+    plugin: Plugins = None,
 ) -> None:
     """List the models, or the parameters of one."""
     console = Console()
@@ -550,6 +587,24 @@ def models(
     console.print(
         _table(["model", "what"], [[name, _summary(name)] for name in forecaster_names()])
     )
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="See `tsar models`.")],
+    plugin: Plugins = None,
+) -> None:
+    """Check that a model keeps what every estimator promises; exit with 1 where one does not."""
+    failed = 0
+    for subject, one in checks_for(forecaster_class(model)):
+        try:
+            one(subject)
+            found = "ok"
+        except AssertionError as error:
+            failed += 1
+            found = f"FAILED {error}"
+        print(f"{check_id(one)}: {found}")
+    raise typer.Exit(1 if failed else 0)
 
 
 def _summary(model: str) -> str:

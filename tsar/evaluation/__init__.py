@@ -2,6 +2,7 @@
 
 from tsar.evaluation.backtesting import backtest
 from tsar.evaluation.comparison import Leaderboard, compare
+from tsar.evaluation.latex import results_to_latex
 from tsar.evaluation.measuring import Metric, measure
 from tsar.evaluation.metrics import mae, mape, mase, mse, owa, rmse, rmsse, smape
 from tsar.evaluation.probabilistic import (
@@ -51,6 +52,7 @@ __all__ = [
     "pit",
     "quantile_loss",
     "recipe_names",
+    "results_to_latex",
     "rmse",
     "rmsse",
     "run_recipe",

@@ -31,8 +31,19 @@ from tsar.exceptions import (
 )
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.windowed import KEYS, in_window_order, window_keys
-from tsar.forecasting.probabilistic.asked import Asked, answer, ensure_intervals, read_asked
-from tsar.params.arguments import check_fractions, check_horizon, check_percentages
+from tsar.forecasting.probabilistic.asked import (
+    Asked,
+    answer,
+    ensure_intervals,
+    read_asked,
+    sample,
+)
+from tsar.params.arguments import (
+    check_fractions,
+    check_horizon,
+    check_percentages,
+    check_samples,
+)
 from tsar.params.constraints import check_count
 from tsar.progress import progress
 
@@ -40,7 +51,7 @@ __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
 
 NAMES_SHOWN = 5
 # How the columns beside the point forecast of a model end, see tsar.data.forecasts.
-BESIDE = re.compile(r"(.+)_(q|lo|hi)(\d+(?:\.\d+)?(?:e-\d+)?)")
+BESIDE = re.compile(r"(.+)_(q|lo|hi|sample)(\d+(?:\.\d+)?(?:e-\d+)?)")
 
 
 @each_warning_once()
@@ -54,6 +65,7 @@ def backtest(
     refit: bool | int = False,
     quantiles: Sequence[float] | None = None,
     level: float | Sequence[float] | None = None,
+    samples: int | None = None,
     verbose: int = 0,
 ) -> pd.DataFrame:
     """Forecast the last rows of every series from several cutoffs, and return the truth beside it.
@@ -88,6 +100,9 @@ def backtest(
         ``<name>_lo80`` and ``<name>_hi80``, as in ``predict``. A model that is fitted here
         and has none by itself is calibrated on the rows it is fitted on, as
         ``calibrate(refit=True)`` does.
+    samples : int or None
+        How many samples of each window to return as well, in columns ``<name>_sample0`` and
+        so on; a model that is fitted here and gives none is calibrated likewise.
     verbose : int
         1 shows a progress bar of the fits.
 
@@ -121,7 +136,9 @@ def backtest(
     """
     models = named_models("backtest", model)
     jobs = {
-        name: BacktestJob(one, df, horizon, windows, step, refit, (quantiles, level))
+        name: BacktestJob(
+            one, df, horizon, windows, step, refit, (quantiles, level), samples=samples
+        )
         for name, one in models.items()
     }
     tested: pd.DataFrame | None = None
@@ -271,6 +288,8 @@ class BacktestJob:
         Quantiles and levels.
     optional : bool
         Whether a model that cannot give them forecasts without.
+    samples : int or None
+        How many to draw of each window.
 
     Attributes
     ----------
@@ -293,7 +312,9 @@ class BacktestJob:
         refit: bool | int,
         asked: tuple[Any, Any],
         optional: bool = False,
+        samples: int | None = None,
     ) -> None:
+        self.samples = None if samples is None else check_samples("backtest", samples)
         check_fractions("backtest", asked[0])
         check_percentages("backtest", asked[1])
         for name, value in (("windows", windows), ("step", 1 if step is None else step)):
@@ -334,12 +355,13 @@ class BacktestJob:
                     label = f"{name}_{key}" if key else name
                     columns.setdefault(label, np.empty(shape))[chosen] = values
                 bar.update()
-        return self.keys().assign(
-            **{
-                label: in_window_order(values, self.origins.owners, self.origins.rows)
-                for label, values in columns.items()
-            }
-        )
+        keys, origins = self.keys(), self.origins
+        written = {
+            label: in_window_order(values, origins.owners, origins.rows)
+            for label, values in columns.items()
+        }
+        # At once: with samples there are hundreds of columns.
+        return pd.concat([keys, pd.DataFrame(written, index=keys.index)], axis=1)
 
     @property
     def _begins(self) -> range:
@@ -378,7 +400,7 @@ class BacktestJob:
     def _calibrate(self, fitted: Forecaster, training: Any) -> None:
         """Let a model give the intervals that are asked for, from what it was fitted on."""
         try:
-            ensure_intervals(fitted, training, self.asked[1], self.horizon)
+            ensure_intervals(fitted, training, self.asked[1], self.horizon, self.samples)
         except (DataError, ParameterError):
             if not self.optional:
                 raise
@@ -419,6 +441,11 @@ class BacktestJob:
         owners, rows = self.origins.owners[chosen], self.origins.rows[chosen]
         found = answer(fitted, asked, ordered, owners, rows, self.horizon, after_fitted=True)
         self.n_replaced += len({window for window, _ in found.replaced})
+        if self.samples is not None:
+            n, steps = self.samples, self.horizon
+            read_asked(fitted, None, None, n)
+            drawn = sample(fitted, n, ordered, owners, rows, steps, after_fitted=True)
+            found.values.update({f"sample{place}": drawn[:, place] for place in range(n)})
         place = ordered.variates.get_indexer(self.panel.variates)
         return {key: values[:, :, place] for key, values in found.values.items()}
 

@@ -15,12 +15,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from tsar.evaluation.backtesting import BacktestJob, named_models
+from tsar.evaluation.cells import Cells
+from tsar.evaluation.latex import latex_table
 from tsar.evaluation.measuring import (
     METRICS,
     Forecasts,
     Table,
     measure_model,
-    row_losses,
     series_scales,
 )
 from tsar.evaluation.runs import OK, PeakMemory, Run, RunFolder, fingerprint_of
@@ -31,7 +32,6 @@ from tsar.evaluation.significance import (
     diebold_mariano,
     giacomini_white,
     model_confidence_set,
-    stationary_bootstrap,
 )
 from tsar.exceptions import (
     DataError,
@@ -53,8 +53,6 @@ FAILURES = (TsarError, ArithmeticError, LookupError, MemoryError, RuntimeError, 
 CONFIDENCE = 0.95
 # What a run took, at the end of a leaderboard.
 TAIL = ["fit_seconds", "forecast_seconds", "peak_memory_mb", "status"]
-# Products of resamples and series held at a time.
-HELD_VALUES = 10_000_000
 
 
 def _ranking() -> list[str]:
@@ -62,7 +60,7 @@ def _ranking() -> list[str]:
     return [
         name
         for name, metric in METRICS.items()
-        if metric.needs != "intervals" and name not in ("owa", "rmsse")
+        if metric.needs not in ("intervals", "samples") and name not in ("owa", "rmsse")
     ]
 
 
@@ -135,7 +133,7 @@ def compare(
     Warns
     -----
     DataWarning
-        A model failed.
+        A model failed, or a metric in units of a series leaves some out that did not change.
 
     Examples
     --------
@@ -152,6 +150,11 @@ def compare(
     asked = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in asked:
         check_choice("compare", "metrics", name, METRICS)
+        if METRICS[name].needs == "samples":
+            raise ParameterError(
+                f"compare: {name!r} needs samples, which are not drawn here; use "
+                f"measure(backtest(models, df, samples=100), {name!r})"
+            )
     check_choice("compare", "the first metric", asked[0] if asked else None, _ranking())
     if METRICS[asked[0]].needs == "quantiles" and quantiles is None:
         raise ParameterError(
@@ -329,6 +332,7 @@ class Leaderboard:
             power: series_scales(tested, job.panel, season_length, power)
             for power in {METRICS[name].scale for name in metrics}
         }
+        _warn_of_unscaled(tested, scales)
         # What a model does not forecast, and what failed, is left empty.
         rows: dict[str, dict[str, float]] = {name: {} for name in runs}
         for name, model in models.items():
@@ -337,7 +341,7 @@ class Leaderboard:
             ]
             found = measure_model(name, models, given, table, scales, baseline)
             rows[name] = {key: float(value[0]) for key, value in found.items()}
-        cells = _Cells.of(tested, metric, scales[METRICS[metric].scale], job.horizon)
+        cells = Cells.of(tested, metric, scales[METRICS[metric].scale], job.horizon)
         windows, series = cells.by_window(), cells.by_series()
         draws = cells.resampled(n_resamples, overlap, random_state)
         for name in draws:
@@ -387,6 +391,48 @@ class Leaderboard:
                     found: Outcome = test(self.losses[one], self.losses[two], overlap=self.overlap)
                     table.loc[one, two] = found.p_value
         return table
+
+    def win_rates(self) -> pd.DataFrame:
+        """Return how often each model has a smaller loss than each other one.
+
+        Returns
+        -------
+        DataFrame of shape (M, M)
+            The share of series, or of windows where there is one series, in which the model of
+            the row has the smaller loss; equal losses count as half a win for both. NaN of a
+            model with itself.
+        """
+        rows = self.series_losses if len(self.series_losses) > 1 else self.losses
+        names = [name for name in self.frame["model"] if name in rows]
+        losses = rows[names].to_numpy()
+        one, other = losses[:, :, None], losses[:, None]
+        rates = ((one < other) + 0.5 * (one == other)).mean(axis=0)
+        np.fill_diagonal(rates, np.nan)
+        return pd.DataFrame(rates, index=names, columns=names)
+
+    def to_latex(self, caption: str | None = None, label: str | None = None) -> str:
+        """Return the models with their metrics as a table for LaTeX, the best in bold.
+
+        Parameters
+        ----------
+        caption, label : str or None
+            Of the table, as LaTeX; with neither, it is a ``tabular`` alone.
+
+        Returns
+        -------
+        str
+            It needs the package booktabs. Of metrics that have no best, such as the coverage,
+            nothing is bold.
+        """
+        names = _measured(self.metric, list(self.frame.columns[1:]))
+        table = self.frame[["model", *names, *(c for c in ("skill", "p_value") if c in self.frame)]]
+        best = {
+            name: "min"
+            for name in names
+            if name.startswith("interval_score")
+            or (name in METRICS and METRICS[name].needs != "intervals")
+        }
+        return latex_table(table, best | {"skill": "max"}, caption=caption, label=label)
 
     def confidence_set(self, alpha: float = 0.1) -> list[str]:
         """Return the models that hold the best one with a probability of ``1 - alpha``.
@@ -441,6 +487,24 @@ class Leaderboard:
         return "\n".join(lines)
 
 
+def _warn_of_unscaled(tested: pd.DataFrame, scales: dict[int, Floats | None]) -> None:
+    """Warn of series that metrics in units of a series leave out, where there are others."""
+    lacking = np.zeros(len(tested), dtype=bool)
+    for scale in scales.values():
+        lacking |= False if scale is None else ~(scale > 0)
+    if lacking.any() and not lacking.all():
+        keys = [name for name in ("id", "variate") if name in tested.columns]
+        series = tested.loc[lacking, keys].drop_duplicates()
+        shown = ", ".join(map(repr, series.head(5).agg(tuple, axis=1)))
+        warn(
+            f"compare: {len(series)} of {len(tested[keys].drop_duplicates())} series did not "
+            f"change from season to season before the first cutoff, so that there is nothing to "
+            f"scale by; metrics such as mase leave them out: {shown}"
+            f"{', ...' if len(series) > 5 else ''}",
+            DataWarning,
+        )
+
+
 def _uncertain(
     metric: str,
     rows: dict[str, dict[str, float]],
@@ -461,125 +525,18 @@ def _uncertain(
     return content
 
 
+def _tests(ranking: str) -> list[str]:
+    """Return the columns of a leaderboard that say how far it can be trusted."""
+    skills = ["skill", "skill_low", "skill_high"]
+    return [f"{ranking}_low", f"{ranking}_high", *skills, "p_value", "set_p_value"]
+
+
+def _measured(ranking: str, found: list[str]) -> list[str]:
+    """Return the columns that hold metrics."""
+    return [name for name in found if name not in TAIL and name not in _tests(ranking)]
+
+
 def _columns(ranking: str, found: list[str]) -> list[str]:
     """Return the columns of a leaderboard in their order."""
-    skills = ["skill", "skill_low", "skill_high"]
-    tests = [f"{ranking}_low", f"{ranking}_high", *skills, "p_value", "set_p_value"]
-    measured = [name for name in found if name not in TAIL and name not in tests]
-    return [*measured, *(name for name in tests if name in found), *TAIL]
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """Losses summed by window and series.
-
-    Attributes
-    ----------
-    sums : dict of str to float array of shape (T, S)
-        By model; those left out that lack a forecast.
-    counts : float array of shape (T, S)
-        Observed rows.
-    series : Index of shape (S,)
-    root, scaled : bool
-        Whether the metric is the root of a mean, and whether series are averaged.
-    """
-
-    sums: dict[str, Floats]
-    counts: Floats
-    series: pd.Index
-    root: bool
-    scaled: bool
-
-    @classmethod
-    def of(cls, tested: pd.DataFrame, metric: str, scale: Floats | None, horizon: int) -> "_Cells":
-        """Sum the losses of a backtest, whose rows are in the order it writes them."""
-        keys = [name for name in ("id", "variate") if name in tested.columns]
-        blocks = tested[keys].iloc[::horizon]
-        owner = blocks.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
-        distinct = blocks.drop_duplicates()
-        series = pd.MultiIndex.from_frame(distinct) if len(keys) > 1 else pd.Index(distinct["id"])
-        counts = np.bincount(owner)
-        # The last windows of all series are the same one.
-        number = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
-        number += counts.max() - counts[owner]
-        shape = (int(counts.max()), len(counts))
-        cell = np.repeat(number * shape[1] + owner, horizon)
-        truth = tested["y"].to_numpy(np.float64)
-        used = ~np.isnan(truth)
-        if scale is not None:
-            used &= scale > 0
-
-        def total(values: Floats) -> Floats:
-            summed = np.bincount(cell[used], weights=values[used], minlength=shape[0] * shape[1])
-            return np.asarray(summed.reshape(shape), dtype=np.float64)
-
-        sums = {}
-        for name, model in Forecasts.of(tested).items():
-            if not model.gives(metric):
-                continue
-            (losses,) = row_losses(metric, truth, name, model).values()
-            if np.isnan(losses[used]).any():
-                # A missing forecast has no mean, and nothing can be said of it.
-                continue
-            sums[name] = total(losses if scale is None else losses / np.where(used, scale, 1.0))
-        root, scaled = METRICS[metric].root, scale is not None
-        return cls(sums, total(np.ones(len(truth))), series, root, scaled)
-
-    def by_window(self) -> pd.DataFrame:
-        """Return the mean loss of each window, those without truth left out, (T, M)."""
-        seen = self.counts.sum(axis=1)
-        means = {name: values.sum(axis=1)[seen > 0] for name, values in self.sums.items()}
-        return pd.DataFrame(means, index=range(int((seen > 0).sum()))).div(seen[seen > 0], axis=0)
-
-    def by_series(self) -> pd.DataFrame:
-        """Return the mean loss of each series, those without truth left out, (S, M)."""
-        seen = self.counts.sum(axis=0)
-        means = {name: values.sum(axis=0)[seen > 0] for name, values in self.sums.items()}
-        index = self.series[seen > 0]
-        return pd.DataFrame(means, index=index).div(seen[seen > 0], axis=0)
-
-    def resampled(
-        self, n_resamples: int, overlap: int, random_state: int | None
-    ) -> dict[str, Floats]:
-        """Return the metric of windows and series that are drawn again and again, (R,) each.
-
-        Windows are drawn in stretches, which keep their order, and series one by one; all
-        models get the same draws (the pigeonhole bootstrap of Owen, "The pigeonhole
-        bootstrap", Annals of Applied Statistics 1(2), 2007). Of a single window or series
-        there is nothing to draw.
-        """
-        n_windows, n_series = self.counts.shape
-        if n_windows * n_series < 2 or not self.sums or not self.counts.any():
-            return {}
-        generator = np.random.default_rng(random_state)
-        size = max(HELD_VALUES // max(n_series, n_windows), 1)
-        parts: dict[str, list[Floats]] = {name: [] for name in self.sums}
-        for begin in range(0, n_resamples, size):
-            n_drawn = min(size, n_resamples - begin)
-            length = max(overlap, n_windows ** (1 / 3))
-            rows = stationary_bootstrap(n_windows, length, n_drawn, generator)
-            windows = _counted(rows, n_windows)
-            series = _counted(generator.integers(0, n_series, (n_drawn, n_series)), n_series)
-            seen = windows @ self.counts
-            # Of windows before the first one of a short series there is nothing to judge.
-            some = (seen * series).sum(axis=1) > 0
-            for name, sums in self.sums.items():
-                parts[name].append(self._metric((windows @ sums)[some], seen[some], series[some]))
-        drawn = {name: np.concatenate(values) for name, values in parts.items()}
-        return {name: values for name, values in drawn.items() if len(values)}
-
-    def _metric(self, sums: Floats, seen: Floats, series: Floats) -> Floats:
-        """Return the metric of sums of losses by resample and series, (R, S)."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if self.scaled:
-                each = np.where(seen > 0, sums / seen, 0.0)
-                return (each * series).sum(axis=1) / (series * (seen > 0)).sum(axis=1)
-            means = (sums * series).sum(axis=1) / (seen * series).sum(axis=1)
-        return np.sqrt(means) if self.root else means
-
-
-def _counted(drawn: np.ndarray, n_values: int) -> Floats:
-    """Return how often each value was drawn, by resample."""
-    flat = drawn + n_values * np.arange(len(drawn))[:, None]
-    counts = np.bincount(flat.ravel(), minlength=len(drawn) * n_values)
-    return np.asarray(counts.reshape(len(drawn), n_values), dtype=np.float64)
+    tests = [name for name in _tests(ranking) if name in found]
+    return [*_measured(ranking, found), *tests, *TAIL]

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from tsar.data.matching import id_places
 from tsar.data.panel import Panel
 from tsar.evaluation.backtesting import BESIDE, KEYS
+from tsar.evaluation.joint import energy_losses, variogram_losses
 from tsar.evaluation.metrics import relative_errors, symmetric_errors
 from tsar.evaluation.probabilistic import pinball, winkler
 from tsar.exceptions import DataError, ParameterError
@@ -47,12 +48,17 @@ class Forecasts:
     quantiles : float array of shape (rows, Q)
     intervals : dict of float to pair of float arrays of shape (rows,)
         Both ends by the percentage that is to be covered, also where quantiles give them.
+    samples : float array of shape (rows, N)
+    windows : int64 array of shape (rows,)
+        Which window each row is of, where there are samples.
     """
 
     point: Floats
     levels: Floats
     quantiles: Floats
     intervals: dict[float, tuple[Floats, Floats]]
+    samples: Floats
+    windows: np.ndarray
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> "dict[str, Forecasts]":
@@ -63,7 +69,7 @@ class Forecasts:
             if found and found[1] in models:
                 models[found[1]][found[2]][float(found[3])] = name
             elif name not in KEYS:
-                models[name] = {"q": {}, "lo": {}, "hi": {}}
+                models[name] = {"q": {}, "lo": {}, "hi": {}, "sample": {}}
         return {name: cls._read(frame, name, beside) for name, beside in models.items()}
 
     def gives(self, metric: str) -> bool:
@@ -71,6 +77,8 @@ class Forecasts:
         needs = METRICS[metric].needs
         if needs == "quantiles":
             return len(self.levels) > 0
+        if needs == "samples":
+            return self.samples.shape[1] > 0
         return needs == "point" or len(self.intervals) > 0
 
     @classmethod
@@ -101,7 +109,12 @@ class Forecasts:
             lower, upper = map(values, both)
             intervals[percentage] = (lower, upper)
         ordered = dict(sorted(intervals.items()))
-        return cls(values(name), np.array(levels, dtype=np.float64), quantiles, ordered)
+        columns = [values(column) for _, column in sorted(beside["sample"].items())]
+        samples = np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))
+        keys = [key for key in ("id", "variate", "cutoff") if columns and key in frame.columns]
+        windows = _numbered(frame, keys) if keys else np.zeros(len(frame), dtype=np.int64)
+        found = np.array(levels, dtype=np.float64)
+        return cls(values(name), found, quantiles, ordered, samples, windows)
 
 
 @dataclass(frozen=True)
@@ -118,7 +131,7 @@ class Metric:
     scale : int
         The power of the seasonal change of a series that losses are divided by; with 0
         they are not. Scaled metrics are those of each series, averaged.
-    needs : {"point", "quantiles", "intervals"}
+    needs : {"point", "quantiles", "intervals", "samples"}
         What a model has to forecast.
     """
 
@@ -167,6 +180,10 @@ def _winkler(truth: Floats, model: Forecasts) -> dict[float, Floats]:
     return {level: winkler(truth, *ends, level) for level, ends in model.intervals.items()}
 
 
+def _of_windows(losses: Callable[..., Floats]) -> Metric:
+    return Metric(lambda truth, model: losses(truth, model.samples, model.windows), needs="samples")
+
+
 def _check(metric: Any) -> None:
     if not isinstance(metric, Metric):
         raise ParameterError(
@@ -189,6 +206,14 @@ _OWN = {
     "coverage": Metric(_coverage, needs="intervals"),
     "interval_width": Metric(_width, needs="intervals"),
     "interval_score": Metric(_winkler, needs="intervals"),
+    "energy_score": _of_windows(energy_losses),
+    "variogram_score": _of_windows(variogram_losses),
+}
+# What a backtest has to be asked for, by what a metric needs.
+REPAIRS = {
+    "quantiles": "quantiles=[0.1, 0.5, 0.9]",
+    "intervals": "level=80",
+    "samples": "samples=100",
 }
 METRICS: Registry[Metric] = Registry("metric", "tsar.metrics", _OWN, _check)
 
@@ -212,8 +237,8 @@ def measure(
     metrics : str or sequence of str
         Of ``"mse"``, ``"mae"``, ``"rmse"``, ``"mape"``, ``"smape"``, ``"mase"``, ``"rmsse"``,
         ``"owa"``, ``"quantile_loss"``, ``"scaled_quantile_loss"``, ``"crps"`` (from
-        quantiles), ``"coverage"``, ``"interval_width"`` and ``"interval_score"``; each is
-        the function of that name.
+        quantiles), ``"coverage"``, ``"interval_width"``, ``"interval_score"``, and of samples
+        ``"energy_score"`` and ``"variogram_score"``; each is the function of that name.
     by : {"series", "step", "window"}, sequence of them or None
         Measure apart what differs in these; None measures everything together.
     history : DataFrame, Series or Panel, optional
@@ -245,7 +270,8 @@ def measure(
     Notes
     -----
     Metrics in units of a series are those of each series, averaged; a series whose history
-    does not change has none and is left out. All others are means over rows.
+    does not change has none and is left out. All others are means over rows. Scores of samples
+    are those of the observed steps of a window, and a window counts by how many these are.
 
     Examples
     --------
@@ -261,6 +287,11 @@ def measure(
     for name in asked:
         check_choice("measure", "metrics", name, METRICS)
     groups = _groups(by)
+    whole = next((name for name in asked if METRICS[name].needs == "samples"), None)
+    if whole is not None and "step" in groups:
+        raise ParameterError(
+            f"measure: {whole!r} judges all steps of a window together, got by='step'; leave it out"
+        )
     models = _models(backtest)
     keep = [column for group in groups for column in GROUPS[group] if column in backtest.columns]
     if isinstance(weights, str):
@@ -344,10 +375,9 @@ def row_losses(name: str, truth: Floats, label: str, model: Forecasts) -> dict[s
     """
     metric = METRICS[name]
     if not model.gives(name):
-        repair = "level=80" if metric.needs == "intervals" else "quantiles=[0.1, 0.5, 0.9]"
         raise DataError(
             f"measure: {name!r} needs {metric.needs} of {label}, the backtest has none; ask for "
-            f"them by backtest(..., {repair})"
+            f"them by backtest(..., {REPAIRS[metric.needs]})"
         )
     losses = metric.losses(truth, model)
     if not isinstance(losses, dict):

@@ -18,12 +18,14 @@ __all__ = [
     "crps",
     "crps_from_quantiles",
     "energy_score",
+    "energy_scores",
     "interval_score",
     "interval_width",
     "pit",
     "quantile_loss",
     "scaled_quantile_loss",
     "variogram_score",
+    "variogram_scores",
 ]
 
 Floats = NDArray[np.float64]
@@ -245,13 +247,18 @@ def energy_score(
     estimation", Journal of the American Statistical Association 102(477), 2007, eq. 22.
     """
     truth, samples = _with_joint_samples("energy_score", truth, samples)
+    scores = energy_scores(truth, samples)
+    return mean_known("energy_score", truth.sum(axis=-1), scores, weights)
+
+
+def energy_scores(truth: Floats, samples: Floats) -> Floats:
+    """Return the energy score of each vector (..., D) from samples (..., M, D)."""
     apart = np.linalg.norm(samples - truth[..., None, :], axis=-1).mean(axis=-1)
     spread = np.zeros(truth.shape[:-1])
     # One sample against all others: the memory of all pairs would grow with their square.
     for place in range(samples.shape[-2]):
         spread += np.linalg.norm(samples - samples[..., [place], :], axis=-1).mean(axis=-1)
-    scores = apart - spread / samples.shape[-2] / 2
-    return mean_known("energy_score", truth.sum(axis=-1), scores, weights)
+    return np.asarray(apart - spread / samples.shape[-2] / 2)
 
 
 def variogram_score(
@@ -294,13 +301,19 @@ def variogram_score(
     if not order > 0:
         raise ParameterError(f"variogram_score: order must be positive, got {order!r}")
     truth, samples = _with_joint_samples("variogram_score", truth, samples)
+    scores = variogram_scores(truth, samples, order)
+    return mean_known("variogram_score", truth.sum(axis=-1), scores, weights)
+
+
+def variogram_scores(truth: Floats, samples: Floats, order: float = 0.5) -> Floats:
+    """Return the variogram score of each vector (..., D) from samples (..., M, D)."""
     scores = np.zeros(truth.shape[:-1])
     # One entry against all others, for the same reason as above.
     for place in range(truth.shape[-1]):
         seen = np.abs(truth - truth[..., [place]]) ** order
         expected = (np.abs(samples - samples[..., [place]]) ** order).mean(axis=-2)
         scores += np.square(seen - expected).sum(axis=-1)
-    return mean_known("variogram_score", truth.sum(axis=-1), scores, weights)
+    return scores
 
 
 def pit(truth: ArrayLike, samples: ArrayLike) -> Floats:

@@ -4,6 +4,9 @@ A recipe names a model, its parameters and the cells of the published table it s
 for; the numbers themselves, and whether they were computed without the last incomplete
 batch, are on the data set's card. Where nothing was published that a model can be held
 to, a cell names baselines that have to be beaten; they are measured in the same run.
+
+A recipe with a table ``[data]`` is about a file of one's own: its cells bring the published
+numbers themselves, name baselines, or are measured and compared with nothing.
 """
 
 import inspect
@@ -14,9 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from tsar.data.datasets import DatasetCard, PublishedResult, load_card, load_dataset
+import pandas as pd
+
+from tsar.data.datasets import Borders, DatasetCard, PublishedResult, load_card, load_dataset
 from tsar.data.shipped import shipped_file, shipped_names
 from tsar.data.toml import check_table, read_toml
+from tsar.evaluation.own_data import OwnData
 from tsar.evaluation.published import evaluate
 from tsar.exceptions import DataError
 from tsar.forecasting.registry import forecaster_class
@@ -25,9 +31,15 @@ from tsar.params.constraints import Interval
 __all__ = ["Cell", "Recipe", "Result", "load_recipe", "recipe_names", "run_recipe"]
 
 # What a recipe may say, and what each of its cells.
-KEYS = {"title": str, "model": str, "params": dict, "pretrain": dict, "cells": list[dict]}
-CELL = {
-    "dataset": str,
+KEYS = {
+    "title": str,
+    "model": str,
+    "params": dict,
+    "pretrain": dict,
+    "data": dict,
+    "cells": list[dict],
+}
+SHARED_KEYS = {
     "horizons": list[Annotated[int, Interval(1)]],
     "published": str,
     "baselines": list[str],
@@ -36,6 +48,10 @@ CELL = {
     "band": float | dict,
     "one_sided": bool,
 }
+CELL = {"dataset": str, **SHARED_KEYS}
+# Of data of one's own, errors by horizon; "published" says where they are from.
+ERROR = Annotated[float, Interval(0)]
+OWN_CELL = {**SHARED_KEYS, "mse": ERROR | list[ERROR], "mae": ERROR | list[ERROR]}
 METRICS = ("mse", "mae")
 
 
@@ -48,10 +64,11 @@ class Cell:
     dataset : str
         Name of the data set.
     published : PublishedResult
-        The cell, from the card of the data set; of a baseline, what was measured, NaN
-        until then.
+        The cell, from the card of the data set or the recipe; of a baseline, what was
+        measured, NaN until then; NaN where nothing was published.
     band : dict of str to float
-        Largest difference, by metric: ``"mse"`` and ``"mae"``.
+        Largest difference, by metric: ``"mse"`` and ``"mae"``; empty where there is nothing
+        to differ from.
     one_sided : bool
         Whether being below the published error by more than the band is fine too.
     baseline : bool
@@ -83,6 +100,8 @@ class Recipe:
         Parameters that differ while the model is pre-trained on the rows it is then fitted
         on, once for all horizons of a data set, and arguments of ``pretrain``; None fits
         without pre-training.
+    data : OwnData or None
+        The file that the cells are about; None for data sets with a card.
     """
 
     name: str
@@ -91,6 +110,7 @@ class Recipe:
     params: dict[str, Any]
     cells: tuple[Cell, ...]
     pretrain: dict[str, Any] | None = None
+    data: OwnData | None = None
 
 
 @dataclass(frozen=True)
@@ -130,13 +150,18 @@ class Result:
 
     @property
     def within(self) -> bool:
-        """Whether the difference stays in the band of the cell."""
+        """Whether the difference stays in the band of the cell; if it has none, whether it is
+        a number."""
+        if not self.cell.band:
+            return math.isfinite(self.obtained)
         gap = self.difference if self.cell.one_sided else abs(self.difference)
         return gap <= self.cell.band[self.metric]
 
     @property
     def bound(self) -> str:
         """The band in words."""
+        if not self.cell.band:
+            return "none"
         return f"{'at most +' if self.cell.one_sided else '+-'}{self.cell.band[self.metric]:g}"
 
 
@@ -174,8 +199,9 @@ def load_recipe(recipe: str | Path) -> Recipe:
             f"your own is for `tsar forecast --recipe {path}`"
         )
     check_table(owner, content, KEYS)
+    data = OwnData.of(owner, content["data"], path.parent) if "data" in content else None
     for group in content["cells"]:
-        check_table(owner, group, CELL)
+        check_table(owner, group, CELL if data is None else OWN_CELL)
     try:
         return Recipe(
             name=path.stem,
@@ -185,36 +211,67 @@ def load_recipe(recipe: str | Path) -> Recipe:
             cells=tuple(
                 cell
                 for group in content["cells"]
-                for horizon in group["horizons"]
-                for cell in _cells(path.stem, group, horizon)
+                for place, horizon in enumerate(group["horizons"])
+                for cell in _cells(path.stem, group, horizon, place, data)
             ),
             pretrain=content.get("pretrain"),
+            data=data,
         )
     except KeyError as error:
         raise DataError(f"{owner}: {error} is missing") from None
 
 
-def _cells(recipe: str, group: dict[str, Any], horizon: int) -> list[Cell]:
-    """Read one table of a recipe for one horizon."""
-    name = group["dataset"]
-    if "baselines" not in group:
+def _cells(
+    recipe: str, group: dict[str, Any], horizon: int, place: int, data: OwnData | None
+) -> list[Cell]:
+    """Read one table of a recipe for one of its horizons."""
+    name = group["dataset"] if data is None else data.name
+    one_sided = group.get("one_sided", False)
+    if data is None and "baselines" not in group:
         published = _published(recipe, load_card(name), group, horizon)
-        band = _band(recipe, group["band"])
-        return [Cell(name, published, band, group.get("one_sided", False))]
+        return [Cell(name, published, _band(recipe, group["band"]), one_sided)]
     unknown = PublishedResult(
         model="",
         horizon=horizon,
         mse=math.nan,
         mae=math.nan,
         context_length=None,
-        drop_last=group["drop_last"],
+        drop_last=group["drop_last"] if data is None else group.get("drop_last", False),
         batch_size=group.get("batch_size", 32),
         source="measured in the same run",
     )
-    return [
+    cells = []
+    given = "mse" in group or "mae" in group
+    for key in ("published", "band") if data is not None and not given else ():
+        if key in group:
+            raise DataError(
+                f"recipe {recipe}: {key} is about published errors, which a cell of your own data "
+                f"gives as mse and mae; add them, or leave {key} out"
+            )
+    if data is not None and given:
+        mse, mae = (_error(recipe, group, metric, place) for metric in METRICS)
+        source = group.get("published", f"recipe {recipe}")
+        published = replace(unknown, model=source, source=source, mse=mse, mae=mae)
+        cells.append(Cell(name, published, _band(recipe, group["band"]), one_sided))
+    cells += [
         Cell(name, replace(unknown, model=model), _band(recipe, 0.0), one_sided=True, baseline=True)
-        for model in group["baselines"]
+        for model in group.get("baselines", [])
     ]
+    return cells or [Cell(name, unknown, {}, one_sided)]
+
+
+def _error(recipe: str, group: dict[str, Any], metric: str, place: int) -> float:
+    """Return a published error of data of one's own at one of the horizons."""
+    given, n_horizons = group.get(metric), len(group["horizons"])
+    errors: list[Any] = (
+        given if isinstance(given, list) else [given] * (1 if n_horizons == 1 else 0)
+    )
+    if given is None or len(errors) != n_horizons:
+        raise DataError(
+            f"recipe {recipe}: {metric} must be the published error at each of the horizons "
+            f"{group['horizons']}, got {given!r}; both mse and mae are needed, or none"
+        )
+    return float(errors[place])
 
 
 def _band(recipe: str, band: Any) -> dict[str, float]:
@@ -268,12 +325,14 @@ def run_recipe(
     pretrain = None if recipe.pretrain is None else {**recipe.pretrain, **overrides}
     pretrained: dict[str, Any] = {}
     last: Cell | None = None
+    own = None if recipe.data is None else recipe.data.load()
     for cell in recipe.cells:
+        data = _load(cell.dataset) if own is None else own
         if last is None or not _alike(last, cell):
-            errors, seconds = _measure(recipe.model, params, cell, pretrain, pretrained)
+            errors, seconds = _measure(recipe.model, params, cell, data, pretrain, pretrained)
         last = cell
         if cell.baseline:
-            found, _ = _measure(cell.published.model, {}, cell)
+            found, _ = _measure(cell.published.model, {}, cell, data)
             measured = replace(cell.published, mse=found["mse"], mae=found["mae"])
             cell = replace(cell, published=measured)
         mse, mae = (
@@ -281,6 +340,12 @@ def run_recipe(
             for metric in METRICS
         )
         yield mse, mae
+
+
+def _load(dataset: str) -> tuple[pd.DataFrame, Borders]:
+    split = load_card(dataset).borders
+    assert split is not None, "a card with published results has a split"
+    return load_dataset(dataset), split
 
 
 def _alike(one: Cell, other: Cell) -> bool:
@@ -295,6 +360,7 @@ def _measure(
     name: str,
     params: dict[str, Any],
     cell: Cell,
+    data: tuple[pd.DataFrame, Borders],
     pretrain: dict[str, Any] | None = None,
     pretrained: dict[str, Any] | None = None,
 ) -> tuple[dict[str, float], float]:
@@ -302,14 +368,12 @@ def _measure(
 
     ``pretrained`` holds the models of earlier cells by data set, and takes up that of this one.
     """
-    card, frame = load_card(cell.dataset), load_dataset(cell.dataset)
-    split = card.borders
-    assert split is not None, "a card with published results has a split"
+    frame, split = data
     started = time.perf_counter()
     model = forecaster_class(name)(horizon=cell.published.horizon)
     model.set_params(**params)
     if getattr(model, "early_stopping", False) is True:
-        model.set_params(early_stopping=split.val_end - split.train_end)
+        model.set_params(early_stopping=split.val_end - split.train_end or False)
     rows = frame.iloc[: split.val_end]
     if pretrain is not None and pretrained is not None:
         for_fit = model.get_params()

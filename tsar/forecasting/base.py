@@ -270,8 +270,10 @@ class Forecaster(Inspection, Intervals):
             distribution.
         samples : int, optional
             Return so many samples instead, in a frame with the number of each in a column
-            ``sample``; needs a distribution. They are drawn from ``random_state``: the same
-            call gives the same ones. Up to the fitted horizon the steps of a sample are
+            ``sample``; needs :meth:`calibrate` or a distribution. They are drawn from
+            ``random_state``: the same call gives the same ones. Of a calibrated model, the
+            steps and the series of a sample belong together, so that totals of samples are
+            those to expect. Of one that is not, the steps up to the fitted horizon are
             independent, given the history; beyond it, each continues what was drawn.
         allow_new_variates : bool, default False
             Whether ``df`` may lack fitted variates or bring others.

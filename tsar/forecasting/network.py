@@ -37,6 +37,7 @@ from tsar.exceptions import (
 from tsar.forecasting.fitted.learned import Learned, LearnedRecord
 from tsar.forecasting.fitted.rolling import windows_at_once
 from tsar.forecasting.layers.covariates import CovariatePathway, CovariateSpec
+from tsar.forecasting.network_insight import NetworkInsight
 from tsar.forecasting.network_spec import NetworkSpec, TrainingData, spec_of
 from tsar.forecasting.outputs.losses import (
     Loss,
@@ -52,7 +53,6 @@ from tsar.forecasting.outputs.predictive import (
     QuantileForecasts,
 )
 from tsar.forecasting.probabilistic.calibration import CalibrationRecord
-from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.arguments import Frame, column_labels
 from tsar.params.constraints import Interval
 from tsar.training.checkpoint import (
@@ -91,7 +91,7 @@ class NetworkRecord(TypedDict):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NetworkForecaster(TrainedEstimator, WindowForecaster):
+class NetworkForecaster(TrainedEstimator, NetworkInsight):
     """A forecaster around a network.
 
     Parameters
@@ -278,7 +278,7 @@ class NetworkForecaster(TrainedEstimator, WindowForecaster):
         return _predictive_of(self.fitted_parameters_["loss"], self.fitted_parameters_["quantiles"])
 
     @property
-    def _sampling_seed(self) -> int:
+    def sampling_seed(self) -> int:
         return self.seed_
 
     def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:

@@ -78,11 +78,6 @@ class WindowForecaster(Forecaster):
     def _forecast_device(self) -> torch.device:
         return torch.device("cpu")
 
-    @property
-    def _sampling_seed(self) -> int:
-        """The seed that samples are drawn from."""
-        return 0
-
     # -------------------------------------------------------------- scaling
 
     def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
@@ -266,7 +261,7 @@ class WindowForecaster(Forecaster):
     def _make_draw(self, windows: SeriesWindows) -> Callable[[np.ndarray, int], np.ndarray]:
         """Return what draws (N, H, C), in original units, from forecasts of a window."""
         predictive, scaling = self.predictive, windows.scaling
-        generators = [series_generator(self._sampling_seed, name) for name in windows.ids]
+        generators = [series_generator(self.sampling_seed, name) for name in windows.ids]
 
         def draw(forecast: np.ndarray, number: int) -> np.ndarray:
             n_paths, n_steps = forecast.shape[:2]

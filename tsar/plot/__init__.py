@@ -7,12 +7,13 @@ notebook shows a figure that is the last value of a cell.
 
 from tsar.plot.errors import error_by_step, reliability, residuals
 from tsar.plot.forecasts import backtest, forecast, forecasts
-from tsar.plot.leaderboards import leaderboard
+from tsar.plot.leaderboards import critical_difference, leaderboard
 from tsar.plot.models import coefficients, importance, learning_curve
 
 __all__ = [
     "backtest",
     "coefficients",
+    "critical_difference",
     "error_by_step",
     "forecast",
     "forecasts",

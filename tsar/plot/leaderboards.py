@@ -7,7 +7,7 @@ from tsar.exceptions import ParameterError
 from tsar.plot.axes import axes_or_new
 from tsar.plot.drawing import written
 
-__all__ = ["leaderboard"]
+__all__ = ["critical_difference", "leaderboard"]
 
 
 def leaderboard(board: Leaderboard, ax: Any = None) -> Any:
@@ -34,11 +34,7 @@ def leaderboard(board: Leaderboard, ax: Any = None) -> Any:
     ParameterError
         If the board is none.
     """
-    if not isinstance(board, Leaderboard):
-        raise ParameterError(
-            f"plot.leaderboard: board must be what tsar.evaluation.compare returned, got "
-            f"{type(board).__name__}"
-        )
+    _check_board("plot.leaderboard", board)
     frame = board.frame[board.frame[board.metric].notna()]
     ax = axes_or_new("plot.leaderboard", ax, size=(7, 1 + 0.4 * len(frame)))
     best = board.confidence_set()
@@ -56,3 +52,58 @@ def leaderboard(board: Leaderboard, ax: Any = None) -> Any:
     ax.set_ylim(len(frame) - 0.5, -0.5)
     ax.set_xlabel(written(board.metric))
     return ax
+
+
+def critical_difference(board: Leaderboard, ax: Any = None, *, alpha: float = 0.05) -> Any:
+    """Draw the mean rank of each model, and join those that do not differ critically.
+
+    Parameters
+    ----------
+    board : Leaderboard
+        What :func:`tsar.evaluation.compare` returns.
+    ax : matplotlib Axes or None
+        Where to draw; None makes a new figure.
+    alpha : float, default 0.05
+        Of the test, see :func:`tsar.evaluation.critical_difference`. Of a single series,
+        windows are ranked.
+
+    Returns
+    -------
+    matplotlib Axes
+        Not shown and not saved.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    ParameterError, DataError
+        If the board is none, or has too few models or rows.
+
+    References
+    ----------
+    Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006),
+    figure 1.
+    """
+    _check_board("plot.critical_difference", board)
+    found = board.critical_difference(alpha)
+    names = list(found.ranks.index)
+    ax = axes_or_new("plot.critical_difference", ax, size=(7, 1.2 + 0.35 * len(names)))
+    ax.plot(found.ranks.to_numpy(), range(len(names)), "o", color="C0")
+    for place, group in enumerate(found.groups):
+        ends = found.ranks[group].min(), found.ranks[group].max()
+        height = len(names) - 0.4 + 0.3 * place
+        ax.plot(ends, [height, height], color="0.3", linewidth=3, label=", ".join(map(str, group)))
+    best = float(found.ranks.iloc[0])
+    ax.axvspan(best, best + found.difference, color="C0", alpha=0.1, zorder=0)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) + 0.3 * len(found.groups), -0.6)
+    ax.set_xlabel(f"mean rank of {found.n_rows}, critical difference {found.difference:.3g}")
+    return ax
+
+
+def _check_board(owner: str, board: Any) -> None:
+    if not isinstance(board, Leaderboard):
+        raise ParameterError(
+            f"{owner}: board must be what tsar.evaluation.compare returned, got "
+            f"{type(board).__name__}"
+        )

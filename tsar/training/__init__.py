@@ -17,7 +17,7 @@ from tsar.training.schedules import (
 )
 from tsar.training.seeding import make_generator, seeded
 from tsar.training.state import TrainingState
-from tsar.training.watching import on_epoch
+from tsar.training.watching import log_to, on_epoch
 
 __all__ = [
     "Adam",
@@ -36,6 +36,7 @@ __all__ = [
     "TrainingState",
     "autocast",
     "evaluate",
+    "log_to",
     "make_generator",
     "make_optimizer",
     "make_schedule",

@@ -1,12 +1,15 @@
 """Multi-head softmax attention."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import CarryingMixer
-from tsar.core.ops.attention import attention, pick_backend
+from tsar.core.ops.attention import attention, attention_weights, pick_backend
 from tsar.core.ops.even_products import linear
 from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
 from tsar.core.state import KVCache
@@ -71,6 +74,20 @@ class SoftmaxAttention(CarryingMixer):
         self.query_key_value = Linear(d_model, 3 * d_model)
         self.output = Linear(d_model, d_model)
         self.dropout = Dropout(dropout)
+        self._recorded: list[Tensor] | None = None
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[list[Tensor]]:
+        """Keep the weights (B, N, L, S) of every pass inside of a ``with`` block.
+
+        They are computed by the plain reference, before any of them is dropped.
+        """
+        kept: list[Tensor] = []
+        self._recorded = kept
+        try:
+            yield kept
+        finally:
+            self._recorded = None
 
     def forward(
         self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
@@ -176,6 +193,10 @@ class SoftmaxAttention(CarryingMixer):
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
+        if self._recorded is not None:
+            self._recorded.append(
+                attention_weights(queries, keys, mask=mask, causal=causal, scale=self.scale)
+            )
         mixed = attention(
             queries,
             keys,

@@ -16,7 +16,7 @@ from tsar.core.tracing import is_traced
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
-__all__ = ["BACKENDS", "attention", "pick_backend"]
+__all__ = ["BACKENDS", "attention", "attention_weights", "pick_backend"]
 
 BACKENDS = ("reference", "short", "matmul", "sdpa")
 
@@ -109,6 +109,33 @@ def attention(
     )
 
 
+def attention_weights(
+    query: Tensor | Sequence[Tensor],
+    key: Tensor | Sequence[Tensor],
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Return the weights of :func:`attention`, ``softmax(scale * query key')``.
+
+    Parameters
+    ----------
+    query, key, mask, causal, scale
+        As :func:`attention` takes them.
+
+    Returns
+    -------
+    Tensor of shape (B, N, L, S)
+    """
+    wide_query, wide_key = (
+        part if isinstance(part, Tensor) else torch.cat(tuple(part), -1) for part in (query, key)
+    )
+    scale = wide_query.shape[-1] ** -0.5 if scale is None else scale
+    mask = _full_mask(mask, causal and wide_query.shape[2] > 1, wide_query, wide_key)
+    return _weights(wide_query, wide_key, _penalty(mask, wide_query), scale)
+
+
 def pick_backend(n_queries: int, n_keys: int, device: torch.device, *, drops: bool = False) -> str:
     """Choose a kernel, the only place where that is decided.
 
@@ -179,10 +206,14 @@ def _reference(
     dropout: Dropout | None,
 ) -> Tensor:
     """The formula as it is written."""
-    scores = scale * query @ key.transpose(-1, -2)
-    if penalty is not None:
-        scores = scores + penalty
-    weights = scores.softmax(dim=-1)
+    weights = _weights(query, key, penalty, scale)
     if dropout is not None:
         weights = dropout(weights)
     return weights @ value
+
+
+def _weights(query: Tensor, key: Tensor, penalty: Tensor | None, scale: float) -> Tensor:
+    scores = scale * query @ key.transpose(-1, -2)
+    if penalty is not None:
+        scores = scores + penalty
+    return scores.softmax(dim=-1)

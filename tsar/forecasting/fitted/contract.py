@@ -154,6 +154,11 @@ class FittedForecaster(Estimator):
         return self.learned_.context_rows
 
     @property
+    def sampling_seed(self) -> int:
+        """The seed that samples are drawn from."""
+        return 0
+
+    @property
     def is_trained(self) -> bool:
         """Whether it errs less on the rows that were fitted than on others."""
         return True

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tsar.data.windows import Inputs, SeriesTensors
 
-__all__ = ["roll_windows", "sample_paths", "steps_covering", "windows_at_once"]
+__all__ = ["ROWS_AT_ONCE", "roll_windows", "sample_paths", "steps_covering", "windows_at_once"]
 
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.

@@ -25,6 +25,7 @@ from tsar.forecasting.outputs.distributions import DISTRIBUTIONS
 from tsar.forecasting.outputs.predictive import Predictive
 from tsar.forecasting.probabilistic.calibration import Calibration
 from tsar.forecasting.probabilistic.intervals import Intervals
+from tsar.forecasting.probabilistic.paths import arranged
 from tsar.params.arguments import check_percentages, check_samples
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "check_asked",
     "ensure_intervals",
     "read_asked",
+    "sample",
     "write_forecast",
 ]
 
@@ -127,10 +129,13 @@ def check_asked(
             keys |= dict(zip(interval_keys(percentage), bounds, strict=True))
     if samples is None:
         return Asked(keys, None, levels)
-    if not predictive.can_sample:
+    if calibration is not None:
+        calibration.check_paths(name)
+    elif not predictive.can_sample:
         raise ParameterError(
-            f"{name}: predict(samples=...) needs a model fitted with a distribution; set loss to "
-            f"one of {', '.join(map(repr, DISTRIBUTIONS))} before fit"
+            f"{name}: predict(samples=...) needs a model fitted with a distribution, or a "
+            f"calibrated one; set loss to one of {', '.join(map(repr, DISTRIBUTIONS))} before "
+            f"fit, or call calibrate(df)"
         )
     if keys or levels:
         raise ParameterError(
@@ -140,8 +145,10 @@ def check_asked(
     return Asked({}, check_samples(name, samples))
 
 
-def ensure_intervals(model: Intervals, df: Any, level: Any, horizon: int) -> None:
-    """Calibrate a model that was just fitted, unless it gives intervals by itself.
+def ensure_intervals(
+    model: Intervals, df: Any, level: Any, horizon: int, samples: int | None = None
+) -> None:
+    """Calibrate a model that was just fitted, unless it gives intervals and samples by itself.
 
     Parameters
     ----------
@@ -151,6 +158,7 @@ def ensure_intervals(model: Intervals, df: Any, level: Any, horizon: int) -> Non
     level : float, sequence of float or None
         In percent.
     horizon : int
+    samples : int or None
 
     Raises
     ------
@@ -159,6 +167,7 @@ def ensure_intervals(model: Intervals, df: Any, level: Any, horizon: int) -> Non
     """
     try:
         read_asked(model, None, level, None)
+        read_asked(model, None, None, samples)
     except ParameterError:
         model.calibrate(df, level=level, horizon=horizon, refit=True)
 
@@ -195,19 +204,76 @@ def write_forecast(
     order = panel.variates.get_indexer(variates)
     owners, rows = np.arange(panel.n_series), panel.offsets[1:]
     if asked.samples is not None:
-        drawn = model.forecast(
-            panel, owners, rows, horizon, known, samples=asked.samples, **how
-        ).samples
-        assert drawn is not None, "it was checked that the model can sample"
+        found = sample(model, asked.samples, panel, owners, rows, horizon, known, **how)
         with model.named_errors():
-            return sample_frame(panel, variates, drawn[..., order], model.horizon_)
-    found = answer(model, asked, panel, owners, rows, horizon, known, **how)
-    beside = {key: values[:, :, order] for key, values in found.values.items()}
+            return sample_frame(panel, variates, found[..., order], model.horizon_)
+    answers = answer(model, asked, panel, owners, rows, horizon, known, **how)
+    beside = {key: values[:, :, order] for key, values in answers.values.items()}
     point = beside.pop("")
     with model.named_errors():
         written = forecast_frame(panel, variates, point, beside, model.horizon_)
-    written.attrs["fallback"] = by_series_or_variate(panel, found.replaced)
+    written.attrs["fallback"] = by_series_or_variate(panel, answers.replaced)
     return written
+
+
+def sample(
+    model: Intervals,
+    n_samples: int,
+    panel: Panel,
+    owners: np.ndarray,
+    rows: np.ndarray,
+    horizon: int,
+    known: Mapping[Any, np.ndarray] | None = None,
+    *,
+    after_fitted: bool = False,
+    **how: Any,
+) -> np.ndarray:
+    """Draw paths of windows: of a calibrated model such whose steps belong together.
+
+    Parameters
+    ----------
+    model : Forecaster
+        For which it was checked that it can sample.
+    n_samples : int
+    panel, owners, rows, horizon, known, after_fitted
+        As :meth:`tsar.forecasting.fitted.contract.FittedForecaster.forecast` takes them.
+    **how
+        Passed on to it as well.
+
+    Returns
+    -------
+    float64 array of shape (W, N, H, C)
+    """
+    calibration = model.calibration_
+    if calibration is not None:
+        calibration.check_reach(model.name, horizon, panel.variates)
+    found = model.forecast(
+        panel,
+        owners,
+        rows,
+        horizon,
+        known,
+        samples=n_samples if model.predictive.can_sample else None,
+        after_fitted=after_fitted,
+        **how,
+    )
+    if calibration is None:
+        assert found.samples is not None, "it was checked that the model can sample"
+        return found.samples
+    paths, seed = calibration.paths, model.sampling_seed
+    assert paths is not None, "it was checked that there are some"
+    ids, variates = panel.ids[owners], panel.variates
+    errors = paths.draw(ids, variates, n_samples, seed)
+    if found.samples is not None:
+        return arranged(found.samples, errors, ids, horizon, seed)
+    if after_fitted:
+        panel, rows = join_fitted(panel, owners, rows, model.end_)
+    drawn = np.empty((len(owners), n_samples, horizon, len(variates)))
+    for part, histories in window_histories(panel, owners, rows, np.arange(len(owners))):
+        units = calibration.units(histories)[:, None, None]
+        moved = found.point[part][:, None] + errors[part][:, :, :horizon] * units
+        drawn[part] = model.in_range(moved)
+    return drawn
 
 
 def answer(

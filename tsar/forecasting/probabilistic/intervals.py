@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from tsar.forecasting.fitted.contract import FittedForecaster
-from tsar.forecasting.probabilistic.calibration import Calibration, calibrate
+from tsar.forecasting.probabilistic.calibrating import calibrate
+from tsar.forecasting.probabilistic.calibration import Calibration
 from tsar.params.arguments import check_horizon
 
 __all__ = ["Intervals"]
@@ -33,7 +34,7 @@ class Intervals(FittedForecaster):
         horizon: int | None = None,
         refit: bool = False,
     ) -> Self:
-        """Learn how wide intervals have to be, so that ``predict(level=)`` can give them.
+        """Learn how a model errs, for ``predict(level=)`` and ``predict(samples=)``.
 
         The fitted model forecasts, from one cutoff after the other, the rows of ``df`` that
         it was not trained on; nothing is fitted again unless ``refit`` allows it. The frame
@@ -86,13 +87,21 @@ class Intervals(FittedForecaster):
         intervals, "pid" never does. Series with fewer than 20 cutoffs, and series that
         ``df`` does not hold, have the intervals of "split" instead of adaptive ones.
 
+        Whichever the method, the errors of whole forecasts are kept as well. A sample is the
+        point forecast and the errors that all series made at one cutoff, drawn from all
+        cutoffs; of a model that forecasts a distribution, its own samples in the order that
+        these errors have. Intervals of single steps and quantiles of samples are not the same
+        numbers: the errors of samples are not centred, and those of "split" are put together
+        from all series.
+
         References
         ----------
         Lei et al., "Distribution-free predictive inference for regression", JASA 2018;
         Romano, Patterson and Candès, "Conformalized quantile regression", NeurIPS 2019;
         Gibbs and Candès, "Adaptive conformal inference under distribution shift", NeurIPS
         2021; Angelopoulos, Candès and Tibshirani, "Conformal PID control for time series
-        prediction", NeurIPS 2023.
+        prediction", NeurIPS 2023; Clark et al., "The Schaake shuffle", Journal of
+        Hydrometeorology 5 (2004).
 
         Examples
         --------

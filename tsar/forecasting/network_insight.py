@@ -1,0 +1,92 @@
+"""What a fitted network has inside when it forecasts, as arrays.
+
+Dimension letters: S series, V variates that are read by themselves, L tokens.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+from torch import nn
+
+from tsar.data.matching import in_order
+from tsar.exceptions import ParameterError
+from tsar.forecasting.fitted.rolling import ROWS_AT_ONCE, roll_windows
+from tsar.forecasting.layers.insight import WHATS, recorded
+from tsar.forecasting.window_forecaster import WindowForecaster
+from tsar.params.constraints import check_choice
+
+__all__ = ["NetworkInsight"]
+
+
+class NetworkInsight(WindowForecaster):
+    """A forecaster around a network that can be looked into."""
+
+    module_: nn.Module
+
+    def inspect(
+        self,
+        df: Any = None,
+        future: Any = None,
+        *,
+        what: Literal["attention", "embedding"] = "attention",
+    ) -> np.ndarray:
+        """Return what the network has inside when it forecasts the end of each series.
+
+        Parameters
+        ----------
+        df : DataFrame or Series, optional
+            Series with the fitted variates; None takes the fitted ones.
+        future : DataFrame, optional
+            Future covariates, as :meth:`predict` takes them.
+        what : {"attention", "embedding"}, default "attention"
+            The attention weights of every block, or the tokens that come out of the encoder.
+
+        Returns
+        -------
+        float32 array of shape (S, n_layers, V, n_heads, L, L) or (S, V, L, d_model)
+            Of S series, in the order of the frame, and of L tokens. Where tokens are patches or
+            steps of each variate by itself (PatchTST), V is the number of variates, in the order
+            of ``variates_``; where all variates are read together, V is 1. Tokens that are
+            variates (iTransformer, SMamba) come in the order of ``variates_``, and those of the
+            calendar and of covariates after them. Weights of a row sum to 1: what the token of
+            the row reads of each.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        ParameterError, DataError
+            The frame is not usable, or the network has nothing of the kind.
+        """
+        self.check_fitted()
+        check_choice(self.name, "what", what, WHATS)
+        panel = self.end_ if df is None else self.read_new(df)
+        panel = in_order(panel, self.end_.variates)
+        step = self.horizon_
+        known = self._known(panel, self.future_names, future, step, step)
+        found: list[Any] = [None] * panel.n_series
+        ends = np.arange(panel.n_series), panel.offsets[1:]
+        for places, windows in self._scaled(panel, *ends, step, known):
+            for number, place in enumerate(places):
+                here = slice(number, number + 1)
+                with recorded(self.module_, what) as kept:
+                    roll_windows(
+                        self._forecast_batch,
+                        self.predictive.fed_back,
+                        windows.tensors,
+                        windows.series[here],
+                        windows.cutoffs[here],
+                        context_length=self.context_rows,
+                        step=step,
+                        horizon=step,
+                    )
+                # One window stands in several places of its batch.
+                found[place] = [own[0][: len(own[0]) // ROWS_AT_ONCE].cpu() for own in kept]
+        if not found[0]:
+            raise ParameterError(
+                f"{self.name}: what={what!r} needs a network with an encoder"
+                f"{' that attends, such as mixer=' + repr('attention') if what == WHATS[0] else ''}"
+                f"; this one has none"
+            )
+        stacked = np.stack([np.stack([own.float().numpy() for own in one]) for one in found])
+        return stacked if what == "attention" else stacked[:, 0]
