@@ -9,6 +9,7 @@
 from tsar import forecasting
 from tsar.data.datasets import dataset_names, load_dataset
 from tsar.data.panel import Panel
+from tsar.data.tidying import tidy
 from tsar.forecasting import *  # noqa: F403  (the list of models is kept in one place)
 from tsar.forecasting.base import Forecaster
 from tsar.persistence import load
@@ -23,5 +24,6 @@ __all__ = [
     "load",
     "load_dataset",
     "register",
+    "tidy",
     *forecasting.__all__,
 ]

@@ -15,10 +15,10 @@ import pandas as pd
 from sklearn.base import clone
 
 from tsar.batch.parts import Parts, write_json
-from tsar.batch.quarantine import Bad, set_aside
 from tsar.batch.report import OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
 from tsar.data.frames import TARGET
+from tsar.data.quarantine import Bad, set_aside
 from tsar.data.tables import check_writable, parse_times, read_table, write_table
 from tsar.exceptions import (
     DataError,

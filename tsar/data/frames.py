@@ -30,6 +30,8 @@ __all__ = [
     "Rows",
     "column_values",
     "holds_times",
+    "key_columns",
+    "labels_of",
     "read_rows",
     "require_columns",
     "write_frame",
@@ -53,7 +55,8 @@ class FrameForm:
         Whether it was a Series.
     id_name, time_name : label or None
         Names of the id and time columns or index levels; ``id_name`` is None where the
-        frame holds one series and does not name it.
+        frame holds one series and does not name it, and a list where several columns are
+        the id, whose values are then tuples.
     columns_name : label or None
         Name of the column index.
     columns_dtype : str
@@ -62,6 +65,8 @@ class FrameForm:
         The dtype of each variate.
     freq : pandas offset or None
         What the index of a wide frame stated as its frequency.
+    id_dtypes : tuple of str
+        The dtypes of the columns of the id, where there are several.
     """
 
     kind: Literal["wide", "long", "multiindex"]
@@ -72,6 +77,7 @@ class FrameForm:
     columns_dtype: str = "object"
     dtypes: tuple[str, ...] = ()
     freq: Any = None
+    id_dtypes: tuple[str, ...] = ()
 
     @property
     def has_ids(self) -> bool:
@@ -133,7 +139,8 @@ def read_rows(
     df : DataFrame or Series
         In one of the four forms.
     id_column, time_column : label or None
-        Names in a long frame; None looks for ``unique_id`` and ``ds``.
+        Names in a long frame; None looks for ``unique_id`` and ``ds``. A list of columns
+        is one id of several parts.
     target : label, sequence of labels or None
         Columns to forecast; None takes ``y`` of a long frame and every column of a wide
         or MultiIndex frame that has no other role.
@@ -249,18 +256,23 @@ def _read_long(
 ) -> Rows:
     time_name = TIME if time_column is None else time_column
     id_name = id_column if id_column is not None else (ID if ID in df.columns else None)
-    for parameter, name in (("time_column", time_name), ("id_column", id_name)):
-        if name is not None:
-            require_columns(df, [name], parameter)
+    if isinstance(id_name, tuple) and id_name not in df.columns:
+        id_name = list(id_name)
+    id_names = key_columns(id_name)
+    id_name = id_names[0] if len(id_names) == 1 else id_name
+    require_columns(df, [time_name], "time_column")
+    require_columns(df, id_names, "id_column")
     if id_name is None and df.index.name == ID:
         raise DataError(
             f"the ids {ID!r} are the index of the frame and the times a column; use "
             f"df.reset_index(), or df.set_index({time_name!r}, append=True)"
         )
-    if id_name == time_name:
-        raise DataError(f"column {id_name!r} cannot be both the id and the time; name another one")
-    taken = [time_name] if id_name is None else [id_name, time_name]
-    ids, codes = _one_series(df) if id_name is None else _factorize(df[id_name])
+    if time_name in id_names:
+        raise DataError(
+            f"column {time_name!r} cannot be both the id and the time; name another one"
+        )
+    taken = [*id_names, time_name]
+    ids, codes = _one_series(df) if id_name is None else _factorize(labels_of(df, id_name))
     if target is None:
         declared = [name for names in roles.values() for name in names]
         others = [name for name in df.columns if name not in taken and name not in declared]
@@ -278,6 +290,28 @@ def _read_long(
         bad,
         _covariates(df, roles),
     )
+
+
+def key_columns(id_name: Any) -> list[Any]:
+    """Return the columns of the id: none, one, or those of a list."""
+    if id_name is None:
+        return []
+    return list(id_name) if isinstance(id_name, list) else [id_name]
+
+
+def labels_of(df: pd.DataFrame, id_name: Any) -> Any:
+    """Return the id of each row: a column, or tuples of several; None where a part is missing."""
+    if not isinstance(id_name, list):
+        return df[id_name]
+    parts = df[id_name]
+    whole = parts.notna().all(axis=1).to_numpy()
+    labels = np.full(len(df), None, dtype=object)
+    # Distinct ids are few: one tuple is made of each.
+    codes, distinct = pd.factorize(pd.MultiIndex.from_frame(parts[whole]))
+    tuples = np.empty(len(distinct), dtype=object)
+    tuples[:] = list(distinct)
+    labels[whole] = tuples[codes]
+    return pd.Series(labels, index=df.index, dtype=object)
 
 
 def _read_multiindex(df: pd.DataFrame, target: Any, roles: dict[str, Sequence[Any]]) -> Rows:
@@ -315,6 +349,9 @@ def _form(
         columns_name=df.columns.name,
         columns_dtype=str(df.columns.dtype),
         dtypes=tuple(str(df[name].dtype) for name in names),
+        id_dtypes=tuple(str(df[name].dtype) for name in id_name)
+        if isinstance(id_name, list)
+        else (),
     )
 
 
@@ -503,7 +540,11 @@ def write_frame(
         content = {ids[0] + str(name)[len(TARGET) :]: column for name, column in columns.items()}
     keys: dict[Any, Any] = {}
     if form.kind == "long":
-        if form.id_name is not None:
+        if isinstance(form.id_name, list):
+            parts = zip(*ids, strict=True) if len(ids) else ([] for _ in form.id_name)
+            for name, held, dtype in zip(form.id_name, parts, form.id_dtypes, strict=True):
+                keys[name] = pd.Index(list(held), dtype=object).repeat(horizon).astype(dtype)
+        elif form.id_name is not None:
             keys[form.id_name] = ids.repeat(horizon)
         keys[form.time_name] = times.copy(deep=True)
     for name, mark in marks.items():

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsar.data.frames import FrameForm, column_values
+from tsar.data.frames import FrameForm, column_values, key_columns, labels_of
 from tsar.data.matching import check_axis
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import TimeAxis, read_times
@@ -120,21 +120,22 @@ def _keys(df: pd.DataFrame, panel: Panel, horizon: int) -> tuple[np.ndarray, pd.
         )
     if form.kind == "wide":
         return np.zeros(len(df), dtype=np.int64), df.index
-    needed = [name for name in (form.id_name, form.time_name) if name is not None]
+    needed = [*key_columns(form.id_name), form.time_name]
     lacking = [name for name in needed if name not in df.columns]
     if lacking:
         raise DataError(f"future has no column {lacking[0]!r}; {repair}")
     times = pd.Index(df[form.time_name], dtype=df[form.time_name].dtype)
     if form.id_name is None:
         return np.zeros(len(df), dtype=np.int64), times
-    return panel.ids.get_indexer(pd.Index(df[form.id_name])), times
+    labels = labels_of(df, form.id_name)
+    return panel.ids.get_indexer(pd.Index(labels, tupleize_cols=False)), times
 
 
 def _stamps(times: pd.Index, axis: TimeAxis) -> np.ndarray:
     """Read times into the stamps of an axis."""
     if not len(times):
         return np.zeros(0, dtype=np.int64)
-    read = read_times(times)
+    read = read_times(times, axis)
     if read.faults:
         kind, mask = next(iter(read.faults.items()))
         raise DataError(f"future has {int(mask.sum())} rows without a usable time ({kind})")

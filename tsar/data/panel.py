@@ -17,7 +17,7 @@ from tsar.data.faults import Faults
 from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
 from tsar.data.frequency import Frequency
 from tsar.data.inference import infer_frequency
-from tsar.data.regularity import irregularities, is_regular
+from tsar.data.regularity import irregularities, is_regular, spread
 from tsar.data.timeaxis import TimeAxis, look_like_dates, read_times
 from tsar.exceptions import DataError
 
@@ -107,7 +107,7 @@ class Panel:
         df: Any,
         *,
         freq: Any = None,
-        gaps: Literal["raise", "mask"] = "raise",
+        gaps: Literal["raise", "mask", "zero"] = "raise",
         id_column: Any = None,
         time_column: Any = None,
         target: Any = None,
@@ -115,6 +115,7 @@ class Panel:
         future_covariates: Sequence[str] = (),
         static_covariates: Sequence[str] = (),
         calendar: str | None = None,
+        like: TimeAxis | None = None,
     ) -> "Panel":
         """Read a frame and check it.
 
@@ -124,14 +125,16 @@ class Panel:
             Wide, long, MultiIndex or a Series; rows may be in any order.
         freq : str, pandas offset, int, Frequency or None
             The step between rows; None takes that of most of the panel.
-        gaps : {"raise", "mask"}
-            Whether missing rows are an error or missing values.
+        gaps : {"raise", "mask", "zero"}
+            Whether missing rows are an error, missing values or zeros.
         id_column, time_column, target
             Names in a long frame, see the user guide.
         past_covariates, future_covariates, static_covariates : sequence of str
             Columns with these roles.
         calendar : str or None
             One of :data:`tsar.data.calendar.CALENDARS`, to read the clock of every row by.
+        like : TimeAxis, optional
+            See :func:`tsar.data.timeaxis.read_times`.
 
         Returns
         -------
@@ -153,7 +156,7 @@ class Panel:
         )
         if not len(rows.codes):
             raise DataError("the frame has no rows; pass at least one observation")
-        panel = _Reader(rows).panel(freq, gaps)
+        panel = _Reader(rows, like).panel(freq, gaps)
         if calendar is None:
             return panel
         clock = CALENDARS[calendar].read(panel.axis.times(panel.stamps()))
@@ -223,7 +226,9 @@ class Panel:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold of a tail, and its arrays."""
-        form = {**self.form.__dict__, "dtypes": list(self.form.dtypes)}
+        form = {**self.form.__dict__}
+        for name in ("dtypes", "id_dtypes"):
+            form[name] = list(form[name])
         for name in ("id_name", "time_name", "columns_name", "freq"):
             form[name] = encode(form[name])
         record = {
@@ -244,7 +249,9 @@ class Panel:
     @classmethod
     def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Panel":
         """Undo :meth:`to_state`."""
-        form = {**record["form"], "dtypes": tuple(record["form"]["dtypes"])}
+        form = dict(record["form"])
+        for name in ("dtypes", "id_dtypes"):
+            form[name] = tuple(form.get(name, ()))
         for name in ("id_name", "time_name", "columns_name", "freq"):
             form[name] = decode(form.get(name))
         prefix = "covariates."
@@ -385,14 +392,14 @@ class Panel:
 class _Reader:
     """Sorts the rows of a frame, checks them against the calendar and builds the panel."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, like: TimeAxis | None) -> None:
         self.rows = rows
         self.ids = rows.ids
         # What to call a single series that has no id.
         self.whole = None if rows.form.has_ids else rows.form.word
         self.faults = Faults()
         self.codes, self.values = rows.codes, rows.values
-        read = read_times(rows.times)
+        read = read_times(rows.times, like)
         self.stamps, self.axis = read.stamps, read.axis
         self.not_numeric = rows.not_numeric
         # Which row of the frame each sorted row is; None while the order is the frame's.
@@ -509,7 +516,7 @@ class _Reader:
                 self.stamps,
                 self.offsets,
                 self.axis,
-                accept_gaps=gaps == "mask",
+                accept_gaps=gaps != "raise",
                 lost=self.lost,
             )
             if found and self.axis.kind == "integer" and look_like_dates(self.stamps):
@@ -539,7 +546,7 @@ class _Reader:
             future=self._columns("future"),
             static=self._static(),
         )
-        return panel if positions is None else _on_grid(panel, positions)
+        return panel if positions is None else _on_grid(panel, positions, gaps)
 
     def _columns(self, role: str) -> dict[str, np.ndarray]:
         columns = self.rows.covariates.get(role, {})
@@ -563,32 +570,29 @@ class _Reader:
         return static
 
 
-def _on_grid(panel: Panel, positions: np.ndarray) -> Panel:
-    """Insert the missing rows as rows of missing values."""
+def _on_grid(panel: Panel, positions: np.ndarray, gaps: str) -> Panel:
+    """Insert the missing rows, as rows of missing values or of zeros."""
     starts = positions[panel.offsets[:-1]]
     lengths = positions[panel.offsets[1:] - 1] - starts + 1
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     if offsets[-1] > max(MASKED_ROWS, MASKED_GROWTH * len(panel.values)):
         worst = int((lengths - panel.lengths).argmax())
         raise DataError(
-            f"gaps='mask' would add {offsets[-1] - len(panel.values)} rows at "
+            f"gaps={gaps!r} would add {offsets[-1] - len(panel.values)} rows at "
             f"freq={panel.frequency.name!r}, {lengths[worst] - panel.lengths[worst]} of them to "
             f"id {panel.ids[worst]!r}, which runs from {panel.axis.show(panel.first[worst])} to "
             f"{panel.axis.show(panel.last[worst])}; check its dates, or pass a coarser freq"
         )
     rows = positions + np.repeat(offsets[:-1] - starts, panel.lengths)
-
-    def spread(column: np.ndarray) -> np.ndarray:
-        numeric = column.dtype.kind in "fiub"
-        dtype = np.result_type(column.dtype, np.float32) if numeric else object
-        wide = np.full((offsets[-1], *column.shape[1:]), np.nan if numeric else None, dtype=dtype)
-        wide[rows] = column
-        return wide
-
+    n_rows = int(offsets[-1])
+    values = spread(panel.values, rows, n_rows)
+    if gaps == "zero":
+        # What is missing within a row that is there stays so.
+        values[np.setdiff1d(np.arange(n_rows), rows, assume_unique=True)] = 0.0
     return replace(
         panel,
-        values=spread(panel.values),
+        values=values,
         offsets=offsets,
-        past={name: spread(column) for name, column in panel.past.items()},
-        future={name: spread(column) for name, column in panel.future.items()},
+        past={name: spread(column, rows, n_rows) for name, column in panel.past.items()},
+        future={name: spread(column, rows, n_rows) for name, column in panel.future.items()},
     )

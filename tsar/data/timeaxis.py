@@ -277,13 +277,16 @@ class Times:
     faults: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def read_times(times: pd.Index) -> Times:
+def read_times(times: pd.Index, like: TimeAxis | None = None) -> Times:
     """Read a time column.
 
     Parameters
     ----------
     times : Index of shape (rows,)
         Timestamps of any resolution and zone, periods, integers, text, or Python objects.
+    like : TimeAxis, optional
+        The axis of data that these belong to: text that can be read with the day or with the
+        month first, as that of a few days can, is read as theirs was.
 
     Returns
     -------
@@ -317,7 +320,14 @@ def read_times(times: pd.Index) -> Times:
         read = read_times(pd.DatetimeIndex(times.astype(object)))
         return Times(read.stamps, _with(read.axis, dtype=str(dtype)), read.faults)
     if dtypes.is_object_dtype(dtype) or dtypes.is_string_dtype(dtype):
-        return _read_objects(times)
+        try:
+            return _read_objects(times)
+        except AmbiguousDates:
+            if like is None or like.style is None or "%" not in like.style:
+                raise
+            parsed = _parse_as(times, like.style)
+        axis = TimeAxis("timestamp", parsed.unit, parsed.tz, like.style, str(dtype))
+        return Times(np.asarray(parsed.asi8), axis, _faults(timestamp=np.asarray(parsed.isna())))
     raise DataError(
         f"the time column must hold timestamps, periods, integers or text, got dtype {dtype}; "
         f"convert it with pd.to_datetime, or to integers with .astype(int)"
@@ -461,14 +471,17 @@ def _parse(times: pd.Index, style: str, example: str) -> tuple[str, pd.DatetimeI
 
 def _parse_as(times: pd.Index, style: str) -> pd.DatetimeIndex:
     aware = style.endswith("%z")
+    # The series of a panel share their times: each distinct text is read once.
+    places, distinct = pd.factorize(times)
     try:
-        parsed = pd.to_datetime(times, errors="coerce", format=style, utc=aware)
+        parsed = pd.to_datetime(distinct, errors="coerce", format=style, utc=aware)
     except ValueError as error:
         raise DataError(
             f"the time column holds text that cannot be read as {style!r}: {error}; convert it "
             f"with pd.to_datetime(..., utc=True)"
         ) from None
-    return pd.DatetimeIndex(parsed)
+    index = pd.DatetimeIndex(parsed)
+    return cast(pd.DatetimeIndex, cast(Any, index).take(places, fill_value=pd.NaT))
 
 
 def _write_text(times: pd.DatetimeIndex, style: str) -> list[str]:

@@ -22,6 +22,7 @@ from tsar.data.forecasts import short_histories
 from tsar.data.future import make_future_frame, read_future
 from tsar.data.matching import check_axis, check_variates, in_order
 from tsar.data.panel import Panel
+from tsar.data.timeaxis import TimeAxis
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.fitted.inspection import Inspection
@@ -51,10 +52,14 @@ class Forecaster(Inspection, Intervals):
         Steps the model learns to forecast. ``predict`` takes any other number as well.
     freq : str, pandas offset, timedelta, int or None, default None
         The step between rows; None takes that of most of the data.
-    gaps : {"raise", "mask"}, default "raise"
-        Whether missing rows are an error, or are read as missing values.
-    id_column, time_column : str, int or None, default None
-        Columns of a long frame; None finds ``unique_id`` and ``ds``.
+    gaps : {"raise", "mask", "zero"}, default "raise"
+        Whether missing rows are an error, or are read as missing values or as zeros (no row
+        means that nothing was sold). :func:`tsar.tidy` writes them into the frame.
+    id_column : str, int, list of them or None, default None
+        The column of the ids of a long frame; None finds ``unique_id``. Several columns, such
+        as ``["store", "item"]``, are one id.
+    time_column : str, int or None, default None
+        The column of the times of a long frame; None finds ``ds``.
     target : str, int, sequence of them or None, default None
         Columns to forecast; None takes ``y`` of a long frame and every column of a wide
         or MultiIndex frame. Further columns of a long frame are left alone.
@@ -77,8 +82,8 @@ class Forecaster(Inspection, Intervals):
 
     horizon: Annotated[int, Interval(1)] = 24
     freq: str | int | BaseOffset | datetime.timedelta | np.timedelta64 | None = None
-    gaps: Literal["raise", "mask"] = "raise"
-    id_column: str | int | None = None
+    gaps: Literal["raise", "mask", "zero"] = "raise"
+    id_column: str | int | Sequence[str | int] | None = None
     time_column: str | int | None = None
     target: str | int | Sequence[str | int] | None = None
     output_range: Sequence[float | None] | None = None
@@ -159,8 +164,11 @@ class Forecaster(Inspection, Intervals):
     def expected_predictive(self) -> Predictive:
         return PointForecasts()
 
-    def read(self, df: Any, freq: Any) -> Panel:
-        """Read a frame with the present parameters and a step, covariates not yet coded."""
+    def read(self, df: Any, freq: Any, like: TimeAxis | None = None) -> Panel:
+        """Read a frame with the present parameters and a step, covariates not yet coded.
+
+        Text is read ``like`` that of another frame where it can be read in two ways.
+        """
         with self.named_errors():
             return Panel.from_frame(
                 df,
@@ -169,6 +177,7 @@ class Forecaster(Inspection, Intervals):
                 id_column=self.id_column,
                 time_column=self.time_column,
                 target=self.target,
+                like=like,
                 **self.roles,
             )
 
@@ -336,7 +345,7 @@ class Forecaster(Inspection, Intervals):
 
     def read_as_fitted(self, df: Any) -> Panel:
         freq = None if self.end_.axis.kind == "period" else self.end_.frequency
-        return self.as_fitted.read(df, freq=freq)
+        return self.as_fitted.read(df, freq=freq, like=self.end_.axis)
 
     def matched(self, panel: Panel, allow_new_variates: bool) -> Panel:
         with self.named_errors():
