@@ -165,7 +165,7 @@ def test_baseline_of_a_backtest_reads_the_file_as_the_models_do(folder, sales, r
     kept.to_csv(folder / "sales.csv", index=False)
     call = ["backtest", "--recipe", "shop/shop.toml", "--model", "Naive"]
     code, printed, errors = run(*call)
-    assert (code, printed) == (1, "") and "--set gaps=mask" in errors
+    assert (code, printed) == (1, "") and "--gaps mask" in errors
     code, printed, errors = run(*call, "--set", "gaps=mask")
     assert (code, errors) == (0, "") and "SeasonalNaive" in printed
 

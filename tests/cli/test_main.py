@@ -170,7 +170,7 @@ PYTHON = re.compile(r"\bdf\b|\bpd\.|_column=|target=|dayfirst|freq='|gaps='|\.as
         ("day,load\n", ["--time", "day"], "the file has no rows"),
         ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-03,inf", [], "leave the cell empty"),
         ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-02,2", ["--set", "freq=D"], "with --id if"),
-        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-04,2", ["--set", "freq=D"], "gaps=mask"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-04,2", ["--set", "freq=D"], "--gaps mask"),
         ("day,load\n2024-01-01,1\n2024-01-02,x\n2024-01-03,2", [], "columns to forecast with --t"),
         (
             "day,load\n2024-01-01T00:00+01:00,1\n2024-01-02T00:00+01:00,2\n2024-01-03T00:00+02:00,2",

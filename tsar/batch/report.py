@@ -1,13 +1,16 @@
 """What became of the series of a file."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-__all__ = ["OK", "SHORT", "STATUS", "Report", "report_of"]
+from tsar.data.tidying import NOTES
 
-OK, SHORT = "ok", "short_history"
+__all__ = ["ENDED", "OK", "SHORT", "STATUS", "Report", "report_of"]
+
+OK, SHORT, ENDED = "ok", "short_history", "ended"
 STATUS = "status"
 
 
@@ -31,6 +34,13 @@ class Report:
         From the first check to the last row.
     forecast : DataFrame or None
         The forecast, where no file was asked for.
+    notes : DataFrame
+        What was done to doubled and missing rows and to series that ended, as in
+        :func:`tsar.tidy`.
+    n_ended : int
+        Series that were skipped because they ended; they are in ``series``, and not failed.
+    n_other_times : int
+        Series whose forecast begins at another time than that of most.
     """
 
     n_series: int
@@ -41,19 +51,25 @@ class Report:
     series: pd.DataFrame
     seconds: float
     forecast: pd.DataFrame | None = None
+    notes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=NOTES))
+    n_ended: int = 0
+    n_other_times: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON, without the forecast."""
         series = self.series.astype(object).where(self.series.notna(), None)
         return {
             "n_series": self.n_series,
-            "n_ok": self.n_series - self.n_failed - self.n_short,
+            "n_ok": self.n_series - self.n_failed - self.n_short - self.n_ended,
             "n_short_history": self.n_short,
             "n_failed": self.n_failed,
+            "n_ended": self.n_ended,
+            "n_other_times": self.n_other_times,
             "fitted_on": self.fitted_on,
             "calibrated_on": self.calibrated_on,
             "seconds": round(self.seconds, 3),
             "series": series.to_dict(orient="records"),
+            "notes": self.notes.to_dict(orient="records"),
         }
 
 
@@ -67,5 +83,20 @@ def report_of(
     bad = [row for facts in finished for row in facts["bad"]]
     short = [name for facts in finished for name in facts["short"]]
     rows = bad + [[name, SHORT, "observed for less than a context"] for name in short]
-    listed = pd.DataFrame(rows, columns=["id", STATUS, "reason"])
-    return Report(n_series, len(bad), len(short), fitted_on, calibrated_on, listed, 0.0, whole)
+    begins: Counter[str] = Counter()
+    for facts in finished:
+        begins.update(facts["begins"])
+    n_ended = sum(status == ENDED for _, status, _ in bad)
+    return Report(
+        n_series=n_series,
+        n_failed=len(bad) - n_ended,
+        n_short=len(short),
+        fitted_on=fitted_on,
+        calibrated_on=calibrated_on,
+        series=pd.DataFrame(rows, columns=["id", STATUS, "reason"]),
+        seconds=0.0,
+        forecast=whole,
+        notes=pd.DataFrame([row for facts in finished for row in facts["notes"]], columns=NOTES),
+        n_ended=n_ended,
+        n_other_times=begins.total() - max(begins.values(), default=0),
+    )

@@ -22,6 +22,8 @@ from rich.table import Table
 
 import tsar
 from tsar import batch
+from tsar.batch.preparing import Preparation
+from tsar.cli.advice import repairs
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table, load_file_recipe
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
@@ -102,6 +104,38 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the model; repeatable."),
 ]
+Duplicates = Annotated[
+    str,
+    typer.Option(metavar="POLICY", help="Doubled rows: raise, sum, mean, first or last."),
+]
+Gaps = Annotated[
+    str | None,
+    typer.Option(metavar="POLICY", help="Missing rows: raise, mask (missing values) or zero."),
+]
+Ended = Annotated[
+    str,
+    typer.Option(metavar="POLICY", help="Series that ended: forecast, skip or extend by --gaps."),
+]
+Trailing = Annotated[
+    str,
+    typer.Option(
+        metavar="POLICY",
+        help="Rows at the end without a target: keep, or future, to be forecast.",
+    ),
+]
+Events = Annotated[
+    Path | None,
+    typer.Option(help="File of events: date, and perhaps end, name and the id."),
+]
+Holidays = Annotated[
+    str | None,
+    typer.Option("--country-holidays", help="Country whose holidays are known, such as DE."),
+]
+OnError = Annotated[
+    str, typer.Option(metavar="POLICY", help="Broken series: raise, or quarantine to leave out.")
+]
+# The options of these, by their names in Python as well.
+READING = ("duplicates", "gaps", "ended", "trailing", "events", "country_holidays")
 
 
 def _version(asked: bool) -> None:
@@ -146,6 +180,12 @@ def forecast(
         Path | None,
         typer.Option(help="File with the future covariates of the steps to forecast."),
     ] = None,
+    duplicates: Duplicates = "raise",
+    gaps: Gaps = None,
+    ended: Ended = "forecast",
+    trailing: Trailing = "keep",
+    events: Events = None,
+    country_holidays: Holidays = None,
     level: Levels = None,
     out: Annotated[Path | None, typer.Option(help="File to write; printed if left out.")] = None,
     report: Annotated[
@@ -181,6 +221,7 @@ def forecast(
                 time_column=time,
                 time_format=time_format,
                 target=target or None,
+                **{name: ctx.params[name] for name in READING},
                 params={} if saved else _params(ctx, model, settings),
                 fit_rows=fit_rows,
                 report=report,
@@ -194,15 +235,38 @@ def forecast(
             raise typer.Exit(130) from None
     if done.forecast is not None:
         print(as_csv(done.forecast), end="")
+    _note(done.notes)
+    if done.n_other_times:
+        print(
+            f"Note: the forecasts of {done.n_other_times} of {done.n_series} series begin at "
+            f"another time than most, because these end earlier or later; --ended skip leaves "
+            f"out those that ended",
+            file=sys.stderr,
+        )
     if done.n_failed:
-        first = done.series.iloc[0]
+        first = done.series[done.series["status"] != "ended"].iloc[0]
         print(
             f"Warning: {done.n_failed} of {done.n_series} series have no forecast, see the column "
             f"status{' and the report' if report else ''}; the first is {first['id']!r}: "
             f"{first['reason']}",
+            *repairs(done.series["status"]),
+            sep="\n",
             file=sys.stderr,
         )
         raise typer.Exit(PARTIAL)
+
+
+def _note(notes: Any) -> None:
+    """Say what was done to the rows of a file."""
+    for (kind, handling), rows in notes.groupby(["kind", "handling"], sort=False):
+        series, count = f"{len(rows)} series", rows["count"].sum()
+        words = {
+            "duplicate": f"{count} doubled rows of {series} (--duplicates {handling})",
+            "gap": f"{count} missing rows of {series} (--gaps {handling})",
+            "ended": f"{series} ended before the others (--ended {handling})",
+            "trailing": f"{count} rows of {series} to forecast (--trailing future)",
+        }
+        print(f"Note: {words[kind]}", file=sys.stderr)
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
@@ -267,6 +331,24 @@ def _read_data(
     return frame, {**read, "target": target or None}
 
 
+def _prepared(ctx: typer.Context, frame: Any, models: list[Any], horizon: int) -> Any:
+    """Return the rows of a file made fit to be read, by the options of reading."""
+    asked = {name: ctx.params[name] for name in (*READING, "on_error") if name in ctx.params}
+    if asked["events"] is not None:
+        asked["events"] = read_table(asked["events"], models[0].id_column or ID)
+    preparation = Preparation.of("tsar", **asked)
+    if not preparation.changes_rows and asked["on_error"] == "raise":
+        return frame
+    readers = [one for one in models if "future_covariates" in one.get_params(deep=False)]
+    for one in readers or models:
+        preparation.let_read(one)
+    done = preparation.prepared(frame, models[0], horizon)
+    _note(done.notes)
+    for name, (kind, reason) in done.bad.items():
+        print(f"Note: {name!r} is left out, {kind}: {reason}", file=sys.stderr)
+    return done.frame
+
+
 @app.command()
 def backtest(
     ctx: typer.Context,
@@ -280,6 +362,12 @@ def backtest(
     time: TimeColumn = None,
     time_format: TimeFormat = None,
     series_id: IdColumn = None,
+    duplicates: Duplicates = "raise",
+    gaps: Gaps = None,
+    ended: Ended = "forecast",
+    events: Events = None,
+    country_holidays: Holidays = None,
+    on_error: OnError = "raise",
     out: Annotated[Path | None, typer.Option(help="File for the forecasts and the truth.")] = None,
     settings: Settings = None,
 ) -> None:
@@ -291,6 +379,7 @@ def backtest(
         check_writable(out, inputs=[data])
     frame, read = _read_data(data, horizon, target, time, time_format, series_id)
     models = {name: forecaster_class(name)(**read).set_params(**params[name]) for name in names}
+    frame = _prepared(ctx, frame, list(models.values()), horizon)
     metrics = ["mase", "mae", "rmse", *(["coverage", "interval_width"] if level else [])]
     board = compare(
         models,
@@ -336,6 +425,12 @@ def tune(
     time: TimeColumn = None,
     time_format: TimeFormat = None,
     series_id: IdColumn = None,
+    duplicates: Duplicates = "raise",
+    gaps: Gaps = None,
+    ended: Ended = "forecast",
+    events: Events = None,
+    country_holidays: Holidays = None,
+    on_error: OnError = "raise",
     out: Annotated[Path | None, typer.Option(help="File for the table of trials.")] = None,
     save: Annotated[
         Path | None, typer.Option(help="Folder for the best model, fitted on everything.")
@@ -352,8 +447,10 @@ def tune(
     if save is not None:
         check_folder(save)
     frame, read = _read_data(data, horizon, target, time, time_format, series_id)
+    estimator = cls(**read).set_params(**params)
+    frame = _prepared(ctx, frame, [estimator], horizon)
     search = OptunaSearch(
-        cls(**read).set_params(**params),
+        estimator,
         wanted or None,
         n_trials=trials,
         timeout=timeout,

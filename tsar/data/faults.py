@@ -1,5 +1,6 @@
 """Every fault of a panel in one error: which series, what kind, how often, where first."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 
 from tsar.exceptions import DataError
 
-__all__ = ["Faults"]
+__all__ = ["Faults", "repairs"]
 
 # Messages longer than this are unreadable; the full list is on the error.
 SHOWN = 100
@@ -18,9 +19,9 @@ REPAIRS = {
     "id": "a missing id: fill it in or drop the row",
     "time zone": "another time zone: read all rows with pd.to_datetime(..., utc=True), then "
     "tz_convert to one zone",
-    "duplicate": "a duplicate: df.drop_duplicates([id, time]) or aggregate first; name the id "
-    "column by id_column= if the rows are several series",
-    "gap": "a gap: pass gaps='mask' to treat missing rows as missing values, or reindex",
+    "duplicate": "a duplicate: tsar.tidy(df, duplicates='sum') adds such rows up, 'first' keeps "
+    "one; name the id column by id_column= if the rows are several series",
+    "gap": "a gap: pass gaps='mask' to treat missing rows as missing values, 'zero' as zeros",
     "off-grid": "an off-grid timestamp: round it to the grid, or pass the right freq",
     "frequency": "another frequency: resample the series, or model it on its own",
     "infinite": "an infinite value, or one beyond 1e150: replace it, for example by NaN, which "
@@ -68,9 +69,15 @@ class Faults:
         kinds = set(table["kind"])
         against = frequency is not None and not kinds.isdisjoint(CALENDAR)
         checked = f" (expected {frequency})" if against else ""
-        repairs = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in kinds]
-        message = [f"the data have {amount}{checked}:", *lines, "how to repair:", *repairs]
+        message = [f"the data have {amount}{checked}:", *lines, *repairs(kinds)]
         raise DataError("\n".join(message), faults=table)
+
+
+def repairs(kinds: Iterable[str]) -> list[str]:
+    """Return the lines that say how to repair faults of some kinds, none for other kinds."""
+    present = set(kinds)
+    lines = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in present]
+    return ["how to repair:", *lines] if lines else []
 
 
 def _plain(label: Any) -> Any:

@@ -146,12 +146,19 @@ def _stamps(times: pd.Index, axis: TimeAxis) -> np.ndarray:
 def _raise_missing(panel: Panel, name: Any, missing: np.ndarray, wanted: np.ndarray) -> None:
     series = int(missing.any(axis=1).argmax())
     step = int(missing[series].argmax())
+    ended = ""
+    if panel.last[series] < panel.last.max():
+        ended = (
+            f"\nid {panel.ids[series]!r} ended before others: tsar.tidy(df, ended='skip') leaves "
+            f"such series out"
+        )
     raise DataError(
         f"the future covariate {name!r} is missing{_series(panel, series)} from "
         f"{panel.axis.show(int(wanted[series, step]))} on ({int(missing.sum())} missing in all);\n"
         f"needed are all {wanted.shape[1]} steps from {panel.axis.show(int(wanted[series, 0]))} "
         f"to {panel.axis.show(int(wanted[series, -1]))};\n"
         f"fill in the frame that make_future_frame({wanted.shape[1]}) gives and pass it as future="
+        f"{ended}"
     )
 
 

@@ -7,19 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from tsar.data.frames import read_rows
 from tsar.data.future import read_future
 from tsar.data.longtable import Columns, End, LongTable
 from tsar.data.quarantine import Bad
-from tsar.data.timeaxis import TimeAxis, read_times
+from tsar.data.timeaxis import TimeAxis
 from tsar.exceptions import DataError, ParameterError
 from tsar.params.arguments import column_labels
 from tsar.params.constraints import check_choice
 
-__all__ = ["Policies", "Tidied", "end_of", "tidied", "tidy"]
+__all__ = ["NOTES", "POLICIES", "Policies", "Tidied", "tidied", "tidy"]
 
 POLICIES = {
     "duplicates": ("raise", "sum", "mean", "first", "last"),
@@ -171,7 +169,14 @@ def tidy(
         if names and horizon is not None and given is not None:
             read_future(given, panel, names, horizon)
 
-    return tidied(df, columns, policies, check, future)
+    done = tidied(df, columns, policies, check, future)
+    if not len(done.frame):
+        first = done.status.iloc[0]
+        raise DataError(
+            f"none of {len(done.status)} series is left; the first, {first['id']!r}: "
+            f"{first['reason']}"
+        )
+    return done
 
 
 def tidied(
@@ -182,7 +187,7 @@ def tidied(
     future: pd.DataFrame | None = None,
     end: End | None = None,
 ) -> Tidied:
-    """Do what :func:`tidy` does.
+    """Do what :func:`tidy` does; there may be no series left.
 
     Parameters
     ----------
@@ -209,7 +214,8 @@ def tidied(
         table = table.merged(policies.duplicates)
     if policies.trailing == "future":
         table, rows = table.parted()
-        future = rows if future is None else pd.concat([future, rows], ignore_index=True)
+        long = table.form.kind == "long"
+        future = rows if future is None else pd.concat([future, rows], ignore_index=long)
     if policies.on_error == "quarantine" and table.has_ids:
         table, found = table.set_aside(lambda frame: check(frame, future, axis))
         bad = bad | found
@@ -219,24 +225,9 @@ def tidied(
         table, left = table.on_grid(policies.gaps, policies.ended, end)
         bad = bad | left
     status = [(name, *why) for name, why in bad.items()]
-    if not len(table.frame):
-        shown = f"; the first, {status[0][0]!r}: {status[0][2]}" if status else ""
-        raise DataError(f"none of {len(status)} series is left{shown}", None)
     return Tidied(
         table.written(),
         future,
         pd.DataFrame(status, columns=["id", "status", "reason"]),
         pd.DataFrame(table.notes, columns=NOTES),
     )
-
-
-def end_of(df: Any, columns: Columns) -> End | None:
-    """Return the last usable time of a frame, None where there is none."""
-    rows = read_rows(
-        df, id_column=columns.id_column, time_column=columns.time_column, target=columns.target
-    )
-    read = read_times(rows.times, columns.like)
-    usable = np.ones(len(read.stamps), dtype=bool)
-    for mask in read.faults.values():
-        usable &= ~mask
-    return End(int(read.stamps[usable].max()), read.axis) if usable.any() else None
