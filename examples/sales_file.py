@@ -32,7 +32,9 @@ def make_sales(
         promotion = np.repeat(weeks, 7)[: len(days)]
         full = round(draw.uniform(1, 20), 2)
         price = np.where(promotion, round(0.8 * full, 2), full)
-        level = np.exp(draw.normal(2.0, 0.9)) * (1 + draw.normal(0, 0.2) * np.arange(len(days)) / 800)
+        level = np.exp(draw.normal(2.0, 0.9)) * (
+            1 + draw.normal(0, 0.2) * np.arange(len(days)) / 800
+        )
         expected = level * week * year * december * np.where(promotion, 1.9, 1.0)
         sold = draw.negative_binomial(8, 8 / (8 + np.maximum(expected, 0.1)))
         rows = pd.DataFrame(

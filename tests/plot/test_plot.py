@@ -329,3 +329,31 @@ def test_rows_of_the_history(sold, network, rows):
 def test_a_frame_is_no_leaderboard():
     with pytest.raises(ParameterError, match=r"board must be what tsar\.evaluation\.compare"):
         plot.leaderboard(pd.DataFrame({"model": ["Naive"]}))
+
+
+def test_names_come_from_the_forecast_and_the_backtest(sold):
+    read = {"id_column": "shop", "time_column": "day", "target": "sold"}
+    both = pd.concat(
+        [sold.rename_axis("day").reset_index().assign(shop=name) for name in ("a", "b")],
+        ignore_index=True,
+    )
+    model = tsar.Naive(horizon=4, **read).fit(both)
+    found = lines(plot.forecast(model.predict(), both, id="b"))
+    np.testing.assert_array_equal(found["observed"].get_ydata(), sold)
+    tested = backtest(tsar.Naive(horizon=4, **read), both, windows=3)
+    drawn = lines(plot.backtest(tested, id="a", history=both))["observed"]
+    np.testing.assert_array_equal(drawn.get_ydata(), sold)
+    ax = plot.error_by_step(tested, "mase", history=both)
+    expected = measure(tested, "mase", by="step", history=tsar.Panel.from_frame(both, **read))
+    np.testing.assert_allclose(lines(ax)["Naive"].get_ydata(), expected["mase"])
+
+
+def test_names_survive_a_parquet_file(sold, tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = sold.rename_axis("day").reset_index().assign(shop="a")
+    read = {"id_column": "shop", "time_column": "day", "target": ("sold",)}
+    written = tsar.Naive(horizon=4, **read).fit(frame).predict()
+    written.to_parquet(tmp_path / "forecast.parquet")
+    again = pd.read_parquet(tmp_path / "forecast.parquet")
+    assert again.attrs["reading"] == {**read, "target": ["sold"], "gaps": "raise"}
+    assert len(lines(plot.forecast(again, frame))["observed"].get_ydata()) == len(sold)

@@ -62,6 +62,7 @@ def forecast(
     duplicates: str = "raise",
     gaps: str | None = None,
     ended: str = "forecast",
+    ended_after: int = 1,
     trailing: str = "keep",
     events: str | os.PathLike[str] | pd.DataFrame | None = None,
     country_holidays: str | None = None,
@@ -105,7 +106,7 @@ def forecast(
         How times are written, if that can be read in two ways.
     target : sequence of str or None
         Columns to forecast; None takes ``y`` where there are ids, else every column.
-    duplicates, gaps, ended, trailing : str
+    duplicates, gaps, ended, ended_after, trailing
         What becomes of doubled and missing rows, of series that ended, and of rows without a
         target at the end, as :func:`tsar.tidy` takes them. ``gaps=None`` takes that of the
         model. Series that are skipped because they ended have no rows in the output.
@@ -173,6 +174,7 @@ def forecast(
         duplicates=duplicates,
         gaps=gaps,
         ended=ended,
+        ended_after=ended_after,
         trailing=trailing,
         events=events,
         country_holidays=country_holidays,
@@ -333,7 +335,10 @@ class _Run:
             self.on_progress(done, stop - first)
         if parts is not None:
             parts.join(len(blocks))
-        whole = pd.concat(frames, ignore_index=True) if parts is None else None
+        whole = None
+        if parts is None:
+            whole = pd.concat(frames, ignore_index=True)
+            whole.attrs["reading"] = self.model.as_fitted.reading
         return report_of(stop - first, fitted_on, self._calibrated_on(), finished, whole)
 
     def _range(self, n_series: int) -> tuple[int, int]:
@@ -375,7 +380,9 @@ class _Run:
     def _last_time(self) -> End | None:
         """Return the last time of the good series of a file that is read in parts."""
         blocks = self.file.blocks(self.block_rows)
-        if self.preparation.policies.ended == "forecast" or len(blocks) == 1:
+        policies = self.preparation.policies
+        ends_matter = policies.ended != "forecast" or policies.ended_after > 1
+        if not ends_matter or len(blocks) == 1:
             return None
         sizes = [int(self.file.counts[begin:end].sum()) for begin, end in blocks]
         reading, last = self.preparation.without_end, None

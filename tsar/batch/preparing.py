@@ -72,6 +72,7 @@ class Preparation:
         duplicates: str = "raise",
         gaps: str | None = None,
         ended: str = "forecast",
+        ended_after: int = 1,
         trailing: str = "keep",
         on_error: str = "raise",
         events: pd.DataFrame | None = None,
@@ -79,7 +80,7 @@ class Preparation:
     ) -> "Preparation":
         """Check what is asked for."""
         # What is missing between rows is the affair of the forecaster, unless it is said here.
-        policies = Policies(duplicates, gaps or "mask", ended, trailing, on_error)
+        policies = Policies(duplicates, gaps or "mask", ended, ended_after, trailing, on_error)
         policies.check(owner)
         return cls(policies, gaps, events, country_holidays)
 
@@ -95,7 +96,7 @@ class Preparation:
     @property
     def without_end(self) -> "Preparation":
         """The same, with series forecast from wherever they end, and without events."""
-        policies = replace(self.policies, ended="forecast")
+        policies = replace(self.policies, ended="forecast", ended_after=1)
         return Preparation(policies, self.gaps)
 
     def with_quarantine(self, wanted: bool) -> "Preparation":

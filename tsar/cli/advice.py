@@ -84,7 +84,9 @@ def for_command_line(error: TsarError | OSError) -> str:
         message = re.sub(pattern, said, message)
     if faults is None:
         return message
-    return "\n".join([message, *repairs(faults["kind"])])
+    step = faults.attrs.get("step")
+    hint = [] if step is None else [f"    --set freq={step} reads the series that have it"]
+    return "\n".join([message, *repairs(faults["kind"]), *hint])
 
 
 def repairs(kinds: Iterable[str]) -> list[str]:

@@ -116,6 +116,9 @@ Ended = Annotated[
     str,
     typer.Option(metavar="POLICY", help="Series that ended: forecast, skip or extend by --gaps."),
 ]
+EndedAfter = Annotated[
+    int, typer.Option(min=1, help="Last steps a series must lack to have ended.")
+]
 Trailing = Annotated[
     str,
     typer.Option(
@@ -135,7 +138,7 @@ OnError = Annotated[
     str, typer.Option(metavar="POLICY", help="Broken series: raise, or quarantine to leave out.")
 ]
 # The options of these, by their names in Python as well.
-READING = ("duplicates", "gaps", "ended", "trailing", "events", "country_holidays")
+READING = ("duplicates", "gaps", "ended", "ended_after", "trailing", "events", "country_holidays")
 
 
 def _version(asked: bool) -> None:
@@ -183,6 +186,7 @@ def forecast(
     duplicates: Duplicates = "raise",
     gaps: Gaps = None,
     ended: Ended = "forecast",
+    ended_after: EndedAfter = 1,
     trailing: Trailing = "keep",
     events: Events = None,
     country_holidays: Holidays = None,
@@ -365,6 +369,7 @@ def backtest(
     duplicates: Duplicates = "raise",
     gaps: Gaps = None,
     ended: Ended = "forecast",
+    ended_after: EndedAfter = 1,
     events: Events = None,
     country_holidays: Holidays = None,
     on_error: OnError = "raise",
@@ -428,6 +433,7 @@ def tune(
     duplicates: Duplicates = "raise",
     gaps: Gaps = None,
     ended: Ended = "forecast",
+    ended_after: EndedAfter = 1,
     events: Events = None,
     country_holidays: Holidays = None,
     on_error: OnError = "raise",

@@ -34,6 +34,7 @@ TOP: dict[str, Any] = {
     "duplicates": str,
     "gaps": str,
     "ended": str,
+    "ended_after": COUNT,
     "events": str,
     "country_holidays": str,
     "model": str,

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tsar.exceptions import DataError
 
-__all__ = ["Faults", "repairs"]
+__all__ = ["SHOWN", "Faults", "repairs"]
 
 # Messages longer than this are unreadable; the full list is on the error.
 SHOWN = 100
@@ -36,12 +36,27 @@ class Faults:
 
     def __init__(self) -> None:
         self._rows: list[tuple[Any, str, int, str, Any]] = []
+        # The step that a series of another frequency has, by the number of its row.
+        self._steps: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, series: Any, kind: str, count: int, first: str, column: Any = None) -> None:
-        """Record ``count`` faults of one kind in one series (and column, for values)."""
+    def add(
+        self,
+        series: Any,
+        kind: str,
+        count: int,
+        first: str,
+        column: Any = None,
+        step: str | None = None,
+    ) -> None:
+        """Record ``count`` faults of one kind in one series (and column, for values).
+
+        ``step`` is the frequency that the series has in place of the right one.
+        """
+        if step is not None:
+            self._steps[len(self._rows)] = step
         self._rows.append((_plain(series), kind, count, first, _plain(column)))
 
     def raise_if_any(self, whole: str | None = None, frequency: str | None = None) -> None:
@@ -58,10 +73,11 @@ class Faults:
             return
         table = pd.DataFrame(self._rows, columns=["id", "kind", "count", "first", "column"])
         lines = []
-        for series, kind, count, first, column in self._rows[:SHOWN]:
+        for row, (series, kind, count, first, column) in enumerate(self._rows[:SHOWN]):
             where = f"id {series!r}" if whole is None else whole
             where += "" if column is None else f", column {column!r}"
-            lines.append(f"  {where}: {kind}, count {count}, first at {first}")
+            step = f", has {self._steps[row]!r}" if row in self._steps else ""
+            lines.append(f"  {where}: {kind}, count {count}, first at {first}{step}")
         if len(self._rows) > SHOWN:
             lines.append(f"  and {len(self._rows) - SHOWN} more, all in the error's `faults` frame")
         n_series = table["id"].nunique(dropna=False)
@@ -69,7 +85,13 @@ class Faults:
         kinds = set(table["kind"])
         against = frequency is not None and not kinds.isdisjoint(CALENDAR)
         checked = f" (expected {frequency})" if against else ""
+        steps = list(self._steps.values())
+        table.attrs["step"] = max(steps, key=steps.count) if steps else None
         message = [f"the data have {amount}{checked}:", *lines, *repairs(kinds)]
+        if steps:
+            message.append(
+                f"    freq={table.attrs['step']!r} reads the series that have it, on their own"
+            )
         raise DataError("\n".join(message), faults=table)
 
 

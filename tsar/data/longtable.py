@@ -233,37 +233,49 @@ class LongTable:
     def _taken(self, frame: pd.DataFrame) -> "LongTable":
         return replace(self, frame=frame.drop(columns=ID).reset_index(drop=True))
 
-    def on_grid(self, gaps: str, ended: str, end: End | None) -> tuple["LongTable", Bad]:
+    def on_grid(
+        self, gaps: str, ended: str, ended_after: int, end: End | None
+    ) -> tuple["LongTable", Bad]:
         """Insert what is missing, and follow the policy for series that ended."""
         numbered = self.frame[self.keys].assign(
             **{NUMBER: np.arange(len(self.frame), dtype=np.float64)}
         )
         panel = replace(self.columns, target=NUMBER).panel(numbered, "mask")
-        rows, lengths = panel.values[:, 0], panel.lengths
-        stamps = panel.stamps()
-        last = _last_time(panel, end)
-        early = panel.future_stamps(1)[:, 0] <= last
-        bad: Bad = {}
-        added = np.zeros(panel.n_series, dtype=np.int64)
-        for series in np.flatnonzero(early):
-            steps = _steps_to(panel, int(series), last)
-            at = panel.axis.show(int(panel.last[series]))
-            name = panel.ids[int(series)]
-            self.notes.append((name, "ended", len(steps), at, ended))
-            if ended == "skip":
-                reason = f"ends at {at}, {len(steps)} steps before the last of the data"
-                bad[name] = ("ended", reason)
-            elif ended == "extend":
-                added[series] = len(steps)
-        if ended == "extend" and added.any():
+        rows, stamps, lengths = panel.values[:, 0], panel.stamps(), panel.lengths
+        bad, added, fills = self._at_the_end(panel, ended, ended_after, end)
+        if added.any():
             rows, stamps, lengths = _extended(panel, rows, stamps, added)
         owner = np.repeat(np.arange(panel.n_series), lengths)
         keys = Keys(panel.ids, owner, stamps, np.ones(len(rows), dtype=bool), panel.axis)
         absent = np.isnan(rows)
-        gap = absent & (np.arange(len(rows)) < np.repeat(np.cumsum(lengths) - added, lengths))
+        inside = np.repeat(np.cumsum(lengths) - np.where(fills, 0, added), lengths)
+        left_out = np.array([name in bad for name in panel.ids], dtype=bool)
+        gap = absent & (np.arange(len(rows)) < inside) & ~left_out[owner]
         self._noted("gap", keys, np.flatnonzero(gap), gaps)
         table = self._with_rows(rows, keys, gaps) if absent.any() else self
         return table.without(bad) if bad else table, bad
+
+    def _at_the_end(
+        self, panel: Panel, ended: str, ended_after: int, end: End | None
+    ) -> tuple[Bad, np.ndarray, np.ndarray]:
+        """Return which series are left out, how many rows each gets, and whether as a gap."""
+        own = End(int(panel.last.max()), panel.axis)
+        last = own.stamp if end is None else own.later(end).stamp
+        bad: Bad = {}
+        added = np.zeros(panel.n_series, dtype=np.int64)
+        fills = np.zeros(panel.n_series, dtype=bool)
+        for series in np.flatnonzero(panel.future_stamps(1)[:, 0] <= last):
+            lacking, name = len(_steps_to(panel, int(series), last)), panel.ids[int(series)]
+            fills[series] = lacking < ended_after
+            if ended == "extend" or fills[series]:
+                added[series] = lacking
+            if fills[series]:
+                continue
+            at = panel.axis.show(int(panel.last[series]))
+            self.notes.append((name, "ended", lacking, at, ended))
+            if ended == "skip":
+                bad[name] = ("ended", f"ends at {at}, {lacking} steps before the last of the data")
+        return bad, added, fills
 
     def without(self, bad: Bad) -> "LongTable":
         """Return the other series."""
@@ -334,11 +346,6 @@ def _replaced(column: pd.Series, places: np.ndarray, values: pd.Series) -> pd.Se
     changed = column.astype(dtype).copy()
     changed.iloc[places] = values.to_numpy() if dtype != "category" else values.array
     return changed
-
-
-def _last_time(panel: Panel, end: End | None) -> int:
-    own = int(panel.last.max())
-    return own if end is None else End(own, panel.axis).later(end).stamp
 
 
 def _steps_to(panel: Panel, series: int, last: int) -> np.ndarray:

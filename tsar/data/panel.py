@@ -13,10 +13,10 @@ import pandas as pd
 from tsar.data.calendar import CALENDARS
 from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.covariates import CovariateCoding, CovariateRows
-from tsar.data.faults import Faults
+from tsar.data.faults import SHOWN, Faults
 from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
 from tsar.data.frequency import Frequency
-from tsar.data.inference import infer_frequency
+from tsar.data.inference import infer_frequency, usual_step
 from tsar.data.regularity import irregularities, is_regular, spread
 from tsar.data.timeaxis import TimeAxis, look_like_dates, read_times
 from tsar.exceptions import DataError
@@ -32,9 +32,7 @@ MASKED_ROWS, MASKED_GROWTH = 10_000_000, 1000
 
 @dataclass(frozen=True)
 class Panel:
-    """Series on a regular grid, one after the other.
-
-    Build one with :meth:`from_frame`.
+    """Series on a regular grid, one after the other; build one with :meth:`from_frame`.
 
     Attributes
     ----------
@@ -525,7 +523,10 @@ class _Reader:
                     f"numbers; pd.to_datetime(times, format='%Y%m%d') makes them dates"
                 )
             for owner, kind, count, first in found:
-                self.faults.add(self.ids[owner], kind, count, self.axis.show(first))
+                other = kind == "frequency" and len(self.faults) < SHOWN
+                own = self.stamps[self.offsets[owner] : self.offsets[owner + 1]]
+                step = usual_step(own, self.axis) if other else None
+                self.faults.add(self.ids[owner], kind, count, self.axis.show(first), step=step)
         inferred = freq is None and len(self.ids) > 1
         most = ", as most series have" if inferred else ""
         self.faults.raise_if_any(self.whole, f"freq={frequency.name!r}{most}")

@@ -15,7 +15,7 @@ from tsar.data.quarantine import Bad
 from tsar.data.timeaxis import TimeAxis
 from tsar.exceptions import DataError, ParameterError
 from tsar.params.arguments import column_labels
-from tsar.params.constraints import check_choice
+from tsar.params.constraints import check_choice, check_count
 
 __all__ = ["NOTES", "POLICIES", "Policies", "Tidied", "tidied", "tidy"]
 
@@ -36,6 +36,7 @@ class Policies:
     duplicates: str = "raise"
     gaps: str = "raise"
     ended: str = "forecast"
+    ended_after: int = 1
     trailing: str = "keep"
     on_error: str = "raise"
 
@@ -43,16 +44,19 @@ class Policies:
         """Raise a :class:`ParameterError` where one is not known, or two do not go together."""
         for name, choices in POLICIES.items():
             check_choice(owner, name, getattr(self, name), choices)
-        if self.ended == "extend" and self.gaps == "raise":
+        check_count(owner, "ended_after", self.ended_after)
+        adds = self.ended == "extend" or self.ended_after > 1
+        if adds and self.gaps == "raise":
+            asked = "ended='extend'" if self.ended == "extend" else "ended_after"
             raise ParameterError(
-                f"{owner}: ended='extend' adds the rows that a series lacks at its end, so gaps "
+                f"{owner}: {asked} adds the rows that a series lacks at its end, so gaps "
                 f"must say what they hold, 'zero' or 'mask', got 'raise'"
             )
 
     @property
     def change_rows(self) -> bool:
         """Whether there is anything to do that reading a frame does not do."""
-        return (self.duplicates, self.ended, self.trailing) != ("raise", "forecast", "keep")
+        return self != replace(Policies(), gaps=self.gaps, on_error=self.on_error)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,7 @@ def tidy(
     duplicates: str = "raise",
     gaps: str = "raise",
     ended: str = "forecast",
+    ended_after: int = 1,
     trailing: str = "keep",
     on_error: str = "raise",
     future: pd.DataFrame | None = None,
@@ -115,10 +120,12 @@ def tidy(
         target, or with a target of 0, where no row means that nothing was sold. Their other
         columns are missing.
     ended : {"forecast", "skip", "extend"}
-        What becomes of a series that ends at least a step before the last time of the frame:
-        it is forecast from its own end, at other dates than the others; left out; or
-        continued to the last time with the rows that ``gaps`` says. With ``gaps="zero"``
-        that is what makes a product that did not sell on the last day no ended one.
+        What becomes of a series that ends before the last time of the frame: it is forecast
+        from its own end, at other dates than the others; left out; or continued to the last
+        time with the rows that ``gaps`` says.
+    ended_after : int
+        How many of the last steps a series must lack to have ended. One that lacks fewer,
+        such as a product that happened not to sell on the last day, is continued by ``gaps``.
     trailing : {"keep", "future"}
         What becomes of rows after the last observed target of a series: missing values as
         others, or the rows to forecast, whose covariates are those of the future.
@@ -157,7 +164,7 @@ def tidy(
     0  duplicate      1  2024-03-01      sum
     1        gap      2  2024-03-03     zero
     """
-    policies = Policies(duplicates, gaps, ended, trailing, on_error)
+    policies = Policies(duplicates, gaps, ended, ended_after, trailing, on_error)
     policies.check("tidy")
     columns = Columns(id_column, time_column, target, freq)
     names = column_labels(future_covariates)
@@ -222,7 +229,7 @@ def tidied(
     else:
         check(table.written(), future, axis)
     if len(table.frame):
-        table, left = table.on_grid(policies.gaps, policies.ended, end)
+        table, left = table.on_grid(policies.gaps, policies.ended, policies.ended_after, end)
         bad = bad | left
     status = [(name, *why) for name, why in bad.items()]
     return Tidied(

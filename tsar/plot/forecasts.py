@@ -8,7 +8,13 @@ import pandas as pd
 from tsar.exceptions import DataError, ParameterError
 from tsar.plot.axes import axes_or_new
 from tsar.plot.drawing import OBSERVED, draw_line, shade, widest_first
-from tsar.plot.reading import chosen_models, one_series, one_tested, read_forecast
+from tsar.plot.reading import (
+    chosen_models,
+    names_of,
+    one_series,
+    one_tested,
+    read_forecast,
+)
 
 __all__ = ["backtest", "forecast"]
 
@@ -41,7 +47,8 @@ def forecast(
     rows : int, optional
         How many of the last rows of the history to draw; None draws all.
     id_column, time_column : label, optional
-        Columns of a long frame; None finds ``unique_id`` and ``ds``.
+        Columns of a long frame; None takes those of the forecast (its ``attrs["reading"]``),
+        else finds ``unique_id`` and ``ds``.
     color : str, default "C0"
         Of the forecast, as matplotlib names colours.
     ax : matplotlib Axes, optional
@@ -72,7 +79,7 @@ def forecast(
     ax = axes_or_new(owner, ax)
     if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
         raise ParameterError(f"{owner}: rows must be an integer in [1, inf), got {rows!r}")
-    columns = {"id_column": id_column, "time_column": time_column}
+    columns = names_of(predicted, id_column, time_column)
     steps = read_forecast(owner, predicted, id, variate, columns)
     if history is not None:
         target = None if isinstance(history, pd.Series) else steps.name
@@ -111,8 +118,8 @@ def backtest(
         Which models; None draws all. The intervals of a single one are shaded.
     id, variate : label, optional
         Which series; needed where there are several.
-    history : Series, optional
-        What was observed before, with a time index.
+    history : DataFrame or Series, optional
+        What was observed before: the data of the backtest, or a Series with a time index.
     ax : matplotlib Axes, optional
 
     Returns
@@ -132,8 +139,14 @@ def backtest(
     models = chosen_models(owner, rows, model)
     truth = rows.drop_duplicates("time").set_index("time")["y"].sort_index()
     if history is not None:
+        if isinstance(history, pd.DataFrame):
+            target = rows["variate"].iloc[0] if "variate" in rows else variate
+            target = tested.attrs.get("reading", {}).get("target") if target is None else target
+            history = one_series(owner, history, id, target, names_of(tested)).iloc[:, 0]
         if not isinstance(history, pd.Series):
-            raise DataError(f"{owner}: history must be a Series, got {type(history).__name__}")
+            raise DataError(
+                f"{owner}: history must be a DataFrame or Series, got {type(history).__name__}"
+            )
         truth = pd.concat([history[~history.index.isin(truth.index)], truth]).sort_index()
     draw_line(ax, truth.index, truth, color=OBSERVED, label="observed")
     for place, (name, found) in enumerate(models.items()):

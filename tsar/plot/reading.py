@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from tsar.data.frames import read_rows
+from tsar.data.frames import key_columns, read_rows
 from tsar.evaluation.backtesting import BESIDE
 from tsar.evaluation.measuring import Forecasts
 from tsar.exceptions import DataError, ParameterError
@@ -17,6 +17,7 @@ __all__ = [
     "chosen_models",
     "chosen_one",
     "listed",
+    "names_of",
     "one_series",
     "one_tested",
     "read_forecast",
@@ -35,6 +36,13 @@ class ReadForecast(NamedTuple):
     rolled: np.ndarray
 
 
+def names_of(frame: Any, id_column: Any = None, time_column: Any = None) -> dict[str, Any]:
+    """Return the names of columns, as they were given or as a forecast or backtest knows them."""
+    known = getattr(frame, "attrs", {}).get("reading", {})
+    given = {"id_column": id_column, "time_column": time_column}
+    return {name: known.get(name) if value is None else value for name, value in given.items()}
+
+
 def read_forecast(
     owner: str, predicted: Any, id: Any, variate: Any, columns: dict[str, Any]
 ) -> ReadForecast:
@@ -49,7 +57,8 @@ def read_forecast(
         raise DataError(
             f"{owner}: predicted must be what predict returned, got {type(predicted).__name__}"
         )
-    others = {columns["id_column"], columns["time_column"], "unique_id", "ds", "extrapolated"}
+    ids = key_columns(columns["id_column"])
+    others = {*ids, columns["time_column"], "unique_id", "ds", "extrapolated", "status"}
     held = [name for name in predicted.columns if name not in others]
     name = chosen_one(owner, "variate", [one for one in held if not _is_beside(one, held)], variate)
     beside = {
