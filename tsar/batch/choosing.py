@@ -13,7 +13,15 @@ from tsar.forecasting.registry import FORECASTERS, forecaster_class
 from tsar.params.arguments import check_horizon, check_percentages
 from tsar.persistence import load
 
-__all__ = ["check_shard", "check_wanted", "chosen_model", "is_fitted", "listed", "used_columns"]
+__all__ = [
+    "check_id",
+    "check_shard",
+    "check_wanted",
+    "chosen_model",
+    "is_fitted",
+    "listed",
+    "used_columns",
+]
 
 
 def is_fitted(model: Forecaster) -> bool:
@@ -78,6 +86,15 @@ def check_wanted(model: Forecaster, horizon: Any, quantiles: Any, level: Any) ->
     model.check()
     # Intervals that it does not have come from a calibration.
     check_asked(model.name, model.expected_predictive, None, quantiles, None, None)
+
+
+def check_id(model: Forecaster) -> None:
+    """Refuse an id of several columns, which files are not read by."""
+    if isinstance(model.id_column, list | tuple):
+        raise ParameterError(
+            f"batch: id_column must be one column of the file, got {model.id_column!r}; write them "
+            f"as one, or read the file and fit on the frame"
+        )
 
 
 def check_shard(shard: Any, model: Forecaster) -> None:

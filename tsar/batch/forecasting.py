@@ -15,6 +15,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from tsar.batch.choosing import (
+    check_id,
     check_shard,
     check_wanted,
     chosen_model,
@@ -164,6 +165,7 @@ def forecast(
         if value is not None and (wrong or not value >= 1 or value % 1):
             raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
     chosen = chosen_model(model, params, horizon, id_column, time_column, target)
+    check_id(chosen)
     check_wanted(chosen, horizon, quantiles, level)
     if shard is not None:
         check_shard(shard, chosen)

@@ -237,7 +237,8 @@ def _days_of_events(
     owners = np.full(len(events), None, dtype=object)
     if parts:
         held = labels_of(events, id_column if isinstance(id_column, list) else parts[0])
-        owners = held.astype(object).where(held.notna(), None).to_numpy(dtype=object)
+        owners = held.to_numpy(dtype=object, copy=True)
+        owners[held.isna().to_numpy()] = None
     days: dict[str, dict[Any, list[np.ndarray]]] = {}
     for name, owner, first, last in zip(names, owners, begin, end, strict=True):
         days.setdefault(str(name), {}).setdefault(owner, []).append(np.arange(first, last + 1))

@@ -94,10 +94,10 @@ class LongTable:
         rows = read_rows(
             df, id_column=columns.id_column, time_column=columns.time_column, target=columns.target
         )
-        form, targets = rows.form, list(rows.variates)
-        like, freq = read_times(rows.times, columns.like).axis, columns.freq
         if not len(rows.codes):
             raise DataError("the frame has no rows; pass at least one observation")
+        form, targets = rows.form, list(rows.variates)
+        like, freq = read_times(rows.times, columns.like).axis, columns.freq
         if form.kind == "long":
             named = Columns(form.id_name, form.time_name, targets, freq, like)
             return cls(df.reset_index(drop=True), form, named, (), df.columns)
@@ -287,7 +287,8 @@ class LongTable:
         absent = np.isnan(rows)
         taken = pd.Index(np.where(absent, -1, rows).astype(np.int64))
         frame = self.frame.reindex(taken).reset_index(drop=True)
-        times = pd.Series(keys.axis.index(keys.stamps), index=frame.index)
+        written = keys.axis.index(keys.stamps)
+        times = pd.Series(written, index=frame.index, dtype=written.dtype)
         values: dict[Any, Any] = {self.columns.time_column: times}
         ids = key_columns(self.columns.id_column)
         if ids:
@@ -301,8 +302,9 @@ class LongTable:
             values |= {name: pd.Series(0, index=frame.index) for name in self.targets}
         for name, column in values.items():
             held = self.frame[name]
-            whole = frame[name].astype(object).where(~absent, column.astype(object))
-            frame[name] = whole.astype(held.dtype)
+            whole = frame[name].to_numpy(dtype=object, copy=True)
+            whole[absent] = column.to_numpy(dtype=object)[absent]
+            frame[name] = pd.Series(whole, index=frame.index, dtype=object).astype(held.dtype)
         return replace(self, frame=frame)
 
 
@@ -339,12 +341,11 @@ def _merged(column: pd.Series, number: np.ndarray, how: str, is_target: bool) ->
 
 def _replaced(column: pd.Series, places: np.ndarray, values: pd.Series) -> pd.Series:
     """Return a column with other values at some places, and of a dtype that holds both."""
-    if isinstance(column.dtype, pd.CategoricalDtype) or column.dtype == values.dtype:
-        dtype = column.dtype
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        changed = column.copy()
     else:
-        dtype = values.dtype
-    changed = column.astype(dtype).copy()
-    changed.iloc[places] = values.to_numpy() if dtype != "category" else values.array
+        changed = column.astype(values.dtype).copy()
+    changed.iloc[places] = values.array
     return changed
 
 

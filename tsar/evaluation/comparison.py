@@ -470,7 +470,7 @@ def _uncertain(
         with np.errstate(divide="ignore", invalid="ignore"):
             skill = 1 - draws[name] / draws[baseline]
             content["skill"] = float(1 - np.divide(rows[name][metric], rows[baseline][metric]))
-        low, high = np.percentile(skill, ends)
+            low, high = np.percentile(skill, ends)
         content |= {"skill_low": float(low), "skill_high": float(high)}
     return content
 
