@@ -8,7 +8,14 @@ import pandas as pd
 from tsar.exceptions import DataError, ParameterError
 from tsar.plot.axes import axes_or_new
 from tsar.plot.drawing import OBSERVED, draw_line, placeable, shade, widest_first, written
-from tsar.plot.reading import chosen_models, one_series, one_tested, read_forecast
+from tsar.plot.reading import (
+    axis_of,
+    chosen_models,
+    names_of,
+    one_series,
+    one_tested,
+    read_forecast,
+)
 
 __all__ = ["backtest", "forecast"]
 
@@ -41,7 +48,8 @@ def forecast(
     rows : int, optional
         How many of the last rows of the history to draw; None draws all.
     id_column, time_column : label, optional
-        Columns of a long frame; None finds ``unique_id`` and ``ds``.
+        Columns of a long frame; None takes those of the forecast (its ``attrs["reading"]``),
+        else finds ``unique_id`` and ``ds``.
     color : str, default "C0"
         Of the forecast, as matplotlib names colours.
     ax : matplotlib Axes, optional
@@ -72,7 +80,7 @@ def forecast(
     ax = axes_or_new(owner, ax)
     if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
         raise ParameterError(f"{owner}: rows must be an integer in [1, inf), got {rows!r}")
-    columns = {"id_column": id_column, "time_column": time_column}
+    columns = names_of(predicted, id_column, time_column)
     steps = read_forecast(owner, predicted, id, variate, columns, history)
     if history is not None:
         target = None if isinstance(history, pd.Series) else steps.name
@@ -111,8 +119,8 @@ def backtest(
         Which models; None draws all. The intervals of a single one are shaded.
     id, variate : label, optional
         Which series; needed where there are several.
-    history : Series, optional
-        What was observed before, with a time index.
+    history : DataFrame or Series, optional
+        What was observed before: the data of the backtest, or a Series with a time index.
     ax : matplotlib Axes, optional
 
     Returns
@@ -128,12 +136,20 @@ def backtest(
     """
     owner = "plot.backtest"
     ax = axes_or_new(owner, ax)
-    rows = one_tested(owner, tested, id, variate)
+    if history is not None and not isinstance(history, pd.DataFrame | pd.Series):
+        raise DataError(
+            f"{owner}: history must be a DataFrame or Series, got {type(history).__name__}"
+        )
+    known, columns = getattr(tested, "attrs", {}).get("reading", {}), names_of(tested)
+    like = axis_of(history, known.get("target"), columns)
+    rows = one_tested(owner, tested, id, variate, like)
     models = chosen_models(owner, rows, model)
     truth = rows.drop_duplicates("time").set_index("time")["y"].sort_index()
     if history is not None:
-        if not isinstance(history, pd.Series):
-            raise DataError(f"{owner}: history must be a Series, got {type(history).__name__}")
+        if isinstance(history, pd.DataFrame):
+            target = rows["variate"].iloc[0] if "variate" in rows else variate
+            target = known.get("target") if target is None else target
+            history = one_series(owner, history, id, target, columns).iloc[:, 0]
         before = history.set_axis(placeable(history.index))
         truth = pd.concat([before[~before.index.isin(truth.index)], truth]).sort_index()
     draw_line(ax, truth.index, truth, color=OBSERVED, label="observed")

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.frames import read_rows
+from tsar.data.idcolumns import key_columns
 from tsar.data.timeaxis import TimeAxis, read_times
 from tsar.evaluation.backtesting import BESIDE
 from tsar.evaluation.measuring import Forecasts
@@ -14,10 +15,12 @@ from tsar.params.constraints import check_choice
 from tsar.plot.drawing import placeable
 
 __all__ = [
+    "axis_of",
     "ReadForecast",
     "chosen_models",
     "chosen_one",
     "listed",
+    "names_of",
     "one_series",
     "one_tested",
     "read_forecast",
@@ -36,6 +39,13 @@ class ReadForecast(NamedTuple):
     rolled: np.ndarray
 
 
+def names_of(frame: Any, id_column: Any = None, time_column: Any = None) -> dict[str, Any]:
+    """Return the names of columns, as they were given or as a forecast or backtest knows them."""
+    known = getattr(frame, "attrs", {}).get("reading", {})
+    given = {"id_column": id_column, "time_column": time_column}
+    return {name: known.get(name) if value is None else value for name, value in given.items()}
+
+
 def read_forecast(
     owner: str,
     predicted: Any,
@@ -46,7 +56,7 @@ def read_forecast(
 ) -> ReadForecast:
     """Read what ``predict`` returned; how the times of a history are written says how its are."""
     if isinstance(predicted, pd.Series):
-        like = _axis(history, predicted.name, columns)
+        like = axis_of(history, predicted.name, columns)
         steps = one_series(owner, predicted, id, None, columns, like).iloc[:, 0]
         after = predicted.attrs.get("extrapolated_after")
         rolled = np.arange(len(steps)) >= (len(steps) if after is None else after)
@@ -56,7 +66,8 @@ def read_forecast(
         raise DataError(
             f"{owner}: predicted must be what predict returned, got {type(predicted).__name__}"
         )
-    others = {columns["id_column"], columns["time_column"], "unique_id", "ds", "extrapolated"}
+    ids = key_columns(columns["id_column"])
+    others = {*ids, columns["time_column"], "unique_id", "ds", "extrapolated", "status"}
     held = [name for name in predicted.columns if name not in others]
     name = chosen_one(owner, "variate", [one for one in held if not _is_beside(one, held)], variate)
     beside = {
@@ -64,7 +75,7 @@ def read_forecast(
         for label in held
         if (found := BESIDE.fullmatch(str(label))) and found[1] == str(name)
     }
-    like = _axis(history, name, columns)
+    like = axis_of(history, name, columns)
     whole = one_series(owner, predicted, id, [name, *beside], columns, like)
     # Under a name that no column of a backtest has.
     forecasts = Forecasts.of(whole.rename(columns={name: "point", **beside}))["point"]
@@ -81,7 +92,8 @@ def _is_beside(name: Any, held: list[Any]) -> bool:
     return found is not None and found[1] in map(str, held)
 
 
-def _axis(history: Any, name: Any, columns: dict[str, Any]) -> TimeAxis | None:
+def axis_of(history: Any, name: Any, columns: dict[str, Any]) -> TimeAxis | None:
+    """Return how the times of a history are written, None where there is none."""
     if history is None:
         return None
     target = None if isinstance(history, pd.Series) else name
@@ -108,7 +120,9 @@ def one_series(
     return content.set_index(placeable(rows.times, like)[inside]).sort_index()
 
 
-def one_tested(owner: str, tested: pd.DataFrame, id: Any, variate: Any) -> pd.DataFrame:
+def one_tested(
+    owner: str, tested: pd.DataFrame, id: Any, variate: Any, like: TimeAxis | None = None
+) -> pd.DataFrame:
     """Return the rows of a backtest that belong to one variate of one series."""
     lacking = {"id", "cutoff", "time", "step", "y"} - set(getattr(tested, "columns", ()))
     if lacking:
@@ -117,9 +131,12 @@ def one_tested(owner: str, tested: pd.DataFrame, id: Any, variate: Any) -> pd.Da
             f"{sorted(lacking)[0]!r}"
         )
     times = pd.concat([tested["cutoff"], tested["time"]])
-    placed = placeable(pd.Index(times, dtype=times.dtype))
+    placed = placeable(pd.Index(times, dtype=times.dtype), like)
     tested = tested.assign(cutoff=placed[: len(tested)], time=placed[len(tested) :])
-    rows = tested[(tested["id"] == chosen_one(owner, "id", list(tested["id"].unique()), id))]
+    # Ids may be tuples, which pandas takes for several values.
+    codes, labels = pd.factorize(tested["id"], use_na_sentinel=False)
+    held = list(labels)
+    rows = tested[codes == held.index(chosen_one(owner, "id", held, id))]
     if "variate" in rows:
         one = chosen_one(owner, "variate", list(rows["variate"].unique()), variate)
         rows = rows[rows["variate"] == one]
