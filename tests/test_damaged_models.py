@@ -285,3 +285,30 @@ def test_unchanged_models_forecast_the_same(models, tmp_path, how):
         if how == "plain":
             _as_format_1(tmp_path / name)
         assert _outcome(tmp_path / name, expected) == "same", name
+
+
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        (("data", "form", "dtypes"), ["flgat64"]),
+        (("data", "form", "id_dtypes"), ["str"]),
+        (("data", "form", "id_dtypes"), ["str", "int6x4"]),
+        (("data", "form", "id_name"), ["shop", "item", "more"]),
+        (("fitted", "output_range"), [0.0]),
+        (("fitted", "output_range"), "infer"),
+    ],
+)
+def test_damage_of_the_layout_and_the_range_is_noticed(tmp_path, way, value):
+    days = pd.date_range("2024-01-01", periods=9)
+    frame = pd.DataFrame({"shop": "a", "item": 1, "ds": days, "y": np.arange(9.0)})
+    model = tsar.Naive(horizon=1, id_column=["shop", "item"], output_range="infer").fit(frame)
+    model.save(tmp_path)
+    content = json.loads((tmp_path / RECORD).read_text())
+    holder = content["learned"]
+    for key in way[:-1]:
+        holder = holder[key]
+    holder[way[-1]] = value
+    (tmp_path / RECORD).write_text(json.dumps(content))
+    write_manifest(tmp_path, (RECORD, ARRAYS), 2)
+    with pytest.raises(tsar.exceptions.PersistenceError, match="load|range"):
+        tsar.load(tmp_path)

@@ -8,7 +8,9 @@
 
 from tsar import forecasting
 from tsar.data.datasets import dataset_names, load_dataset
+from tsar.data.events import add_events, public_holidays
 from tsar.data.panel import Panel
+from tsar.data.tidying import tidy
 from tsar.forecasting import *  # noqa: F403  (the list of models is kept in one place)
 from tsar.forecasting.base import Forecaster
 from tsar.hierarchy import Reconciled, reconcile
@@ -21,10 +23,13 @@ __all__ = [
     "Forecaster",
     "Panel",
     "Reconciled",
+    "add_events",
     "dataset_names",
     "load",
     "load_dataset",
+    "public_holidays",
     "reconcile",
     "register",
+    "tidy",
     *forecasting.__all__,
 ]

@@ -165,7 +165,10 @@ def test_baseline_of_a_backtest_reads_the_file_as_the_models_do(folder, sales, r
     kept.to_csv(folder / "sales.csv", index=False)
     call = ["backtest", "--recipe", "shop/shop.toml", "--model", "Naive"]
     code, printed, errors = run(*call)
-    assert (code, printed) == (1, "") and "--set gaps=mask" in errors
+    assert code == 3 and "SeasonalNaive" in printed
+    assert errors.startswith("Warning: 1 of 3 series cannot be read and are left out:\n")
+    assert "gap, count 1" in errors and "--gaps mask" in errors
+    assert run(*call, "--on-error", "raise")[:2] == (1, "")
     code, printed, errors = run(*call, "--set", "gaps=mask")
     assert (code, errors) == (0, "") and "SeasonalNaive" in printed
 
@@ -353,3 +356,18 @@ def test_none_is_read_where_it_is_admitted(folder):
     (folder / "own.toml").write_text('[params]\noutput_range = [0, "none"]\nmax_steps = "none"')
     params = load_file_recipe(folder / "own.toml").params("PatchTST")
     assert params == {"output_range": (0, None), "max_steps": None}
+
+
+def test_policies_for_rows_are_keys_of_a_recipe(folder, sales, run):
+    path = folder / "shop.toml"
+    doubled = pd.concat([sales.drop(index=[30]), sales.iloc[[5]]])
+    styled = doubled.assign(day=doubled["day"].dt.strftime("%d/%m/%Y"))
+    styled.to_csv(folder / "sales.csv", index=False)
+    policies = 'duplicates = "sum"\ngaps = "zero"\nended = "skip"\nended_after = 2\n'
+    path.write_text(policies + RECIPE)
+    code, _, errors = run("forecast", "--recipe", "shop/shop.toml")
+    assert code == 0 and "Note: 1 doubled rows" in errors and "Note: 1 missing rows" in errors
+    assert run("backtest", "--recipe", "shop/shop.toml")[0] == 0
+    path.write_text(policies.replace("sum", "add") + RECIPE)
+    code, _, errors = run("tune", "--recipe", "shop/shop.toml")
+    assert code == 1 and "duplicates must be one of 'raise', 'sum'" in errors

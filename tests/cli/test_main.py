@@ -10,25 +10,12 @@ import pytest
 from rich.progress import Progress
 
 import tsar
-from tsar.cli import main as cli
 from tsar.data.datasets import dataset_names
 from tsar.evaluation import recipe_names
 from tsar.forecasting.registry import forecaster_names
 from tsar.params.text import parse_parameters
 
 FAST = ["--set", "context_length=24", "--set", "max_epochs=2", "--set", "random_state=5"]
-
-
-@pytest.fixture
-def run(capsys):
-    """Return a function that runs the command and gives (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(argument) for argument in arguments])
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture
@@ -171,7 +158,7 @@ PYTHON = re.compile(r"\bdf\b|\bpd\.|_column=|target=|dayfirst|freq='|gaps='|\.as
         ("day,load\n", ["--time", "day"], "the file has no rows"),
         ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-03,inf", [], "leave the cell empty"),
         ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-02,2", ["--set", "freq=D"], "with --id if"),
-        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-04,2", ["--set", "freq=D"], "gaps=mask"),
+        ("day,load\n2024-01-01,1\n2024-01-02,2\n2024-01-04,2", ["--set", "freq=D"], "--gaps mask"),
         ("day,load\n2024-01-01,1\n2024-01-02,x\n2024-01-03,2", [], "columns to forecast with --t"),
         (
             "day,load\n2024-01-01T00:00+01:00,1\n2024-01-02T00:00+01:00,2\n2024-01-03T00:00+02:00,2",

@@ -65,3 +65,15 @@ def test_future_covariates_may_name_further_series():
     )
     numbers = future[future["unique_id"] != "total"].astype({"unique_id": int})
     pd.testing.assert_frame_equal(model.predict(future=future), model.predict(future=numbers))
+
+
+def test_ids_of_several_columns_are_found_by_value_or_by_the_way_they_are_written():
+    def ids(*labels):
+        return pd.Index(list(labels), dtype=object, tupleize_cols=False)
+
+    among = ids(("a", 1), ("a", 2), ("b", 1))
+    assert id_places(ids(("b", 1), ("a", 3), ("a", 1)), among).tolist() == [2, -1, 0]
+    assert id_places(ids(("b", "1"), ("a", "3"), ("a", "01")), among).tolist() == [2, -1, -1]
+    assert id_places(ids(("b", np.int64(1)), ("a", True)), among).tolist() == [2, 0]
+    both = ids(("a", 1), ("a", "1"))
+    assert id_places(ids(("a", "1"), ("a", 1)), both).tolist() == [1, 0]

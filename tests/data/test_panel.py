@@ -77,7 +77,8 @@ def test_every_fault_is_in_one_error(n_series, rows, freq):
     assert ("most series" in first) == (freq is None)
     for series, kind, count, stamp, column in expected:
         where = f"id {series!r}" if column is None else f"id {series!r}, column {column!r}"
-        assert f"  {where}: {kind}, count {count}, first at {stamp}\n" in message
+        step = ", has 'D'" if kind == "frequency" else ""
+        assert f"  {where}: {kind}, count {count}, first at {stamp}{step}\n" in message
     assert "how to repair:" in message and "gaps='mask'" in message
 
 
@@ -509,3 +510,27 @@ def test_integers_that_are_dates_are_told_so():
     ]
     with pytest.raises(DataError, match="a gap"):
         Panel.from_frame(pd.Series(1.0, index=[20240101, 20240102, 20240103, 20249999]))
+
+
+@pytest.mark.parametrize(
+    ("alias", "asked"),
+    [("W-MON", "W"), ("W-WED", "W-SUN"), ("ME", "MS"), ("QS-FEB", "QS"), ("D", "h"), ("2h", "h")],
+)
+def test_another_frequency_is_named(alias, asked):
+    days = pd.date_range("2024-01-01", periods=12, freq=alias)
+    frame = pd.DataFrame({"unique_id": "a", "ds": days, "y": 1.0})
+    with pytest.raises(DataError) as caught:
+        Panel.from_frame(frame, freq=asked)
+    message = str(caught.value)
+    assert f", has {alias!r}" in message and f"freq={alias!r} reads the series" in message
+    assert Panel.from_frame(frame, freq=alias).frequency.name == alias
+
+
+def test_the_frequency_of_each_other_series_is_named():
+    days = {name: pd.date_range("2024-01-01", periods=12, freq=name) for name in ("W-MON", "MS")}
+    parts = [("a", "W-MON"), ("b", "W-MON"), ("c", "MS")]
+    frame = pd.concat(
+        pd.DataFrame({"unique_id": name, "ds": days[freq], "y": 1.0}) for name, freq in parts
+    )
+    with pytest.raises(DataError, match="id 'c': frequency, count 12, .*, has 'MS'"):
+        Panel.from_frame(frame)

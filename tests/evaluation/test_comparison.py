@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import matplotlib
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
@@ -97,6 +98,25 @@ def test_losses_by_window_and_by_series_are_those_of_measure(models, long, metri
         by_window = measure(board.backtest, "mae", by="window")
         table = by_window.pivot(index="cutoff", columns="model", values="mae")
         np.testing.assert_allclose(board.losses, table[list(models)])
+
+
+def test_winners_have_the_smallest_loss_of_each_series(models, long):
+    board = compare(models, long, **ASKED, metrics="mae")
+    winners = board.winners()
+    by_series = measure(board.backtest, "mae", by="series").pivot(index="id", columns="model")
+    losses = by_series["mae"].loc[winners["id"]]
+    assert winners["model"].tolist() == losses.idxmin(axis=1).tolist()
+    np.testing.assert_allclose(winners["loss"], losses.min(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(winners["baseline"], losses["SeasonalNaive"], rtol=1e-12)
+    np.testing.assert_allclose(winners["skill"], 1 - winners["loss"] / winners["baseline"])
+
+
+def test_winners_of_equal_losses_and_of_several_variates(wide):
+    same = {"one": tsar.Naive(horizon=6), "two": tsar.Naive(horizon=6)}
+    board = compare(same, wide, **ASKED, metrics="mae", baseline="one")
+    winners = board.winners()
+    assert winners["variate"].tolist() == list(wide.columns)
+    assert winners["model"].unique().tolist() == board.frame["model"].iloc[:1].tolist()
 
 
 def test_bootstrap_intervals_of_independent_series():

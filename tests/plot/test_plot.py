@@ -414,3 +414,55 @@ def test_figures_show_the_times_that_were_read():
     )
     drawn = lines(plot.forecast(tsar.Naive(horizon=1).fit(quarters).predict(), quarters))
     assert list(drawn["forecast"].get_xdata()) == [np.datetime64("2024-04-01")]
+
+
+def test_names_come_from_the_forecast_and_the_backtest(sold):
+    read = {"id_column": "shop", "time_column": "day", "target": "sold"}
+    both = pd.concat(
+        [sold.rename_axis("day").reset_index().assign(shop=name) for name in ("a", "b")],
+        ignore_index=True,
+    )
+    model = tsar.Naive(horizon=4, **read).fit(both)
+    found = lines(plot.forecast(model.predict(), both, id="b"))
+    np.testing.assert_array_equal(found["observed"].get_ydata(), sold)
+    tested = backtest(tsar.Naive(horizon=4, **read), both, windows=3)
+    drawn = lines(plot.backtest(tested, id="a", history=both))["observed"]
+    np.testing.assert_array_equal(drawn.get_ydata(), sold)
+    ax = plot.error_by_step(tested, "mase", history=both)
+    expected = measure(tested, "mase", by="step", history=tsar.Panel.from_frame(both, **read))
+    np.testing.assert_allclose(lines(ax)["Naive"].get_ydata(), expected["mase"])
+
+
+def test_names_survive_a_parquet_file(sold, tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = sold.rename_axis("day").reset_index().assign(shop="a")
+    read = {"id_column": "shop", "time_column": "day", "target": ("sold",)}
+    written = tsar.Naive(horizon=4, **read).fit(frame).predict()
+    written.to_parquet(tmp_path / "forecast.parquet")
+    again = pd.read_parquet(tmp_path / "forecast.parquet")
+    assert again.attrs["reading"] == {**read, "target": ["sold"], "gaps": "raise"}
+    assert len(lines(plot.forecast(again, frame))["observed"].get_ydata()) == len(sold)
+
+
+def test_series_of_several_id_columns_and_days_that_only_the_history_tells_from_months():
+    days = pd.date_range("2024-01-01", periods=40)
+    frame = pd.concat(
+        [
+            pd.DataFrame({"shop": shop, "item": item, "ds": days.strftime("%d/%m/%Y")}).assign(
+                y=np.arange(40.0) + 100 * item
+            )
+            for shop in "ab"
+            for item in (1, 2)
+        ],
+        ignore_index=True,
+    )
+    model = tsar.Naive(horizon=2, id_column=["shop", "item"])
+    tested = backtest(model, frame, windows=2)
+    observed, *_ = plot.backtest(tested, id=("b", 2), history=frame).get_lines()
+    np.testing.assert_array_equal(observed.get_xdata(), days)
+    np.testing.assert_array_equal(observed.get_ydata(), np.arange(40.0) + 200)
+    drawn = lines(plot.forecast(model.fit(frame).predict(), frame, id=("a", 1)))
+    np.testing.assert_array_equal(drawn["observed"].get_ydata(), np.arange(40.0) + 100)
+    np.testing.assert_array_equal(
+        drawn["forecast"].get_xdata(), pd.date_range("2024-02-10", periods=2)
+    )

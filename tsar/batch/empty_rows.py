@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsar.batch.quarantine import Bad
 from tsar.batch.report import STATUS
+from tsar.data.quarantine import Bad
 from tsar.data.timeaxis import read_times
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.base import Forecaster

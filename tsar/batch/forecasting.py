@@ -13,15 +13,26 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from tsar.batch.choosing import (
+    check_id,
+    check_shard,
+    check_wanted,
+    chosen_model,
+    is_fitted,
+    listed,
+    used_columns,
+)
 from tsar.batch.empty_rows import empty_rows
 from tsar.batch.parts import Parts, write_json
 from tsar.batch.paths import Paths
-from tsar.batch.quarantine import Bad, all_bad, set_aside
-from tsar.batch.report import FALLBACK, OK, SHORT, STATUS, Report, report_of
+from tsar.batch.preparing import Preparation, Prepared, read_events
+from tsar.batch.report import ENDED, FALLBACK, OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.forecasts import plain_label
 from tsar.data.frames import TARGET
+from tsar.data.longtable import End
+from tsar.data.quarantine import Bad, all_bad, set_aside
 from tsar.data.tables import TableFile, write_table, write_times
 from tsar.exceptions import (
     DataError,
@@ -34,9 +45,7 @@ from tsar.exceptions import (
 )
 from tsar.files import remove_unfinished
 from tsar.forecasting.base import Forecaster
-from tsar.forecasting.probabilistic.asked import check_asked, ensure_intervals, read_asked
-from tsar.forecasting.registry import FORECASTERS, forecaster_class
-from tsar.params.arguments import check_horizon, check_percentages
+from tsar.forecasting.probabilistic.asked import ensure_intervals
 from tsar.persistence import load
 
 __all__ = ["forecast"]
@@ -57,6 +66,13 @@ def forecast(
     time_format: str | None = None,
     file_format: FileFormat | None = None,
     target: Sequence[str] | None = None,
+    duplicates: str = "raise",
+    gaps: str | None = None,
+    ended: str = "forecast",
+    ended_after: int = 1,
+    trailing: str = "keep",
+    events: str | os.PathLike[str] | pd.DataFrame | None = None,
+    country_holidays: str | None = None,
     params: Mapping[str, Any] | None = None,
     fit_rows: int | None = 1_000_000,
     block_rows: int = 1_000_000,
@@ -101,6 +117,16 @@ def forecast(
     target : sequence of str or None
         Columns to forecast; None takes ``y`` where there are ids, else every column that
         is no covariate.
+    duplicates, gaps, ended, ended_after, trailing
+        What becomes of doubled and missing rows, of series that ended, and of rows without a
+        target at the end, as :func:`tsar.tidy` takes them. ``gaps=None`` takes that of the
+        model. Series that are skipped because they ended have no rows in the output.
+    events : path, DataFrame or None
+        A table of events, and
+    country_holidays : str or None
+        a country whose holidays are columns as well, of the history and of the steps to
+        forecast: see :func:`tsar.add_events`. The model reads them as future covariates.
+        A file of events is written as the data are.
     params : mapping or None
         Parameters for a model that is named.
     fit_rows : int or None
@@ -152,17 +178,31 @@ def forecast(
         wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
         if value is not None and (wrong or not value >= 1 or value % 1):
             raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
-    chosen = _chosen(model, params, horizon, id_column, time_column, target)
-    _check_asked(chosen, horizon, quantiles, level)
+    chosen = chosen_model(model, params, horizon, id_column, time_column, target)
+    check_id(chosen)
+    check_wanted(chosen, horizon, quantiles, level)
     if shard is not None:
-        _check_shard(shard, chosen)
+        check_shard(shard, chosen)
     stated = (file_format or FileFormat()).settled(time_format)
-    roles = Roles(chosen.id_column, chosen.time_column, _used(chosen))
+    if isinstance(events, str | os.PathLike):
+        events = read_events(Path(events), chosen.id_column, stated)
+    preparation = Preparation.of(
+        "batch",
+        duplicates=duplicates,
+        gaps=gaps,
+        ended=ended,
+        ended_after=ended_after,
+        trailing=trailing,
+        events=events,
+        country_holidays=country_holidays,
+    )
+    roles = Roles(chosen.id_column, chosen.time_column, used_columns(chosen, preparation.names))
     file = open_source(paths.source, roles, stated, rows_at_once=block_rows)
-    if not _is_fitted(chosen):
+    if not is_fitted(chosen):
         chosen.set_params(id_column=file.id_column, time_column=file.time_column)
         if chosen.target is None:
             chosen.set_params(target=file.table.targets)
+    preparation.let_read(chosen)
     read, known = [file.table.described()], None
     if paths.future is not None:
         known, said = _read_future(paths.future, file.table, stated)
@@ -173,6 +213,7 @@ def forecast(
         horizon=horizon,
         asked={"quantiles": quantiles, "level": level},
         future=known,
+        preparation=preparation.with_quarantine(file.series is not None),
         fit_rows=fit_rows,
         block_rows=block_rows,
         shard=shard,
@@ -180,7 +221,7 @@ def forecast(
     )
     if file.series is None and shard is not None:
         raise ParameterError("batch: shard is for files of several series; pass id_column=")
-    named = (file.id_column, file.time_column, *_listed(chosen.target))
+    named = (file.id_column, file.time_column, *listed(chosen.target))
     if file.series is not None and STATUS in named:
         raise DataError(
             f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
@@ -195,109 +236,12 @@ def forecast(
     return result
 
 
-# ------------------------------------------------------------------ the model
-
-
-def _is_fitted(model: Forecaster) -> bool:
-    return model.__sklearn_is_fitted__()
-
-
-def _chosen(
-    model: Any, params: Any, horizon: Any, id_column: Any, time_column: Any, target: Any
-) -> Forecaster:
-    """Return the model, ready to be fitted or fitted already."""
-    own = {"id_column": id_column, "time_column": time_column, "target": target}
-    own = {name: value for name, value in own.items() if value is not None}
-    if isinstance(model, Forecaster) and not _is_fitted(model):
-        chosen: Forecaster = clone(model).set_params(**own)
-    elif isinstance(model, Forecaster):
-        chosen = model
-    elif isinstance(model, str) and model in FORECASTERS:
-        chosen = forecaster_class(model)(**own)
-        if horizon is not None:
-            chosen.set_params(horizon=check_horizon("batch", horizon))
-        return chosen.set_params(**(params or {}))
-    elif not isinstance(model, str | os.PathLike):
-        raise ParameterError(
-            f"batch: model must be a name, a folder or a forecaster, got {model!r}"
-        )
-    elif Path(model).is_dir():
-        chosen = load(model)
-    else:
-        # Names with a suggestion, for what is neither a model nor a folder.
-        forecaster_class(str(model))
-    if params:
-        raise ParameterError(
-            f"batch: params are for a model that is named, got {sorted(params)} beside a "
-            f"{type(chosen).__name__}; set them in it before it is fitted"
-        )
-    if _is_fitted(chosen):
-        read = chosen.as_fitted
-        for name, value in own.items():
-            if getattr(read, name) != value:
-                raise ParameterError(
-                    f"batch: {name} must be {getattr(read, name)!r} as the {read.name} was "
-                    f"fitted, got {value!r}; leave it out"
-                )
-    return chosen
-
-
-def _check_asked(model: Forecaster, horizon: Any, quantiles: Any, level: Any) -> None:
-    """Find out before training what predict would refuse."""
-    if horizon is not None:
-        check_horizon("batch", horizon)
-    check_percentages("batch", level)
-    if _is_fitted(model):
-        try:
-            read_asked(model, quantiles, level, None)
-        except ParameterError as error:
-            if level is None or model.calibration_ is not None:
-                raise
-            raise ParameterError(
-                f"{error}, then save it again; a model that is not fitted is calibrated here"
-            ) from None
-        return
-    model.check()
-    # Intervals that it does not have come from a calibration.
-    check_asked(model.name, model.expected_predictive, None, quantiles, None, None)
-
-
-def _check_shard(shard: Any, model: Forecaster) -> None:
-    """Find out whether a part of the series is named, and all parts get the same model."""
-    pair = shard if isinstance(shard, tuple | list) and len(shard) == 2 else (0, 0)
-    if not all(type(number) is int for number in pair) or not 1 <= pair[0] <= pair[1]:
-        raise ParameterError(
-            f"batch: shard must be a pair of integers such as (2, 4), the second part of four, "
-            f"got {shard!r}"
-        )
-    if _is_fitted(model):
-        return
-    for name, value in model.get_params().items():
-        if name.split("__")[-1] == "random_state" and value is None:
-            raise ParameterError(
-                f"batch: shard needs a model that is the same for every part, but {name} is None; "
-                f"set it to a number, or pass a saved model"
-            )
-
-
-def _used(model: Forecaster) -> dict[str, list[Any]]:
-    """Return the columns a model reads beside ids and times, as far as they are named."""
-    roles = {role: names for role, names in model.roles.items() if role != "calendar"}
-    return {"target": _listed(model.target), **roles}
-
-
 def _read_future(path: Path, table: TableFile, stated: FileFormat) -> tuple[pd.DataFrame, str]:
     """Read future covariates, what they leave open as in the data, and say how."""
     default = None if table.csv is None else table.csv.notation
     roles = replace(table.roles, used={"future_covariates": table.roles.covariates})
     frame, future = TableFile.look_at(path, roles, stated, default).read()
     return future.prepared(frame), future.described()
-
-
-def _listed(names: Any) -> list[Any]:
-    if names is None:
-        return []
-    return [names] if isinstance(names, str | int) else list(names)
 
 
 # -------------------------------------------------------------------- the work
@@ -312,22 +256,25 @@ class _Run:
     horizon: int | None
     asked: dict[str, Any]
     future: pd.DataFrame | None
+    preparation: Preparation
     fit_rows: int | None
     block_rows: int
     shard: tuple[int, int] | None
     on_progress: Callable[[int, int], None]
     template: pd.DataFrame | None = field(default=None)
+    end: End | None = field(default=None)
 
     def one_series(self, paths: Paths) -> Report:
         """Forecast a file without ids; what is wrong with it is an error."""
         (frame,) = self.file.frames([int(self.file.counts[0])], {0})
-        rows = len(frame)
-        if _is_fitted(self.model):
+        ready = self._prepared(frame)
+        frame, future, rows = ready.frame, ready.future, len(ready.frame)
+        if is_fitted(self.model):
             model, fitted_on, data = self.model, "", frame
         else:
-            self.model.check_future(frame, self.future, self.horizon)
+            self.model.check_future(frame, future, self.horizon)
             model, fitted_on, data = self._fit(frame), f"1 series, {rows} rows", None
-        result = model.predict(self.horizon, data, self.future, **self.asked)
+        result = model.predict(self.horizon, data, future, **self.asked)
         self.on_progress(1, 1)
         written = self._styled(result)
         if paths.out is not None:
@@ -336,9 +283,18 @@ class _Run:
         short = bool(result.attrs["short_history"])
         replaced = 0 if short else min(len(result.attrs["fallback"]), 1)
         shown = written if paths.out is None else None
-        counts = 1, 0, int(short)
-        made_of = fitted_on or "before", self._calibrated_on()
-        return Report(*counts, *made_of, empty, 0.0, shown, replaced)
+        return Report(
+            n_series=1,
+            n_failed=0,
+            n_short=int(short),
+            fitted_on=fitted_on or "before",
+            calibrated_on=self._calibrated_on(),
+            series=empty,
+            seconds=0.0,
+            forecast=shown,
+            n_fallback=replaced,
+            notes=ready.notes,
+        )
 
     def all_series(self, paths: Paths) -> Report:
         """Forecast a file with ids, block by block."""
@@ -355,6 +311,7 @@ class _Run:
         blocks = self.file.blocks(self.block_rows, first, stop)
         finished = [None if parts is None else parts.facts(n) for n in range(len(blocks))]
         try:
+            self.end = self._last_time()
             fitted_on = self._prepare(parts, finished)
         except (TsarError, KeyboardInterrupt):
             if parts is not None and not any(finished):
@@ -369,13 +326,8 @@ class _Run:
         read = self.file.frames(sizes, [len(skipped) + number for number in wanted])
         for number, frame in zip(wanted, read, strict=True):
             begin, end = blocks[number]
-            written, bad, short, replaced = self._block(frame, series[begin:end])
-            facts = {
-                "fitted_on": fitted_on,
-                "bad": [[_plain(name), *why] for name, why in bad.items()],
-                "short": [_plain(name) for name in short],
-                "fallback": [[_plain(name), why] for name, why in replaced.items()],
-            }
+            written, facts = self._block(frame, series[begin:end])
+            facts["fitted_on"] = fitted_on
             finished[number] = facts
             if parts is None:
                 frames.append(written)
@@ -385,7 +337,10 @@ class _Run:
             self.on_progress(done, stop - first)
         if parts is not None:
             parts.join(len(blocks))
-        whole = pd.concat(frames, ignore_index=True) if parts is None else None
+        whole = None
+        if parts is None:
+            whole = pd.concat(frames, ignore_index=True)
+            whole.attrs["reading"] = self.model.as_fitted.reading
         return report_of(stop - first, fitted_on, self._calibrated_on(), finished, whole)
 
     def _range(self, n_series: int) -> tuple[int, int]:
@@ -414,13 +369,35 @@ class _Run:
             "block_rows": self.block_rows,
             "shard": None if self.shard is None else list(self.shard),
             "file_format": repr(self.file.table.stated),
+            "preparation": self.preparation.described(),
         }
+
+    # ------------------------------------------------------------- the rows
+
+    def _prepared(self, frame: pd.DataFrame) -> Prepared:
+        if not self.preparation.changes_rows:
+            return Prepared(frame, self.future)
+        return self.preparation.prepared(frame, self.model, self.horizon, self.future, self.end)
+
+    def _last_time(self) -> End | None:
+        """Return the last time of the good series of a file that is read in parts."""
+        blocks = self.file.blocks(self.block_rows)
+        policies = self.preparation.policies
+        ends_matter = policies.ended != "forecast" or policies.ended_after > 1
+        if not ends_matter or len(blocks) == 1:
+            return None
+        sizes = [int(self.file.counts[begin:end].sum()) for begin, end in blocks]
+        reading, last = self.preparation.without_end, None
+        for frame in self.file.frames(sizes, range(len(blocks))):
+            found = reading.prepared(frame, self.model, self.horizon).end
+            last = found if last is None or found is None else found.later(last)
+        return last
 
     # ------------------------------------------------------------------ fit
 
     def _prepare(self, parts: Parts | None, finished: list[Any]) -> str:
         """Fit the model, unless it is; return on what, in words."""
-        if _is_fitted(self.model):
+        if is_fitted(self.model):
             return "before"
         if parts is not None and parts.model.is_dir():
             self.model = load(parts.model)
@@ -437,7 +414,8 @@ class _Run:
             taken.append(rows[np.repeat(chosen[begin:end], counts[begin:end])])
         frame = pd.concat(taken, ignore_index=True)
         read = clone(self.model)
-        good, bad = self._parted(frame, lambda rows: self._readable(read, rows))
+        ready = self._prepared(frame)
+        good, bad = self._parted(ready, lambda rows: self._readable(read, rows, ready.future))
         if not len(good):
             raise all_bad(bad)
         self.model = self._fit(good)
@@ -446,10 +424,10 @@ class _Run:
         n_series = int(good[self.file.id_column].nunique())
         return f"{n_series} of {len(counts)} series, {len(good)} of {int(counts.sum())} rows"
 
-    def _readable(self, model: Forecaster, rows: pd.DataFrame) -> None:
+    def _readable(self, model: Forecaster, rows: pd.DataFrame, future: Any) -> None:
         """Raise a DataError unless a frame can be fitted, and its future is known."""
         model.read(rows, freq=model.freq)
-        model.check_future(rows, self.future, self.horizon)
+        model.check_future(rows, future, self.horizon)
 
     def _fit(self, frame: pd.DataFrame) -> Forecaster:
         # An unfinished model is no basis for a file that looks finished.
@@ -474,27 +452,25 @@ class _Run:
     # -------------------------------------------------------------- a block
 
     def _parted(
-        self, frame: pd.DataFrame, check: Callable[[pd.DataFrame], Any]
+        self, ready: Prepared, check: Callable[[pd.DataFrame], Any]
     ) -> tuple[pd.DataFrame, Bad]:
-        targets = _listed(self.model.target) or [TARGET]
-        return set_aside(frame, self.file.id_column, targets, check)
+        targets = listed(self.model.target) or [TARGET]
+        good, bad = set_aside(ready.frame, self.file.id_column, targets, check)
+        return good, ready.bad | bad
 
-    def _block(
-        self, frame: pd.DataFrame, series: pd.Index
-    ) -> tuple[pd.DataFrame, Bad, list[Any], dict[Any, str]]:
-        """Forecast some series; return a row for each step of each of them.
-
-        Beside them: which are bad, which are short, and for which others a simpler model stands in.
-        """
+    def _block(self, frame: pd.DataFrame, series: pd.Index) -> tuple[pd.DataFrame, dict[str, Any]]:
+        """Forecast some series; return a row for each step of each, and what became of them."""
         model, id_column = self.model, self.file.id_column
         found: list[Any] = []
 
         def attempt(rows: pd.DataFrame) -> None:
             found[:] = [
-                model.predict(horizon=self.horizon, df=rows, future=self.future, **self.asked)
+                model.predict(horizon=self.horizon, df=rows, future=ready.future, **self.asked)
             ]
 
-        good, bad = self._parted(frame, attempt)
+        ready = self._prepared(frame)
+        good, bad = self._parted(ready, attempt)
+        begins: dict[str, int] = {}
         short: list[Any] = []
         replaced: dict[Any, str] = {}
         if len(good):
@@ -511,18 +487,33 @@ class _Run:
             status = np.where(plain.isin(list(replaced)), FALLBACK, OK)
             status = np.where(plain.isin(short), SHORT, status)
             self.template = result.iloc[:0]
+            steps = int(self.horizon or model.horizon_)
+            counted = result[self.file.time_column].iloc[::steps].value_counts()
+            begins = {str(time): int(count) for time, count in counted.items()}
             tables = [result.assign(**{STATUS: status})]
         else:
             self.template = self._template(frame, bad) if self.template is None else self.template
             tables = []
-        if bad:
+        failed = {name: why for name, why in bad.items() if why[0] != ENDED}
+        if failed:
             steps = int(self.horizon or model.horizon_)
             named = self.file.id_column, self.file.time_column
-            tables.append(empty_rows(model, frame, bad, *named, self.template, steps))
+            # Events do not matter for the times of rows.
+            rows = frame.assign(**dict.fromkeys(self.preparation.names, 0))
+            tables.append(empty_rows(model, rows, failed, *named, self.template, steps))
+        elif not tables:
+            tables.append(self.template.assign(**{STATUS: pd.Series(dtype=object)}))
         whole = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
         place = series.get_indexer(pd.Index(whole[id_column]))
         whole = whole.iloc[np.argsort(place, kind="stable")]
-        return self._styled(whole), bad, short, replaced
+        facts = {
+            "bad": [[_plain(name), *why] for name, why in bad.items()],
+            "short": [_plain(name) for name in short],
+            "fallback": [[_plain(name), why] for name, why in replaced.items()],
+            "begins": begins,
+            "notes": [list(map(_plain, row)) for row in ready.notes.itertuples(index=False)],
+        }
+        return self._styled(whole), facts
 
     def _template(self, frame: pd.DataFrame, bad: Bad) -> pd.DataFrame:
         """Return a forecast without rows, where all series of the first block are bad."""
@@ -546,7 +537,7 @@ class _Run:
 def _describe(model: Forecaster) -> str:
     """Tell a model from others: by its parameters, and by what it has learned."""
     digest = hashlib.sha256(repr(sorted(model.get_params(deep=False).items(), key=str)).encode())
-    if _is_fitted(model):
+    if is_fitted(model):
         _, tensors = model.learned_state()
         for name in sorted(tensors):
             digest.update(tensors[name].cpu().numpy().tobytes())

@@ -1,13 +1,16 @@
 """What became of the series of a file."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-__all__ = ["FALLBACK", "OK", "SHORT", "STATUS", "Report", "report_of"]
+from tsar.data.tidying import NOTES
 
-OK, SHORT, FALLBACK = "ok", "short_history", "fallback"
+__all__ = ["ENDED", "FALLBACK", "OK", "SHORT", "STATUS", "Report", "report_of"]
+
+OK, SHORT, FALLBACK, ENDED = "ok", "short_history", "fallback", "ended"
 STATUS = "status"
 
 
@@ -37,6 +40,13 @@ class Report:
         The columns of the file that were neither forecast nor had another role.
     n_fallback : int
         Those that a simpler model forecast, because the chosen one failed.
+    notes : DataFrame
+        What was done to doubled and missing rows and to series that ended, as in
+        :func:`tsar.tidy`.
+    n_ended : int
+        Series that were skipped because they ended; they are in ``series``, and not failed.
+    n_other_times : int
+        Series whose forecast begins at another time than that of most.
     """
 
     n_series: int
@@ -50,21 +60,27 @@ class Report:
     n_fallback: int = 0
     reading: str = ""
     unused: list[Any] = field(default_factory=list)
+    notes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=NOTES))
+    n_ended: int = 0
+    n_other_times: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON, without the forecast."""
         series = self.series.astype(object).where(self.series.notna(), None)
         return {
             "n_series": self.n_series,
-            "n_ok": self.n_series - self.n_failed - self.n_short - self.n_fallback,
+            "n_ok": self.n_series - self.n_failed - self.n_short - self.n_fallback - self.n_ended,
             "n_short_history": self.n_short,
             "n_fallback": self.n_fallback,
             "n_failed": self.n_failed,
+            "n_ended": self.n_ended,
+            "n_other_times": self.n_other_times,
             "reading": self.reading,
             "fitted_on": self.fitted_on,
             "calibrated_on": self.calibrated_on,
             "seconds": round(self.seconds, 3),
             "series": series.to_dict(orient="records"),
+            "notes": self.notes.to_dict(orient="records"),
         }
 
 
@@ -81,6 +97,21 @@ def report_of(
     # Parts of runs that were stopped before there was such a status have none.
     replaced = [row for facts in finished for row in facts.get("fallback", [])]
     rows += [[name, FALLBACK, reason] for name, reason in replaced]
-    listed = pd.DataFrame(rows, columns=["id", STATUS, "reason"])
-    counts = n_series, len(bad), len(short)
-    return Report(*counts, fitted_on, calibrated_on, listed, 0.0, whole, len(replaced))
+    begins: Counter[str] = Counter()
+    for facts in finished:
+        begins.update(facts["begins"])
+    n_ended = sum(status == ENDED for _, status, _ in bad)
+    return Report(
+        n_series=n_series,
+        n_failed=len(bad) - n_ended,
+        n_short=len(short),
+        fitted_on=fitted_on,
+        calibrated_on=calibrated_on,
+        series=pd.DataFrame(rows, columns=["id", STATUS, "reason"]),
+        seconds=0.0,
+        forecast=whole,
+        n_fallback=len(replaced),
+        notes=pd.DataFrame([row for facts in finished for row in facts["notes"]], columns=NOTES),
+        n_ended=n_ended,
+        n_other_times=begins.total() - max(begins.values(), default=0),
+    )

@@ -5,11 +5,11 @@ shell needs the same in options.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tsar.exceptions import DataError, TsarError
 
-__all__ = ["for_command_line"]
+__all__ = ["for_command_line", "repairs"]
 
 OPTIONS = {"id_column": "--id", "time_column": "--time", "target": "--target", "future": "--future"}
 # By the kind of a fault, see tsar.data.faults.
@@ -18,9 +18,9 @@ REPAIRS = {
     "--time-format",
     "id": "a missing id: fill it in or remove the row",
     "time zone": "another time zone: write all times with the same offset from UTC",
-    "duplicate": "a duplicate: remove one of the rows, or add them up; name the column of the id "
-    "with --id if the rows are several series",
-    "gap": "a gap: --set gaps=mask treats missing rows as missing values",
+    "duplicate": "a duplicate: --duplicates sum adds such rows up, --duplicates first keeps one; "
+    "name the column of the id with --id if the rows are several series",
+    "gap": "a gap: --gaps mask treats missing rows as missing values, --gaps zero as zeros",
     "off-grid": "an off-grid timestamp: round it to the grid, or state the step, for example with "
     "--set freq=h",
     "frequency": "another frequency: bring the series to one step, or forecast it on its own",
@@ -52,6 +52,7 @@ PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"pass freq=$", "state it: --set freq=h"),
     (r"use tz_convert or tz_localize first", "write the times of all files in one zone"),
     (r"fill in .* and pass it as future=", "give them in a file with --future"),
+    (r"tsar\.tidy\(df, (\w+)='(\w+)'\)", r"--\1 \2"),
     (r"make_future_frame\(\d+\) gives a frame .*", "it needs the columns of the data"),
     (r"name them by future_covariates= before fit", "name them with --set future_covariates=..."),
     (r"\bthe (frame|data) (has|have)\b", "the file has"),
@@ -62,7 +63,7 @@ PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         lambda match: f"with {OPTIONS[match[1]]}",
     ),
     (r"\b(?:pass|set|use) (\w+)='([^']*)'", r"use --set \1=\2"),
-    (r"\bgaps='mask'", "--set gaps=mask"),
+    (r"\bgaps='(\w+)'", r"--gaps \1"),
     (r"; pass space=$", "; give one with --space, or [tune.space] of a recipe"),
     (r"; set windows=(\d+)", r"; give --windows \1"),
 ]
@@ -91,6 +92,13 @@ def for_command_line(error: TsarError | OSError) -> str:
         message = re.sub(pattern, said, message)
     if faults is None:
         return message
-    kinds = set(faults["kind"])
-    repairs = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in kinds]
-    return "\n".join([message, "how to repair:", *repairs])
+    step = faults.attrs.get("step")
+    hint = [] if step is None else [f"    --set freq={step} reads the series that have it"]
+    return "\n".join([message, *repairs(faults["kind"]), *hint])
+
+
+def repairs(kinds: Iterable[str]) -> list[str]:
+    """Return the lines that say how to repair faults of some kinds, none for other kinds."""
+    present = set(kinds)
+    lines = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in present]
+    return ["how to repair:", *lines] if lines else []

@@ -3,12 +3,11 @@
 import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import (
@@ -22,14 +21,41 @@ from rich.table import Table
 
 import tsar
 from tsar import batch
-from tsar.batch.quarantine import all_bad, set_aside
 from tsar.checks import check_id, checks_for
+from tsar.cli.advice import repairs
 from tsar.cli.demo import run_demo
-from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table, load_file_recipe
+from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
+from tsar.cli.options import (
+    READING,
+    Data,
+    Decimal,
+    Duplicates,
+    Ended,
+    EndedAfter,
+    Events,
+    Gaps,
+    Header,
+    Holidays,
+    Horizon,
+    IdColumn,
+    Latex,
+    Levels,
+    OnError,
+    Plugins,
+    RecipeFile,
+    Separator,
+    Settings,
+    Targets,
+    Thousands,
+    TimeColumn,
+    TimeFormat,
+    Trailing,
+    Verbose,
+)
+from tsar.cli.reading import asked_preparation, fit_to_read, note, read_data, tell_reading
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
 from tsar.data.fileformat import FileFormat, Roles
-from tsar.data.frames import ID, TARGET
-from tsar.data.tables import TableFile, as_csv, check_writable, write_table, write_times
+from tsar.data.tables import as_csv, check_writable, write_table, write_times
 from tsar.estimator.saving import check_folder
 from tsar.evaluation import compare, results_to_latex
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
@@ -37,7 +63,6 @@ from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.text import parse_parameters
 from tsar.progress import in_place_of_bars
-from tsar.registration import load_plugin
 from tsar.training import on_epoch
 from tsar.tuning import OptunaSearch
 from tsar.tuning.spaces import parse_space
@@ -54,90 +79,6 @@ app = typer.Typer(
 
 # The exit code where some series have no forecast.
 PARTIAL = 3
-# Series that are left out, as many as are listed.
-LISTED = 20
-
-
-def _read_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
-    """Let a recipe say what options do not; it is checked before they are read."""
-    if path is not None:
-        ctx.obj = load_file_recipe(path)
-        ctx.default_map = ctx.obj.options(ctx.info_name)
-    return path
-
-
-def _load_plugins(paths: list[Path] | None) -> list[Path] | None:
-    """Make what is defined in files known by name, before names are read."""
-    for path in paths or ():
-        load_plugin(path)
-    return paths
-
-
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin",
-        is_eager=True,
-        callback=_load_plugins,
-        help="Python file with a model, mixer or loss of your own; repeatable, before --recipe.",
-    ),
-]
-# What forecast, backtest and tune have in common.
-Data = Annotated[Path | None, typer.Argument(help="CSV or Parquet file, one row per time step.")]
-Horizon = Annotated[int | None, typer.Option(help="Steps to forecast.")]
-RecipeFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--recipe",
-        is_eager=True,
-        callback=_read_recipe,
-        help="TOML file that says all of this; options go before what it says.",
-    ),
-]
-Targets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--target", help="Column to forecast; repeatable. Default: every other column, with --id y."
-    ),
-]
-TimeColumn = Annotated[
-    str | None, typer.Option("--time", help="Column of the time; found if left out.")
-]
-TimeFormat = Annotated[
-    str | None,
-    typer.Option(help="How times are written, such as %d/%m/%Y; found if left out."),
-]
-Separator = Annotated[
-    str | None,
-    typer.Option("--sep", help="Between cells, such as ; or tab; found if left out."),
-]
-Decimal = Annotated[str | None, typer.Option(help="Decimal mark, . or ,; found if left out.")]
-Thousands = Annotated[
-    str | None, typer.Option(help="What groups digits, such as . in 1.050; found if left out.")
-]
-Header = Annotated[
-    bool | None,
-    typer.Option(
-        "--header/--no-header",
-        show_default=False,
-        help="Whether the first row holds names; else column_1, column_2, ... are.",
-    ),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Say how the files are read.")]
-IdColumn = Annotated[
-    str | None, typer.Option("--id", help="Column of the series id, if there are several.")
-]
-Levels = Annotated[
-    list[float] | None,
-    typer.Option(help="Interval that is to cover so many percent of values; repeatable."),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the model; repeatable."),
-]
-
-
-Latex = Annotated[bool, typer.Option("--latex", help="Print a table for LaTeX (booktabs).")]
 
 
 def _version(asked: bool) -> None:
@@ -186,6 +127,13 @@ def forecast(
         Path | None,
         typer.Option(help="File with the future covariates of the steps to forecast."),
     ] = None,
+    duplicates: Duplicates = "raise",
+    gaps: Gaps = None,
+    ended: Ended = "forecast",
+    ended_after: EndedAfter = 1,
+    trailing: Trailing = "keep",
+    events: Events = None,
+    country_holidays: Holidays = None,
     level: Levels = None,
     out: Annotated[Path | None, typer.Option(help="File to write; printed if left out.")] = None,
     report: Annotated[
@@ -223,6 +171,7 @@ def forecast(
                 time_column=time,
                 file_format=FileFormat(sep, decimal, thousands, header, time_format),
                 target=target or None,
+                **{name: ctx.params[name] for name in READING},
                 params={} if saved else _params(ctx, model, settings),
                 fit_rows=fit_rows,
                 report=report,
@@ -234,15 +183,25 @@ def forecast(
             kept = " but finished blocks, which --resume goes on with" if out else ""
             print(f"Interrupted: nothing was written{kept}", file=sys.stderr)
             raise typer.Exit(130) from None
-    _tell_reading(done.reading if verbose else "", target, done.unused)
+    tell_reading(done.reading if verbose else "", target, done.unused)
     if done.forecast is not None:
         print(as_csv(done.forecast), end="")
+    note(done.notes)
+    if done.n_other_times:
+        print(
+            f"Note: the forecasts of {done.n_other_times} of {done.n_series} series begin at "
+            f"another time than most, because these end earlier or later; --ended skip leaves "
+            f"out those that ended",
+            file=sys.stderr,
+        )
     if done.n_failed:
-        first = done.series.iloc[0]
+        first = done.series[done.series["status"] != "ended"].iloc[0]
         print(
             f"Warning: {done.n_failed} of {done.n_series} series have no forecast, see the column "
             f"status{' and the report' if report else ''}; the first is {first['id']!r}: "
             f"{first['reason']}",
+            *repairs(done.series["status"]),
+            sep="\n",
             file=sys.stderr,
         )
         raise typer.Exit(PARTIAL)
@@ -312,64 +271,6 @@ def _params(ctx: typer.Context, model: str, settings: list[str] | None) -> dict[
     return {**known, **parse_parameters(forecaster_class(model), settings or [])}
 
 
-def _read_data(
-    data: Path,
-    roles: Roles,
-    stated: FileFormat,
-    params: Iterable[Mapping[str, Any]],
-    verbose: bool,
-) -> tuple[pd.DataFrame, dict[str, Any], TableFile]:
-    """Return the rows of a file, the parameters by which estimators read them, and the table."""
-    used = {role: columns for one in params for role, columns in _covariates(one).items()}
-    roles = replace(roles, used={**roles.used, **used})
-    frame, table = TableFile.look_at(data, roles, stated).found().read()
-    _tell_reading(table.described() if verbose else "", table.roles.targets, table.unused)
-    columns = {"time_column": table.roles.time_column, "id_column": roles.id_column}
-    return table.prepared(frame), {**columns, "target": table.targets}, table
-
-
-def _tell_reading(said: str, target: Any, unused: list[Any]) -> None:
-    """Say how files were read, and of columns that are left out although nobody said so."""
-    if said:
-        print(said, file=sys.stderr)
-    if unused and not target:
-        listed = ", ".join(map(repr, unused))
-        print(
-            f"Warning: not used: {listed}; name them with --target, or as covariates with --set",
-            file=sys.stderr,
-        )
-
-
-def _covariates(params: Mapping[str, Any]) -> dict[str, list[str]]:
-    roles = {name: params[name] for name in params if name.endswith("_covariates")}
-    return {
-        name: [columns] if isinstance(columns, str) else list(columns or ())
-        for name, columns in roles.items()
-    }
-
-
-def _without_bad_series(frame: Any, models: list[Any]) -> tuple[Any, int]:
-    """Set aside, and list, what ``tsar forecast`` would set aside; return how many series."""
-    id_column = models[0].id_column or (ID if ID in frame.columns else None)
-    if id_column is None:
-        return frame, 0
-
-    def check(rows: Any) -> None:
-        for model in models:
-            model.read(rows, freq=model.freq)
-
-    n_series = frame[id_column].nunique()
-    good, bad = set_aside(frame, id_column, models[0].target or [TARGET], check)
-    if bad:
-        if not len(good):
-            raise all_bad(bad)
-        lines = [f"  {name!r}: {reason}" for name, (_, reason) in bad.items()]
-        more = [f"  and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
-        first = f"Warning: {len(bad)} of {n_series} series cannot be read and are left out:"
-        print("\n".join([first, *lines[:LISTED], *more]), file=sys.stderr)
-    return good, len(bad)
-
-
 @app.command()
 def backtest(
     ctx: typer.Context,
@@ -387,6 +288,13 @@ def backtest(
     thousands: Thousands = None,
     header: Header = None,
     series_id: IdColumn = None,
+    duplicates: Duplicates = "raise",
+    gaps: Gaps = None,
+    ended: Ended = "forecast",
+    ended_after: EndedAfter = 1,
+    events: Events = None,
+    country_holidays: Holidays = None,
+    on_error: OnError = "quarantine",
     out: Annotated[Path | None, typer.Option(help="File for the forecasts and the truth.")] = None,
     latex: Latex = False,
     plugin: Plugins = None,
@@ -404,12 +312,13 @@ def backtest(
         check_writable(out, inputs=[data])
     stated = FileFormat(sep, decimal, thousands, header, time_format)
     roles = Roles(series_id, time, {"target": target or []})
-    frame, read, table = _read_data(data, roles, stated, params.values(), verbose)
+    preparation = asked_preparation(ctx.params, series_id, stated)
+    frame, read, table = read_data(data, roles, stated, params.values(), preparation, verbose)
     models = {
         name: forecaster_class(name)(horizon=horizon, **read).set_params(**params[name])
         for name in names
     }
-    frame, n_bad = _without_bad_series(frame, list(models.values()))
+    frame, n_bad = fit_to_read(frame, list(models.values()), preparation)
     metrics = ["mase", "mae", "rmse", *(["coverage", "interval_width"] if level else [])]
     board = compare(
         models,
@@ -457,6 +366,13 @@ def tune(
     thousands: Thousands = None,
     header: Header = None,
     series_id: IdColumn = None,
+    duplicates: Duplicates = "raise",
+    gaps: Gaps = None,
+    ended: Ended = "forecast",
+    ended_after: EndedAfter = 1,
+    events: Events = None,
+    country_holidays: Holidays = None,
+    on_error: OnError = "quarantine",
     out: Annotated[Path | None, typer.Option(help="File for the table of trials.")] = None,
     save: Annotated[
         Path | None, typer.Option(help="Folder for the best model, fitted on everything.")
@@ -476,9 +392,10 @@ def tune(
         check_folder(save)
     stated = FileFormat(sep, decimal, thousands, header, time_format)
     roles = Roles(series_id, time, {"target": target or []})
-    frame, read, _ = _read_data(data, roles, stated, [params], verbose)
+    preparation = asked_preparation(ctx.params, series_id, stated)
+    frame, read, _ = read_data(data, roles, stated, [params], preparation, verbose)
     varied = cls(horizon=horizon, **read).set_params(**params)
-    frame, n_bad = _without_bad_series(frame, [varied])
+    frame, n_bad = fit_to_read(frame, [varied], preparation)
     search = OptunaSearch(
         varied,
         wanted or None,

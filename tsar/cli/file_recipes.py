@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from tsar.data.tidying import POLICIES
 from tsar.data.toml import as_toml, check_table, read_toml
 from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
@@ -34,6 +35,12 @@ TOP: dict[str, Any] = {
     "header": bool,
     "target": str | list[str],
     "horizon": COUNT,
+    "duplicates": str,
+    "gaps": str,
+    "ended": str,
+    "ended_after": COUNT,
+    "events": str,
+    "country_holidays": str,
     "model": str,
     "params": dict,
     "forecast": dict,
@@ -45,6 +52,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "model": str,
         "level": float | list[float],
         "future": str,
+        "trailing": str,
         "out": str,
         "report": str,
         "fit_rows": COUNT,
@@ -53,6 +61,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "models": str | list[str],
         "windows": COUNT,
         "level": float | list[float],
+        "on_error": str,
         "out": str,
     },
     "tune": {
@@ -60,6 +69,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "timeout": Annotated[float, Interval(0, open_low=True)],
         "windows": COUNT,
         "storage": str,
+        "on_error": str,
         "out": str,
         "save": str,
         "space": dict,
@@ -69,7 +79,7 @@ RANGE: dict[str, Any] = {"low": float, "high": float, "log": bool}
 # Keys that are called otherwise where they are used, those that name files, and those of which
 # there may be several.
 RENAMED = {"id": "series_id", "models": "model"}
-PATHS = {"data", "future", "out", "report", "save", "storage"}
+PATHS = {"data", "events", "future", "out", "report", "save", "storage"}
 LISTS = {"target", "level"}
 # Parameters of a model that have a key of their own.
 OWN_KEYS = {"horizon": "horizon", "target": "target", "id_column": "id", "time_column": "time"}
@@ -189,6 +199,13 @@ class FileRecipe:
             _check_places(where, table, command)
             check_table(where, table, keys)
             check_percentages(where, table.get("level"))
+        for where, table in (
+            ("", content),
+            *((f", [{name}]", content.get(name, {})) for name in COMMANDS),
+        ):
+            for key, choices in POLICIES.items():
+                if key in table:
+                    check_choice(f"{owner}{where}", key, table[key], choices)
         given = content.get("backtest", {}).get("models", [])
         models = [given] if isinstance(given, str) else list(given)
         for name in models:

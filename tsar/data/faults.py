@@ -1,5 +1,6 @@
 """Every fault of a panel in one error: which series, what kind, how often, where first."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 
 from tsar.exceptions import DataError
 
-__all__ = ["Faults"]
+__all__ = ["SHOWN", "Faults", "repairs"]
 
 # Messages longer than this are unreadable; the full list is on the error.
 SHOWN = 100
@@ -18,9 +19,9 @@ REPAIRS = {
     "id": "a missing id: fill it in or drop the row",
     "time zone": "another time zone: read all rows with pd.to_datetime(..., utc=True), then "
     "tz_convert to one zone",
-    "duplicate": "a duplicate: df.drop_duplicates([id, time]) or aggregate first; name the id "
-    "column by id_column= if the rows are several series",
-    "gap": "a gap: pass gaps='mask' to treat missing rows as missing values, or reindex",
+    "duplicate": "a duplicate: tsar.tidy(df, duplicates='sum') adds such rows up, 'first' keeps "
+    "one; name the id column by id_column= if the rows are several series",
+    "gap": "a gap: pass gaps='mask' to treat missing rows as missing values, 'zero' as zeros",
     "off-grid": "an off-grid timestamp: round it to the grid, or pass the right freq",
     "frequency": "another frequency: resample the series, or model it on its own",
     "infinite": "an infinite value, or one beyond 1e150: replace it, for example by NaN, which "
@@ -35,12 +36,27 @@ class Faults:
 
     def __init__(self) -> None:
         self._rows: list[tuple[Any, str, int, str, Any]] = []
+        # The step that a series of another frequency has, by the number of its row.
+        self._steps: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, series: Any, kind: str, count: int, first: str, column: Any = None) -> None:
-        """Record ``count`` faults of one kind in one series (and column, for values)."""
+    def add(
+        self,
+        series: Any,
+        kind: str,
+        count: int,
+        first: str,
+        column: Any = None,
+        step: str | None = None,
+    ) -> None:
+        """Record ``count`` faults of one kind in one series (and column, for values).
+
+        ``step`` is the frequency that the series has in place of the right one.
+        """
+        if step is not None:
+            self._steps[len(self._rows)] = step
         self._rows.append((_plain(series), kind, count, first, _plain(column)))
 
     def raise_if_any(self, whole: str | None = None, frequency: str | None = None) -> None:
@@ -57,10 +73,11 @@ class Faults:
             return
         table = pd.DataFrame(self._rows, columns=["id", "kind", "count", "first", "column"])
         lines = []
-        for series, kind, count, first, column in self._rows[:SHOWN]:
+        for row, (series, kind, count, first, column) in enumerate(self._rows[:SHOWN]):
             where = f"id {series!r}" if whole is None else whole
             where += "" if column is None else f", column {column!r}"
-            lines.append(f"  {where}: {kind}, count {count}, first at {first}")
+            step = f", has {self._steps[row]!r}" if row in self._steps else ""
+            lines.append(f"  {where}: {kind}, count {count}, first at {first}{step}")
         if len(self._rows) > SHOWN:
             lines.append(f"  and {len(self._rows) - SHOWN} more, all in the error's `faults` frame")
         n_series = table["id"].nunique(dropna=False)
@@ -68,9 +85,21 @@ class Faults:
         kinds = set(table["kind"])
         against = frequency is not None and not kinds.isdisjoint(CALENDAR)
         checked = f" (expected {frequency})" if against else ""
-        repairs = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in kinds]
-        message = [f"the data have {amount}{checked}:", *lines, "how to repair:", *repairs]
+        steps = list(self._steps.values())
+        table.attrs["step"] = max(steps, key=steps.count) if steps else None
+        message = [f"the data have {amount}{checked}:", *lines, *repairs(kinds)]
+        if steps:
+            message.append(
+                f"    freq={table.attrs['step']!r} reads the series that have it, on their own"
+            )
         raise DataError("\n".join(message), faults=table)
+
+
+def repairs(kinds: Iterable[str]) -> list[str]:
+    """Return the lines that say how to repair faults of some kinds, none for other kinds."""
+    present = set(kinds)
+    lines = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in present]
+    return ["how to repair:", *lines] if lines else []
 
 
 def _plain(label: Any) -> Any:

@@ -23,6 +23,7 @@ import pandas as pd
 from pandas.api import types as dtypes
 
 from tsar.data.dtypes import dtype_called, dtype_name
+from tsar.data.idcolumns import key_columns, labels_of, parts_of
 from tsar.data.timeaxis import AmbiguousDates, read_times
 from tsar.exceptions import DataError
 
@@ -53,6 +54,7 @@ class FormRecord(TypedDict):
     columns_dtype: str
     dtypes: list[str]
     freq: NotRequired[Any]
+    id_dtypes: NotRequired[list[str]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class FrameForm:
         Whether it was a Series.
     id_name, time_name : label or None
         Names of the id and time columns or index levels; ``id_name`` is None where the
-        frame holds one series and does not name it.
+        frame holds one series and does not name it, and a list where several columns are
+        the id, whose values are then tuples.
     columns_name : label or None
         Name of the column index.
     columns_dtype : str
@@ -76,6 +79,8 @@ class FrameForm:
         The dtype of each variate.
     freq : pandas offset or None
         What the index of a wide frame stated as its frequency.
+    id_dtypes : tuple of str
+        The dtypes of the columns of the id, where there are several.
     """
 
     kind: Literal["wide", "long", "multiindex"]
@@ -86,6 +91,7 @@ class FrameForm:
     columns_dtype: str = "object"
     dtypes: tuple[str, ...] = ()
     freq: Any = None
+    id_dtypes: tuple[str, ...] = ()
 
     @property
     def has_ids(self) -> bool:
@@ -147,7 +153,8 @@ def read_rows(
     df : DataFrame or Series
         In one of the four forms.
     id_column, time_column : label or None
-        Names in a long frame; None looks for ``unique_id`` and ``ds``.
+        Names in a long frame; None looks for ``unique_id`` and ``ds``. A list of columns
+        is one id of several parts.
     target : label, sequence of labels or None
         Columns to forecast; None takes ``y`` of a long frame and every column of a wide
         or MultiIndex frame that has no other role.
@@ -263,18 +270,23 @@ def _read_long(
 ) -> Rows:
     time_name = TIME if time_column is None else time_column
     id_name = id_column if id_column is not None else (ID if ID in df.columns else None)
-    for parameter, name in (("time_column", time_name), ("id_column", id_name)):
-        if name is not None:
-            require_columns(df, [name], parameter)
+    if isinstance(id_name, tuple) and id_name not in df.columns:
+        id_name = list(id_name)
+    id_names = key_columns(id_name)
+    id_name = id_names[0] if len(id_names) == 1 else id_name
+    require_columns(df, [time_name], "time_column")
+    require_columns(df, id_names, "id_column")
     if id_name is None and df.index.name == ID:
         raise DataError(
             f"the ids {ID!r} are the index of the frame and the times a column; use "
             f"df.reset_index(), or df.set_index({time_name!r}, append=True)"
         )
-    if id_name == time_name:
-        raise DataError(f"column {id_name!r} cannot be both the id and the time; name another one")
-    taken = [time_name] if id_name is None else [id_name, time_name]
-    ids, codes = _one_series(df) if id_name is None else _factorize(df[id_name])
+    if time_name in id_names:
+        raise DataError(
+            f"column {time_name!r} cannot be both the id and the time; name another one"
+        )
+    taken = [*id_names, time_name]
+    ids, codes = _one_series(df) if id_name is None else _factorize(labels_of(df, id_name))
     if target is None:
         declared = [name for names in roles.values() for name in names]
         others = [name for name in df.columns if name not in taken and name not in declared]
@@ -329,6 +341,9 @@ def _form(
         columns_name=df.columns.name,
         columns_dtype=dtype_name(df.columns.dtype),
         dtypes=tuple(dtype_name(df[name].dtype) for name in names),
+        id_dtypes=tuple(dtype_name(df[name].dtype) for name in id_name)
+        if isinstance(id_name, list)
+        else (),
     )
 
 
@@ -517,7 +532,9 @@ def write_frame(
         content = {ids[0] + str(name)[len(TARGET) :]: column for name, column in columns.items()}
     keys: dict[Any, Any] = {}
     if form.kind == "long":
-        if form.id_name is not None:
+        if isinstance(form.id_name, list):
+            keys |= parts_of(ids.repeat(horizon), form.id_name, form.id_dtypes)
+        elif form.id_name is not None:
             keys[form.id_name] = ids.repeat(horizon)
         keys[form.time_name] = times.copy(deep=True)
     for name, mark in marks.items():

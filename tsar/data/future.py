@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.frames import FrameForm, column_values
+from tsar.data.idcolumns import key_columns, labels_of
 from tsar.data.matching import check_axis, id_places
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import TimeAxis, read_times
@@ -120,14 +121,15 @@ def _keys(df: pd.DataFrame, panel: Panel, horizon: int) -> tuple[np.ndarray, pd.
         )
     if form.kind == "wide":
         return np.zeros(len(df), dtype=np.int64), df.index
-    needed = [name for name in (form.id_name, form.time_name) if name is not None]
+    needed = [*key_columns(form.id_name), form.time_name]
     lacking = [name for name in needed if name not in df.columns]
     if lacking:
         raise DataError(f"future has no column {lacking[0]!r}; {repair}")
     times = pd.Index(df[form.time_name], dtype=df[form.time_name].dtype)
     if form.id_name is None:
         return np.zeros(len(df), dtype=np.int64), times
-    return id_places(pd.Index(df[form.id_name]), panel.ids), times
+    labels = labels_of(df, form.id_name)
+    return id_places(pd.Index(labels, tupleize_cols=False), panel.ids), times
 
 
 def _stamps(times: pd.Index, axis: TimeAxis) -> np.ndarray:
@@ -145,12 +147,19 @@ def _stamps(times: pd.Index, axis: TimeAxis) -> np.ndarray:
 def _raise_missing(panel: Panel, name: Any, missing: np.ndarray, wanted: np.ndarray) -> None:
     series = int(missing.any(axis=1).argmax())
     step = int(missing[series].argmax())
+    ended = ""
+    if panel.last[series] < panel.last.max():
+        ended = (
+            f"\nid {panel.ids[series]!r} ended before others: tsar.tidy(df, ended='skip') leaves "
+            f"such series out"
+        )
     raise DataError(
         f"the future covariate {name!r} is missing{_series(panel, series)} from "
         f"{panel.axis.show(int(wanted[series, step]))} on ({int(missing.sum())} missing in all);\n"
         f"needed are all {wanted.shape[1]} steps from {panel.axis.show(int(wanted[series, 0]))} "
         f"to {panel.axis.show(int(wanted[series, -1]))};\n"
         f"fill in the frame that make_future_frame({wanted.shape[1]}) gives and pass it as future="
+        f"{ended}"
     )
 
 

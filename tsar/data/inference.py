@@ -10,7 +10,7 @@ from tsar.data.offsets import parse_offset
 from tsar.data.timeaxis import DAY, UNIT, TimeAxis
 from tsar.exceptions import DataError
 
-__all__ = ["infer_frequency"]
+__all__ = ["infer_frequency", "usual_step"]
 
 # This many evenly spread steps are looked at: the majority of a large panel is known
 # long before all of it was read.
@@ -73,6 +73,14 @@ def infer_frequency(stamps: np.ndarray, offsets: np.ndarray, axis: TimeAxis) -> 
     series = int(owner[np.diff(offsets)[owner].argmax()])
     longest = stamps[offsets[series] : offsets[series + 1]]
     return _infer_days(local // axis.per_day, following // axis.per_day, longest, axis)
+
+
+def usual_step(stamps: np.ndarray, axis: TimeAxis) -> str | None:
+    """Return the frequency of one series by its name, None where that cannot be told."""
+    try:
+        return infer_frequency(stamps, np.array([0, len(stamps)]), axis).name
+    except DataError:
+        return None
 
 
 def _sampled_steps(

@@ -31,6 +31,7 @@ def id_places(ids: pd.Index, among: pd.Index) -> np.ndarray:
     Parameters
     ----------
     ids : Index of shape (n,)
+        Tuples where several columns are the id.
     among : Index of shape (S,)
         Distinct.
 
@@ -41,15 +42,27 @@ def id_places(ids: pd.Index, among: pd.Index) -> np.ndarray:
     """
     places = np.asarray(among.get_indexer(ids))
     unknown = places < 0
-    if not unknown.any() or _kinds(ids) | _kinds(among) != {"integer", "text"}:
+    if not unknown.any() or not _differ_in_writing(ids, among):
         return places
-    written = pd.Index([_written(label) for label in among], dtype=object)
+    written = _written_index(among)
     if written.has_duplicates:
         # Somebody tells 1 from "1".
         return places
-    asked = pd.Index([_written(label) for label in ids[unknown]], dtype=object)
-    places[unknown] = written.get_indexer(asked)
+    places[unknown] = written.get_indexer(_written_index(ids[unknown]))
     return places
+
+
+def _differ_in_writing(ids: pd.Index, among: pd.Index) -> bool:
+    """Return whether ids, or a part of them, are integers on one side and text on the other."""
+    parts = zip(_parts(ids), _parts(among), strict=False)
+    return any(_kinds(one) | _kinds(other) == {"integer", "text"} for one, other in parts)
+
+
+def _parts(ids: pd.Index) -> list[pd.Index]:
+    """Return the columns of ids that are tuples, else the ids."""
+    if pd.api.types.infer_dtype(ids, skipna=True) != "mixed" or not isinstance(ids[0], tuple):
+        return [ids]
+    return [pd.Index(part, dtype=object) for part in zip(*ids, strict=True)]
 
 
 def _kinds(ids: pd.Index) -> set[str]:
@@ -58,8 +71,15 @@ def _kinds(ids: pd.Index) -> set[str]:
     return kinds.get(held, {held})
 
 
+def _written_index(ids: pd.Index) -> pd.Index:
+    return pd.Index([_written(label) for label in ids], dtype=object, tupleize_cols=False)
+
+
 def _written(label: Any) -> Any:
-    return str(label) if isinstance(label, int | np.integer) else label
+    if isinstance(label, tuple):
+        return tuple(map(_written, label))
+    whole = isinstance(label, int | np.integer) and not isinstance(label, bool)
+    return str(label) if whole else label
 
 
 def check_axis(word: str, axis: TimeAxis, fitted: TimeAxis) -> None:

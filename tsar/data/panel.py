@@ -13,11 +13,11 @@ import pandas as pd
 from tsar.data.calendar import CALENDARS
 from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.covariates import CovariateCoding, CovariateRows, constant_values
-from tsar.data.faults import Faults
+from tsar.data.faults import SHOWN, Faults
 from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
 from tsar.data.frequency import Frequency
-from tsar.data.inference import infer_frequency
-from tsar.data.regularity import irregularities, is_regular
+from tsar.data.inference import infer_frequency, usual_step
+from tsar.data.regularity import irregularities, is_regular, spread
 from tsar.data.stored_panel import check_panel
 from tsar.data.timeaxis import TimeAxis, read_times
 from tsar.data.timestyle import check_no_dates
@@ -34,9 +34,7 @@ MASKED_ROWS, MASKED_GROWTH = 10_000_000, 1000
 
 @dataclass(frozen=True)
 class Panel:
-    """Series on a regular grid, one after the other.
-
-    Build one with :meth:`from_frame`.
+    """Series on a regular grid, one after the other; build one with :meth:`from_frame`.
 
     Attributes
     ----------
@@ -114,7 +112,7 @@ class Panel:
         df: Any,
         *,
         freq: Any = None,
-        gaps: Literal["raise", "mask"] = "raise",
+        gaps: Literal["raise", "mask", "zero"] = "raise",
         id_column: Any = None,
         time_column: Any = None,
         target: Any = None,
@@ -132,12 +130,11 @@ class Panel:
             Wide, long, MultiIndex or a Series; rows may be in any order.
         freq : str, pandas offset, int, Frequency or None
             The step between rows; None takes that of most of the panel.
-        gaps : {"raise", "mask"}
-            Whether missing rows are an error or missing values.
+        gaps : {"raise", "mask", "zero"}
+            Whether missing rows are an error, missing values or zeros.
         id_column, time_column, target
             Names in a long frame, see the user guide.
         past_covariates, future_covariates, static_covariates : sequence of str
-            Columns with these roles.
         calendar : str or None
             One of :data:`tsar.data.calendar.CALENDARS`, to read the clock of every row by.
         like : TimeAxis or None
@@ -233,7 +230,9 @@ class Panel:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold of a tail, and its arrays."""
-        form = {**self.form.__dict__, "dtypes": list(self.form.dtypes)}
+        form = {**self.form.__dict__}
+        for name in ("dtypes", "id_dtypes"):
+            form[name] = list(form[name])
         for name in ("id_name", "time_name", "columns_name", "freq"):
             form[name] = encode(form[name])
         record = {
@@ -254,7 +253,9 @@ class Panel:
     @classmethod
     def from_state(cls, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> "Panel":
         """Undo :meth:`to_state`; arrays that do not fit together are a PersistenceError."""
-        form = {**record["form"], "dtypes": tuple(record["form"]["dtypes"])}
+        form: dict[str, Any] = dict(record["form"])
+        for name in ("dtypes", "id_dtypes"):
+            form[name] = tuple(form.get(name, ()))
         for name in ("id_name", "time_name", "columns_name", "freq"):
             form[name] = decode(form.get(name))
         prefix = "covariates."
@@ -424,9 +425,9 @@ class _Reader:
         self._sort()
         self._check_values()
         counts = np.bincount(self.codes, minlength=len(rows.ids))
-        if not counts.all():
+        full = counts > 0
+        if not full.all():
             # Series of which nothing is left.
-            full = counts > 0
             self.ids, self.lost, counts = self.ids[full], self.lost[full], counts[full]
             self.codes = (np.cumsum(full) - 1)[self.codes]
         self.offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -523,13 +524,15 @@ class _Reader:
                 self.stamps,
                 self.offsets,
                 self.axis,
-                accept_gaps=gaps == "mask",
+                accept_gaps=gaps != "raise",
                 lost=self.lost,
             )
             for owner, kind, count, first in found:
-                self.faults.add(self.ids[owner], kind, count, self.axis.show(first))
-        inferred = freq is None and len(self.ids) > 1
-        most = ", as most series have" if inferred else ""
+                other = kind == "frequency" and len(self.faults) < SHOWN
+                own = self.stamps[self.offsets[owner] : self.offsets[owner + 1]]
+                step = usual_step(own, self.axis) if other else None
+                self.faults.add(self.ids[owner], kind, count, self.axis.show(first), step=step)
+        most = ", as most series have" if freq is None and len(self.ids) > 1 else ""
         self.faults.raise_if_any(self.whole, f"freq={frequency.name!r}{most}")
         ends = self.offsets[1:] - 1
         moved = frequency.moved(self.stamps, self.offsets, self.axis)
@@ -548,7 +551,7 @@ class _Reader:
             future=self._columns("future"),
             static=self._static(),
         )
-        return panel if positions is None else _on_grid(panel, positions)
+        return panel if positions is None else _on_grid(panel, positions, gaps)
 
     def _columns(self, role: str) -> dict[str, np.ndarray]:
         columns = self.rows.covariates.get(role, {})
@@ -569,32 +572,29 @@ class _Reader:
         return static
 
 
-def _on_grid(panel: Panel, positions: np.ndarray) -> Panel:
-    """Insert the missing rows as rows of missing values."""
+def _on_grid(panel: Panel, positions: np.ndarray, gaps: str) -> Panel:
+    """Insert the missing rows, as rows of missing values or of zeros."""
     starts = positions[panel.offsets[:-1]]
     lengths = positions[panel.offsets[1:] - 1] - starts + 1
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     if offsets[-1] > max(MASKED_ROWS, MASKED_GROWTH * len(panel.values)):
         worst = int((lengths - panel.lengths).argmax())
         raise DataError(
-            f"gaps='mask' would add {offsets[-1] - len(panel.values)} rows at "
+            f"gaps={gaps!r} would add {offsets[-1] - len(panel.values)} rows at "
             f"freq={panel.frequency.name!r}, {lengths[worst] - panel.lengths[worst]} of them to "
             f"id {panel.ids[worst]!r}, which runs from {panel.axis.show(panel.first[worst])} to "
             f"{panel.axis.show(panel.last[worst])}; check its dates, or pass a coarser freq"
         )
     rows = positions + np.repeat(offsets[:-1] - starts, panel.lengths)
-
-    def spread(column: np.ndarray) -> np.ndarray:
-        numeric = column.dtype.kind in "fiub"
-        dtype = np.result_type(column.dtype, np.float32) if numeric else object
-        wide = np.full((offsets[-1], *column.shape[1:]), np.nan if numeric else None, dtype=dtype)
-        wide[rows] = column
-        return wide
-
+    n_rows = int(offsets[-1])
+    values = spread(panel.values, rows, n_rows)
+    if gaps == "zero":
+        # What is missing within a row that is there stays so.
+        values[np.setdiff1d(np.arange(n_rows), rows, assume_unique=True)] = 0.0
     return replace(
         panel,
-        values=spread(panel.values),
+        values=values,
         offsets=offsets,
-        past={name: spread(column) for name, column in panel.past.items()},
-        future={name: spread(column) for name, column in panel.future.items()},
+        past={name: spread(column, rows, n_rows) for name, column in panel.past.items()},
+        future={name: spread(column, rows, n_rows) for name, column in panel.future.items()},
     )

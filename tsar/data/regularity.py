@@ -11,7 +11,7 @@ import numpy as np
 from tsar.data.frequency import Frequency
 from tsar.data.timeaxis import TimeAxis
 
-__all__ = ["irregularities", "is_regular"]
+__all__ = ["irregularities", "is_regular", "spread"]
 
 # Share of the rows of a series that may be off its grid before it has another frequency.
 STRAY_SHARE = 1 / 3
@@ -193,3 +193,26 @@ def _modes(values: np.ndarray, owner: np.ndarray, n_series: int) -> np.ndarray:
     series, first = np.unique(owner[runs], return_index=True)
     modes[series] = values[runs[first]]
     return modes
+
+
+def spread(column: np.ndarray, rows: np.ndarray, n_rows: int) -> np.ndarray:
+    """Return the rows of a column at other places, and missing values between them.
+
+    Parameters
+    ----------
+    column : array of shape (rows, ...)
+    rows : int64 array of shape (rows,)
+        Where each row goes.
+    n_rows : int
+        How many rows there are then.
+
+    Returns
+    -------
+    array of shape (n_rows, ...)
+        Floats, or objects where the column holds no numbers.
+    """
+    numeric = column.dtype.kind in "fiub"
+    dtype = np.result_type(column.dtype, np.float32) if numeric else object
+    wide = np.full((n_rows, *column.shape[1:]), np.nan if numeric else None, dtype=dtype)
+    wide[rows] = column
+    return wide

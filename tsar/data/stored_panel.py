@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.codec import IndexRecord, check_array
+from tsar.data.dtypes import dtype_called
 from tsar.data.frames import FormRecord
 from tsar.data.frequency import FrequencyRecord
 from tsar.data.timeaxis import AxisRecord
@@ -60,3 +61,16 @@ def check_panel(
         raise PersistenceError(
             f"load: there are dtypes of {len(form['dtypes'])} variates, and {n_variates} variates"
         )
+    if isinstance(form["id_name"], list):
+        n_parts = len(form["id_name"])
+        parted = all(isinstance(label, tuple) and len(label) == n_parts for label in ids)
+        if not parted or len(form["id_dtypes"]) != n_parts:
+            raise PersistenceError(
+                f"load: the ids and their dtypes must have {n_parts} parts, as many as the columns "
+                f"of the id"
+            )
+    for name in (*form["dtypes"], *form["id_dtypes"]):
+        try:
+            dtype_called(name)
+        except (TypeError, ValueError, NotImplementedError):
+            raise PersistenceError(f"load: {name!r} is no dtype of a column") from None

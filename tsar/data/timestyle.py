@@ -124,7 +124,16 @@ def parse_text(texts: Any, style: str) -> pd.DatetimeIndex:
     ValueError
         The style cannot be used.
     """
-    style = plain(style)
+    # The series of a panel share their times: each distinct text is read once.
+    places, distinct = pd.factorize(texts)
+    if not len(distinct):
+        return _parse_distinct(texts, plain(style))
+    parsed: Any = _parse_distinct(distinct, plain(style))
+    taken: pd.DatetimeIndex = parsed.take(places, fill_value=pd.NaT)
+    return taken
+
+
+def _parse_distinct(texts: Any, style: str) -> pd.DatetimeIndex:
     if "%q" in style:
         return _parse_quarters(pd.Series(texts, dtype=object), style)
     if "%V" in style and "%u" not in style:

@@ -113,6 +113,8 @@ def backtest(
         ``variate`` (where there are several), ``cutoff`` (the time of the first step),
         ``time``, ``step`` (from 1), ``y`` (NaN where it was not observed), and the columns
         of the models. Frames without ids have the id 0, or the name of the Series.
+        ``attrs["reading"]`` holds the parameters by which the data were read, which
+        :func:`measure` and the figures read them by.
 
     Raises
     ------
@@ -154,6 +156,7 @@ def backtest(
         else:
             tested = pd.concat([tested, columns.drop(columns=list(KEYS), errors="ignore")], axis=1)
     assert tested is not None, "there is at least one model"
+    tested.attrs["reading"] = next(iter(jobs.values())).forecaster.reading
     return tested
 
 

@@ -193,6 +193,7 @@ def compare(
             store = stack.enter_context(RunFolder(folder, df, settings))
         runs = _runs(jobs, store, verbose)
     tested = _joined(jobs, runs)
+    tested.attrs["reading"] = first.forecaster.reading
     return Leaderboard.of(
         tested, runs, first, asked, season_length, baseline, int(n_resamples), random_state
     )
@@ -434,6 +435,40 @@ class Leaderboard:
         }
         return latex_table(table, best | {"skill": "max"}, caption=caption, label=label)
 
+    def winners(self) -> pd.DataFrame:
+        """Return which model was best for each series.
+
+        Returns
+        -------
+        DataFrame
+            A row for each series with anything to judge by: ``id`` (and ``variate``, where
+            there are several), ``model``, its mean ``loss`` by the first metric, that of the
+            ``baseline``, and ``skill``, by what share it is below that. Of equal losses, the
+            model that is better over all series is taken. Few windows tell by luck as well.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> import tsar
+        >>> from tsar.evaluation import compare
+        >>> days = pd.date_range("2024-01-01", periods=60)
+        >>> two = pd.DataFrame({"rising": range(60), "weekly": days.day_of_week}, index=days)
+        >>> board = compare([tsar.Naive(horizon=3)], two.astype(float), metrics="mae", windows=5)
+        >>> board.winners()[["variate", "model", "loss"]]
+          variate          model  loss
+        0  rising          Naive   2.0
+        1  weekly  SeasonalNaive   0.0
+        """
+        losses = self.series_losses
+        judged = losses[[name for name in self.frame["model"] if name in losses]].dropna(how="all")
+        found = pd.DataFrame({"model": judged.idxmin(axis=1), "loss": judged.min(axis=1)})
+        if self.baseline in judged:
+            found["baseline"] = judged[self.baseline]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found["skill"] = 1 - found["loss"] / found["baseline"]
+        names = ["id", "variate"] if isinstance(losses.index, pd.MultiIndex) else ["id"]
+        return found.rename_axis(index=names).reset_index()
+
     def confidence_set(self, alpha: float = 0.1) -> list[str]:
         """Return the models that hold the best one with a probability of ``1 - alpha``.
 
@@ -520,7 +555,7 @@ def _uncertain(
         with np.errstate(divide="ignore", invalid="ignore"):
             skill = 1 - draws[name] / draws[baseline]
             content["skill"] = float(1 - np.divide(rows[name][metric], rows[baseline][metric]))
-        low, high = np.percentile(skill, ends)
+            low, high = np.percentile(skill, ends)
         content |= {"skill_low": float(low), "skill_high": float(high)}
     return content
 

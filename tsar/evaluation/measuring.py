@@ -243,8 +243,8 @@ def measure(
         Measure apart what differs in these; None measures everything together.
     history : DataFrame, Series or Panel, optional
         The data, for the metrics in units of the seasonal changes of each series; rows
-        from the first cutoff on are not read. ``Panel.from_frame`` reads frames with
-        other names than the usual ones.
+        from the first cutoff on are not read. It is read as the models of the backtest read
+        it (``backtest.attrs["reading"]``); where that was lost, pass ``Panel.from_frame(df)``.
     season_length : int or None
         Steps in a season, for these metrics; None follows from the frequency of
         ``history``.
@@ -532,7 +532,7 @@ def series_scales(
             "measure: metrics in units of a series need its history; pass history=df, the data of "
             "the backtest"
         )
-    panel = history if isinstance(history, Panel) else _read(history)
+    panel = history if isinstance(history, Panel) else _read(history, frame)
     season = season_length
     if season is not None:
         check_count("measure", "season_length", season)
@@ -562,20 +562,20 @@ def series_scales(
         return np.asarray((total / count)[series, variate])
 
 
-def _read(history: Any) -> Panel:
+def _read(history: Any, backtest: pd.DataFrame) -> Panel:
     try:
-        return Panel.from_frame(history, gaps="mask")
+        return Panel.from_frame(history, **{"gaps": "mask", **backtest.attrs.get("reading", {})})
     except DataError as error:
         raise DataError(
-            f"measure: history cannot be read: {error}. Columns of other names than the usual ones "
-            f"are named by history=Panel.from_frame(df, id_column=, time_column=, target=)"
+            f"measure: history cannot be read: {error}. Where the backtest does not know the names "
+            f"of its columns, history=Panel.from_frame(df, id_column=, time_column=, target=) does"
         ) from None
 
 
 def _places(labels: pd.Index, column: pd.Series, word: str) -> np.ndarray:
     """Return where the labels of a column are in the history."""
     codes, distinct = pd.factorize(column)
-    places = id_places(pd.Index(distinct), labels)
+    places = id_places(pd.Index(distinct, tupleize_cols=False), labels)
     if (places < 0).any():
         raise DataError(
             f"measure: history has no {word} {distinct[int(places.argmin())]!r}; pass the data of "

@@ -25,7 +25,7 @@ from tsar.data.panel import Panel
 from tsar.data.stored_panel import PanelRecord
 from tsar.data.timeaxis import TimeAxis
 from tsar.estimator.base import Estimator
-from tsar.exceptions import DataError, ParameterError
+from tsar.exceptions import DataError, ParameterError, PersistenceError
 from tsar.forecasting.fitted.inspection import Inspection
 from tsar.forecasting.fitted.learned import Learned, LearnedRecord
 from tsar.forecasting.fitted.rolling import steps_covering
@@ -79,17 +79,23 @@ class Forecaster(Inspection, Intervals):
         Steps the model learns to forecast. ``predict`` takes any other number as well.
     freq : str, pandas offset, timedelta, int or None, default None
         The step between rows; None takes that of most of the data.
-    gaps : {"raise", "mask"}, default "raise"
-        Whether missing rows are an error, or are read as missing values.
-    id_column, time_column : str, int or None, default None
-        Columns of a long frame; None finds ``unique_id`` and ``ds``.
+    gaps : {"raise", "mask", "zero"}, default "raise"
+        Whether missing rows are an error, or are read as missing values or as zeros (no row
+        means that nothing was sold). :func:`tsar.tidy` writes them into the frame.
+    id_column : str, int, list of them or None, default None
+        The column of the ids of a long frame; None finds ``unique_id``. Several columns, such
+        as ``["store", "item"]``, are one id.
+    time_column : str, int or None, default None
+        The column of the times of a long frame; None finds ``ds``.
     target : str, int, sequence of them or None, default None
         Columns to forecast; None takes ``y`` of a long frame and every column of a wide
         or MultiIndex frame. Further columns of a long frame are left alone.
-    output_range : pair of float or None, default None
+    output_range : pair of float, "infer" or None, default None
         Lowest and highest value of a forecast, None where there is no limit: ``(0, None)``
-        for what is never negative. Forecasts, quantiles, intervals and samples beyond a limit
-        are moved to it, which changes neither their order nor how often intervals cover.
+        for what is never negative. "infer" takes ``(0, None)`` where no observed value that
+        is fitted is negative, and no limit where one is. Forecasts, quantiles, intervals and
+        samples beyond a limit are moved to it, which changes neither their order nor how
+        often intervals cover.
 
     Attributes
     ----------
@@ -104,6 +110,8 @@ class Forecaster(Inspection, Intervals):
         Their names.
     horizon_ : int
         The horizon that was learned.
+    output_range_ : tuple of float or None
+        The limits that forecasts are moved to, as they were given or inferred.
     """
 
     parameter_group: ClassVar[str] = "data"
@@ -112,11 +120,11 @@ class Forecaster(Inspection, Intervals):
 
     horizon: Annotated[int, Interval(1)] = 24
     freq: str | int | BaseOffset | datetime.timedelta | np.timedelta64 | None = None
-    gaps: Literal["raise", "mask"] = "raise"
-    id_column: str | int | None = None
+    gaps: Literal["raise", "mask", "zero"] = "raise"
+    id_column: str | int | Sequence[str | int] | None = None
     time_column: str | int | None = None
     target: str | int | Sequence[str | int] | None = None
-    output_range: Sequence[float | None] | None = None
+    output_range: Sequence[float | None] | Literal["infer"] | None = None
 
     # ------------------------------------------------------------------ fit
 
@@ -162,8 +170,20 @@ class Forecaster(Inspection, Intervals):
         end = learned.kept(panel)
         if learned.coding:
             end = end.coded(learned.coding)
+        limits = self._limits(panel, go_on)
         self._remember(learned, end, int(self.horizon))
+        self.output_range_ = limits
         return self
+
+    def _limits(self, panel: Panel, go_on: bool) -> tuple[float | None, float | None] | None:
+        """Return the range of forecasts, as it was given, or as the data have it."""
+        if self.output_range != "infer":
+            low, high = self.output_range or (None, None)
+            return None if low is None and high is None else (low, high)
+        earlier = go_on and self.__sklearn_is_fitted__() and self.output_range_ is None
+        # Comparisons with missing values are False.
+        negative = earlier or bool((panel.values < 0).any())
+        return None if negative else (0.0, None)
 
     def read_training(self, df: Any) -> Panel:
         """Check the parameters, then read a frame to learn from."""
@@ -184,7 +204,8 @@ class Forecaster(Inspection, Intervals):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        check_range(self.name, "output_range", self.output_range)
+        if self.output_range != "infer":
+            check_range(self.name, "output_range", self.output_range)
 
     @abstractmethod
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
@@ -215,6 +236,17 @@ class Forecaster(Inspection, Intervals):
     def roles(self) -> dict[str, Any]:
         """The columns with a role of their own, as :meth:`Panel.from_frame` takes them."""
         return {}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The parameters by which others read the same data; JSON can hold them."""
+        names = ("id_column", "time_column", "target", "gaps")
+        held = {name: getattr(self, name) for name in names}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in held.items()
+            if value is not None
+        }
 
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:
@@ -283,9 +315,10 @@ class Forecaster(Inspection, Intervals):
         DataFrame or Series
             In the form of the data. With a horizon beyond the fitted one, frames have a
             column ``extrapolated`` that marks the rolled steps. ``attrs`` holds
-            ``extrapolated_after`` (the fitted horizon or None) and ``short_history``
-            (ids observed for less than a context; for one wide frame, such variates), and
-            ``fallback`` why a simpler model stands in, by id or variate, where one does.
+            ``extrapolated_after`` (the fitted horizon or None), ``short_history``
+            (ids observed for less than a context; for one wide frame, such variates),
+            ``fallback`` (why a simpler model stands in, by id or variate, where one does) and
+            ``reading`` (the parameters by which the data were read).
 
         Raises
         ------
@@ -311,6 +344,7 @@ class Forecaster(Inspection, Intervals):
         known = self._known(panel, self.future_names, future, horizon, reach)
         written = write_forecast(self, asked, panel, given, horizon, known, **how)
         written.attrs["short_history"] = short_histories(panel, given, self.context_rows)
+        written.attrs["reading"] = self.as_fitted.reading
         return written
 
     def make_future_frame(self, horizon: int | None = None, df: Any = None) -> pd.DataFrame:
@@ -415,7 +449,9 @@ class Forecaster(Inspection, Intervals):
             f"data.{name}": torch.from_numpy(np.ascontiguousarray(array))
             for name, array in (arrays | more).items()
         }
-        state = {"data": record, "fitted": {"horizon": self.horizon_, **learned}}
+        limits = None if self.output_range_ is None else list(self.output_range_)
+        fitted = {"horizon": self.horizon_, "output_range": limits, **learned}
+        state = {"data": record, "fitted": fitted}
         if self.calibration_ is not None:
             state["calibration"] = calibrated
         return state, tensors
@@ -434,6 +470,11 @@ class Forecaster(Inspection, Intervals):
         fitted = record["fitted"]
         end = Panel.from_state(record["data"], arrays)
         self._remember(Learned.from_state(fitted, arrays, end), end, fitted["horizon"])
+        # Older models have none but what was given.
+        limits = fitted.get("output_range", self.output_range)
+        if limits is not None and len(limits) != 2:
+            raise PersistenceError(f"load: output_range must be a pair of numbers, got {limits!r}")
+        self.output_range_ = None if limits is None else (limits[0], limits[1])
         _check_forecastable(end, self.horizon_)
         if "calibration" in record:
             self.calibration_ = Calibration.from_state(record["calibration"], arrays, end)

@@ -20,8 +20,10 @@ from tsar.plot.drawing import (
 )
 from tsar.plot.reading import (
     ReadForecast,
+    axis_of,
     chosen_models,
     chosen_panels,
+    names_of,
     one_series,
     one_tested,
     only_series,
@@ -65,7 +67,8 @@ def forecast(
         How many of the last rows of the history to draw; None draws all. What is left out
         is said below the axes.
     id_column, time_column : label, optional
-        Columns of a long frame; None finds ``unique_id`` and ``ds``.
+        Columns of a long frame; None takes those of the forecast (its ``attrs["reading"]``),
+        else finds ``unique_id`` and ``ds``.
     color : str, default "C0"
         Of the forecast, as matplotlib names colours.
     ax : matplotlib Axes, optional
@@ -95,7 +98,7 @@ def forecast(
     owner = "plot.forecast"
     ax = axes_or_new(owner, ax)
     _check_rows(owner, rows)
-    columns = {"id_column": id_column, "time_column": time_column}
+    columns = names_of(predicted, id_column, time_column)
     steps = read_forecast(owner, predicted, id, variate, columns, history)
     shown = None
     if history is not None:
@@ -143,7 +146,8 @@ def forecasts(
     rows : int or None, default 100
         How many of the last rows of each history to draw; None draws all.
     id_column, time_column : label, optional
-        Columns of a long frame; None finds ``unique_id`` and ``ds``.
+        Columns of a long frame; None takes those of the forecast (its ``attrs["reading"]``),
+        else finds ``unique_id`` and ``ds``.
     color : str, default "C0"
         Of the forecasts, as matplotlib names colours.
 
@@ -172,7 +176,7 @@ def forecasts(
     owner = "plot.forecasts"
     _check_rows(owner, rows)
     check_count(owner, "n", n)
-    columns = {"id_column": id_column, "time_column": time_column}
+    columns = names_of(forecast, id_column, time_column)
     panels, n_there = chosen_panels(owner, forecast, ids, variate, n, columns)
     ids, names = (list(dict.fromkeys(labels)) for labels in zip(*panels, strict=True))
     # Every panel reads its series anew: of thousands, only those that are drawn.
@@ -254,8 +258,8 @@ def backtest(
         Which models; None draws all. The intervals of a single one are shaded.
     id, variate : label, optional
         Which series; needed where there are several.
-    history : Series, optional
-        What was observed before, with a time index.
+    history : DataFrame or Series, optional
+        What was observed before: the data of the backtest, or a Series with a time index.
     ax : matplotlib Axes, optional
 
     Returns
@@ -271,12 +275,20 @@ def backtest(
     """
     owner = "plot.backtest"
     ax = axes_or_new(owner, ax)
-    rows = one_tested(owner, tested, id, variate)
+    if history is not None and not isinstance(history, pd.DataFrame | pd.Series):
+        raise DataError(
+            f"{owner}: history must be a DataFrame or Series, got {type(history).__name__}"
+        )
+    known, columns = getattr(tested, "attrs", {}).get("reading", {}), names_of(tested)
+    like = axis_of(history, known.get("target"), columns)
+    rows = one_tested(owner, tested, id, variate, like)
     models = chosen_models(owner, rows, model)
     truth = rows.drop_duplicates("time").set_index("time")["y"].sort_index()
     if history is not None:
-        if not isinstance(history, pd.Series):
-            raise DataError(f"{owner}: history must be a Series, got {type(history).__name__}")
+        if isinstance(history, pd.DataFrame):
+            target = rows["variate"].iloc[0] if "variate" in rows else variate
+            target = known.get("target") if target is None else target
+            history = one_series(owner, history, id, target, columns).iloc[:, 0]
         before = history.set_axis(placeable(history.index))
         truth = pd.concat([before[~before.index.isin(truth.index)], truth]).sort_index()
     draw_line(ax, truth.index, truth, color=OBSERVED, label="observed")

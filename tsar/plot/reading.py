@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.frames import read_rows
+from tsar.data.idcolumns import key_columns
 from tsar.data.timeaxis import TimeAxis, read_times
 from tsar.evaluation.backtesting import BESIDE
 from tsar.evaluation.measuring import Forecasts
@@ -16,12 +17,14 @@ from tsar.params.constraints import check_choice
 from tsar.plot.drawing import placeable
 
 __all__ = [
+    "axis_of",
     "ReadForecast",
     "chosen_models",
     "chosen_one",
     "chosen_panels",
     "listed",
     "only_series",
+    "names_of",
     "one_series",
     "one_tested",
     "read_forecast",
@@ -44,6 +47,13 @@ class ReadForecast(NamedTuple):
     rolled: np.ndarray
 
 
+def names_of(frame: Any, id_column: Any = None, time_column: Any = None) -> dict[str, Any]:
+    """Return the names of columns, as they were given or as a forecast or backtest knows them."""
+    known = getattr(frame, "attrs", {}).get("reading", {})
+    given = {"id_column": id_column, "time_column": time_column}
+    return {name: known.get(name) if value is None else value for name, value in given.items()}
+
+
 def read_forecast(
     owner: str,
     predicted: Any,
@@ -54,7 +64,7 @@ def read_forecast(
 ) -> ReadForecast:
     """Read what ``predict`` returned; how the times of a history are written says how its are."""
     if isinstance(predicted, pd.Series):
-        like = _axis(history, predicted.name, columns)
+        like = axis_of(history, predicted.name, columns)
         label, content = _labelled_series(owner, predicted, id, None, columns, like)
         steps = content.iloc[:, 0]
         after = predicted.attrs.get("extrapolated_after")
@@ -68,7 +78,7 @@ def read_forecast(
         for label in held
         if (found := BESIDE.fullmatch(str(label))) and found[1] == str(name)
     }
-    like = _axis(history, name, columns)
+    like = axis_of(history, name, columns)
     label, whole = _labelled_series(owner, predicted, id, [name, *beside], columns, like)
     # Under a name that no column of a backtest has.
     forecasts = Forecasts.of(whole.rename(columns={name: "point", **beside}))["point"]
@@ -105,7 +115,7 @@ def only_series(
         return frame
     for id in ids:
         chosen_one(owner, "the id of a forecast", list(rows.ids), id)
-    return frame[np.isin(rows.codes, rows.ids.get_indexer(pd.Index(ids)))]
+    return frame[np.isin(rows.codes, rows.ids.get_indexer(pd.Index(ids, tupleize_cols=False)))]
 
 
 def _several(owner: str, word: str, held: list[Any], asked: Any) -> list[Any]:
@@ -124,7 +134,8 @@ def _held(owner: str, predicted: Any, columns: dict[str, Any]) -> list[Any]:
         raise DataError(
             f"{owner}: the forecast must be what predict returned, got {type(predicted).__name__}"
         )
-    others = {columns["id_column"], columns["time_column"], "unique_id", "ds", "extrapolated"}
+    ids = key_columns(columns["id_column"])
+    others = {*ids, columns["time_column"], "unique_id", "ds", "extrapolated", "status"}
     return [name for name in predicted.columns if name not in others]
 
 
@@ -138,7 +149,8 @@ def _is_beside(name: Any, held: list[Any]) -> bool:
     return found is not None and found[1] in map(str, held)
 
 
-def _axis(history: Any, name: Any, columns: dict[str, Any]) -> TimeAxis | None:
+def axis_of(history: Any, name: Any, columns: dict[str, Any]) -> TimeAxis | None:
+    """Return how the times of a history are written, None where there is none."""
     if history is None:
         return None
     target = None if isinstance(history, pd.Series) else name
@@ -178,7 +190,9 @@ def _labelled_series(
     return chosen if rows.form.has_ids else None, content
 
 
-def one_tested(owner: str, tested: pd.DataFrame, id: Any, variate: Any) -> pd.DataFrame:
+def one_tested(
+    owner: str, tested: pd.DataFrame, id: Any, variate: Any, like: TimeAxis | None = None
+) -> pd.DataFrame:
     """Return the rows of a backtest that belong to one variate of one series."""
     lacking = {"id", "cutoff", "time", "step", "y"} - set(getattr(tested, "columns", ()))
     if lacking:
@@ -187,9 +201,12 @@ def one_tested(owner: str, tested: pd.DataFrame, id: Any, variate: Any) -> pd.Da
             f"{sorted(lacking)[0]!r}"
         )
     times = pd.concat([tested["cutoff"], tested["time"]])
-    placed = placeable(pd.Index(times, dtype=times.dtype))
+    placed = placeable(pd.Index(times, dtype=times.dtype), like)
     tested = tested.assign(cutoff=placed[: len(tested)], time=placed[len(tested) :])
-    rows = tested[(tested["id"] == chosen_one(owner, "id", list(tested["id"].unique()), id))]
+    # Ids may be tuples, which pandas takes for several values.
+    codes, labels = pd.factorize(tested["id"], use_na_sentinel=False)
+    held = list(labels)
+    rows = tested[codes == held.index(chosen_one(owner, "id", held, id))]
     if "variate" in rows:
         one = chosen_one(owner, "variate", list(rows["variate"].unique()), variate)
         rows = rows[rows["variate"] == one]

@@ -217,6 +217,49 @@ def test_output_range_of_a_baseline_with_one_limit():
     assert model.predict().tolist() == [3.0, 0.0, 1.0]
 
 
+@pytest.mark.parametrize(
+    ("values", "limits"),
+    [
+        ([3.0, 0.0, np.nan], (0, None)),
+        ([3.0, -1e-9, 1.0], None),
+        ([3.0, np.nan, -1.0], None),
+        ([5, 2, 1], (0, None)),
+    ],
+)
+def test_an_inferred_range_is_that_of_the_data(values, limits, tmp_path):
+    series = pd.Series(values, index=pd.RangeIndex(3), name="sold")
+    model = tsar.Naive(horizon=2, output_range="infer").fit(series)
+    assert model.output_range_ == limits
+    model.save(tmp_path / "model")
+    assert tsar.load(tmp_path / "model").output_range_ == limits
+    assert tsar.Naive(horizon=2).fit(series).output_range_ is None
+
+
+def test_an_inferred_range_holds_for_everything():
+    draw = np.random.default_rng(0)
+    index = pd.date_range("2024-01-01", periods=90)
+    frame = pd.DataFrame({"sold": draw.poisson(0.7, 90).astype(float)}, index=index)
+    options = {"horizon": 3, "context_length": 8, "loss": "gaussian", "max_epochs": 2}
+    options |= {"random_state": 0, "device": "cpu"}
+    free = tsar.NLinear(**options).fit(frame)
+    held = tsar.NLinear(**options, output_range="infer").fit(frame)
+    asked = {"horizon": 7, "level": [80, 95]}
+    expected = free.predict(**asked)
+    assert expected["sold_lo95"].min() < 0
+    number = expected.drop(columns="extrapolated")
+    found = held.predict(**asked).drop(columns="extrapolated")
+    pd.testing.assert_frame_equal(found, number.clip(lower=0))
+
+
+def test_going_on_keeps_a_range_that_was_none():
+    index = pd.date_range("2024-01-01", periods=40)
+    frame = pd.DataFrame({"sold": np.sin(np.arange(40.0))}, index=index)
+    options = {"horizon": 2, "context_length": 4, "max_epochs": 1, "random_state": 0}
+    model = tsar.NLinear(**options, output_range="infer").fit(frame)
+    assert model.partial_fit(frame.abs()).output_range_ is None
+    assert model.fit(frame.abs()).output_range_ == (0, None)
+
+
 @pytest.mark.parametrize("wrong", [(1, 0), (0, 0), (0,), (0, 1, 2), (0, float("nan"))])
 def test_ranges_that_are_none(wrong):
     with pytest.raises(ParameterError, match="Naive: output_range must be a pair of numbers"):

@@ -76,6 +76,8 @@ class FittedForecaster(Estimator):
         The horizon that was learned.
     learned_ : Learned
         What every forecaster learns besides its own weights.
+    output_range_ : pair of float or None
+        The limits of forecasts, None where there are none.
     end_ : Panel
         The rows at the end of the fitted series that forecasts read.
     """
@@ -88,6 +90,7 @@ class FittedForecaster(Estimator):
     horizon_: int
     learned_: Learned
     end_: Panel
+    output_range_: tuple[float | None, float | None] | None
 
     # ------------------------------------------------------ the one route
 
@@ -179,11 +182,10 @@ class FittedForecaster(Estimator):
         return [column.name for column in self.learned_.coding.future]
 
     def in_range(self, values: np.ndarray) -> np.ndarray:
-        """Move values beyond the fitted ``output_range`` to its ends."""
-        limits = self.fitted_parameters_["output_range"]
-        if limits is None:
+        """Move values beyond ``output_range_`` to its ends."""
+        if self.output_range_ is None:
             return values
-        low, high = (None if limit is None else float(limit) for limit in limits)
+        low, high = (None if limit is None else float(limit) for limit in self.output_range_)
         return np.clip(values, low, high)
 
     # ------------------------------------------------- reading and checks

@@ -25,6 +25,7 @@ class LearnedRecord(TypedDict):
     context_rows: Annotated[int, Interval(0, LONGEST)]
     covariates: NotRequired[CodingRecord]
     whole: NotRequired[bool]
+    output_range: NotRequired[list[float | None] | None]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsar.data.faults import repairs
 from tsar.exceptions import DataError
 
-__all__ = ["Bad", "all_bad", "set_aside"]
+__all__ = ["Bad", "all_bad", "read_numbers", "set_aside"]
 
 # By id: what is wrong in a word, and in a sentence.
 Bad = dict[Any, tuple[str, str]]
@@ -39,11 +40,8 @@ def set_aside(
     bad : dict
         Kind of fault and reason by id.
     """
-    bad: Bad = {}
     present = [name for name in targets if name in frame.columns]
-    for name in present:
-        frame = _numeric(frame, id_column, name, bad)
-    frame = _without(frame, id_column, bad)
+    frame, bad = read_numbers(frame, id_column, present)
     if present and len(frame):
         observed = frame[present].notna().any(axis=1).groupby(frame[id_column], sort=False).any()
         empty = observed.index[~observed]
@@ -58,6 +56,32 @@ def set_aside(
         bad |= found
         frame = _without(frame, id_column, found)
     return frame, bad
+
+
+def read_numbers(
+    frame: pd.DataFrame, id_column: Any, names: Iterable[Any]
+) -> tuple[pd.DataFrame, Bad]:
+    """Read columns that are text because some of their cells are no numbers.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Long.
+    id_column : label
+    names : iterable of labels
+        Of the frame.
+
+    Returns
+    -------
+    frame : DataFrame
+        The rows of the other series, these columns as numbers.
+    bad : dict
+        Kind of fault and reason by id, of the series with such cells.
+    """
+    bad: Bad = {}
+    for name in names:
+        frame = _numeric(frame, id_column, name, bad)
+    return _without(frame, id_column, bad), bad
 
 
 def _numeric(frame: pd.DataFrame, id_column: Any, name: Any, bad: Bad) -> pd.DataFrame:
@@ -111,9 +135,10 @@ def _searched(
 
 
 def all_bad(bad: Bad) -> DataError:
-    """Return the error where no series is left."""
+    """Return the error where no series is left, with how to repair the kinds of faults."""
     name, (_, reason) = next(iter(bad.items()))
     shown = name.item() if isinstance(name, np.generic) else name
-    return DataError(
-        f"none of {len(bad)} series can be forecast; the first one, {shown!r}: {reason}"
-    )
+    rows = [(series, kind, 1, why, None) for series, (kind, why) in bad.items()]
+    faults = pd.DataFrame(rows, columns=["id", "kind", "count", "first", "column"])
+    message = f"none of {len(bad)} series can be forecast; the first one, {shown!r}: {reason}"
+    return DataError("\n".join([message, *repairs(faults["kind"])]), faults)

@@ -1,0 +1,134 @@
+"""The model that forecasts a file, and what can be asked of it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from sklearn.base import clone
+
+from tsar.exceptions import ParameterError
+from tsar.forecasting.base import Forecaster
+from tsar.forecasting.probabilistic.asked import check_asked, read_asked
+from tsar.forecasting.registry import FORECASTERS, forecaster_class
+from tsar.params.arguments import check_horizon, check_percentages
+from tsar.persistence import load
+
+__all__ = [
+    "check_id",
+    "check_shard",
+    "check_wanted",
+    "chosen_model",
+    "is_fitted",
+    "listed",
+    "used_columns",
+]
+
+
+def is_fitted(model: Forecaster) -> bool:
+    return model.__sklearn_is_fitted__()
+
+
+def chosen_model(
+    model: Any, params: Any, horizon: Any, id_column: Any, time_column: Any, target: Any
+) -> Forecaster:
+    """Return the model, ready to be fitted or fitted already."""
+    own = {"id_column": id_column, "time_column": time_column, "target": target}
+    own = {name: value for name, value in own.items() if value is not None}
+    if isinstance(model, Forecaster) and not is_fitted(model):
+        chosen: Forecaster = clone(model).set_params(**own)
+    elif isinstance(model, Forecaster):
+        chosen = model
+    elif isinstance(model, str) and model in FORECASTERS:
+        chosen = forecaster_class(model)(**own)
+        if horizon is not None:
+            chosen.set_params(horizon=check_horizon("batch", horizon))
+        return chosen.set_params(**(params or {}))
+    elif not isinstance(model, str | os.PathLike):
+        raise ParameterError(
+            f"batch: model must be a name, a folder or a forecaster, got {model!r}"
+        )
+    elif Path(model).is_dir():
+        chosen = load(model)
+    else:
+        # Names with a suggestion, for what is neither a model nor a folder.
+        forecaster_class(str(model))
+    if params:
+        raise ParameterError(
+            f"batch: params are for a model that is named, got {sorted(params)} beside a "
+            f"{type(chosen).__name__}; set them in it before it is fitted"
+        )
+    if is_fitted(chosen):
+        read = chosen.as_fitted
+        for name, value in own.items():
+            if getattr(read, name) != value:
+                raise ParameterError(
+                    f"batch: {name} must be {getattr(read, name)!r} as the {read.name} was "
+                    f"fitted, got {value!r}; leave it out"
+                )
+    return chosen
+
+
+def check_wanted(model: Forecaster, horizon: Any, quantiles: Any, level: Any) -> None:
+    """Find out before training what predict would refuse."""
+    if horizon is not None:
+        check_horizon("batch", horizon)
+    check_percentages("batch", level)
+    if is_fitted(model):
+        try:
+            read_asked(model, quantiles, level, None)
+        except ParameterError as error:
+            if level is None or model.calibration_ is not None:
+                raise
+            raise ParameterError(
+                f"{error}, then save it again; a model that is not fitted is calibrated here"
+            ) from None
+        return
+    model.check()
+    # Intervals that it does not have come from a calibration.
+    check_asked(model.name, model.expected_predictive, None, quantiles, None, None)
+
+
+def check_id(model: Forecaster) -> None:
+    """Refuse an id of several columns, which files are not read by."""
+    if isinstance(model.id_column, list | tuple):
+        raise ParameterError(
+            f"batch: id_column must be one column of the file, got {model.id_column!r}; write them "
+            f"as one, or read the file and fit on the frame"
+        )
+
+
+def check_shard(shard: Any, model: Forecaster) -> None:
+    """Find out whether a part of the series is named, and all parts get the same model."""
+    pair = shard if isinstance(shard, tuple | list) and len(shard) == 2 else (0, 0)
+    if not all(type(number) is int for number in pair) or not 1 <= pair[0] <= pair[1]:
+        raise ParameterError(
+            f"batch: shard must be a pair of integers such as (2, 4), the second part of four, "
+            f"got {shard!r}"
+        )
+    if is_fitted(model):
+        return
+    for name, value in model.get_params().items():
+        if name.split("__")[-1] == "random_state" and value is None:
+            raise ParameterError(
+                f"batch: shard needs a model that is the same for every part, but {name} is None; "
+                f"set it to a number, or pass a saved model"
+            )
+
+
+def used_columns(model: Forecaster, added: list[str]) -> dict[str, list[Any]]:
+    """Return the columns a model reads beside ids and times, as far as they are named.
+
+    Those that are ``added`` to the file need not be in it.
+    """
+    roles = {
+        role: [name for name in names if name not in added]
+        for role, names in model.roles.items()
+        if role != "calendar"
+    }
+    return {"target": listed(model.target), **roles}
+
+
+def listed(names: Any) -> list[Any]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str | int) else list(names)

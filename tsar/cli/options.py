@@ -1,0 +1,154 @@
+"""The options that ``tsar forecast``, ``backtest`` and ``tune`` have in common."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tsar.cli.file_recipes import load_file_recipe
+from tsar.registration import load_plugin
+
+__all__ = [
+    "Data",
+    "Decimal",
+    "Duplicates",
+    "Ended",
+    "EndedAfter",
+    "Events",
+    "Gaps",
+    "Header",
+    "Holidays",
+    "Horizon",
+    "IdColumn",
+    "Latex",
+    "Levels",
+    "OnError",
+    "Plugins",
+    "READING",
+    "RecipeFile",
+    "Separator",
+    "Settings",
+    "Targets",
+    "Thousands",
+    "TimeColumn",
+    "TimeFormat",
+    "Trailing",
+    "Verbose",
+]
+
+
+def _read_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Let a recipe say what options do not; it is checked before they are read."""
+    if path is not None:
+        ctx.obj = load_file_recipe(path)
+        ctx.default_map = ctx.obj.options(ctx.info_name)
+    return path
+
+
+def _load_plugins(paths: list[Path] | None) -> list[Path] | None:
+    """Make what is defined in files known by name, before names are read."""
+    for path in paths or ():
+        load_plugin(path)
+    return paths
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        is_eager=True,
+        callback=_load_plugins,
+        help="Python file with a model, mixer or loss of your own; repeatable, before --recipe.",
+    ),
+]
+Latex = Annotated[bool, typer.Option("--latex", help="Print a table for LaTeX (booktabs).")]
+# What forecast, backtest and tune have in common.
+Data = Annotated[
+    Path | None, typer.Argument(help="CSV, Parquet or .xlsx file, one row per time step.")
+]
+Horizon = Annotated[int | None, typer.Option(help="Steps to forecast.")]
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe",
+        is_eager=True,
+        callback=_read_recipe,
+        help="TOML file that says all of this; options go before what it says.",
+    ),
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target", help="Column to forecast; repeatable. Default: every other column, with --id y."
+    ),
+]
+TimeColumn = Annotated[
+    str | None, typer.Option("--time", help="Column of the time; found if left out.")
+]
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(help="How times are written, such as %d/%m/%Y; found if left out."),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option("--sep", help="Between cells, such as ; or tab; found if left out."),
+]
+Decimal = Annotated[str | None, typer.Option(help="Decimal mark, . or ,; found if left out.")]
+Thousands = Annotated[
+    str | None, typer.Option(help="What groups digits, such as . in 1.050; found if left out.")
+]
+Header = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        show_default=False,
+        help="Whether the first row holds names; else column_1, column_2, ... are.",
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Say how the files are read.")]
+IdColumn = Annotated[
+    str | None, typer.Option("--id", help="Column of the series id, if there are several.")
+]
+Levels = Annotated[
+    list[float] | None,
+    typer.Option(help="Interval that is to cover so many percent of values; repeatable."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the model; repeatable."),
+]
+Duplicates = Annotated[
+    str,
+    typer.Option(metavar="POLICY", help="Doubled rows: raise, sum, mean, first or last."),
+]
+Gaps = Annotated[
+    str | None,
+    typer.Option(metavar="POLICY", help="Missing rows: raise, mask (missing values) or zero."),
+]
+Ended = Annotated[
+    str,
+    typer.Option(metavar="POLICY", help="Series that ended: forecast, skip or extend by --gaps."),
+]
+EndedAfter = Annotated[
+    int, typer.Option(min=1, help="Last steps a series must lack to have ended.")
+]
+Trailing = Annotated[
+    str,
+    typer.Option(
+        metavar="POLICY",
+        help="Rows at the end without a target: keep, or future, to be forecast.",
+    ),
+]
+Events = Annotated[
+    Path | None,
+    typer.Option(help="File of events: date, and perhaps end, name and the id."),
+]
+Holidays = Annotated[
+    str | None,
+    typer.Option("--country-holidays", help="Country whose holidays are known, such as DE."),
+]
+OnError = Annotated[
+    str, typer.Option(metavar="POLICY", help="Broken series: raise, or quarantine to leave out.")
+]
+# The options of these, by their names in Python as well.
+READING = ("duplicates", "gaps", "ended", "ended_after", "trailing", "events", "country_holidays")
