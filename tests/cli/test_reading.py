@@ -109,3 +109,16 @@ def test_dates_of_events_are_written_as_the_times_or_in_a_form_of_their_own(run,
     # The event of series 1 was seen there.
     moved = np.abs(pd.read_csv("f.csv")["sold"] - forecasts[0]["sold"])
     assert moved[:3].min() > 0
+
+
+def test_ids_that_are_numbers_are_named_as_they_are_written(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    days = pd.date_range("2024-01-01", periods=60)
+    rows = pd.DataFrame({"item": np.repeat([1, 2, 3], 60), "day": np.tile(days, 3)})
+    rows = rows.assign(sold=np.arange(180.0)).drop(index=[5, *range(170, 180)])
+    rows.to_csv("sales.csv", index=False)
+    options = ["sales.csv", *MESSY, "--model", "Naive", "--ended", "skip"]
+    code, _, errors = run("forecast", *options)
+    assert code == 3 and "the first is 1: gap" in errors
+    code, _, errors = run("backtest", *options, "--windows", 2)
+    assert code == 3 and "\n  1: gap" in errors and "Note: 3 is left out, ended" in errors

@@ -55,6 +55,7 @@ from tsar.cli.options import (
 from tsar.cli.reading import asked_preparation, fit_to_read, note, read_data, tell_reading
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
 from tsar.data.fileformat import FileFormat, Roles
+from tsar.data.forecasts import plain_label
 from tsar.data.tables import as_csv, check_writable, write_table, write_times
 from tsar.estimator.saving import check_folder
 from tsar.evaluation import compare, results_to_latex
@@ -198,8 +199,8 @@ def forecast(
         first = done.series[done.series["status"] != "ended"].iloc[0]
         print(
             f"Warning: {done.n_failed} of {done.n_series} series have no forecast, see the column "
-            f"status{' and the report' if report else ''}; the first is {first['id']!r}: "
-            f"{first['reason']}",
+            f"status{' and the report' if report else ''}; the first is "
+            f"{plain_label(first['id'])!r}: {first['reason']}",
             *repairs(done.series["status"]),
             sep="\n",
             file=sys.stderr,

@@ -13,6 +13,7 @@ from tsar.batch.report import ENDED
 from tsar.cli.advice import repairs
 from tsar.cli.options import READING
 from tsar.data.fileformat import FileFormat, Roles
+from tsar.data.forecasts import plain_label
 from tsar.data.frames import ID, TARGET
 from tsar.data.quarantine import all_bad, set_aside
 from tsar.data.tables import TableFile
@@ -96,9 +97,9 @@ def _tell_bad(bad: Mapping[Any, tuple[str, str]], n_series: int) -> int:
     broken = {name: why for name, why in bad.items() if why[0] != ENDED}
     for name, (_, reason) in bad.items():
         if name not in broken:
-            print(f"Note: {name!r} is left out, {ENDED}: {reason}", file=sys.stderr)
+            print(f"Note: {plain_label(name)!r} is left out, {ENDED}: {reason}", file=sys.stderr)
     if broken:
-        lines = [f"  {name!r}: {reason}" for name, (_, reason) in broken.items()]
+        lines = [f"  {plain_label(name)!r}: {reason}" for name, (_, reason) in broken.items()]
         more = [f"  and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
         remedies = repairs(kind for kind, _ in broken.values())
         title = f"Warning: {len(broken)} of {n_series} series cannot be read and are left out:"
