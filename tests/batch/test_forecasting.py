@@ -363,7 +363,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(folder):
     [
         ({"source": "no.csv"}, DataError, "there is no file no.csv"),
         ({"source": "bad.parquet"}, DataError, "bad.parquet cannot be read as a table"),
-        ({"out": "out.txt"}, DataError, "must end in .csv or .parquet"),
+        ({"out": "out.txt"}, DataError, "must end in .csv, .parquet or .xlsx"),
         ({"out": "in.csv"}, DataError, "is the file that is read"),
         ({"out": "in.csv/out.csv"}, DataError, "is no writable folder"),
         ({"report": "nowhere/r.json"}, DataError, "report nowhere/r.json cannot be written"),

@@ -15,6 +15,7 @@ DECAYED = {
     "autocorrelation": {f"{part}.weight" for part in ("query", "key", "value", "output")},
     "mamba": {"conv_weight", *(f"{p}.weight" for p in ("input", "select", "step_size", "output"))},
 }
+DECAYED["residual_attention"] = DECAYED["attention"]
 DECAYED["bidirectional_mamba"] = {
     f"{way}.{name}" for way in ("ahead", "back") for name in DECAYED["mamba"]
 }

@@ -120,7 +120,8 @@ def test_cells_may_be_separated_in_several_ways(tmp_path, content, expected):
         # Decimal commas between commas: the first cell would have become an index.
         ("a.csv", b"day,load\nmon,1,5\ntue,2,5\n", "more cells than its header; write decimals"),
         ("a.csv", "day,l\xe4dt\nmon,1\n".encode("latin-1"), "its text is not UTF-8"),
-        ("a.xlsx", b"PK", "tables are .csv or .parquet files; export it"),
+        ("a.xls", b"PK", "tables are .csv, .parquet or .xlsx files; export it"),
+        ("a.xlsx", b"PK", "cannot be read as a workbook: it is damaged"),
     ],
 )
 def test_other_files_say_what_to_do(tmp_path, name, content, message):
@@ -134,9 +135,9 @@ def test_a_folder_is_no_table(tmp_path):
         read_table(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["f.xlsx", "f", "f.csv.gz", "f.txt"])
+@pytest.mark.parametrize("name", ["f.xls", "f", "f.csv.gz", "f.txt"])
 def test_endings_that_are_not_written_are_refused(tmp_path, name):
-    with pytest.raises(DataError, match="the name must end in .csv or .parquet"):
+    with pytest.raises(DataError, match="the name must end in .csv, .parquet or .xlsx"):
         check_writable(tmp_path / name)
     check_writable(tmp_path / "f.CSV")
 

@@ -63,7 +63,13 @@ def read_cells(path: Path) -> pd.DataFrame:
     """
     check_library()
     sheet = pd.read_excel(
-        path, sheet_name=0, header=None, dtype=object, keep_default_na=False, na_values=[""]
+        path,
+        sheet_name=0,
+        header=None,
+        dtype=object,
+        keep_default_na=False,
+        na_values=[""],
+        engine="openpyxl",
     )
     sheet = sheet.dropna(how="all").dropna(axis=1, how="all")
     if not len(sheet):

@@ -215,8 +215,11 @@ class AutoTimesNetwork(ForecastNetwork):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AutoTimesNetwork":
         super()._apply(fn, recurse)
         if isinstance(self.backbone, FrozenBackbone):
-            # It goes where the trained weights go, in its own precision.
-            self.backbone.to(next(self.parameters()).device)
+            # It goes where the trained weights go, in its own precision; but not where nothing
+            # has values, which would take its own.
+            device = next(self.parameters()).device
+            if device.type != "meta":
+                self.backbone.to(device)
         return self
 
 
