@@ -1,7 +1,7 @@
 """From a messy file of sales to forecasts, a leaderboard, a page of figures and a workbook.
 
 Run with ``python examples/sales_tutorial.py``; it needs ``pip install 'tsar[plot]'``, and for
-the workbook openpyxl. It takes a minute or two; docs/tutorial_sales.md goes through it.
+the workbook ``tsar[excel]``. It takes a minute or two; docs/tutorial_sales.md goes through it.
 """
 
 import importlib.util
@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 from sales_file import STYLE, write_sales
 
 import tsar
@@ -45,12 +44,9 @@ network.fit(history).calibrate(history, level=[80, 95])
 forecast = network.predict(future=future, level=[80, 95])
 print(f"forecasts are limited to {network.output_range_}", forecast.head(3), sep="\n\n")
 
-page = Figure(figsize=(11, 12), layout="constrained")
-axes = page.subplots(4, 1)
-plot.leaderboard(board, ax=axes[0])
-for name, ax in zip(forecast["product"].unique(), axes[1:], strict=False):
-    plot.forecast(forecast, history, id=name, rows=90, ax=ax).set_title(name)
-page.savefig(folder / "figures.pdf")
+plot.leaderboard(board).figure.savefig(folder / "leaderboard.pdf", bbox_inches="tight")
+axes = plot.forecasts(history, forecast, n=12, rows=90)
+axes[0].figure.savefig(folder / "forecasts.pdf")
 forecast.to_csv(folder / "forecast.csv", index=False, date_format=STYLE)
 if importlib.util.find_spec("openpyxl"):
     forecast.to_excel(folder / "forecast.xlsx", index=False)
