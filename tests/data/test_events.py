@@ -142,7 +142,7 @@ def test_an_event_without_a_name_is_called_event():
     assert found["sale"].tolist() == [0, 1, 0, 0] and found["event"].tolist() == [0, 0, 1, 0]
 
 
-def test_columns_of_events_that_are_not_read_are_named():
+def test_ids_of_events_under_another_name_are_told_of():
     """The ids of another name would make each event one of all series."""
     days = pd.date_range("2024-01-01", periods=4)
     frame = pd.DataFrame({"shop": ["A"] * 4 + ["B"] * 4, "ds": [*days, *days], "y": 1.0})

@@ -86,6 +86,8 @@ def add_events(
         raise DataError(f"add_events: {int(mask.sum())} rows have no usable time ({kind})")
     begin, end = _days_of_steps(owners, read.stamps, read.axis, freq)
     days = {} if events is None else _days_of_events(events, id_column, read.axis)
+    if events is not None and any(owner is not None for owner in owners[:1]):
+        _warn_of_other_ids(events, id_column)
     if country_holidays is not None and len(df):
         years = [int(pd.Timestamp(day, unit="D").year) for day in (begin.min(), end.max())]
         found = public_holidays(country_holidays, years[0], years[1])["date"]
@@ -232,13 +234,6 @@ def _days_of_events(
         raise DataError(f"events: they must be a DataFrame, got {type(events).__name__}")
     require_columns(events, ["date"], "events")
     ids = key_columns(ID if id_column is None else id_column)
-    unread = [name for name in events if name not in ("date", "end", "name", *ids)]
-    if unread:
-        warn(
-            f"events: columns {unread} are not read; those that are read are 'date', 'end', "
-            f"'name' and, for events of some series, {ids}",
-            DataWarning,
-        )
     begin = _days(events["date"], axis)
     end = begin.copy()
     if "end" in events:
@@ -261,6 +256,18 @@ def _days_of_events(
     for name, owner, first, last in zip(_names(events), owners, begin, end, strict=True):
         days.setdefault(name, {}).setdefault(owner, []).append(np.arange(first, last + 1))
     return days
+
+
+def _warn_of_other_ids(events: pd.DataFrame, id_column: Any) -> None:
+    """Warn of ids under another name: each event is one of all series then."""
+    ids = key_columns(ID if id_column is None else id_column)
+    unread = [name for name in events if name not in ("date", "end", "name", *ids)]
+    if unread and not any(name in events for name in ids):
+        warn(
+            f"events: columns {unread} are not read, and each event is one of all series; the "
+            f"ids of events of some series go into {ids}",
+            DataWarning,
+        )
 
 
 def _names(events: pd.DataFrame) -> list[str]:
