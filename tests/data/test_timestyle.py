@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import tsar
-from tsar.data.timestyle import date_style, guess_style, parse_text, write_text
+from tsar.data.timestyle import date_style, guess_style, parse_text, spelling, write_text
 from tsar.exceptions import DataError
 
 DAYS = pd.date_range("2024-01-25", periods=48)
@@ -134,6 +134,17 @@ def test_a_morning_goes_on_in_the_afternoon():
     assert parse_text(pd.Index(texts), guess_style(texts[0])).equals(times)
     for text in ("2024-01-25 01:00:00 a.m.", "2024-01-25 01:00 a. m.", "2024-01-25 1:00 Pm"):
         assert guess_style(text) is None
+
+
+@pytest.mark.parametrize("style", ["%d-%b-%Y", "%a %d %B %Y"])
+def test_names_in_capitals_are_written_so_again(style):
+    texts = pd.Index([text.upper() for text in DAYS.strftime(style)])
+    parsed = parse_text(texts, style)
+    assert list(parsed) == list(DAYS)
+    spelt = spelling(texts, parsed, style, None)
+    assert write_text(DAYS, spelt) == list(texts)
+    assert parse_text(texts, spelt).equals(parsed)
+    assert spelling(DAYS.strftime(style), DAYS, style, None) == style
 
 
 def test_few_rows_are_read_as_the_fitted_ones():

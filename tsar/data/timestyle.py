@@ -6,6 +6,7 @@ A style is a format of ``strftime``, with what ``strftime`` cannot say:
 ``%-d %-m %-H %-I %-V``    without the zero that pads it
 ``%1f`` to ``%9f``         a fraction of a second of so many digits
 ``%:z``, ``%#z``           an offset with a colon, and one of hours only
+``%^b %^B %^a %^A``        names of months and days in capitals
 ``%#Z``                    UTC under the name GMT
 ``%P``                     am or pm in small letters
 ``%q``                     the quarter, 1 to 4
@@ -51,8 +52,8 @@ HALF_DAY = re.compile(
 )
 # A spelling that pandas takes for letters of no meaning: 1 o'clock p.m. would be one at night.
 HALF_DAY_WORD = re.compile(r"\d ?[ap]\.? ?m\b", re.IGNORECASE)
-BEYOND = re.compile(r"%-([dmHIMSV])|%([1-9])f|%([:#])z|%(P|#Z)|%(q)")
-TOKEN = re.compile(r"%(?:[-:#]?[A-Za-z]|[1-9]f|%)")
+BEYOND = re.compile(r"%-([dmHIMSV])|%([1-9])f|%([:#])z|%(P|#Z|\^[aAbB])|%(q)")
+TOKEN = re.compile(r"%(?:[-:#^]?[A-Za-z]|[1-9]f|%)")
 PATTERNS = {
     **dict.fromkeys("dmHIMSyV", r"\d{1,2}"),
     **{"Y": r"\d{4}", "G": r"\d{4}", "f": r"\d{1,9}", "j": r"\d{1,3}", "q": "[1-4]", "u": "[1-7]"},
@@ -119,7 +120,7 @@ def month_first(style: str) -> tuple[str, str] | None:
 
 def plain(style: str) -> str:
     """Return a style as it reads, whatever the zeros and digits of its spelling."""
-    return re.sub(r"%(?:[-:#]|[1-9](?=f))", "%", style).replace("%P", "%p")
+    return re.sub(r"%(?:[-:#^]|[1-9](?=f))", "%", style).replace("%P", "%p")
 
 
 def parse_text(texts: Any, style: str) -> pd.DatetimeIndex:
@@ -213,6 +214,9 @@ def spelling(texts: pd.Index, parsed: pd.DatetimeIndex, style: str, like: str | 
             shown[letter] = f"%-{letter}" in known if known else _beside(letter, shown)
         if shown[letter]:
             style = style.replace(f"%{letter}", f"%-{letter}")
+    for letter in "aAbB":
+        if f"%{letter}" in style and "".join(_shown(letter, texts, parsed, pattern)).isupper():
+            style = style.replace(f"%{letter}", f"%^{letter}")
     if "%Z" in style and _shown("Z", texts, parsed, pattern) == {"GMT"}:
         style = style.replace("%Z", "%#Z")
     if "%f" in style:
@@ -289,6 +293,8 @@ def _write(time: Any, style: str) -> str:
             zone = time.strftime("%z")
             minutes = zone[3:5] if offset == ":" or zone[3:5] != "00" else ""
             return f"{zone[:3]}:{minutes}" if minutes else zone[:3]
+        if name and name[0] == "^":
+            return str(time.strftime(f"%{name[1]}")).upper()
         if name:
             return "GMT" if name == "#Z" else str(time.strftime("%p")).lower()
         return str(time.quarter)
