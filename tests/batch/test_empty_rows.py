@@ -1,5 +1,7 @@
 """Series that were set aside keep their rows, and the rows their times."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,6 +48,29 @@ def test_empty_rows_have_dates_in_every_spelling(style, until, tmp_path):
         times = found.loc[found["unique_id"] == name, "ds"].astype(str)
         assert times.tolist() == ahead.tolist(), name
     assert found.loc[found["unique_id"] == "good", "ds"].notna().all()
+
+
+def test_the_times_of_bad_series_are_no_matter_of_categories(tmp_path):
+    """What stands in for the covariates of a bad series was warned of as an unknown category."""
+    days = pd.date_range("2024-01-01", periods=20)
+    good = pd.DataFrame({"unique_id": "good", "ds": days, "y": 1.0, "kind": ["a", "b"] * 10})
+    bad = good.assign(unique_id="bad", y=np.inf)
+    pd.concat([good, bad]).to_csv(tmp_path / "in.csv", index=False)
+    ahead = pd.date_range(days[-1], periods=3)[1:]
+    future = pd.DataFrame({"unique_id": ["good"] * 2, "ds": ahead, "kind": "a"})
+    future.to_csv(tmp_path / "future.csv", index=False)
+    params = {"future_covariates": "kind", "context_length": 4, "max_epochs": 1}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = forecast(
+            tmp_path / "in.csv",
+            model="NLinear",
+            horizon=2,
+            future=tmp_path / "future.csv",
+            params={**params, "random_state": 0},
+        ).forecast
+    assert found.loc[found["unique_id"] == "bad", "ds"].notna().all()
+    assert not [str(given.message) for given in caught if "categor" in str(given.message)]
 
 
 def test_the_last_time_on_the_grid_counts(tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import tsar
-from tsar.exceptions import DataError, MissingExtraError, ParameterError
+from tsar.exceptions import DataError, DataWarning, MissingExtraError, ParameterError
 
 CHRISTMAS = {datetime.date(2024, 12, 25), datetime.date(2024, 12, 26), datetime.date(2025, 1, 1)}
 
@@ -121,6 +121,37 @@ def test_history_and_future_make_a_covariate():
 def test_unusable_events_are_named(events, message):
     with pytest.raises(DataError, match=message):
         tsar.add_events(_frame(pd.date_range("2024-01-01", periods=4)), pd.DataFrame(events))
+
+
+def test_events_that_are_no_frame_are_named():
+    with pytest.raises(DataError, match="events: they must be a DataFrame, got dict"):
+        tsar.add_events(_frame(pd.date_range("2024-01-01", periods=4)), {"date": ["2024-01-02"]})
+
+
+@pytest.mark.parametrize("dtype", ["str", object, "datetime64[ns]"])
+def test_a_table_without_events_adds_no_days(dtype):
+    frame = _frame(pd.date_range("2024-01-01", periods=4))
+    none = pd.DataFrame({"date": pd.Series(dtype=dtype)})
+    assert tsar.add_events(frame, none)["event"].tolist() == [0, 0, 0, 0]
+    assert list(tsar.add_events(frame, none.assign(name="sale"))) == ["y"]
+
+
+def test_an_event_without_a_name_is_called_event():
+    events = pd.DataFrame({"date": ["2024-01-02", "2024-01-03"], "name": ["sale", None]})
+    found = tsar.add_events(_frame(pd.date_range("2024-01-01", periods=4)), events)
+    assert found["sale"].tolist() == [0, 1, 0, 0] and found["event"].tolist() == [0, 0, 1, 0]
+
+
+def test_ids_of_events_under_another_name_are_told_of():
+    """The ids of another name would make each event one of all series."""
+    days = pd.date_range("2024-01-01", periods=4)
+    frame = pd.DataFrame({"shop": ["A"] * 4 + ["B"] * 4, "ds": [*days, *days], "y": 1.0})
+    events = pd.DataFrame({"date": ["2024-01-02"], "store": ["A"]})
+    with pytest.warns(DataWarning, match=r"columns \['store'\] are not read.*\['shop'\]"):
+        tsar.add_events(frame, events, id_column="shop")
+    events = events.rename(columns={"store": "shop"})
+    found = tsar.add_events(frame, events, id_column="shop")
+    assert found["event"].tolist() == [0, 1, 0, 0, 0, 0, 0, 0]
 
 
 def test_integers_have_no_calendar():

@@ -128,6 +128,13 @@ def test_unparsable_times_are_marked(values, wrong):
     assert set(read.faults) == {"timestamp"}
 
 
+@pytest.mark.parametrize("dtype", ["str", "string"])
+@pytest.mark.parametrize("values", [[], [None, None]])
+def test_a_column_without_times_is_named(values, dtype):
+    with pytest.raises(DataError, match="holds no times; fill it in"):
+        read_times(pd.Index(values, dtype=dtype))
+
+
 def test_missing_stamps_are_marked():
     for column in (DAYS.insert(2, pd.NaT), pd.PeriodIndex(["2024-01", "NaT"], freq="M")):
         read = read_times(column)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import tsar
-from tsar.data.timestyle import date_style, guess_style, parse_text, write_text
+from tsar.data.timestyle import date_style, guess_style, parse_text, spelling, write_text
 from tsar.exceptions import DataError
 
 DAYS = pd.date_range("2024-01-25", periods=48)
@@ -46,6 +46,25 @@ SPELLINGS = {
     "compact weeks": (WEEKS, lambda t: "{}W{:02}".format(*t.isocalendar())),
     "weeks without zero": (WEEKS, lambda t: "{}-W{}".format(*t.isocalendar())),
     "week days": (DAYS, lambda t: "{}-W{:02}-{}".format(*t.isocalendar())),
+    "clock of twelve hours": (
+        pd.date_range("2024-01-25 13:00", periods=48, freq="h"),
+        lambda t: f"{t:%m/%d/%Y} {t.hour % 12 or 12:02}:{t.minute:02} {'AP'[t.hour // 12]}M",
+    ),
+    "clock of twelve hours without zero": (
+        pd.date_range("2024-01-25 13:00", periods=48, freq="h"),
+        lambda t: f"{t.month}/{t.day}/{t.year} {t.hour % 12 or 12}:{t:%M:%S} {'AP'[t.hour // 12]}M",
+    ),
+    "clock of twelve hours in small letters": (
+        HOURS,
+        lambda t: f"{t:%Y-%m-%d} {t.hour % 12 or 12:02}:{t.minute:02}{'ap'[t.hour // 12]}m",
+    ),
+    "clock of twelve hours in front": (
+        HOURS,
+        lambda t: f"{t.hour % 12 or 12} {'ap'[t.hour // 12]}m {t:%Y-%m-%d}",
+    ),
+    "mornings only": (DAYS, lambda t: f"{t:%Y-%m-%d} 12:30 am"),
+    "headers of the web": (HOURS, lambda t: f"{t:%a, %d %b %Y %H:%M:%S} GMT"),
+    "universal time": (HOURS, lambda t: f"{t:%Y-%m-%d %H:%M:%S} UTC"),
     "months of offices": (MONTHS, lambda t: f"{t.year}M{t.month:02}"),
     "months of offices without zero": (MONTHS, lambda t: f"{t.year}-M{t.month}"),
 }
@@ -105,6 +124,27 @@ def test_a_year_in_front_says_the_order(style):
 
 def test_a_clock_with_points_is_no_date():
     assert guess_style("13.30.15 2024-01-05") in (None, "%H.%M.%S %Y-%m-%d")
+
+
+def test_a_morning_goes_on_in_the_afternoon():
+    """Letters that no format knows were copied: 11:00 am was followed by 12:00 am and 13:00 am."""
+    times = pd.date_range("2024-01-25 01:00", periods=14, freq="h")
+    texts = [f"{t:%Y-%m-%d} {t.hour % 12 or 12:02}:00 {'ap'[t.hour // 12]}m" for t in times]
+    assert list(_continued(texts, 4)) == texts[-4:]
+    assert parse_text(pd.Index(texts), guess_style(texts[0])).equals(times)
+    for text in ("2024-01-25 01:00:00 a.m.", "2024-01-25 01:00 a. m.", "2024-01-25 1:00 Pm"):
+        assert guess_style(text) is None
+
+
+@pytest.mark.parametrize("style", ["%d-%b-%Y", "%a %d %B %Y"])
+def test_names_in_capitals_are_written_so_again(style):
+    texts = pd.Index([text.upper() for text in DAYS.strftime(style)])
+    parsed = parse_text(texts, style)
+    assert list(parsed) == list(DAYS)
+    spelt = spelling(texts, parsed, style, None)
+    assert write_text(DAYS, spelt) == list(texts)
+    assert parse_text(texts, spelt).equals(parsed)
+    assert spelling(DAYS.strftime(style), DAYS, style, None) == style
 
 
 def test_few_rows_are_read_as_the_fitted_ones():

@@ -9,7 +9,7 @@ import pandas as pd
 from tsar.batch.report import STATUS
 from tsar.data.quarantine import Bad
 from tsar.data.timeaxis import read_times
-from tsar.exceptions import DataError, ParameterError
+from tsar.exceptions import DataError, DataWarning, ParameterError, own_warnings
 from tsar.forecasting.base import Forecaster
 
 __all__ = ["empty_rows"]
@@ -96,7 +96,10 @@ def _future_times(
         last = rows[(ranks == rank) & ~rows[id_column].isin(list(known))]
         for part in [last, *(last.iloc[[place]] for place in range(len(last)))]:
             # All at once, or each on its own where one of them has no usable time.
-            with contextlib.suppress(DataError, ParameterError):
+            with (
+                contextlib.suppress(DataError, ParameterError),
+                own_warnings("ignore", DataWarning),
+            ):
                 ahead = model.make_future_frame(steps, df=part)
                 found = read_times(pd.Index(ahead[time_column]))
                 written = read.axis.index(read.axis.stamps_of(found.stamps, found.axis))

@@ -28,6 +28,7 @@ from tsar.batch.paths import Paths
 from tsar.batch.preparing import Preparation, Prepared, read_events
 from tsar.batch.report import ENDED, FALLBACK, OK, SHORT, STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
+from tsar.data.faults import as_python
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.forecasts import plain_label
 from tsar.data.frames import TARGET
@@ -507,11 +508,11 @@ class _Run:
         place = series.get_indexer(pd.Index(whole[id_column]))
         whole = whole.iloc[np.argsort(place, kind="stable")]
         facts = {
-            "bad": [[_plain(name), *why] for name, why in bad.items()],
-            "short": [_plain(name) for name in short],
-            "fallback": [[_plain(name), why] for name, why in replaced.items()],
+            "bad": [[as_python(name), *why] for name, why in bad.items()],
+            "short": [as_python(name) for name in short],
+            "fallback": [[as_python(name), why] for name, why in replaced.items()],
             "begins": begins,
-            "notes": [list(map(_plain, row)) for row in ready.notes.itertuples(index=False)],
+            "notes": [list(map(as_python, row)) for row in ready.notes.itertuples(index=False)],
         }
         return self._styled(whole), facts
 
@@ -542,7 +543,3 @@ def _describe(model: Forecaster) -> str:
         for name in sorted(tensors):
             digest.update(tensors[name].cpu().numpy().tobytes())
     return f"{type(model).__name__} {digest.hexdigest()[:12]}"
-
-
-def _plain(label: Any) -> Any:
-    return label.item() if isinstance(label, np.generic) else label

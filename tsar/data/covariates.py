@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tsar.data.calendar import CALENDARS
 from tsar.data.codec import IndexRecord, decode, decode_index, encode, encode_index
+from tsar.data.faults import as_python
 from tsar.data.scaling import ROUNDING, carry_forward
 from tsar.data.windows import CovariateTensors
 from tsar.exceptions import DataError, DataWarning, warn
@@ -160,7 +161,7 @@ class ColumnCoding:
         if unknown.any():
             warn(
                 f"covariate {self.name!r} has categories that were not fitted, for example "
-                f"{column[unknown.argmax()]!r}; they count as unknown",
+                f"{as_python(column[unknown.argmax()])!r}; they count as unknown",
                 DataWarning,
             )
         if self.missing:

@@ -14,7 +14,7 @@ from tsar.data.idcolumns import key_columns, labels_of
 from tsar.data.inference import infer_frequency
 from tsar.data.matching import id_places
 from tsar.data.timeaxis import DAY, TimeAxis, read_times
-from tsar.exceptions import DataError, MissingExtraError, ParameterError
+from tsar.exceptions import DataError, DataWarning, MissingExtraError, ParameterError, warn
 
 __all__ = ["add_events", "public_holidays", "event_names"]
 
@@ -43,7 +43,7 @@ def add_events(
         it is.
     events : DataFrame, optional
         A row for each event: ``date``; ``end``, its last day, where it takes several;
-        ``name``, whose values become columns (``event`` without it); and the column of the
+        ``name``, whose values become columns (``event`` without one); and the column of the
         ids, where events belong to some series. An event without an id belongs to all.
     country_holidays : str, optional
         Adds the column ``holiday``: see :func:`public_holidays`.
@@ -86,6 +86,8 @@ def add_events(
         raise DataError(f"add_events: {int(mask.sum())} rows have no usable time ({kind})")
     begin, end = _days_of_steps(owners, read.stamps, read.axis, freq)
     days = {} if events is None else _days_of_events(events, id_column, read.axis)
+    if events is not None and any(owner is not None for owner in owners[:1]):
+        _warn_of_other_ids(events, id_column)
     if country_holidays is not None and len(df):
         years = [int(pd.Timestamp(day, unit="D").year) for day in (begin.min(), end.max())]
         found = public_holidays(country_holidays, years[0], years[1])["date"]
@@ -116,7 +118,7 @@ def event_names(events: pd.DataFrame | None, country: str | None) -> list[str]:
     """Return the columns that :func:`add_events` adds."""
     names: list[str] = []
     if events is not None:
-        names += [EVENT] if "name" not in events else list(map(str, events["name"].unique()))
+        names += list(dict.fromkeys(_names(events))) if "name" in events else [EVENT]
     return names + [HOLIDAY] * (country is not None)
 
 
@@ -228,7 +230,10 @@ def _days_of_events(
     events: pd.DataFrame, id_column: Any, axis: TimeAxis
 ) -> dict[str, dict[Any, list[np.ndarray]]]:
     """Return the days of events, by name and by id, which is None where they are for all."""
+    if not isinstance(events, pd.DataFrame):
+        raise DataError(f"events: they must be a DataFrame, got {type(events).__name__}")
     require_columns(events, ["date"], "events")
+    ids = key_columns(ID if id_column is None else id_column)
     begin = _days(events["date"], axis)
     end = begin.copy()
     if "end" in events:
@@ -241,20 +246,40 @@ def _days_of_events(
             f"events: an event ends before it begins, or never: {row['date']} to {row['end']}; "
             f"correct its dates"
         )
-    names = events["name"] if "name" in events else pd.Series(EVENT, index=events.index)
-    parts = [name for name in key_columns(ID if id_column is None else id_column) if name in events]
+    parts = [name for name in ids if name in events]
     owners = np.full(len(events), None, dtype=object)
     if parts:
         held = labels_of(events, id_column if isinstance(id_column, list) else parts[0])
         owners = held.to_numpy(dtype=object, copy=True)
         owners[held.isna().to_numpy()] = None
     days: dict[str, dict[Any, list[np.ndarray]]] = {}
-    for name, owner, first, last in zip(names, owners, begin, end, strict=True):
-        days.setdefault(str(name), {}).setdefault(owner, []).append(np.arange(first, last + 1))
+    for name, owner, first, last in zip(_names(events), owners, begin, end, strict=True):
+        days.setdefault(name, {}).setdefault(owner, []).append(np.arange(first, last + 1))
     return days
 
 
+def _warn_of_other_ids(events: pd.DataFrame, id_column: Any) -> None:
+    """Warn of ids under another name: each event is one of all series then."""
+    ids = key_columns(ID if id_column is None else id_column)
+    unread = [name for name in events if name not in ("date", "end", "name", *ids)]
+    if unread and not any(name in events for name in ids):
+        warn(
+            f"events: columns {unread} are not read, and each event is one of all series; the "
+            f"ids of events of some series go into {ids}",
+            DataWarning,
+        )
+
+
+def _names(events: pd.DataFrame) -> list[str]:
+    """Return what each event is called."""
+    if "name" not in events:
+        return [EVENT] * len(events)
+    return [EVENT if pd.isna(name) else str(name) for name in events["name"]]
+
+
 def _days(column: pd.Series, axis: TimeAxis) -> np.ndarray:
+    if not len(column):
+        return np.zeros(0, dtype=np.int64)
     read = read_times(pd.Index(column, dtype=column.dtype), axis)
     if read.faults or read.axis.kind != "timestamp":
         raise DataError(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tsar.exceptions import DataError
 
-__all__ = ["SHOWN", "Faults", "repairs"]
+__all__ = ["SHOWN", "Faults", "as_python", "repairs"]
 
 # Messages longer than this are unreadable; the full list is on the error.
 SHOWN = 100
@@ -57,7 +57,7 @@ class Faults:
         """
         if step is not None:
             self._steps[len(self._rows)] = step
-        self._rows.append((_plain(series), kind, count, first, _plain(column)))
+        self._rows.append((as_python(series), kind, count, first, as_python(column)))
 
     def raise_if_any(self, whole: str | None = None, frequency: str | None = None) -> None:
         """Raise one :class:`DataError` for everything recorded.
@@ -102,5 +102,6 @@ def repairs(kinds: Iterable[str]) -> list[str]:
     return ["how to repair:", *lines] if lines else []
 
 
-def _plain(label: Any) -> Any:
+def as_python(label: Any) -> Any:
+    """Return a label as messages show it: 4, and not np.int64(4)."""
     return label.item() if isinstance(label, np.generic) else label

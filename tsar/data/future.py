@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsar.data.faults import as_python
 from tsar.data.frames import FrameForm, column_values
 from tsar.data.idcolumns import key_columns, labels_of
 from tsar.data.matching import check_axis, id_places
@@ -164,9 +165,7 @@ def _raise_missing(panel: Panel, name: Any, missing: np.ndarray, wanted: np.ndar
 
 
 def _series(panel: Panel, series: int) -> str:
-    label = panel.ids[series]
-    label = label.item() if isinstance(label, np.generic) else label
-    return f" for id {label!r}" if panel.form.has_ids else ""
+    return f" for id {as_python(panel.ids[series])!r}" if panel.form.has_ids else ""
 
 
 def _listed(names: list[Any]) -> str:

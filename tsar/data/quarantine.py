@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsar.data.faults import repairs
+from tsar.data.faults import as_python, repairs
 from tsar.exceptions import DataError
 
 __all__ = ["Bad", "all_bad", "read_numbers", "set_aside"]
@@ -137,8 +137,9 @@ def _searched(
 def all_bad(bad: Bad) -> DataError:
     """Return the error where no series is left, with how to repair the kinds of faults."""
     name, (_, reason) = next(iter(bad.items()))
-    shown = name.item() if isinstance(name, np.generic) else name
     rows = [(series, kind, 1, why, None) for series, (kind, why) in bad.items()]
     faults = pd.DataFrame(rows, columns=["id", "kind", "count", "first", "column"])
-    message = f"none of {len(bad)} series can be forecast; the first one, {shown!r}: {reason}"
+    message = (
+        f"none of {len(bad)} series can be forecast; the first one, {as_python(name)!r}: {reason}"
+    )
     return DataError("\n".join([message, *repairs(faults["kind"])]), faults)

@@ -416,6 +416,10 @@ def _read_text(times: pd.Index, like: TimeAxis | None) -> Times:
     given = times[:LOOKED_AT].dropna().astype(object)
     if not len(given):
         given = times.dropna()[:1].astype(object)
+    if not len(given):
+        raise DataError(
+            "the time column holds no times; fill it in, or name another one by time_column="
+        )
     known = "" if like is None or like.style is None else ZONE_STYLE.sub("%z", like.style)
     example, style = next(
         ((text, found) for text in given if (found := guess_style(text)) is not None),

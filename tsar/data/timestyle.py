@@ -6,6 +6,9 @@ A style is a format of ``strftime``, with what ``strftime`` cannot say:
 ``%-d %-m %-H %-I %-V``    without the zero that pads it
 ``%1f`` to ``%9f``         a fraction of a second of so many digits
 ``%:z``, ``%#z``           an offset with a colon, and one of hours only
+``%^b %^B %^a %^A``        names of months and days in capitals
+``%#Z``                    UTC under the name GMT
+``%P``                     am or pm in small letters
 ``%q``                     the quarter, 1 to 4
 ``%G`` with ``%V``         an ISO week; without a day (``%u``) it is its Monday
 =========================  ====================================================
@@ -43,12 +46,19 @@ NUMERIC_DATE = re.compile(r"(?<!\d)(\d{1,2})[/.\- ]{1,2}(\d{1,2})[/.\- ]{1,2}\d{
 # A year in front says the order.
 MONTH_FIRST = re.compile(r"(?<!%[Yy][/.\- ])%(-?)m([/.\- ]{1,2})%(-?)d")
 YEAR_DAY = re.compile(r"%[Yy]([/.\-])%d\1%m")
-BEYOND = re.compile(r"%-([dmHIMSV])|%([1-9])f|%([:#])z|%(q)")
-TOKEN = re.compile(r"%(?:[-:#]?[A-Za-z]|[1-9]f|%)")
+# A clock of twelve hours; pandas guesses its format in the morning and in capitals only.
+HALF_DAY = re.compile(
+    r"(?<!\d)(?:0?[1-9]|1[0-2])((?::\d\d){0,2} ?)(?:([AP]M)|([ap]m))(?![A-Za-z.])"
+)
+# A spelling that pandas takes for letters of no meaning: 1 o'clock p.m. would be one at night.
+HALF_DAY_WORD = re.compile(r"\d ?[ap]\.? ?m\b", re.IGNORECASE)
+BEYOND = re.compile(r"%-([dmHIMSV])|%([1-9])f|%([:#])z|%(P|#Z|\^[aAbB])|%(q)")
+TOKEN = re.compile(r"%(?:[-:#^]?[A-Za-z]|[1-9]f|%)")
 PATTERNS = {
     **dict.fromkeys("dmHIMSyV", r"\d{1,2}"),
     **{"Y": r"\d{4}", "G": r"\d{4}", "f": r"\d{1,9}", "j": r"\d{1,3}", "q": "[1-4]", "u": "[1-7]"},
     **{"z": r"(?:[Zz]|[+-]\d{2}(?::?\d{2})?)", "Z": r"\w+", "p": r"[A-Za-z.]+"},
+    "P": r"[A-Za-z.]+",
     **dict.fromkeys("aAbB", r"[^\W\d]+\.?"),
 }
 # A spelling is taken from the first rows that show it, looking at this many before all of them.
@@ -77,12 +87,19 @@ def guess_style(text: str) -> str | None:
         match = pattern.fullmatch(text)
         if match is not None:
             return match.expand(style)
+    half_day = HALF_DAY.search(text)
+    if half_day is not None:
+        text = f"{text[: half_day.start()]}10{half_day[1]}AM{text[half_day.end() :]}"
+    elif HALF_DAY_WORD.search(text):
+        return None
     match = NUMERIC_DATE.search(text)
     day_first = match is not None and int(match.group(1)) > 12
     found: str | None = pd.tseries.api.guess_datetime_format(text, dayfirst=day_first)
     if found is not None and YEAR_DAY.search(found):
         # The day was 10.30 o'clock.
         found = pd.tseries.api.guess_datetime_format(text, dayfirst=False)
+    if found is not None and half_day is not None and half_day[3]:
+        found = found.replace("%p", "%P")
     return found
 
 
@@ -103,7 +120,7 @@ def month_first(style: str) -> tuple[str, str] | None:
 
 def plain(style: str) -> str:
     """Return a style as it reads, whatever the zeros and digits of its spelling."""
-    return re.sub(r"%(?:[-:#]|[1-9](?=f))", "%", style)
+    return re.sub(r"%(?:[-:#^]|[1-9](?=f))", "%", style).replace("%P", "%p")
 
 
 def parse_text(texts: Any, style: str) -> pd.DatetimeIndex:
@@ -197,7 +214,15 @@ def spelling(texts: pd.Index, parsed: pd.DatetimeIndex, style: str, like: str | 
             shown[letter] = f"%-{letter}" in known if known else _beside(letter, shown)
         if shown[letter]:
             style = style.replace(f"%{letter}", f"%-{letter}")
-    return style.replace("%f", f"%{_digits(texts, parsed, pattern)}f")
+    for letter in "aAbB":
+        if f"%{letter}" in style and "".join(_shown(letter, texts, parsed, pattern)).isupper():
+            style = style.replace(f"%{letter}", f"%^{letter}")
+    if "%Z" in style and _shown("Z", texts, parsed, pattern) == {"GMT"}:
+        style = style.replace("%Z", "%#Z")
+    if "%f" in style:
+        digits = max(map(len, _shown("f", texts, parsed, pattern)), default=6)
+        style = style.replace("%f", f"%{digits}f")
+    return style
 
 
 def _beside(letter: str, shown: dict[str, bool]) -> bool:
@@ -226,12 +251,13 @@ def _field(letter: str, times: pd.DatetimeIndex) -> np.ndarray:
     return np.asarray(getattr(times, names[letter]), dtype=np.float64)
 
 
-def _digits(texts: pd.Index, parsed: pd.DatetimeIndex, pattern: re.Pattern[str]) -> int:
-    if "f" not in pattern.groupindex:
-        return 6
+def _shown(
+    letter: str, texts: pd.Index, parsed: pd.DatetimeIndex, pattern: re.Pattern[str]
+) -> set[str]:
+    """Return how a part of a style is written in the first texts."""
     first = texts[np.flatnonzero(parsed.notna())[:LOOKED_AT]]
     found = [pattern.match(str(text)) for text in first]
-    return max((len(match["f"]) for match in found if match is not None), default=6)
+    return {match[letter] for match in found if match is not None}
 
 
 def write_text(times: pd.DatetimeIndex, style: str) -> list[str]:
@@ -256,7 +282,7 @@ def _write(time: Any, style: str) -> str:
         return ""
 
     def number(token: re.Match[str]) -> str:
-        unpadded, digits, offset, _ = token.groups()
+        unpadded, digits, offset, name, _ = token.groups()
         if unpadded:
             return str(int(time.strftime(f"%{unpadded}")))
         if digits:
@@ -267,6 +293,10 @@ def _write(time: Any, style: str) -> str:
             zone = time.strftime("%z")
             minutes = zone[3:5] if offset == ":" or zone[3:5] != "00" else ""
             return f"{zone[:3]}:{minutes}" if minutes else zone[:3]
+        if name and name[0] == "^":
+            return str(time.strftime(f"%{name[1]}")).upper()
+        if name:
+            return "GMT" if name == "#Z" else str(time.strftime("%p")).lower()
         return str(time.quarter)
 
     written: str = time.strftime(BEYOND.sub(number, style))
