@@ -165,8 +165,16 @@ def test_another_transform_than_that_of_the_fit_is_not_loaded(sales, tmp_path, o
         tsar.load(tmp_path / "model", transform=other)
 
 
-def test_a_range_of_transformed_values_is_refused(sales):
-    model = tsar.SeasonalNaive(output_range=(0, None))
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda model: model,
+        lambda model: tsar.Ensemble(models=[tsar.Theta(), model]),
+        lambda model: tsar.Ensemble(models={"one": tsar.TransformedTarget(model=model)}),
+    ],
+)
+def test_a_range_of_transformed_values_is_refused(sales, around):
+    model = around(tsar.SeasonalNaive(output_range=(0, None)))
     with pytest.raises(ParameterError, match="give it to TransformedTarget, in the units"):
         tsar.TransformedTarget(model=model, transform="log").fit(sales)
 

@@ -3,7 +3,7 @@
 Dimension letters: S series, W windows, H horizon, C variates.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -130,12 +130,13 @@ class TransformedTarget(Forecaster):
                 f"TransformedTarget: transform must have the methods {', '.join(needed)}, got "
                 f"{self.transform!r}; pass an object such as PowerTransformer(), or a name"
             )
-        if self.model is not None and self.model.output_range is not None:
-            raise ParameterError(
-                f"TransformedTarget: the model must have no output_range, which would limit "
-                f"transformed values, got {self.model.output_range!r}; give it to "
-                f"TransformedTarget, in the units of the data"
-            )
+        for inside in _all_of(self._configured()):
+            if getattr(inside, "output_range", None) is not None:
+                raise ParameterError(
+                    f"TransformedTarget: the {inside.name} must have no output_range, which would "
+                    f"limit transformed values, got {inside.output_range!r}; give it to "
+                    f"TransformedTarget, in the units of the data"
+                )
 
     def _configured(self) -> Forecaster:
         """Return a fresh model with what it shares with this estimator."""
@@ -271,6 +272,13 @@ class TransformedTarget(Forecaster):
                 f"load: transform is not the one that the model was fitted with{why}; keep the "
                 f"fitted one, and pass it: tsar.load(folder, transform=model.transformer_)"
             )
+
+
+def _all_of(model: Any) -> Iterator[Any]:
+    """Yield a model and all that it is made of."""
+    yield model
+    for part in model.parts:
+        yield from _all_of(part)
 
 
 def _transformed(transformer: Any, values: Array) -> Array:
