@@ -327,3 +327,16 @@ def test_a_forecast_of_another_shape_is_not_stretched_to_the_target(early_stoppi
         model.fit(frame)
     with pytest.raises(ParameterError, match="_build_network must return an nn.Module, got None"):
         _Nothing(**settings).fit(frame)
+
+
+def test_one_quantile_is_trained_as_it_was():
+    frame = pd.DataFrame({"a": np.arange(60.0)}, index=pd.date_range("2024-01-01", periods=60))
+    model = tsar.NLinear(
+        loss="quantile",
+        quantiles=[0.5],
+        context_length=12,
+        horizon=4,
+        max_epochs=1,
+        device="cpu",
+    )
+    assert model.fit(frame).predict(quantiles=[0.5]).shape == (4, 2)

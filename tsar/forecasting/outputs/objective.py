@@ -126,6 +126,9 @@ class ForecastObjective(Objective):
     def __init__(self, error: Loss) -> None:
         self.error = error
         self.output = error.make_output()
+        # Quantiles have an axis of their own, one alone included.
+        one = self.output(torch.zeros(1, 1, 1, self.output.n_outputs), 0.0, 1.0)
+        self.has_outputs = one.ndim == 4
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
         """Return the loss of what the network compares, and its penalty if it has one."""
@@ -155,7 +158,7 @@ class ForecastObjective(Objective):
 
     def _check_shape(self, network: nn.Module, forecast: Tensor, target: Tensor) -> None:
         """Raise a ParameterError for a forecast that would be stretched to the target."""
-        several = self.output.n_outputs > 1
+        several = self.has_outputs
         if forecast.shape[:3] != target.shape or forecast.ndim != 3 + several:
             expected = (*target.shape, self.output.n_outputs) if several else tuple(target.shape)
             raise ParameterError(
