@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import tsar
 from tsar.data.frames import FrameForm, read_rows, write_frame
-from tsar.exceptions import DataError
+from tsar.exceptions import DataError, ParameterError
 
 HOURS = pd.date_range("2024-02-28", periods=4, freq="h")
 STRING = str(pd.Index(["a"]).dtype)
@@ -376,3 +377,13 @@ def test_ids_that_cannot_be_ids():
         read_rows(frame)
     with pytest.raises(DataError, match="'ds' cannot be both the id and the time"):
         read_rows(frame, id_column="ds")
+
+
+@pytest.mark.parametrize("columns", [[], ["shop", "shop"], ["shop", "item", "shop"]])
+def test_columns_of_an_id_are_named_once(columns):
+    frame = pd.DataFrame({"shop": "a", "item": "x", "ds": range(9), "y": 1.0})
+    message = r"id_column must be a column, or a list that names each .* leave it out"
+    with pytest.raises(ParameterError, match=message):
+        tsar.Naive(id_column=columns, horizon=1).fit(frame)
+    with pytest.raises(ParameterError, match=message):
+        tsar.add_events(frame, id_column=columns, country_holidays="DE")

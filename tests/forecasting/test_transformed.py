@@ -1,11 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.preprocessing import FunctionTransformer, PowerTransformer
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PowerTransformer
 
 import tsar
 from tsar.evaluation import backtest
-from tsar.exceptions import DataError, ParameterError
+from tsar.exceptions import DataError, DataWarning, ParameterError, PersistenceError
 
 FUNCTIONS = {
     "log": (np.log, np.exp),
@@ -126,3 +126,79 @@ def test_values_outside_of_a_function_are_named(sales, transform, low, message):
 def test_wrong_parameters_are_one_error(sales, parameters, message):
     with pytest.raises(ParameterError, match=message):
         tsar.TransformedTarget(**parameters).fit(sales)
+
+
+@pytest.mark.parametrize(
+    ("transform", "error", "message"),
+    [
+        (PowerTransformer, ParameterError, "pass an object such as PowerTransformer"),
+        (PowerTransformer("box-cox"), DataError, "cannot be fitted: The Box-Cox"),
+        (FunctionTransformer(np.log), DataError, "must undo it, and does not in 'y'"),
+        (FunctionTransformer(np.negative, np.negative), DataError, "must increase"),
+        (
+            FunctionTransformer(np.sqrt, np.square, check_inverse=False),
+            DataError,
+            "must make numbers of numbers",
+        ),
+        (OneHotEncoder(sparse_output=False), DataError, "must give a column for each variate"),
+    ],
+)
+def test_a_transformer_that_gives_wrong_numbers_is_refused(sales, transform, error, message):
+    shifted = sales.assign(y=sales["y"] - 30)
+    frame = shifted if "Box" in message or "numbers" in message else sales
+    with np.errstate(invalid="ignore"), pytest.raises(error, match=message):
+        tsar.TransformedTarget(transform=transform, horizon=5).fit(frame)
+
+
+def test_a_transformer_may_move_the_values_at_the_ends(sales):
+    clipped = FunctionTransformer(lambda y: np.minimum(y, 50), lambda y: y, check_inverse=False)
+    model = tsar.TransformedTarget(transform=clipped, horizon=7).fit(sales)
+    expected = tsar.SeasonalNaive(horizon=7).fit(sales).predict()["y"].clip(upper=50)
+    np.testing.assert_allclose(model.predict()["y"], expected)
+
+
+@pytest.mark.parametrize("other", [PowerTransformer(), "log", FunctionTransformer()])
+def test_another_transform_than_that_of_the_fit_is_not_loaded(sales, tmp_path, other):
+    model = tsar.TransformedTarget(transform=PowerTransformer(), horizon=5).fit(sales)
+    model.save(tmp_path / "model")
+    with pytest.raises(PersistenceError, match=r"not the one .* transform=model.transformer_"):
+        tsar.load(tmp_path / "model", transform=other)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda model: model,
+        lambda model: tsar.Ensemble(models=[tsar.Theta(), model]),
+        lambda model: tsar.Ensemble(models={"one": tsar.TransformedTarget(model=model)}),
+    ],
+)
+def test_a_range_of_transformed_values_is_refused(sales, around):
+    model = around(tsar.SeasonalNaive(output_range=(0, None)))
+    with pytest.raises(ParameterError, match="give it to TransformedTarget, in the units"):
+        tsar.TransformedTarget(model=model, transform="log").fit(sales)
+
+
+def test_what_stands_in_for_a_model_that_failed_is_named(sales):
+    short = sales.groupby("unique_id").head(6)
+    with pytest.warns(DataWarning, match="SeasonalNaive forecasts in their place"):
+        alone = tsar.ARIMA(horizon=3).fit(short)
+    with pytest.warns(DataWarning, match="SeasonalNaive forecasts in their place"):
+        wrapped = tsar.TransformedTarget(model=tsar.ARIMA(), horizon=3).fit(short)
+    found = wrapped.predict().attrs["fallback"]
+    assert list(found) == ["a", "b", "c"]
+    assert found == alone.predict().attrs["fallback"]
+
+
+@pytest.mark.parametrize("wrong", [tsar.Ensemble(models=5), tsar.TransformedTarget(model="x")])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda inner: tsar.TransformedTarget(model=inner),
+        lambda inner: tsar.Ensemble(models={"one": inner}),
+        lambda inner: tsar.Ensemble(models=[tsar.TransformedTarget(model=inner)]),
+    ],
+)
+def test_wrong_parameters_inside_of_models_are_one_error(sales, wrong, wrap):
+    with pytest.raises(ParameterError, match="models? must be"):
+        wrap(wrong).fit(sales)

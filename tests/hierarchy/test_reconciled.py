@@ -199,3 +199,28 @@ def test_tourism():
     regions = found[found["Region"] != "total"].groupby("Quarter")["Trips"].sum()
     np.testing.assert_allclose(total, regions, rtol=1e-12)
     assert errors["reconciled"] < errors["base"]
+
+
+def test_what_is_changed_after_fit_changes_nothing_that_was_fitted(tmp_path):
+    sold, groups = _sold(), list(GROUPS)
+    model = _model(groups=groups).fit(sold.groupby(GROUPS).head(60))
+    expected = model.predict(df=sold)
+    model.set_params(model__horizon=-1)
+    groups.append("no such column")
+    pd.testing.assert_frame_equal(model.predict(df=sold), expected)
+    model.save(tmp_path / "model")
+    loaded = tsar.load(tmp_path / "model")
+    assert loaded.model.horizon == 3 and loaded.groups == GROUPS
+    pd.testing.assert_frame_equal(loaded.predict(df=sold), expected)
+
+
+def test_a_network_trained_on_a_device_that_is_not_here_is_loaded(tmp_path):
+    network = tsar.NLinear(horizon=3, context_length=12, max_epochs=1, device="cpu", random_state=0)
+    model = _model(model=network, method="ols").fit(_sold())
+    # As if it had been trained elsewhere.
+    model.fitted_parameters_["model"].device = "cuda:99"
+    model.model_.fitted_parameters_["device"] = "cuda:99"
+    model.save(tmp_path / "model")
+    loaded = tsar.load(tmp_path / "model")
+    assert loaded.model.device == "cuda:99"
+    pd.testing.assert_frame_equal(loaded.predict(), model.predict())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 
+import tsar
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import Interval, check_choice, check_parameters, did_you_mean
 
@@ -90,3 +91,20 @@ def test_choices_come_with_a_suggestion():
     # Upper and lower case are no difference worth a refusal without a hint.
     assert did_you_mean("patchtst", ["NLinear", "PatchTST"]) == " (did you mean 'PatchTST'?)"
     assert did_you_mean("NAIVE", ["Naive", "SeasonalNaive"]) == " (did you mean 'Naive'?)"
+
+
+def test_a_parameter_that_is_no_field_is_named():
+    class Deeper(tsar.Naive):
+        """With an argument that only its constructor knows."""
+
+        def __init__(self, depth=1, horizon=24):
+            super().__init__(horizon=horizon)
+            self.depth = depth
+
+    with pytest.raises(ParameterError, match=r"^Deeper: depth must be a field .* depth: int = 1"):
+        Deeper(depth=3).check()
+
+
+def test_what_may_be_anything_is_not_described():
+    with pytest.raises(ParameterError, match=r"groups must be a list or tuple, got 's'$"):
+        tsar.Reconciled(groups="s").check()

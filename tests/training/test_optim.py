@@ -206,3 +206,10 @@ def test_objects_are_values(optimizer):
 def test_unknown_optimizer_gets_a_suggestion():
     with pytest.raises(ParameterError, match="did you mean 'adamw'"):
         make_optimizer("adamww", nn.Linear(1, 1), 0.1)
+
+
+def test_options_that_torch_fails_on_are_one_error():
+    network = nn.Linear(2, 1)
+    message = r"TorchOptimizer\(Adam, betas=\(0.9,\)\): .* its options are betas, eps, weight_decay"
+    with pytest.raises(ParameterError, match=message):
+        make_optimizer(TorchOptimizer(torch.optim.Adam, betas=(0.9,)), network, 0.1)

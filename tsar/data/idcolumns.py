@@ -7,15 +7,22 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.dtypes import dtype_called
+from tsar.exceptions import ParameterError
 
 __all__ = ["key_columns", "labels_of", "parts_of"]
 
 
 def key_columns(id_name: Any) -> list[Any]:
-    """Return the columns of the id: none, one, or those of a list."""
+    """Return the columns of the id: none, one, or those of a list, which names some once."""
     if id_name is None:
         return []
-    return list(id_name) if isinstance(id_name, list) else [id_name]
+    names = list(id_name) if isinstance(id_name, list) else [id_name]
+    if not names or len(set(names)) < len(names):
+        raise ParameterError(
+            f"id_column must be a column, or a list that names each column of the id once, got "
+            f"{id_name!r}; leave it out where there is one series"
+        )
+    return names
 
 
 def labels_of(df: pd.DataFrame, id_name: Any) -> Any:

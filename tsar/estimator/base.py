@@ -4,10 +4,11 @@ import contextlib
 import copy
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from sklearn.base import clone
 from torch import Tensor
 
 from tsar.estimator.documentation import PlainSignature, complete
@@ -90,7 +91,14 @@ class Estimator(BaseEstimator, ABC):
             One is outside its constraint, or some do not go together.
         """
         check_parameters(self)
+        for part in self.parts:
+            part.check()
         self._check_consistency()
+
+    @property
+    def parts(self) -> "Sequence[Estimator]":
+        """The estimators among the parameters, as ``fit`` will use them; checked with it."""
+        return ()
 
     def _check_consistency(self) -> None:
         """Check what involves several parameters; raise a ParameterError."""
@@ -104,6 +112,8 @@ class Estimator(BaseEstimator, ABC):
             As from :meth:`check`.
         """
         check_parameters(self)
+        for part in self.parts:
+            part.check_stored()
         # What they refer to may be elsewhere by now.
         if all(getattr(self, name) is None for name in self.moving_references):
             self._check_consistency()
@@ -112,7 +122,7 @@ class Estimator(BaseEstimator, ABC):
 
     def remember_parameters(self) -> None:
         """Keep the parameters of this fit, whatever ``set_params`` changes later."""
-        self.fitted_parameters_ = self.get_params(deep=False)
+        self.fitted_parameters_ = _copied(self.get_params(deep=False))
 
     @property
     def as_fitted(self) -> Self:
@@ -182,6 +192,17 @@ class Estimator(BaseEstimator, ABC):
         members: "Mapping[str, Estimator]",
     ) -> None:
         """Undo :meth:`learned_state`, and :attr:`members`."""
+
+
+def _copied(value: Any) -> Any:
+    """Copy what a parameter holds that can be changed from outside: estimators, lists, dicts."""
+    if isinstance(value, Estimator):
+        return clone(value)
+    if type(value) in (list, tuple):
+        return type(value)(_copied(item) for item in value)
+    if type(value) is dict:
+        return {name: _copied(item) for name, item in value.items()}
+    return value
 
 
 complete(Estimator)

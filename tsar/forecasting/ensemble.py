@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.base import clone
 from torch import Tensor
 
 from tsar.data.codec import check_array
@@ -18,6 +17,7 @@ from tsar.data.matching import without_end
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.windows import number_windows
+from tsar.estimator.base import Estimator
 from tsar.exceptions import (
     DataError,
     DataWarning,
@@ -32,7 +32,7 @@ from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
-from tsar.forecasting.members import ROLES, SHARED, as_read_by, coded_for
+from tsar.forecasting.members import ROLES, as_read_by, coded_for, configured
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.theta import Theta
 from tsar.params.constraints import Interval
@@ -181,7 +181,9 @@ class Ensemble(Forecaster):
         self
         """
         super().set_params(**{key: value for key, value in params.items() if "__" not in key})
-        members = {} if self.models is None else self._named()
+        # Whatever else models= is, fit says.
+        can_hold = isinstance(self.models, Mapping | list | tuple)
+        members = self._named() if can_hold else {}
         for key, value in params.items():
             name, nested, own = key.partition("__")
             if nested and name not in members:
@@ -192,6 +194,11 @@ class Ensemble(Forecaster):
             if nested:
                 members[name].set_params(**{own: value})
         return self
+
+    @property
+    def parts(self) -> Sequence[Estimator]:
+        members = self._named().values()
+        return [configured(one, self) for one in members if isinstance(one, Forecaster)]
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
@@ -249,25 +256,14 @@ class Ensemble(Forecaster):
         # The members keep covariates, coded as they read them.
         plain = replace(end, past={}, future={}, static={}, calendar=None, calendar_kind=None)
         super()._remember(learned, plain, horizon)
-        # Copies: set_params reaches into the members that were given.
-        given = self.models
-        if isinstance(given, Mapping):
-            self.fitted_parameters_["models"] = {name: clone(one) for name, one in given.items()}
-        elif given is not None:
-            copies = [clone(one) for one in given]
-            self.fitted_parameters_["models"] = (
-                tuple(copies) if isinstance(given, tuple) else copies
-            )
 
     def _fitted_members(self, panel: Panel) -> dict[str, Forecaster]:
-        shared = {name: getattr(self, name) for name in SHARED}
         found = {}
         try:
             # An interrupt ends the fit as a whole: the other members are still to come.
             with own_warnings("error", InterruptedWarning):
                 for name, member in self._named().items():
-                    fitted = clone(member).set_params(**shared)
-                    fitted.check()
+                    fitted = configured(member, self)
                     found[name] = fitted.fit_panel(as_read_by(fitted, panel), go_on=False)
         except InterruptedWarning:
             raise KeyboardInterrupt from None

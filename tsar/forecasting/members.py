@@ -4,17 +4,24 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
 from tsar.data.calendar import CALENDARS
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.forecasting.base import Forecaster
 
-__all__ = ["ROLES", "SHARED", "as_read_by", "coded_for"]
+__all__ = ["ROLES", "SHARED", "as_read_by", "coded_for", "configured"]
 
 # What the members have in common with the whole.
 SHARED = ("horizon", "freq", "gaps", "id_column", "time_column", "target")
 ROLES = ("past_covariates", "future_covariates", "static_covariates")
+
+
+def configured(member: Forecaster, whole: Forecaster) -> Forecaster:
+    """Return a fresh member with what it shares with the whole."""
+    fresh: Forecaster = clone(member)
+    return fresh.set_params(**{name: getattr(whole, name) for name in SHARED})
 
 
 def as_read_by(member: Forecaster, panel: Panel) -> Panel:

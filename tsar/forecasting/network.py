@@ -402,6 +402,11 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     def _seeded_network(self, spec: NetworkSpec, seed: int) -> nn.Module:
         with seeded(seed):
             network = self._build_network(spec)
+            if not isinstance(network, nn.Module):
+                raise ParameterError(
+                    f"{self.name}: _build_network must return an nn.Module, got {network!r}; "
+                    f"return the network"
+                )
             beside = self._covariates_beside(spec.covariates)
             if beside:
                 network = CovariatePathway(

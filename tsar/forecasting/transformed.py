@@ -3,21 +3,23 @@
 Dimension letters: S series, W windows, H horizon, C variates.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
-from tsar.exceptions import DataError, ParameterError
+from tsar.estimator.base import Estimator
+from tsar.exceptions import DataError, ParameterError, PersistenceError
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
-from tsar.forecasting.members import ROLES, SHARED, as_read_by, coded_for
+from tsar.forecasting.members import ROLES, as_read_by, coded_for, configured
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.outputs.predictive import Predictive
 
@@ -49,6 +51,9 @@ def _squared(values: Array) -> Array:
     """Undo the root; below zero there is nothing."""
     return np.square(np.maximum(values, 0.0))
 
+
+# How far a transformer may be from one that increases and is undone.
+CLOSE = 1e-4
 
 TRANSFORMS: dict[str, Transform] = {
     "log": Transform(np.log, np.exp, 0.0, False),
@@ -119,17 +124,27 @@ class TransformedTarget(Forecaster):
                 f"or a transformer, got {self.transform!r}"
             )
         needed = ("fit", "transform", "inverse_transform")
-        if not named and not all(hasattr(self.transform, method) for method in needed):
+        is_object = not isinstance(self.transform, type)
+        if not named and not all(is_object and hasattr(self.transform, one) for one in needed):
             raise ParameterError(
                 f"TransformedTarget: transform must have the methods {', '.join(needed)}, got "
-                f"{self.transform!r}"
+                f"{self.transform!r}; pass an object such as PowerTransformer(), or a name"
             )
+        for inside in _all_of(self._configured()):
+            if getattr(inside, "output_range", None) is not None:
+                raise ParameterError(
+                    f"TransformedTarget: the {inside.name} must have no output_range, which would "
+                    f"limit transformed values, got {inside.output_range!r}; give it to "
+                    f"TransformedTarget, in the units of the data"
+                )
 
     def _configured(self) -> Forecaster:
         """Return a fresh model with what it shares with this estimator."""
-        model = SeasonalNaive() if self.model is None else clone(self.model)
-        configured: Forecaster = model.set_params(**{name: getattr(self, name) for name in SHARED})
-        return configured
+        return configured(SeasonalNaive() if self.model is None else self.model, self)
+
+    @property
+    def parts(self) -> Sequence[Estimator]:
+        return [self._configured()]
 
     @property
     def roles(self) -> dict[str, Any]:
@@ -144,10 +159,9 @@ class TransformedTarget(Forecaster):
 
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         model = self._configured()
-        model.check()
         transformer = None
         if not isinstance(self.transform, str):
-            transformer = clone(self.transform).fit(panel.values)
+            transformer = _fitted(self.transform, panel)
         part = replace(panel, values=self._forward(panel, self.transform, transformer))
         model.fit_panel(as_read_by(model, part), go_on=False)
         self.model_, self.transformer_ = model, transformer
@@ -162,16 +176,13 @@ class TransformedTarget(Forecaster):
         # The model keeps covariates, coded as it reads them.
         plain = replace(end, past={}, future={}, static={}, calendar=None, calendar_kind=None)
         super()._remember(learned, plain, horizon)
-        if self.model is not None:
-            # A copy: set_params reaches into the model that was given.
-            self.fitted_parameters_["model"] = clone(self.model)
 
     def _forward(self, panel: Panel, transform: Any, transformer: Any) -> Array:
         """Transform the values of a panel."""
         if transformer is None:
             _check_domain(panel, transform)
             return TRANSFORMS[transform].forward(panel.values)
-        return np.asarray(transformer.transform(panel.values), dtype=np.float64)
+        return _transformed(transformer, panel.values)
 
     def _backward(self, values: Array) -> Array:
         """Transform values (..., C) back."""
@@ -222,14 +233,7 @@ class TransformedTarget(Forecaster):
         found = model.forecast(
             part, owners, own_rows, horizon, known, levels, samples, after_fitted=after_fitted
         )
-        return Forecasts(
-            self.in_range(self._backward(found.point)),
-            {
-                level: self.in_range(self._backward(values))
-                for level, values in found.quantiles.items()
-            },
-            None if found.samples is None else self.in_range(self._backward(found.samples)),
-        )
+        return found.mapped(lambda values: self.in_range(self._backward(values)))
 
     # ------------------------------------------------------------ persistence
 
@@ -246,6 +250,93 @@ class TransformedTarget(Forecaster):
         super().restore_learned_state(record, tensors, members)
         self.model_ = members["model"]
         self.transformer_ = None if isinstance(self.transform, str) else self.transform
+        self._check_same_transform()
+
+    def _check_same_transform(self) -> None:
+        """Raise a PersistenceError if what was passed is not the transform of the fit."""
+        try:
+            values = self._forward(self.end_, self.transform, self.transformer_)
+        except (DataError, NotFittedError) as error:
+            values, why = np.zeros(0), f": {error}"
+        else:
+            why = ""
+        # What the model keeps of the end of each series was transformed in the fit.
+        held = self.model_.end_
+        counts = np.minimum(self.end_.lengths, held.lengths)
+        same = values.shape == self.end_.values.shape and all(
+            np.allclose(values[own - n : own], held.values[its - n : its], equal_nan=True)
+            for own, its, n in zip(self.end_.offsets[1:], held.offsets[1:], counts, strict=True)
+        )
+        if not same:
+            raise PersistenceError(
+                f"load: transform is not the one that the model was fitted with{why}; keep the "
+                f"fitted one, and pass it: tsar.load(folder, transform=model.transformer_)"
+            )
+
+
+def _all_of(model: Any) -> Iterator[Any]:
+    """Yield a model and all that it is made of."""
+    yield model
+    for part in model.parts:
+        yield from _all_of(part)
+
+
+def _transformed(transformer: Any, values: Array) -> Array:
+    """Transform values (n, C)."""
+    try:
+        found = np.asarray(transformer.transform(values), dtype=np.float64)
+    except NotFittedError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"TransformedTarget: transform={transformer!r} cannot transform the data: {error}; "
+            f"choose another one, or change the data"
+        ) from error
+    if found.shape != values.shape:
+        raise DataError(
+            f"TransformedTarget: transform={transformer!r} must give a column for each variate, "
+            f"shape {values.shape}, got {found.shape}; choose another one"
+        )
+    return found
+
+
+def _fitted(transform: Any, panel: Panel) -> Any:
+    """Return a clone of a transformer, fitted; it has to increase and to have an inverse."""
+    values = panel.values
+    try:
+        transformer = clone(transform, safe=False).fit(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"TransformedTarget: transform={transform!r} cannot be fitted: {error}; choose "
+            f"another one, or change the data"
+        ) from error
+    found = _transformed(transformer, values)
+    if not np.array_equal(np.isnan(found), np.isnan(values)):
+        raise DataError(
+            f"TransformedTarget: transform={transform!r} must make numbers of numbers and leave "
+            f"NaN alone; choose one that is defined for all of the data"
+        )
+    # Each variate from its lowest value to its highest.
+    ordered = np.sort(values, axis=0)
+    after = _transformed(transformer, ordered)
+    back = np.asarray(transformer.inverse_transform(after), dtype=np.float64)
+    for name, seen, its, again in zip(panel.variates, ordered.T, after.T, back.T, strict=True):
+        known = ~np.isnan(seen)
+        seen, its, again = seen[known], its[known], again[known]
+        # Some compute in float32.
+        if len(seen) and (np.diff(its) < -CLOSE * np.ptp(its)).any():
+            raise DataError(
+                f"TransformedTarget: transform={transform!r} must increase, and does not in "
+                f"{name!r}, where quantiles would change places; choose one that does"
+            )
+        # Some move the values at the ends to a limit.
+        if len(seen) and not np.median(np.abs(again - seen)) <= CLOSE * np.abs(seen).max():
+            raise DataError(
+                f"TransformedTarget: inverse_transform of transform={transform!r} must undo it, "
+                f"and does not in {name!r}: {seen[0]:g} to {seen[-1]:g} come back as "
+                f"{again[0]:g} to {again[-1]:g}; give it its inverse"
+            )
+    return transformer
 
 
 def _check_domain(panel: Panel, name: str) -> None:

@@ -95,12 +95,15 @@ class Reconciled(Estimator):
     time_column: str | int | None = None
     target: str | int | None = None
 
+    @property
+    def parts(self) -> Sequence[Estimator]:
+        return () if self.model is None else [self.model]
+
     def _check_consistency(self) -> None:
         check_groups(self.name, self.groups)
         levels_of(self.name, self.groups)
         if self.model is None:
             return
-        self.model.check()
         declared = [name for names in self.model.roles.values() for name in names or ()]
         if declared:
             raise ParameterError(

@@ -147,7 +147,7 @@ def describe_hint(hint: Any) -> str:
         return names[hint]
     if origin is not None:
         members = [member for member in get_args(hint) if member is not Ellipsis]
-        inner = f", each {describe_hint(members[0])}" if members else ""
+        inner = f", each {describe_hint(members[0])}" if members and members[0] is not Any else ""
         return f"a list or tuple{inner}"
     return f"an instance of {getattr(hint, '__name__', hint)}"
 
@@ -168,6 +168,12 @@ def check_parameters(estimator: Any) -> None:
     """
     hints = _hints(estimator.__class__)
     for name, value in estimator.get_params(deep=False).items():
+        if name not in hints:
+            raise ParameterError(
+                f"{type(estimator).__name__}: {name} must be a field of the class, which says what "
+                f"it may be, and is an argument of its constructor alone; declare it, as in "
+                f"{name}: int = 1, under @dataclass(kw_only=True, eq=False, repr=False)"
+            )
         check_value(type(estimator).__name__, name, value, hints[name])
 
 

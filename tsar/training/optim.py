@@ -437,8 +437,11 @@ class TorchOptimizer(Optimizer):
         ]
         try:
             optimizer = self.factory(described, lr=learning_rate, **self.options)
-        except (TypeError, ValueError) as error:
-            raise ParameterError(f"{self!r}: {error}") from None
+        except (TypeError, ValueError, IndexError) as error:
+            names = ", ".join(list(inspect.signature(self.factory).parameters)[2:])
+            raise ParameterError(
+                f"{self!r}: {error}; its options are {names}, as torch documents them"
+            ) from None
         return TorchStepper(optimizer, groups, learning_rate)
 
 

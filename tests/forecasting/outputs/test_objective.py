@@ -287,3 +287,56 @@ def test_compared_is_what_is_left_without_a_loss_of_counts():
     moved = ForecastObjective(make_loss("mse")).loss(network, batch, torch.Generator())
     still = make_loss("mse").total(compared.forecast, compared.target)
     assert torch.equal(moved["loss"][0], still[0])
+
+
+class _Turned(nn.Module):
+    """Forecasts with steps and variates in each other's place."""
+
+    def __init__(self, spec):
+        super().__init__()
+        self.map = nn.Linear(spec.context_length, spec.horizon * spec.output.n_outputs)
+        self.output = spec.output
+
+    def forward(self, inputs):
+        raw = self.map(inputs.target.transpose(1, 2))
+        forecast = self.output(raw.unflatten(-1, (-1, self.output.n_outputs)), 0.0, 1.0)
+        return forecast if self.output.n_outputs == 1 else forecast.squeeze(2)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class _TurnedForecaster(NetworkForecaster):
+    def _build_network(self, spec):
+        return _Turned(spec)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class _Nothing(NetworkForecaster):
+    def _build_network(self, spec):
+        return None
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("loss", ["mae", "gaussian"])
+def test_a_forecast_of_another_shape_is_not_stretched_to_the_target(early_stopping, loss):
+    frame = pd.DataFrame(
+        {"a": np.sin(np.arange(60.0))}, index=pd.date_range("2024-01-01", periods=60)
+    )
+    settings = {"context_length": 12, "horizon": 4, "max_epochs": 1, "device": "cpu"}
+    model = _TurnedForecaster(**settings, early_stopping=early_stopping, loss=loss)
+    with pytest.raises(ParameterError, match=r"_Turned: forecasts must have the shape \(\d+, 4, 1"):
+        model.fit(frame)
+    with pytest.raises(ParameterError, match="_build_network must return an nn.Module, got None"):
+        _Nothing(**settings).fit(frame)
+
+
+def test_one_quantile_is_trained_as_it_was():
+    frame = pd.DataFrame({"a": np.arange(60.0)}, index=pd.date_range("2024-01-01", periods=60))
+    model = tsar.NLinear(
+        loss="quantile",
+        quantiles=[0.5],
+        context_length=12,
+        horizon=4,
+        max_epochs=1,
+        device="cpu",
+    )
+    assert model.fit(frame).predict(quantiles=[0.5]).shape == (4, 2)

@@ -439,3 +439,20 @@ def test_levels_that_were_not_calibrated():
         model.calibrate(series[:40]).predict(level=98)
     with pytest.raises(NotFittedError):
         _naive().calibrate(series)
+
+
+@pytest.mark.parametrize(
+    ("make", "can_hold_out"),
+    [
+        (lambda: _linear(early_stopping=False), True),
+        (lambda: tsar.Ensemble(models=[_linear(early_stopping=False)], horizon=HORIZON), False),
+        (lambda: tsar.TransformedTarget(model=_linear(), horizon=HORIZON), False),
+    ],
+)
+def test_the_repair_of_a_calibration_is_one_that_the_model_has(make, can_hold_out):
+    frame = _panel(2, 60)
+    model = make().fit(frame)
+    with pytest.raises(DataError, match=r"calibrate\(df, refit=True\)") as raised:
+        model.calibrate(frame)
+    assert ("early_stopping=True" in str(raised.value)) == can_hold_out
+    assert model.calibrate(frame, refit=True).calibration_ is not None

@@ -7,8 +7,8 @@ Dimension letters: S series, W windows, H horizon, C variates, N samples.
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -39,6 +39,15 @@ class Forecasts:
     quantiles: Mapping[float, np.ndarray] = field(default_factory=dict)
     samples: np.ndarray | None = None
     replaced: Mapping[tuple[int, int], str] = field(default_factory=dict)
+
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> "Forecasts":
+        """Return them with other values (any, C), and whatever else is known of them."""
+        return replace(
+            self,
+            point=function(self.point),
+            quantiles={level: function(values) for level, values in self.quantiles.items()},
+            samples=None if self.samples is None else function(self.samples),
+        )
 
     @classmethod
     def gathered(cls, parts: "Sequence[tuple[np.ndarray, Forecasts]]") -> "Forecasts":

@@ -126,6 +126,9 @@ class ForecastObjective(Objective):
     def __init__(self, error: Loss) -> None:
         self.error = error
         self.output = error.make_output()
+        # Quantiles have an axis of their own, one alone included.
+        one = self.output(torch.zeros(1, 1, 1, self.output.n_outputs), 0.0, 1.0)
+        self.has_outputs = one.ndim == 4
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
         """Return the loss of what the network compares, and its penalty if it has one."""
@@ -138,22 +141,36 @@ class ForecastObjective(Objective):
 
     def _total(self, network: nn.Module, compared: Compared, batch: Batch) -> tuple[Tensor, Tensor]:
         forecast, target, observed, scale, shift = compared
-        if not self.error.needs_scale:
-            return self.error.total(forecast, target, observed)
-        if scale is None and batch.scale is not None:
+        needs_scale = self.error.needs_scale
+        if needs_scale and scale is None and batch.scale is not None:
             raise ParameterError(
                 f"{type(network).__name__}: compare must return the scale of the variates that it "
                 f"compares, for a loss in original units; return "
                 f"Compared(forecast, target, observed, batch.scale, shift)"
             )
+        self._check_shape(network, forecast, target)
+        if not needs_scale:
+            return self.error.total(forecast, target, observed)
         if shift is not None:
             # The truth, whatever was taken off it, teaches nothing by itself.
             forecast, target = self.output.shift(forecast, shift), (target + shift).detach()
         return self.error.total(forecast, target, observed, scale)
 
+    def _check_shape(self, network: nn.Module, forecast: Tensor, target: Tensor) -> None:
+        """Raise a ParameterError for a forecast that would be stretched to the target."""
+        several = self.has_outputs
+        if forecast.shape[:3] != target.shape or forecast.ndim != 3 + several:
+            expected = (*target.shape, self.output.n_outputs) if several else tuple(target.shape)
+            raise ParameterError(
+                f"{type(network).__name__}: forecasts must have the shape {expected} of windows, "
+                f"steps, variates{', outputs' * several}, got {tuple(forecast.shape)}; order the "
+                f"axes in forward, and let the output of the spec make the last one"
+            )
+
     def validate(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
         """Return the loss of the forecast, and the mean absolute error in original units."""
         forecast = network(batch.inputs)
+        self._check_shape(network, forecast, batch.target)
         total, count = self.error.total(forecast, batch.target, batch.observed, batch.scale)
         error = (self.error.point(forecast) - batch.target).abs()
         if batch.scale is not None:

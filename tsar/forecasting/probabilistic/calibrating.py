@@ -113,7 +113,7 @@ def calibrate(
     if refit and model.is_trained and windows.counts.min() < needed:
         source = _fitted_on_less(model, df, horizon, needed)
         windows = _Windows.of(source, df, horizon, adaptive)
-    _check_windows(name, windows, horizon)
+    _check_windows(model, windows, horizon)
     point, low, high = windows.forecast(source, horizon, pair)
     errors = windows.truth - point
     scores = interval_scores(windows.truth, low, high)
@@ -123,13 +123,16 @@ def calibrate(
     return _with_adaptive_reach(calibration, windows.owners, scores) if adaptive else calibration
 
 
-def _check_windows(name: str, windows: _Windows, horizon: int) -> None:
+def _check_windows(model: FittedForecaster, windows: _Windows, horizon: int) -> None:
     """Raise a DataError unless every step has a truth to compare with."""
+    name = model.name
+    can_hold_out = "early_stopping" in model.get_params(deep=False)
+    hold_out = "hold some out in fit (early_stopping=True), " if can_hold_out else ""
     if not len(windows.rows):
         raise DataError(
             f"{name}: calibrate needs rows that the model was not trained on, and there are none; "
-            f"pass rows after the fitted ones, hold some out in fit (early_stopping=True), or let "
-            f"a copy be fitted without the last rows: calibrate(df, refit=True)"
+            f"pass rows after the fitted ones, {hold_out}or let a copy be fitted without the last "
+            f"rows: calibrate(df, refit=True)"
         )
     if not windows.counts.all():
         raise DataError(
