@@ -45,9 +45,11 @@ def _read_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _load_plugins(paths: list[Path] | None) -> list[Path] | None:
+def _load_plugins(paths: list[Path] | None) -> list[Path]:
     """Make what is defined in files known by name, before names are read."""
-    for path in paths or ():
+    # An empty list and no list are the same; the oldest typer asks how long it is.
+    paths = paths or []
+    for path in paths:
         load_plugin(path)
     return paths
 

@@ -155,8 +155,15 @@ def _parse_distinct(texts: Any, style: str) -> pd.DatetimeIndex:
         return _parse_quarters(pd.Series(texts, dtype=object), style)
     if "%V" in style and "%u" not in style:
         texts, style = pd.Series(texts, dtype=object) + " 1", style + " %u"
-    parsed = pd.to_datetime(texts, errors="coerce", format=style, utc="%z" in style)
-    return pd.DatetimeIndex(parsed)
+    parsed = pd.DatetimeIndex(
+        pd.to_datetime(texts, errors="coerce", format=style, utc="%z" in style)
+    )
+    if "%V" in style and "%z" not in style:
+        # pandas 2 takes a 53rd week that a year has not for the first one of the next.
+        asked = pd.Series(texts, dtype=object).str.extract(_pattern(style))["V"].astype(float)
+        there = parsed.isocalendar().week.to_numpy(dtype=float, na_value=np.nan)
+        parsed = parsed.where(there == asked.to_numpy())
+    return parsed
 
 
 def _parse_quarters(texts: pd.Series, style: str) -> pd.DatetimeIndex:
