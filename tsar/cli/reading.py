@@ -30,7 +30,7 @@ def asked_preparation(
     """Return what is done to the rows, by the options of a command."""
     asked = {name: params[name] for name in (*READING, "on_error") if name in params}
     if asked["events"] is not None:
-        asked["events"] = read_events(asked["events"], id_column, stated)
+        asked["events"] = read_events(Path(asked["events"]), id_column, stated)
     return Preparation.of("tsar", **asked)
 
 

@@ -15,7 +15,7 @@ A style is a format of ``strftime``, with what ``strftime`` cannot say:
 """
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -162,7 +162,7 @@ def _parse_distinct(texts: Any, style: str) -> pd.DatetimeIndex:
         # pandas 2 takes a 53rd week that a year has not for the first one of the next.
         asked = pd.Series(texts, dtype=object).str.extract(_pattern(style))["V"].astype(float)
         there = parsed.isocalendar().week.to_numpy(dtype=float, na_value=np.nan)
-        parsed = parsed.where(there == asked.to_numpy())
+        parsed = cast(pd.DatetimeIndex, parsed.where(there == asked.to_numpy()))
     return parsed
 
 
