@@ -41,8 +41,9 @@ test-all: $(VENV)/.dev  ## run every test
 # What depends on pandas, numpy, scipy and optuna, with the models that are trained in no time;
 # numpy 1.26 needs Python 3.11 or 3.12. Left out are networks, which depend on torch alone, what
 # starts a process for each test (tests/test_packaging.py), and the largest published files.
-OLDEST_TESTS := tests/batch tests/cli/test_main.py tests/cli/test_reading.py tests/data tests/estimator tests/evaluation \
-	tests/forecasting/probabilistic tests/forecasting/test_base.py tests/plot tests/tuning \
+OLDEST_TESTS := tests/batch tests/cli/test_main.py tests/cli/test_reading.py tests/data \
+	tests/estimator tests/evaluation tests/forecasting/probabilistic \
+	tests/forecasting/test_base.py tests/plot tests/tuning \
 	tests/test_checks.py tests/test_forms.py tests/test_golden.py tests/test_persistence.py
 
 $(VENV_OLDEST)/.stamp: pyproject.toml constraints-oldest.txt

@@ -306,3 +306,21 @@ def test_a_search_killed_at_any_instant_ends_as_if_it_had_not_been(
     assert found.best_seed_ == uninterrupted.best_seed_
     assert found.predict().equals(uninterrupted.predict())
     assert os.listdir(tmp_path) == ["study.db"]
+
+
+def test_a_trial_that_another_process_finished_is_left_to_it(storage, monkeypatch):
+    """As two processes that take one waiting trial do, where the storage locks no row."""
+    taken = []
+    ask = tsar.tuning.search.ask
+
+    def slower(study, *, queued):
+        trial = ask(study, queued=queued)
+        if trial.number == 1:
+            taken.append(trial.number)
+            study.tell(trial.number, 0.25)
+        return trial
+
+    monkeypatch.setattr("tsar.tuning.search.ask", slower)
+    frame = search(rate, storage, 3).fit(data()).trials_
+    assert taken == [1] and len(frame) == 3
+    assert _stored_trials(storage)[1].value == 0.25

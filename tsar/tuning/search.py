@@ -423,11 +423,18 @@ class _Trials:
             )
         score, state, reason = None, states.FAIL, "interrupted"
         try:
-            score, state, reason = self._outcome(trial, seeds)
-        finally:
-            if reason:
-                trial.set_user_attr(ERROR, reason)
-            self.study.tell(trial, score, state, skip_if_finished=True)
+            try:
+                score, state, reason = self._outcome(trial, seeds)
+            finally:
+                if reason:
+                    trial.set_user_attr(ERROR, reason)
+                self.study.tell(trial, score, state, skip_if_finished=True)
+        except RuntimeError:
+            # SQLite locks no row: two processes can take one trial that waits. Both make the
+            # same of it, and the other was faster.
+            if not self.study.get_trials(deepcopy=False)[trial.number].state.is_finished():
+                raise
+            return
         if state == states.FAIL:
             # What it has left, graphs and caught errors, may hold memory of a device.
             gc.collect()
