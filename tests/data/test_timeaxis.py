@@ -128,7 +128,7 @@ def test_unparsable_times_are_marked(values, wrong):
     assert set(read.faults) == {"timestamp"}
 
 
-@pytest.mark.parametrize("dtype", ["str", "string"])
+@pytest.mark.parametrize("dtype", ["str", "string", "object"])
 @pytest.mark.parametrize("values", [[], [None, None]])
 def test_a_column_without_times_is_named(values, dtype):
     with pytest.raises(DataError, match="holds no times; fill it in"):
@@ -199,7 +199,7 @@ def test_naive_among_aware_times_is_another_zone():
         (pd.Index([True, False]), "got dtype bool"),
         (pd.Index(["red", "green"]), "text that is no time, for example 'red'"),
         (pd.Index([(1, 2), 3.5], dtype=object), "for example .* convert it with pd.to_datetime"),
-        (pd.Index([None, None], dtype=object), "convert it with pd.to_datetime"),
+        (pd.Index([None, None], dtype=object), "holds no times; fill it in"),
         (pd.to_timedelta([1, 2], unit="h"), "got dtype timedelta64"),
     ],
 )

@@ -372,6 +372,9 @@ def _read_categories(times: pd.CategoricalIndex, like: TimeAxis | None) -> Times
     return Times(read.stamps[codes], read.axis, _faults(timestamp=unparsable) | faults)
 
 
+NO_TIMES = "the time column holds no times; fill it in, or name another one by time_column="
+
+
 def _read_objects(times: pd.Index, like: TimeAxis | None) -> Times:
     """Read text, or Python objects of one kind or several."""
     held = dtypes.infer_dtype(times, skipna=True)
@@ -387,6 +390,8 @@ def _read_objects(times: pd.Index, like: TimeAxis | None) -> Times:
     known = np.array([isinstance(v, kinds) and v == v for v in values], dtype=bool)
     if not known.any():
         example = next((v for v in values if not pd.isna(v)), None)
+        if example is None:
+            raise DataError(NO_TIMES)
         raise DataError(
             f"the time column must hold timestamps, periods, integers or text, got for example "
             f"{example!r} of type {type(example).__name__}; convert it with pd.to_datetime"
@@ -417,9 +422,7 @@ def _read_text(times: pd.Index, like: TimeAxis | None) -> Times:
     if not len(given):
         given = times.dropna()[:1].astype(object)
     if not len(given):
-        raise DataError(
-            "the time column holds no times; fill it in, or name another one by time_column="
-        )
+        raise DataError(NO_TIMES)
     known = "" if like is None or like.style is None else ZONE_STYLE.sub("%z", like.style)
     example, style = next(
         ((text, found) for text in given if (found := guess_style(text)) is not None),
