@@ -3,6 +3,7 @@
 Several dtypes of text share a name, and some of pyarrow's have one that pandas cannot read.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ def dtype_name(dtype: Any) -> str:
     return "object"
 
 
+# A forecast asks several times, and pandas takes its time for names of text.
+@lru_cache(maxsize=256)
 def dtype_called(name: str) -> Any:
     """Return the dtype that :func:`dtype_name` gave a name."""
     if not name.startswith(TEXT):
@@ -65,6 +68,7 @@ def float_dtype(name: str) -> Any:
     return dtype if kept else np.dtype(np.float64)
 
 
+@lru_cache(maxsize=256)
 def _called(name: str) -> Any:
     try:
         return types.pandas_dtype(name)
