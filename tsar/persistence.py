@@ -33,21 +33,17 @@ from tsar.hierarchy import Reconciled
 from tsar.params.constraints import did_you_mean
 from tsar.params.objects import Storable
 from tsar.params.records import check_nesting, check_record
-from tsar.params.registry import Registry
+from tsar.params.registry import Registry, check_subclass_of
 from tsar.training.optim import Optimizer
 from tsar.training.schedules import Schedule
 
 __all__ = ["OTHER_ESTIMATORS", "load"]
 
 
-def _check(cls: Any) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, Estimator)):
-        raise ParameterError(f"register: an estimator must be a subclass of Estimator, got {cls!r}")
-
-
 # Estimators made of forecasters, and those of families that tsar does not have.
+check_estimator_class = check_subclass_of(Estimator, "an estimator", "tsar.estimator.base")
 OTHER_ESTIMATORS: Registry[type[Estimator]] = Registry(
-    "estimator", "tsar.estimators", {"Reconciled": Reconciled}, _check
+    "estimator", "tsar.estimators", {"Reconciled": Reconciled}, check_estimator_class
 )
 # What a saved model may be, family by family.
 FAMILIES: tuple[Registry[Any], ...] = (FORECASTERS, OTHER_ESTIMATORS)
@@ -155,7 +151,7 @@ def _class_named(
     if module is not None and module in trusted:
         try:
             found = getattr(importlib.import_module(module), name)
-            _check(found)
+            check_estimator_class(found)
         except (ImportError, AttributeError, ParameterError) as error:
             raise PersistenceError(
                 f"load: the trusted module {module!r} gives no estimator {name!r}: {error}"

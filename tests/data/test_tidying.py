@@ -343,3 +343,17 @@ def test_few_days_of_the_future_are_read_as_the_data_were():
     later = frame.iloc[:5].assign(ds=pd.date_range("2024-05-02", periods=5).strftime("%d/%m/%Y"))
     ahead = future.assign(ds=["07/05/2024", "08/05/2024"])
     assert model.predict(df=later, future=ahead)["ds"].tolist() == ahead["ds"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"future_covariates": "price"}, "go together, got future_covariates='price' and horizon="),
+        ({"horizon": 3}, "go together, got future_covariates=None and horizon=3"),
+        ({"future_covariates": "price", "horizon": 3}, "neither was passed"),
+    ],
+)
+def test_what_would_not_be_looked_at_is_refused(asked, message):
+    frame = pd.DataFrame({"ds": pd.date_range("2024-01-01", periods=5), "y": 1.0, "price": 2.0})
+    with pytest.raises(ParameterError, match=message):
+        tsar.tidy(frame, **asked)

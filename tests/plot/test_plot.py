@@ -387,6 +387,13 @@ def test_dollar_signs_in_the_name_of_a_model_or_an_input_are_no_formula(sold, na
     assert f"residuals of {name}, step 1" in shown(axes[0, 0].figure)
     board = compare({name: tsar.Naive(horizon=3)}, sold, windows=4, n_resamples=10)
     assert name in shown(plot.leaderboard(board).figure)
+    ranked = compare(
+        {name: tsar.Naive(horizon=3), "other": tsar.Theta(horizon=3)},
+        sold,
+        windows=4,
+        n_resamples=10,
+    )
+    assert name in shown(plot.critical_difference(ranked).figure)
     explained = pd.DataFrame({"role": ["history", "future"], "input": ["y", name], "share": 0.5})
     assert name in shown(plot.importance(explained).figure)
 

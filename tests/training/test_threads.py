@@ -123,6 +123,26 @@ def test_fit_and_predict_work_with_one_thread_and_give_it_back(data):
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.parametrize("work", ["fit", "predict"])
+def test_a_thread_that_begins_while_another_sets_its_number_has_that_of_all(data, work):
+    """For an instant, the number of one thread alone is that of threads to come."""
+    model = tsar.NLinear(context_length=24, horizon=4, max_epochs=1, random_state=0).fit(data)
+    counts = []
+
+    def begin():
+        model.fit(data) if work == "fit" else model.predict(df=data)
+        counts.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=begin)
+    with threads._lock:
+        torch.set_num_threads(1)
+        thread.start()
+        thread.join(0.5)
+        torch.set_num_threads(2)
+    thread.join()
+    assert counts == [2]
+
+
 def test_fits_in_threads_leave_the_number_and_give_what_they_give_alone(data):
     def make():
         return tsar.NLinear(context_length=24, horizon=4, max_epochs=2, random_state=0)

@@ -190,6 +190,8 @@ def by_series_or_variate(panel: Panel, notes: Mapping[tuple[int, int], str]) -> 
     dict
         By labels as :func:`plain_label` gives them.
     """
+    if not notes:
+        return {}
     if panel.form.has_ids or panel.form.squeeze:
         names, place = panel.ids.tolist(), 0
     else:

@@ -168,8 +168,16 @@ def tidy(
     policies.check("tidy")
     columns = Columns(id_column, time_column, target, freq)
     names = column_labels(future_covariates)
-    if names and horizon is None:
-        raise ParameterError("tidy: future_covariates needs horizon, the steps to forecast")
+    if bool(names) != (horizon is not None):
+        raise ParameterError(
+            f"tidy: future_covariates and horizon, the steps to forecast, go together, got "
+            f"future_covariates={future_covariates!r} and horizon={horizon!r}"
+        )
+    if names and future is None and trailing != "future":
+        raise ParameterError(
+            f"tidy: future_covariates={future_covariates!r} are looked for in future=, or in the "
+            f"rows at the end without a target (trailing='future'), and neither was passed"
+        )
 
     def check(frame: Any, given: pd.DataFrame | None, axis: TimeAxis) -> None:
         panel = replace(columns, like=axis).panel(frame, "raise" if gaps == "raise" else "mask")

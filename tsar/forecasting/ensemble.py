@@ -32,7 +32,7 @@ from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
-from tsar.forecasting.members import ROLES, as_read_by, coded_for, configured
+from tsar.forecasting.members import ROLES, as_read_by, coded_for, configured, rows_in
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.theta import Theta
 from tsar.params.constraints import Interval
@@ -358,8 +358,7 @@ class Ensemble(Forecaster):
         for name, member in self.models_.items():
             part = member.end_ if panel is self.end_ else coded_for(member, panel)
             own = {name: known[name] for name in member.future_names} if known else None
-            # Of the fitted series, members keep different numbers of rows.
-            own_rows = part.offsets[owners + 1] - (panel.offsets[owners + 1] - rows)
+            own_rows = rows_in(part, panel, owners, rows)
             found = member.forecast(part, owners, own_rows, horizon, own, after_fitted=after_fitted)
             forecasts.append(found.point)
             for place, why in found.replaced.items():

@@ -11,7 +11,7 @@ from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.forecasting.base import Forecaster
 
-__all__ = ["ROLES", "SHARED", "as_read_by", "coded_for", "configured"]
+__all__ = ["ROLES", "SHARED", "as_read_by", "coded_for", "configured", "rows_in"]
 
 # What the members have in common with the whole.
 SHARED = ("horizon", "freq", "gaps", "id_column", "time_column", "target")
@@ -49,3 +49,20 @@ def coded_for(member: Forecaster, panel: Panel) -> Panel:
     part = as_read_by(member.as_fitted, panel)
     coding = member.learned_.coding
     return in_order(part.coded(coding) if coding else part, member.end_.variates)
+
+
+def rows_in(part: Panel, panel: Panel, owners: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return rows of a panel as rows of a member's part of it.
+
+    They are counted from the ends of the series: of the fitted ones, a member may keep another
+    number of rows.
+
+    Parameters
+    ----------
+    part, panel : Panel
+        Of the same series.
+    owners, rows : int64 arrays of shape (W,)
+        Series, and rows of ``panel``.
+    """
+    counted: np.ndarray = part.offsets[owners + 1] - (panel.offsets[owners + 1] - rows)
+    return counted

@@ -61,7 +61,7 @@ from tsar.training.checkpoint import (
 from tsar.training.device import resolve_device
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainedFitted, TrainingRecord
-from tsar.training.threads import working_threads
+from tsar.training.threads import settle_number, working_threads
 
 __all__ = ["NetworkForecaster", "NetworkSpec"]
 
@@ -290,6 +290,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     @torch.inference_mode(False)
     @torch.enable_grad()
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
+        settle_number()
         go_on = go_on and hasattr(self, "module_")
         loss = self.resolve_loss()
         self._check_readable(panel, loss)

@@ -8,26 +8,18 @@ entry anywhere.
 from typing import Any
 
 from tsar import forecasting
-from tsar.exceptions import ParameterError
 from tsar.forecasting.base import Forecaster
 from tsar.params.constraints import check_choice
-from tsar.params.registry import Registry
+from tsar.params.registry import Registry, check_subclass_of
 
 __all__ = ["FORECASTERS", "forecaster_class", "forecaster_names"]
-
-
-def _check(cls: Any) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, Forecaster)):
-        raise ParameterError(
-            f"register: a forecaster must be a subclass of Forecaster, got {cls!r}"
-        )
 
 
 FORECASTERS: Registry[type[Forecaster]] = Registry(
     "forecaster",
     "tsar.forecasters",
     {name: getattr(forecasting, name) for name in forecasting.__all__},
-    _check,
+    check_subclass_of(Forecaster, "a forecaster", "tsar"),
 )
 
 

@@ -19,7 +19,7 @@ from tsar.exceptions import DataError, ParameterError, PersistenceError
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
-from tsar.forecasting.members import ROLES, as_read_by, coded_for, configured
+from tsar.forecasting.members import ROLES, as_read_by, coded_for, configured, rows_in
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.outputs.predictive import Predictive
 
@@ -228,8 +228,7 @@ class TransformedTarget(Forecaster):
             transform = self.fitted_parameters_["transform"]
             values = self._forward(panel, transform, self.transformer_)
             part = coded_for(model, replace(panel, values=values))
-        # Of the fitted series, the model may keep other numbers of rows.
-        own_rows = part.offsets[owners + 1] - (panel.offsets[owners + 1] - rows)
+        own_rows = rows_in(part, panel, owners, rows)
         found = model.forecast(
             part, owners, own_rows, horizon, known, levels, samples, after_fitted=after_fitted
         )

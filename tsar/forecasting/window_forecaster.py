@@ -25,6 +25,7 @@ from tsar.forecasting.fitted.rolling import roll_windows, sample_paths, steps_co
 from tsar.forecasting.fitted.windowed import after_fitted as join_fitted
 from tsar.forecasting.fitted.windowed import are_ends, window_histories
 from tsar.forecasting.outputs.predictive import series_generator
+from tsar.training.threads import settle_number
 
 __all__ = ["SeriesWindows", "WindowForecaster"]
 
@@ -135,6 +136,7 @@ class WindowForecaster(Forecaster):
         *,
         after_fitted: bool = False,
     ) -> Forecasts:
+        settle_number()
         if after_fitted:
             panel, rows = join_fitted(panel, owners, rows, self.end_)
         reach = steps_covering(horizon, self.horizon_)

@@ -7,9 +7,35 @@ from typing import Any, Generic, TypeVar
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "check_subclass_of"]
 
 Thing = TypeVar("Thing")
+
+
+def check_subclass_of(base: type, what: str, place: str) -> Callable[[Any], None]:
+    """Return the check of a registry of classes.
+
+    Parameters
+    ----------
+    base : type
+    what : str
+        What a subclass is, with its article, for messages.
+    place : str
+        Where the base is imported from.
+
+    Returns
+    -------
+    callable
+        Raises a ParameterError for anything but a subclass.
+    """
+
+    def check(cls: Any) -> None:
+        if not (isinstance(cls, type) and issubclass(cls, base)):
+            raise ParameterError(
+                f"register: {what} must be a subclass of {place}.{base.__name__}, got {cls!r}"
+            )
+
+    return check
 
 
 class Registry(Mapping[str, Thing], Generic[Thing]):

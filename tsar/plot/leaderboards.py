@@ -92,10 +92,11 @@ def critical_difference(board: Leaderboard, ax: Any = None, *, alpha: float = 0.
     for place, group in enumerate(found.groups):
         ends = found.ranks[group].min(), found.ranks[group].max()
         height = len(names) - 0.4 + 0.3 * place
-        ax.plot(ends, [height, height], color="0.3", linewidth=3, label=", ".join(map(str, group)))
+        named = ", ".join(map(written, group))
+        ax.plot(ends, [height, height], color="0.3", linewidth=3, label=named)
     best = float(found.ranks.iloc[0])
     ax.axvspan(best, best + found.difference, color="C0", alpha=0.1, zorder=0)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), [written(name) for name in names])
     ax.set_ylim(len(names) + 0.3 * len(found.groups), -0.6)
     ax.set_xlabel(f"mean rank of {found.n_rows}, critical difference {found.difference:.3g}")
     return ax

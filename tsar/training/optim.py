@@ -18,7 +18,7 @@ from tsar.core.decay import no_decay_names
 from tsar.exceptions import ParameterError, TrainingError
 from tsar.params.constraints import Interval, check_choice, check_fields, matches
 from tsar.params.objects import Storable
-from tsar.params.registry import Registry
+from tsar.params.registry import Registry, check_subclass_of
 from tsar.training.device import has_fused_optimizers
 
 __all__ = [
@@ -512,19 +512,12 @@ def as_optimizer(optimizer: str | Optimizer) -> Optimizer:
     return OPTIMIZERS[optimizer]()
 
 
-def _check(cls: Any) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
-        raise ParameterError(
-            f"register: an optimizer must be a subclass of Optimizer of tsar.training, got {cls!r}"
-        )
-
-
 # Those whose objects are saved with a model.
 OPTIMIZER_CLASSES: Registry[type[Optimizer]] = Registry(
     "optimizer",
     "tsar.optimizers",
     {cls.__name__: cls for cls in (Adam, AdamW, TorchOptimizer)},
-    _check,
+    check_subclass_of(Optimizer, "an optimizer", "tsar.training"),
 )
 
 

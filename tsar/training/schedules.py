@@ -21,12 +21,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from tsar.exceptions import ParameterError
 from tsar.params.constraints import Interval, check_choice, check_fields
 from tsar.params.objects import Storable
-from tsar.params.registry import Registry
+from tsar.params.registry import Registry, check_subclass_of
 
 __all__ = [
     "SCHEDULES",
@@ -180,19 +179,12 @@ def as_schedule(schedule: str | Schedule) -> Schedule:
     return SCHEDULES[schedule]
 
 
-def _check(cls: Any) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, Schedule)):
-        raise ParameterError(
-            f"register: a schedule must be a subclass of Schedule of tsar.training, got {cls!r}"
-        )
-
-
 # Those whose objects are saved with a model.
 SCHEDULE_CLASSES: Registry[type[Schedule]] = Registry(
     "schedule",
     "tsar.schedules",
     {cls.__name__: cls for cls in (Constant, Decaying, Cosine, OneCycle)},
-    _check,
+    check_subclass_of(Schedule, "a schedule", "tsar.training"),
 )
 
 

@@ -36,7 +36,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Threads", "largest_tensor", "working_threads"]
+__all__ = ["Threads", "largest_tensor", "settle_number", "working_threads"]
 
 # Values of a batch times weights, which grows with the time of a step. Fits of 2e7 (NLinear) lose
 # nothing with one thread instead of two, those of 2e8 (PatchTST on three variates) a tenth; those
@@ -153,6 +153,17 @@ def working_threads(network: nn.Module, n_values: int, device: torch.device) -> 
             yield threads
         finally:
             threads.close()
+
+
+def settle_number() -> None:
+    """Let this thread have the number of threads that all are to have, before it computes.
+
+    Torch gives a thread its number at its first operation. The number for threads to come is
+    wrong for the instant in which another thread sets one for itself alone; a thread that began to
+    compute just then would keep that.
+    """
+    with _lock:
+        torch.get_num_threads()
 
 
 def largest_tensor(batch: Any) -> Tensor | None:

@@ -10,7 +10,7 @@ from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
-from tsar.params.registry import Registry
+from tsar.params.registry import Registry, check_subclass_of
 
 __all__ = [
     "MIXERS",
@@ -30,13 +30,6 @@ __all__ = [
 ]
 
 
-def _check(cls: Any) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, Mixer)):
-        raise ParameterError(
-            f"register: a mixer must be a subclass of tsar.core.mixers.Mixer, got {cls!r}"
-        )
-
-
 # The constructor of each takes ``d_model`` and then options by name, see accepted_options.
 MIXERS: Registry[type[Mixer]] = Registry(
     "mixer",
@@ -48,7 +41,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "mamba": Mamba,
         "bidirectional_mamba": BidirectionalMamba,
     },
-    _check,
+    check_subclass_of(Mixer, "a mixer", "tsar.core.mixers"),
 )
 
 

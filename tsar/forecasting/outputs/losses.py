@@ -14,7 +14,7 @@ from tsar.forecasting.outputs.distributions import DISTRIBUTIONS, Distribution
 from tsar.forecasting.outputs.output import Output, PointOutput, QuantileOutput
 from tsar.params.constraints import check_choice
 from tsar.params.objects import Storable
-from tsar.params.registry import Registry
+from tsar.params.registry import Registry, check_subclass_of
 
 __all__ = [
     "LOSSES",
@@ -227,11 +227,6 @@ class FunctionLoss(Loss):
         return errors
 
 
-def _check(cls: Any) -> None:
-    if not (isinstance(cls, type) and issubclass(cls, Loss)):
-        raise ParameterError(f"register: a loss must be a subclass of Loss, got {cls!r}")
-
-
 def _likelihood(distribution: type[Distribution]) -> LikelihoodLoss:
     return LikelihoodLoss(distribution())
 
@@ -247,7 +242,7 @@ LOSSES: Registry[Callable[..., Loss]] = Registry(
         "quantile": QuantileLoss,
         **{name: partial(_likelihood, cls) for name, cls in DISTRIBUTIONS.items()},
     },
-    _check,
+    check_subclass_of(Loss, "a loss", "tsar.forecasting.outputs.losses"),
 )
 
 
