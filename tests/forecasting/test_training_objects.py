@@ -230,3 +230,11 @@ def test_an_object_that_cannot_be_made_again_is_passed_again(wide, tmp_path):
         LOSSES.unregister("Doubled")
     with pytest.raises(PersistenceError, match="type Doubled as loss, which is not saved"):
         tsar.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", AdamW()])
+def test_parameters_of_an_object_are_set_with_a_new_one(optimizer):
+    model = _model(optimizer=optimizer)
+    with pytest.raises(ParameterError, match="pass a new one as optimizer=, with weight_decay"):
+        model.set_params(optimizer__weight_decay=0.1, horizon=3)
+    assert model.horizon == SMALL["horizon"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tsar.estimator.documentation import PlainSignature, complete
 from tsar.estimator.saving import save
-from tsar.exceptions import NotFittedError
+from tsar.exceptions import NotFittedError, ParameterError
 from tsar.params.constraints import check_parameters
 
 if TYPE_CHECKING:
@@ -76,6 +76,35 @@ class Estimator(BaseEstimator, ABC):
             As an earlier version wrote them, or this one; it stays as it is.
         """
         return dict(saved)
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of a part such as another estimator as ``<name>__<parameter>``.
+
+        Parameters
+        ----------
+        **params
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            A part has no parameters that could be set, such as an optimiser, which never changes.
+        ValueError
+            There is no such parameter; scikit-learn's tools expect this error.
+        """
+        own = self.get_params(deep=False)
+        for key, value in params.items():
+            name, nested, inner = key.partition("__")
+            part = params.get(name, own.get(name))
+            if nested and name in own and not hasattr(part, "set_params"):
+                raise ParameterError(
+                    f"{self.name}: {key} would set a parameter of {name}={part!r}, which cannot be "
+                    f"changed; pass a new one as {name}=, with {inner}={value!r}"
+                )
+        return super().set_params(**params)
 
     @property
     def name(self) -> str:
