@@ -14,13 +14,14 @@ from tsar.data.calendar import CALENDARS
 from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.covariates import CovariateCoding, CovariateRows, constant_values
 from tsar.data.faults import SHOWN, Faults
-from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
+from tsar.data.frames import FrameForm, Rows, read_rows
 from tsar.data.frequency import Frequency
 from tsar.data.inference import infer_frequency, usual_step
 from tsar.data.regularity import irregularities, is_regular, spread
 from tsar.data.stored_panel import check_panel
 from tsar.data.timeaxis import TimeAxis, read_times
 from tsar.data.timestyle import check_no_dates
+from tsar.data.writing import write_frame
 from tsar.exceptions import DataError
 
 __all__ = ["Panel"]
@@ -377,8 +378,7 @@ class Panel:
 
     def future_index(self, horizon: int, repeats: int = 1) -> pd.Index:
         """Return the same in the form of the frame, series by series, each ``repeats`` times."""
-        stamps = np.repeat(self.future_stamps(horizon), repeats, axis=0)
-        return self.axis.index(np.ascontiguousarray(stamps).reshape(-1))
+        return self.axis.index(np.repeat(self.future_stamps(horizon), repeats, axis=0).ravel())
 
     def write(
         self,
@@ -389,7 +389,7 @@ class Panel:
     ) -> Any:
         """Write columns of shape (S * horizon,) in the form of the frame.
 
-        With ``repeats``, each series is written so many times, and a Series as a frame.
+        With ``repeats``, each series is written so often, and a Series as a frame.
         """
         times = self.future_index(horizon, repeats or 1)
         return write_frame(self.form, self.ids, times, columns, marks, may_squeeze=repeats is None)
