@@ -185,8 +185,8 @@ def read_rows(
     named = time_column is not None and time_column not in df.columns
     if named and id_column is None and time_column == df.index.name:
         return _read_wide(df, target, roles)
-    asked = time_column is not None or id_column is not None
-    if asked or TIME in df.columns or ID in df.columns:
+    is_named = time_column is not None or id_column is not None
+    if is_named or TIME in df.columns or ID in df.columns:
         return _read_long(df, id_column, time_column, target, roles)
     return _read_wide(df, target, roles)
 
@@ -435,20 +435,20 @@ def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return a column as float64 and which rows hold something that is not a number."""
     if _is_number(column.dtype):
         return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
-    given = column.notna().to_numpy()
+    present = column.notna().to_numpy()
     values = np.full(len(column), np.nan)
     if _is_text(column):
         # Text that reads as numbers is not converted in silence, but what does not is named.
-        wrong = given & pd.to_numeric(column, errors="coerce").isna().to_numpy()
-        return values, wrong if wrong.any() else given
+        wrong = present & pd.to_numeric(column, errors="coerce").isna().to_numpy()
+        return values, wrong if wrong.any() else present
     if not dtypes.is_object_dtype(column.dtype):
-        return values, given
+        return values, present
     held = column.to_numpy(dtype=object)
     kinds = numbers.Real | decimal.Decimal
     plain = [isinstance(v, kinds) and not isinstance(v, bool | np.bool_) for v in held]
-    right = given & np.array(plain, dtype=bool)
+    right = present & np.array(plain, dtype=bool)
     values[right] = held[right].astype(np.float64)
-    return values, given & ~right
+    return values, present & ~right
 
 
 def _is_text(column: pd.Series) -> bool:

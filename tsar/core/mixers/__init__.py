@@ -81,8 +81,8 @@ def accepted_options(mixer: str | type[Mixer], **offered: Any) -> dict[str, Any]
     ParameterError
         If there is none of that name; the nearest one is suggested.
     """
-    known = inspect.signature(_mixer_class("accepted_options", mixer)).parameters
-    return {option: value for option, value in offered.items() if option in known}
+    parameters = inspect.signature(_mixer_class("accepted_options", mixer)).parameters
+    return {option: value for option, value in offered.items() if option in parameters}
 
 
 def causal_mixers() -> list[str]:
