@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
+from tsar.core.inspection.recording import WHATS, recorded
 from tsar.data.matching import in_order
 from tsar.exceptions import ParameterError
 from tsar.forecasting.fitted.rolling import ROWS_AT_ONCE, roll_windows
-from tsar.forecasting.layers.insight import WHATS, recorded
 from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.constraints import check_choice
 
