@@ -11,10 +11,18 @@ __all__ = ["rank_residual", "residuals_by_depth"]
 
 
 def rank_residual(x: Tensor) -> Tensor:
-    """Return how far tokens (B, L, D) are from being all the same, relative to their size, (B,).
+    """Return how far tokens are from being all the same, relative to their size.
 
     That is ``|x - mean| / |x|``, where ``|.|`` is the root of the product of the largest row sum
     and the largest column sum of absolute values, and the mean is over the tokens.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, L, D)
+
+    Returns
+    -------
+    Tensor of shape (B,)
 
     References
     ----------

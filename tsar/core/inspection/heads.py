@@ -83,7 +83,16 @@ def head_importance(network: nn.Module, loss: Callable[[], Tensor]) -> Tensor:
 
 
 def attention_distance(weights: Tensor) -> Tensor:
-    """Return how far back or ahead a head reads on average, (B, N), from weights (B, N, L, L).
+    """Return how far back or ahead a head reads on average.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (B, N, L, L)
+
+    Returns
+    -------
+    Tensor of shape (B, N)
+        In tokens.
 
     References
     ----------
