@@ -75,6 +75,11 @@ class Block(nn.Module):
         mixed, state = self.mixer.extend(self.before_mixer(x), state)
         return self.after_mixer(x, mixed), state
 
+    def extend_each(self, x: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        """Map more tokens (B, T, D), and return the state after each of them."""
+        mixed, states = self.mixer.extend_each(self.before_mixer(x), state)
+        return self.after_mixer(x, mixed), states
+
     def before_mixer(self, x: Tensor) -> Tensor:
         """Return what the mixer is given of tokens ``x``."""
         return self.mixer_norm(x) if self.pre_norm else x
@@ -138,3 +143,16 @@ class Encoder(nn.Module):
             x, after = block.extend(x, before)
             states.append(after)
         return x if self.final_norm is None else self.final_norm(x), tuple(states)
+
+    def extend_each(
+        self, x: Tensor, state: tuple[Any, ...]
+    ) -> tuple[Tensor, tuple[tuple[Any, ...], ...]]:
+        """Encode more tokens (B, T, D), and return the states after each of them."""
+        n_tokens, by_block = x.shape[1], []
+        block: Any
+        for block, before in zip(self.blocks, state, strict=True):
+            x, after = block.extend_each(x, before)
+            by_block.append(after)
+        # A stack without blocks has an empty state after every token, too.
+        by_token = tuple(zip(*by_block, strict=True)) if by_block else ((),) * n_tokens
+        return x if self.final_norm is None else self.final_norm(x), by_token

@@ -126,6 +126,22 @@ class Decoder(nn.Module):
         decoded, blocks = self.encoder.extend(self.position(tokens, state.length), state.blocks)
         return decoded, DecoderState(length, blocks)
 
+    def extend_each(
+        self, tokens: Tensor, state: DecoderState
+    ) -> tuple[Tensor, tuple[DecoderState, ...]]:
+        """Decode more tokens (B, T, D), and return the state after each of them.
+
+        Raises
+        ------
+        ParameterError
+            If there are more than ``max_tokens`` in all.
+        """
+        self._check_length(state.length + tokens.shape[1])
+        placed = self.position(tokens, state.length)
+        decoded, by_token = self.encoder.extend_each(placed, state.blocks)
+        lengths = range(state.length + 1, state.length + tokens.shape[1] + 1)
+        return decoded, tuple(map(DecoderState, lengths, by_token))
+
     def _check_length(self, n_tokens: int) -> None:
         if n_tokens > self.max_tokens:
             raise ParameterError(
