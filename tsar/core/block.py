@@ -13,7 +13,7 @@ __all__ = ["Block", "Encoder"]
 
 
 class Block(nn.Module):
-    """A mixer along tokens, then a map of every token, each with a residual.
+    """A mixer along tokens, then a map of every token if there is one, each with a residual.
 
     Before the branch (``pre_norm``)::
 
@@ -28,8 +28,8 @@ class Block(nn.Module):
     Parameters
     ----------
     mixer : Mixer
-    mlp : nn.Module
-        Maps (B, L, D) to (B, L, D).
+    mlp : nn.Module or None
+        Maps (B, L, D) to (B, L, D). None leaves its branch out, as stacks of state spaces do.
     d_model : int
     norm : {"layer", "batch", "rms"} or function, default "layer"
         A function builds the module from ``d_model``.
@@ -43,7 +43,7 @@ class Block(nn.Module):
     def __init__(
         self,
         mixer: Mixer,
-        mlp: nn.Module,
+        mlp: nn.Module | None,
         *,
         d_model: int,
         norm: str | Callable[[int], nn.Module] = "layer",
@@ -57,7 +57,7 @@ class Block(nn.Module):
         self.mixer_norm = _norm(norm, d_model)
         self.mixer_dropout = Dropout(dropout if mixer_dropout is None else mixer_dropout)
         self.mlp = mlp
-        self.mlp_norm = _norm(norm, d_model)
+        self.mlp_norm = None if mlp is None else _norm(norm, d_model)
         self.mlp_dropout = Dropout(dropout)
 
     def forward(
@@ -87,9 +87,12 @@ class Block(nn.Module):
     def after_mixer(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Do the rest of the block, given what the mixer made of tokens ``x``."""
         x = self.mixer_dropout.add(x, mixed)
+        if not self.pre_norm:
+            x = self.mixer_norm(x)
+        if self.mlp is None or self.mlp_norm is None:
+            return x
         if self.pre_norm:
             return self.mlp_dropout.add(x, self.mlp(self.mlp_norm(x)))
-        x = self.mixer_norm(x)
         return self.mlp_norm(self.mlp_dropout.add(x, self.mlp(x)))
 
 

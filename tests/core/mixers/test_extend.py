@@ -40,9 +40,14 @@ def _block(name, norm="layer", pre_norm=True):
     )
 
 
-def _decoder(*names):
+def _decoder(*names, **options):
     mixers = [_mixer(name) for name in names]
-    return Decoder(mixers, d_model=D_MODEL, d_ff=D_FF, max_tokens=MAX_TOKENS)
+    options = {"max_tokens": MAX_TOKENS, **options}
+    return Decoder(mixers, d_model=D_MODEL, d_ff=D_FF, **options)
+
+
+def _unlimited():
+    return _decoder("mamba", "attention", max_tokens=None, position=None, norm="rms", mlp=None)
 
 
 MAKE = {name: (lambda name=name: _mixer(name)) for name in causal_mixers()} | {
@@ -53,6 +58,7 @@ MAKE = {name: (lambda name=name: _mixer(name)) for name in causal_mixers()} | {
     "post-norm block": lambda: _block("attention", "batch", pre_norm=False),
     "encoder": lambda: Encoder([_block("attention"), _block("mamba")], nn.LayerNorm(D_MODEL)),
     "decoder": lambda: _decoder("attention", "mamba", "attention"),
+    "unlimited": _unlimited,
 }
 
 
