@@ -62,6 +62,16 @@ def test_post_norm(norm):
     torch.testing.assert_close(block(x), expected)
 
 
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_a_block_without_a_map_of_tokens(pre_norm):
+    mixer, x = SoftmaxAttention(6, 2), torch.randn(3, 7, 6)
+    block = Block(mixer, None, d_model=6, pre_norm=pre_norm)
+    norm = nn.functional.layer_norm
+    expected = x + mixer(norm(x, (6,))) if pre_norm else norm(x + mixer(x), (6,))
+    torch.testing.assert_close(block(x), expected)
+    assert {name.split(".")[0] for name in block.state_dict()} == {"mixer", "mixer_norm"}
+
+
 def test_both_branches_are_dropped_at_their_own_rate():
     block = _block(dropout=0.25, mixer_dropout=0.5)
     assert (block.mixer_dropout.p, block.mlp_dropout.p) == (0.5, 0.25)

@@ -3,7 +3,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from tsar.core.state import KVCache, fork
+from tsar.core.state import KVCache, WindowCache, fork, rewind, select
 
 
 class Pair(NamedTuple):
@@ -116,3 +116,44 @@ def test_a_fork_shares_no_room():
         _assert_holds(copy, _piece(3, 0), _piece(1, 1))
     other.append(*_piece(1, 5))
     assert cache.append(*_piece(1, 6)).room is cache.room
+
+
+@torch.no_grad()
+def test_rows_of_a_state_are_copied():
+    cache, rows = _cache(3, 1), torch.tensor([2, 2, 0])
+    selected = select(Pair(4, (cache, (torch.arange(3), None))), rows)
+    assert isinstance(selected, Pair) and selected.count == 4
+    copy, (tensor, nothing) = selected.parts
+    assert tensor.tolist() == [2, 2, 0] and nothing is None
+    assert copy.room is not cache.room and copy.room.capacity == cache.room.capacity
+    assert torch.equal(copy.keys, cache.keys[rows])
+    assert torch.equal(copy.values, cache.values[rows])
+    _assert_holds(cache, _piece(3, 0), _piece(1, 1))
+    few = select(cache, torch.tensor([False, True, False]))
+    assert torch.equal(few.keys, cache.keys[1:2])
+
+
+@torch.no_grad()
+def test_a_rewound_cache_writes_where_the_longer_ones_were():
+    cache = _cache(3, 1)
+    longer = cache.append(*_piece(2, 5))
+    assert rewind((cache,))[0] is cache
+    other = cache.append(*_piece(1, 6))
+    assert other.room is longer.room is cache.room
+    _assert_holds(other, _piece(3, 0), _piece(1, 1), _piece(1, 6))
+
+
+@torch.no_grad()
+def test_a_cache_of_a_window_knows_where_its_tokens_are():
+    cache = WindowCache(_cache(0), 0, window=4, sinks=2)
+    keys, values = _piece(30, 0)
+    for t in range(30):
+        cache = cache.append(keys[:, :, t : t + 1], values[:, :, t : t + 1])
+        older = cache
+        cache = cache.trimmed()
+        for each in (cache, older, older.first(t), fork(cache)):
+            held = each.positions
+            assert len(held) == each.cache.length and held.tolist() == sorted(set(held.tolist()))
+            assert set(range(each.length)) & {0, 1, t - 2, t - 1} <= set(held.tolist())
+            assert torch.equal(each.keys, keys[:, :, held])
+            assert torch.equal(each.values, values[:, :, held])

@@ -13,7 +13,7 @@ __all__ = ["Block", "Encoder"]
 
 
 class Block(nn.Module):
-    """A mixer along tokens, then a map of every token, each with a residual.
+    """A mixer along tokens, then a map of every token if there is one, each with a residual.
 
     Before the branch (``pre_norm``)::
 
@@ -28,8 +28,8 @@ class Block(nn.Module):
     Parameters
     ----------
     mixer : Mixer
-    mlp : nn.Module
-        Maps (B, L, D) to (B, L, D).
+    mlp : nn.Module or None
+        Maps (B, L, D) to (B, L, D). None leaves its branch out, as stacks of state spaces do.
     d_model : int
     norm : {"layer", "batch", "rms"} or function, default "layer"
         A function builds the module from ``d_model``.
@@ -43,7 +43,7 @@ class Block(nn.Module):
     def __init__(
         self,
         mixer: Mixer,
-        mlp: nn.Module,
+        mlp: nn.Module | None,
         *,
         d_model: int,
         norm: str | Callable[[int], nn.Module] = "layer",
@@ -57,7 +57,7 @@ class Block(nn.Module):
         self.mixer_norm = _norm(norm, d_model)
         self.mixer_dropout = Dropout(dropout if mixer_dropout is None else mixer_dropout)
         self.mlp = mlp
-        self.mlp_norm = _norm(norm, d_model)
+        self.mlp_norm = None if mlp is None else _norm(norm, d_model)
         self.mlp_dropout = Dropout(dropout)
 
     def forward(
@@ -75,6 +75,11 @@ class Block(nn.Module):
         mixed, state = self.mixer.extend(self.before_mixer(x), state)
         return self.after_mixer(x, mixed), state
 
+    def extend_each(self, x: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        """Map more tokens (B, T, D), and return the state after each of them."""
+        mixed, states = self.mixer.extend_each(self.before_mixer(x), state)
+        return self.after_mixer(x, mixed), states
+
     def before_mixer(self, x: Tensor) -> Tensor:
         """Return what the mixer is given of tokens ``x``."""
         return self.mixer_norm(x) if self.pre_norm else x
@@ -82,9 +87,12 @@ class Block(nn.Module):
     def after_mixer(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Do the rest of the block, given what the mixer made of tokens ``x``."""
         x = self.mixer_dropout.add(x, mixed)
+        if not self.pre_norm:
+            x = self.mixer_norm(x)
+        if self.mlp is None or self.mlp_norm is None:
+            return x
         if self.pre_norm:
             return self.mlp_dropout.add(x, self.mlp(self.mlp_norm(x)))
-        x = self.mixer_norm(x)
         return self.mlp_norm(self.mlp_dropout.add(x, self.mlp(x)))
 
 
@@ -138,3 +146,16 @@ class Encoder(nn.Module):
             x, after = block.extend(x, before)
             states.append(after)
         return x if self.final_norm is None else self.final_norm(x), tuple(states)
+
+    def extend_each(
+        self, x: Tensor, state: tuple[Any, ...]
+    ) -> tuple[Tensor, tuple[tuple[Any, ...], ...]]:
+        """Encode more tokens (B, T, D), and return the states after each of them."""
+        n_tokens, by_block = x.shape[1], []
+        block: Any
+        for block, before in zip(self.blocks, state, strict=True):
+            x, after = block.extend_each(x, before)
+            by_block.append(after)
+        # A stack without blocks has an empty state after every token, too.
+        by_token = tuple(zip(*by_block, strict=True)) if by_block else ((),) * n_tokens
+        return x if self.final_norm is None else self.final_norm(x), by_token

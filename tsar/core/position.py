@@ -1,11 +1,13 @@
-"""Positions of tokens, added to their embeddings."""
+"""Positions of tokens: added to their embeddings, turned into queries and keys, or into scores."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LearnedPosition", "SinusoidalPosition"]
+from tsar.exceptions import ParameterError
+
+__all__ = ["LearnedPosition", "RelativeBias", "Rotary", "SinusoidalPosition"]
 
 
 class LearnedPosition(nn.Module):
@@ -58,3 +60,104 @@ class SinusoidalPosition(nn.Module):
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """Add the positions from ``start`` on to tokens (B, P, D), up to ``length`` of them."""
         return x + self.weight[start : start + x.shape[1]]
+
+
+class Rotary(nn.Module):
+    """Turn queries and keys by angles that grow with their position.
+
+    Feature ``i`` and the one half the width behind it are the two coordinates of a point, which is
+    turned by ``position * base ** (-2 i / width)``. So the product of a query with a key depends
+    on how far apart they are and not on where they are. There are no weights and no longest
+    sequence.
+
+    Parameters
+    ----------
+    width : int
+        Of a query or key.
+    n_axes : int, default 1
+        Of a position. With several (rows and columns, say) the features are cut into as many
+        parts, and each is turned by one coordinate.
+    base : float, default 10000.0
+
+    Raises
+    ------
+    ParameterError
+        If the width is no multiple of twice the number of axes.
+
+    References
+    ----------
+    Su et al., "RoFormer: enhanced transformer with rotary position embedding", Neurocomputing
+    568, 2024, section 3.2, with the halves paired rather than neighbours.
+    """
+
+    def __init__(self, width: int, *, n_axes: int = 1, base: float = 10_000.0) -> None:
+        super().__init__()
+        if width % (2 * n_axes):
+            raise ParameterError(
+                f"Rotary: the width of a head must be a multiple of {2 * n_axes}, got {width}; "
+                f"change d_model or n_heads"
+            )
+        self.width = width
+        self.n_axes = n_axes
+        self.base = base
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Turn queries or keys.
+
+        Parameters
+        ----------
+        x : Tensor of shape (..., L, E)
+        positions : Tensor of shape (..., L), or (..., L, n_axes) with several axes
+            Leading axes are broadcast against those of ``x``.
+
+        Returns
+        -------
+        Tensor of shape (..., L, E)
+        """
+        half = self.width // self.n_axes // 2
+        index = torch.arange(half, dtype=torch.float64)
+        # Angles are computed in double precision, on the CPU since not every device has it: in
+        # single precision those of the thousandth token are wrong in the fourth digit.
+        frequency = self.base ** (-index / half)
+        place = positions.to("cpu", torch.float64)
+        if self.n_axes == 1:
+            place = place[..., None]
+        angle = place[..., None] * frequency  # (..., L, n_axes, half)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        cos, sin = (part.to(x.device, dtype) for part in (angle.cos(), angle.sin()))
+        first, second = x.unflatten(-1, (self.n_axes, 2, half)).unbind(-2)
+        turned = torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-2)
+        return turned.flatten(-3).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.width}, n_axes={self.n_axes}, base={self.base}"
+
+
+class RelativeBias(nn.Module):
+    """One trained number per head and distance, to be added to scores.
+
+    Parameters
+    ----------
+    n_heads : int
+    max_distance : int
+        Tokens farther apart have the number of those that are as far apart as this.
+
+    References
+    ----------
+    Raffel et al., "Exploring the limits of transfer learning with a unified text-to-text
+    transformer", JMLR 21, 2020, section 2.1; without joining distances in buckets.
+    """
+
+    no_decay = ("weight",)
+
+    def __init__(self, n_heads: int, max_distance: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.weight = nn.Parameter(torch.empty(n_heads, 2 * max_distance + 1))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, query_positions: Tensor, key_positions: Tensor) -> Tensor:
+        """Return (N, L, S) numbers for queries at positions (L,) and keys at positions (S,)."""
+        distance = query_positions[:, None] - key_positions
+        clipped = distance.clamp(-self.max_distance, self.max_distance)
+        return self.weight[:, clipped + self.max_distance]

@@ -5,15 +5,18 @@ the sequence would be copied with every token if nothing could ever be written, 
 lie in a room with space left over. A cache is a room and a length, what lies below the length is
 never touched again, and only the newest cache of a room writes behind it.
 
+The batch is the first axis of every tensor of a state, which is what lets rows be selected.
+
 Letters: B batch, N heads, L tokens, E width of a key, V width of a value.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["CacheRoom", "KVCache", "fork"]
+__all__ = ["CacheRoom", "KVCache", "WindowCache", "fork", "rewind", "select"]
 
 State = TypeVar("State")
 
@@ -45,15 +48,18 @@ class CacheRoom:
         frozen = self.keys.is_inference() and not torch.is_inference_mode_enabled()
         return start == self.written and stop <= self.capacity and not frozen
 
-    def copy(self, length: int, capacity: int) -> "CacheRoom":
-        """Return a room of its own with the first ``length`` tokens, and some space."""
-        keys, values = (_with_space(old, length, capacity) for old in (self.keys, self.values))
-        return CacheRoom(keys, values, length)
+    @classmethod
+    def copying(cls, keys: Tensor, values: Tensor, capacity: int) -> "CacheRoom":
+        """Make a room of its own with these tokens, and some space."""
+        length = keys.shape[2]
+        keys, values = (_with_space(tokens, capacity) for tokens in (keys, values))
+        return cls(keys, values, length)
 
 
-def _with_space(tokens: Tensor, length: int, capacity: int) -> Tensor:
-    larger = tokens.new_empty(*tokens.shape[:2], capacity, tokens.shape[3])
-    larger[:, :, :length] = tokens[:, :, :length]
+def _with_space(tokens: Tensor, capacity: int) -> Tensor:
+    batch, n_heads, length, width = tokens.shape
+    larger = tokens.new_empty(batch, n_heads, capacity, width)
+    larger[:, :, :length] = tokens
     return larger
 
 
@@ -104,15 +110,93 @@ class KVCache(NamedTuple):
         room, stop = self.room, self.length + keys.shape[2]
         if not room.takes(self.length, stop):
             capacity = room.capacity if stop <= room.capacity else max(2 * room.capacity, stop)
-            room = room.copy(self.length, capacity)
+            room = CacheRoom.copying(self.keys, self.values, capacity)
         room.keys[:, :, self.length : stop] = keys
         room.values[:, :, self.length : stop] = values
         room.written = stop
         return KVCache(room, stop)
 
+    def first(self, length: int) -> "KVCache":
+        """Return the cache of the first ``length`` tokens, in the same room."""
+        return KVCache(self.room, length)
+
     def fork(self) -> "KVCache":
         """Return a cache of the same tokens with a room of its own."""
-        return KVCache(self.room.copy(self.length, self.room.capacity), self.length)
+        return KVCache(CacheRoom.copying(self.keys, self.values, self.room.capacity), self.length)
+
+    def select(self, rows: Tensor) -> "KVCache":
+        """Return a cache of these sequences of the batch with a room of its own."""
+        keys, values = self.keys[rows], self.values[rows]
+        return KVCache(CacheRoom.copying(keys, values, self.room.capacity), self.length)
+
+    def rewind(self) -> "KVCache":
+        """Return this cache, which is written behind in place again; longer ones are given up."""
+        self.room.written = self.length
+        return self
+
+
+class WindowCache(NamedTuple):
+    """Keys and values of the first tokens and of the latest ones.
+
+    Once the cache is twice as long as what a token sees, the tokens between are left out. So its
+    size does not grow with the sequence, and a token costs no copy on average.
+
+    Parameters
+    ----------
+    cache : KVCache
+    length : int
+        How many tokens there were, of which the cache may hold fewer.
+    window : int
+        How many of the latest tokens a token sees, itself being one.
+    sinks : int
+        How many of the first tokens every token sees.
+    """
+
+    cache: KVCache
+    length: int
+    window: int
+    sinks: int
+
+    @property
+    def keys(self) -> Tensor:
+        """Of shape (B, N, S, E), of those tokens that are held."""
+        return self.cache.keys
+
+    @property
+    def values(self) -> Tensor:
+        """Of shape (B, N, S, V), of those tokens that are held."""
+        return self.cache.values
+
+    @property
+    def positions(self) -> Tensor:
+        """Of shape (S,): where in the sequence the tokens are that are held."""
+        index = torch.arange(self.cache.length, device=self.keys.device)
+        left_out = self.length - self.cache.length
+        return torch.where(index < self.sinks, index, index + left_out)
+
+    def append(self, keys: Tensor, values: Tensor) -> "WindowCache":
+        """Return a cache with more tokens behind, of which none is left out yet."""
+        cache = self.cache.append(keys, values)
+        return self._replace(cache=cache, length=self.length + keys.shape[2])
+
+    def first(self, length: int) -> "WindowCache":
+        """Return the cache of the first ``length`` tokens, none of them left out since."""
+        shorter = self.cache.length - (self.length - length)
+        return self._replace(cache=self.cache.first(shorter), length=length)
+
+    def trimmed(self) -> "WindowCache":
+        """Return the cache without what no later token will see, if that is worth a copy."""
+        sees = self.sinks + self.window
+        if self.cache.length <= 2 * sees:
+            return self
+        # The next token sees one of the latest tokens less than the window has: itself is one.
+        latest = self.cache.length - (self.window - 1)
+        keys, values = (
+            torch.cat([tokens[:, :, : self.sinks], tokens[:, :, latest:]], dim=2)
+            for tokens in (self.keys, self.values)
+        )
+        room = CacheRoom.copying(keys, values, 2 * sees + 1)
+        return self._replace(cache=KVCache(room, room.written))
 
 
 def fork(state: State) -> State:
@@ -124,10 +208,46 @@ def fork(state: State) -> State:
         What ``init_state`` or ``extend`` of any mixer, block or stack returned. Its tensors are
         shared, since nobody writes to them; its caches get rooms of their own.
     """
-    forked: Any = state
+    return _rebuilt(state, lambda tensor: tensor, KVCache.fork)
+
+
+def select(state: State, rows: Tensor) -> State:
+    """Return the state of some of the sequences, in any order and any number of times.
+
+    Parameters
+    ----------
+    state : nested tuples
+        Of a batch of B sequences.
+    rows : int64 Tensor of shape (n,), or bool Tensor of shape (B,)
+        Which of them.
+    """
+    return _rebuilt(state, lambda tensor: tensor[rows], lambda cache: cache.select(rows))
+
+
+def rewind(state: State) -> State:
+    """Go on from an older state in place of all that were made by extending it.
+
+    Without this it can be extended as well, at the price of copying its caches. Those other
+    states, but for a :func:`fork` of one, hold something else as soon as this one is extended.
+
+    Parameters
+    ----------
+    state : nested tuples
+        Returned as it is.
+    """
+    return _rebuilt(state, lambda tensor: tensor, KVCache.rewind)
+
+
+def _rebuilt(
+    state: State, tensor: Callable[[Tensor], Tensor], cache: Callable[[KVCache], KVCache]
+) -> State:
+    """Put a state together again from what becomes of its tensors and of its caches."""
+    rebuilt: Any = state
     if isinstance(state, KVCache):
-        forked = state.fork()
+        rebuilt = cache(state)
+    elif isinstance(state, Tensor):
+        rebuilt = tensor(state)
     elif isinstance(state, tuple):
-        parts = [fork(part) for part in state]
-        forked = type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-    return forked
+        parts = [_rebuilt(part, tensor, cache) for part in state]
+        rebuilt = type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+    return rebuilt

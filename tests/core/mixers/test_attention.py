@@ -173,3 +173,138 @@ def test_causal_attention_looks_at_nothing_later_whatever_is_masked():
     mask[0, :2] = mask[1] = False
     altered = torch.cat([x[:, :-1], 1 - x[:, -1:]], dim=1)
     torch.testing.assert_close(mixer(altered, mask=mask)[:, :-1], mixer(x, mask=mask)[:, :-1])
+
+
+def _plainly(mixer, x):
+    """Attention with all options, as loops over heads, queries and features."""
+    n_heads, n_kv, width = mixer.n_heads, mixer.n_kv_heads, x.shape[2] // mixer.n_heads
+    projected = mixer.query_key_value(x)
+    batch, length, d_model = x.shape
+    parts = projected.split([d_model, n_kv * width, n_kv * width], dim=2)
+    query, key, value = (part.reshape(batch, length, -1, width).clone() for part in parts)
+    for heads, norm in ((query, mixer.query_norm), (key, mixer.key_norm)):
+        for n in range(heads.shape[2]):
+            for t in range(length):
+                row = heads[:, t, n].clone()
+                if norm is not None:
+                    eps = torch.finfo(row.dtype).eps
+                    row = row / (row.square().mean(-1, keepdim=True) + eps).sqrt() * norm.weight
+                turned = row.clone()
+                for i in range(width // 2 if mixer.rotary is not None else 0):
+                    point = torch.complex(row[:, i], row[:, i + width // 2])
+                    angle = torch.tensor(t * 10_000 ** (-2 * i / width), dtype=x.dtype)
+                    point = point * torch.polar(torch.ones_like(angle), angle)
+                    turned[:, i], turned[:, i + width // 2] = point.real, point.imag
+                heads[:, t, n] = turned
+    mixed = torch.zeros_like(query)
+    for n in range(n_heads):
+        k = n // (n_heads // n_kv)
+        for t in range(length):
+            seen = [
+                s
+                for s in range(length)
+                if (s <= t or not mixer.causal)
+                and (mixer.window is None or abs(t - s) < mixer.window or s < mixer.sinks)
+            ]
+            scores = (query[:, t, n, None] * key[:, seen, k]).sum(-1) / width**0.5
+            mixed[:, t, n] = (scores.softmax(-1)[..., None] * value[:, seen, k]).sum(1)
+    return mixer.output(mixed.flatten(2))
+
+
+OPTIONS = {
+    "rotary": {"rotary": True},
+    "norm": {"qk_norm": True, "bias": False},
+    "window": {"window": 3},
+    "sinks": {"window": 2, "sinks": 2, "rotary": True},
+    "grouped": {"n_kv_heads": 2},
+    "all": {
+        "rotary": True,
+        "qk_norm": True,
+        "bias": False,
+        "window": 3,
+        "sinks": 1,
+        "n_kv_heads": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_options_against_loops(options, causal):
+    torch.manual_seed(0)
+    mixer = SoftmaxAttention(16, 4, causal=causal, **options).double()
+    for name, parameter in mixer.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 7, 16, dtype=torch.float64, generator=generator).requires_grad_()
+    results = [mixer(x), _plainly(mixer, x)]
+    torch.testing.assert_close(*results, rtol=0, atol=1e-10)
+    over = [x, *mixer.parameters()]
+    grads = [torch.autograd.grad(result.square().sum(), over) for result in results]
+    for result, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_weights_are_recorded_with_all_options(options):
+    mixer = SoftmaxAttention(16, 4, causal=True, **options)
+    with mixer.recording() as recorded:
+        mixer(torch.randn(2, 7, 16))
+    (weights,) = recorded
+    assert weights.shape == (2, 4, 7, 7)
+    apart = torch.arange(7)[:, None] - torch.arange(7)
+    near = (apart < options.get("window", 7)) | (torch.arange(7) < options.get("sinks", 0))
+    assert torch.equal(weights > 0, ((apart >= 0) & near).expand_as(weights))
+
+
+def test_scores_of_turned_tokens_depend_on_their_distance():
+    mixer, x = SoftmaxAttention(16, 4, causal=True, rotary=True).double(), torch.randn(2, 5, 16)
+    x = x.double()
+    _, state = mixer.extend(torch.randn(2, 30, 16).double(), mixer.init_state(2))
+    moved = mixer.extend(x, state)[1].keys[:, :, 30:]
+    place = mixer.extend(x, mixer.init_state(2))[1].keys
+    torch.testing.assert_close(moved @ moved.mT, place @ place.mT)
+    assert not torch.allclose(moved, place)
+
+
+def test_a_memory_has_no_positions():
+    mixer = SoftmaxAttention(16, 4, rotary=True, window=1, qk_norm=True, n_kv_heads=2, bias=False)
+    x, memory = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
+    order = torch.tensor([3, 1, 4, 0, 2])
+    torch.testing.assert_close(mixer(x, memory=memory[:, order]), mixer(x, memory=memory))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_kv_heads": 3}, "n_kv_heads=3 does not divide n_heads=4"),
+        ({"n_kv_heads": 0}, "n_kv_heads=0 does not divide n_heads=4"),
+        ({"window": 0}, "window must be at least 1"),
+        ({"sinks": 2}, "sinks=2 are the first tokens that are seen beside a window"),
+        ({"window": 2, "sinks": -1}, "sinks=-1"),
+    ],
+)
+def test_options_that_contradict(options, message):
+    with pytest.raises(ParameterError, match=f"^SoftmaxAttention: {message}"):
+        SoftmaxAttention(16, 4, **options)
+
+
+def test_heads_too_narrow_to_be_turned():
+    with pytest.raises(ParameterError, match="width of a head must be a multiple of 2, got 3"):
+        SoftmaxAttention(6, 2, rotary=True)
+
+
+def test_names_and_numbers_without_options_are_what_they_were():
+    torch.manual_seed(0)
+    mixer = SoftmaxAttention(6, 2)
+    torch.manual_seed(0)
+    maps = torch.nn.Linear(6, 18), torch.nn.Linear(6, 6)
+    names = [
+        f"{name}.{part}" for name in ("query_key_value", "output") for part in ("weight", "bias")
+    ]
+    assert list(mixer.state_dict()) == names
+    for result, expected in zip(
+        mixer.parameters(), (p for linear in maps for p in linear.parameters()), strict=True
+    ):
+        assert torch.equal(result, expected)

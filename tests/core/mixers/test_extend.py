@@ -18,7 +18,7 @@ from tsar.core.mixers import (
 )
 from tsar.core.mlp import MLP
 from tsar.core.position import LearnedPosition, SinusoidalPosition
-from tsar.core.state import fork
+from tsar.core.state import fork, rewind, select
 from tsar.exceptions import ParameterError
 
 BATCH, D_MODEL, D_FF, MAX_TOKENS = 3, 6, 5, 70
@@ -30,22 +30,35 @@ def _mixer(name):
     return make_mixer(name, D_MODEL, **accepted_options(name, n_heads=2, causal=True))
 
 
+def _attention(**options):
+    return SoftmaxAttention(D_MODEL, 3, causal=True, **options)
+
+
 def _block(name, norm="layer", pre_norm=True):
     return Block(
         _mixer(name), MLP(D_MODEL, D_FF), d_model=D_MODEL, norm=norm, pre_norm=pre_norm, dropout=0.3
     )
 
 
-def _decoder(*names):
+def _decoder(*names, **options):
     mixers = [_mixer(name) for name in names]
-    return Decoder(mixers, d_model=D_MODEL, d_ff=D_FF, max_tokens=MAX_TOKENS)
+    options = {"max_tokens": MAX_TOKENS, **options}
+    return Decoder(mixers, d_model=D_MODEL, d_ff=D_FF, **options)
+
+
+def _unlimited():
+    return _decoder("mamba", "attention", max_tokens=None, position=None, norm="rms", mlp=None)
 
 
 MAKE = {name: (lambda name=name: _mixer(name)) for name in causal_mixers()} | {
+    "window": lambda: _attention(window=4),
+    "rotary": lambda: _attention(rotary=True, n_kv_heads=1, bias=False),
+    "sinks": lambda: _attention(window=5, sinks=2, rotary=True, qk_norm=True),
     "block": lambda: _block("mamba", "rms"),
     "post-norm block": lambda: _block("attention", "batch", pre_norm=False),
     "encoder": lambda: Encoder([_block("attention"), _block("mamba")], nn.LayerNorm(D_MODEL)),
     "decoder": lambda: _decoder("attention", "mamba", "attention"),
+    "unlimited": _unlimited,
 }
 
 
@@ -195,3 +208,83 @@ def test_a_cache_is_written_in_place():
         _, state = mixer.step(x_t, state)
         places.add(state.room.keys.data_ptr())
     assert len(places) <= 8  # capacities 1, 2, 4, ... 128
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["window", "sinks"])
+def test_a_cache_of_a_window_does_not_grow(kind):
+    mixer, lengths = _made(kind), []
+    state = mixer.init_state(BATCH)
+    for x_t in _tokens(MAX_TOKENS).unbind(1):
+        _, state = mixer.step(x_t, state)
+        lengths.append(state.cache.length)
+    sees = mixer.window + mixer.sinks
+    assert max(lengths) == 2 * sees and state.length == MAX_TOKENS
+    assert state.cache.room.capacity <= 2 * sees + 1
+    _, state = mixer.extend(_tokens(MAX_TOKENS), mixer.init_state(BATCH))
+    assert state.cache.length == sees - 1
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize("kind", MAKE)
+def test_states_after_each_token(kind, mode):
+    """Each is that of extending by the tokens up to it, whatever is made of the others."""
+    module, x = _made(kind), _tokens(31)
+    with mode():
+        expected = module(x)
+        _, start = module.extend(x[:, :11], module.init_state(BATCH))
+        output, states = module.extend_each(x[:, 11:18], start)
+        torch.testing.assert_close(output, expected[:, 11:18])
+        assert len(states) == 7
+        for k in (3, 0, 6, 5):
+            after = states[k]
+            for piece in _cut(x[:, 12 + k :], (2, 3)):
+                more, after = module.extend(piece, after)
+            torch.testing.assert_close(more[:, -1], expected[:, -1])
+        nothing, states = module.extend_each(x[:, :0], start)
+        assert nothing.shape == (BATCH, 0, D_MODEL) and states == ()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", MAKE)
+def test_rewinding_is_to_go_on_from_an_older_state(kind):
+    module, x, wrong = _made(kind), _tokens(31), _tokens(9, seed=3)
+    expected = module(x)
+    _, start = module.extend(x[:, :11], module.init_state(BATCH))
+    _, states = module.extend_each(torch.cat([x[:, 11:14], wrong], dim=1), start)
+    apart = fork(states[-1])
+    state = rewind(states[2])
+    for stop in range(14, 31):
+        output, state = module.extend(x[:, stop : stop + 1], state)
+        torch.testing.assert_close(output[:, 0], expected[:, stop])
+    other = torch.cat([x[:, :14], wrong, x[:, :3]], dim=1)
+    torch.testing.assert_close(module.extend(x[:, :3], apart)[0], module(other)[:, -3:])
+
+
+@torch.inference_mode()
+def test_a_rewound_cache_is_written_in_place():
+    mixer, x = _made("attention"), _tokens(40)
+    _, state = mixer.extend(x[:, :20], mixer.init_state(BATCH))
+    _, state = mixer.extend(x[:, 20:21], state)  # doubles the room
+    place = state.room.keys.data_ptr()
+    for _ in range(5):
+        _, states = mixer.extend_each(x[:, 21:26], state)
+        assert all(after.room.keys.data_ptr() == place for after in states)
+        state = rewind(states[0])
+    # Without it, an older state is copied.
+    _, states = mixer.extend_each(x[:, 26:28], state)
+    assert mixer.extend(x[:, 26:28], states[0])[1].room.keys.data_ptr() != place
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+@pytest.mark.parametrize("kind", MAKE)
+def test_rows_of_a_state(kind, mode):
+    module, x = _made(kind), _tokens(17)
+    with mode():
+        _, state = module.extend(x[:, :9], module.init_state(BATCH))
+        for rows in (torch.tensor([2, 0, 2, 1]), torch.tensor([False, True, True])):
+            outputs, selected = [], select(state, rows)
+            for piece in _cut(x[rows, 9:], (1, 3)):
+                output, selected = module.extend(piece, selected)
+                outputs.append(output)
+            torch.testing.assert_close(torch.cat(outputs, dim=1), module(x)[rows, 9:])

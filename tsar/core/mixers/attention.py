@@ -2,17 +2,20 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tsar.core import masks
 from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import CarryingMixer
 from tsar.core.ops.attention import attention, attention_weights, pick_backend
 from tsar.core.ops.even_products import linear
 from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
-from tsar.core.state import KVCache
+from tsar.core.position import Rotary
+from tsar.core.state import KVCache, WindowCache
 from tsar.core.tracing import is_traced
 from tsar.exceptions import ParameterError
 
@@ -37,18 +40,35 @@ class SoftmaxAttention(CarryingMixer):
     dropout : float, default 0.0
         Of the attention weights.
     residual_scores : bool, default False
+    rotary : bool, default False
+        Whether queries and keys are turned by their positions, see
+        :class:`~tsar.core.position.Rotary`. They count from the first token; a memory has none.
+    qk_norm : bool, default False
+        Whether queries and keys are normalised (RMS over a head, with a factor per feature).
+    bias : bool, default True
+        Whether the maps have biases.
+    window : int, optional
+        A token attends to those less than this many tokens away only, itself being one.
+    sinks : int, default 0
+        With a window, the first tokens, which all attend to beside it.
+    n_kv_heads : int, optional
+        Heads of the keys and values, each read by ``n_heads / n_kv_heads`` heads of queries.
     backend : str, optional
         Forces a kernel of :func:`tsar.core.ops.attention.attention`.
 
     Raises
     ------
     ParameterError
-        If the heads do not divide the width.
+        If the heads do not divide the width, or those of keys the heads; if heads are too narrow
+        to be turned, or there are sinks without a window.
 
     References
     ----------
     Vaswani et al., "Attention is all you need", NeurIPS 2017; He et al.,
-    "RealFormer: transformer likes residual attention", Findings of ACL 2021.
+    "RealFormer: transformer likes residual attention", Findings of ACL 2021; Henry et al.,
+    "Query-key normalization for transformers", Findings of EMNLP 2020; Xiao et al., "Efficient
+    streaming language models with attention sinks", ICLR 2024; Ainslie et al., "GQA: training
+    generalized multi-query transformer models from multi-head checkpoints", EMNLP 2023.
     """
 
     def __init__(
@@ -59,20 +79,32 @@ class SoftmaxAttention(CarryingMixer):
         causal: bool = False,
         dropout: float = 0.0,
         residual_scores: bool = False,
+        rotary: bool = False,
+        qk_norm: bool = False,
+        bias: bool = True,
+        window: int | None = None,
+        sinks: int = 0,
+        n_kv_heads: int | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"SoftmaxAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        _check(d_model, n_heads, n_kv_heads, window, sinks)
+        head_width = d_model // n_heads
         self.n_heads = n_heads
+        self.n_kv_heads = n_kv_heads
         self.causal = causal
         self.residual_scores = residual_scores
+        self.window = window
+        self.sinks = sinks
         self.backend = backend
-        self.scale = (d_model // n_heads) ** -0.5
-        self.query_key_value = Linear(d_model, 3 * d_model)
-        self.output = Linear(d_model, d_model)
+        self.scale = head_width**-0.5
+        self.sizes = [d_model, n_kv_heads * head_width, n_kv_heads * head_width]
+        self.query_key_value = Linear(d_model, sum(self.sizes), bias=bias)
+        self.output = Linear(d_model, d_model, bias=bias)
+        self.query_norm = nn.RMSNorm(head_width) if qk_norm else None
+        self.key_norm = nn.RMSNorm(head_width) if qk_norm else None
+        self.rotary = Rotary(head_width) if rotary else None
         self.dropout = Dropout(dropout)
         self._recorded: list[Tensor] | None = None
 
@@ -109,10 +141,14 @@ class SoftmaxAttention(CarryingMixer):
         """
         if memory is None:
             return self.mix(x, None, mask=mask)[0]
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
         d_model = x.shape[2]
-        weight, bias = self.query_key_value.parameters()
-        (query,) = self._by_head(linear(x, weight[:d_model], bias[:d_model]), 1)
-        key, value = self._by_head(linear(memory, weight[d_model:], bias[d_model:]), 2)
+        query_bias, other_bias = (
+            (None, None) if bias is None else bias.split([d_model, len(bias) - d_model])
+        )
+        (query,) = self._by_head(linear(x, weight[:d_model], query_bias), self.sizes[:1])
+        key, value = self._by_head(linear(memory, weight[d_model:], other_bias), self.sizes[1:])
+        query, key = self._normed(query, key)
         return self._attend([query], [key], value, False, mask=mask)
 
     def mix(
@@ -131,15 +167,27 @@ class SoftmaxAttention(CarryingMixer):
         query, key, value = self._project(x, tokens_last)
         queries, keys = ([], []) if carry is None else carry
         queries, keys = [*queries, query], [*keys, key]
-        mixed = self._attend(queries, keys, value, tokens_last, mask=mask, causal=self.causal)
+        mixed = self._attend(
+            queries,
+            keys,
+            value,
+            tokens_last,
+            mask=mask,
+            causal=self.causal,
+            window=self.window,
+            sinks=self.sinks,
+        )
         return mixed, (queries, keys) if self.residual_scores else None
 
-    def init_state(self, batch: int) -> KVCache:
+    def init_state(self, batch: int) -> KVCache | WindowCache:
         """Return an empty cache of keys and values."""
         self._check_extends()
         weight = self.output.weight
-        empty = weight.new_empty(batch, self.n_heads, 0, len(weight) // self.n_heads)
-        return KVCache.holding(empty, empty)
+        empty = weight.new_empty(batch, self.n_kv_heads, 0, len(weight) // self.n_heads)
+        cache = KVCache.holding(empty, empty)
+        if self.window is None:
+            return cache
+        return WindowCache(cache, 0, self.window, self.sinks)
 
     def _check_extends(self) -> None:
         if not self.causal or self.residual_scores:
@@ -148,14 +196,38 @@ class SoftmaxAttention(CarryingMixer):
                 f"causal=True and residual_scores=False"
             )
 
-    def extend(self, x: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
+    def extend(
+        self, x: Tensor, state: KVCache | WindowCache
+    ) -> tuple[Tensor, KVCache | WindowCache]:
         """Attend from more tokens (B, T, D) to each other and to those before them."""
+        mixed, state = self._extended(x, state)
+        return mixed, state.trimmed() if isinstance(state, WindowCache) else state
+
+    def extend_each(
+        self, x: Tensor, state: KVCache | WindowCache
+    ) -> tuple[Tensor, tuple[KVCache | WindowCache, ...]]:
+        """Attend from all of these tokens at once; the states after each share one cache."""
+        mixed, after = self._extended(x, state)
+        lengths = range(state.length + 1, after.length + 1)
+        return mixed, tuple(after.first(length) for length in lengths)
+
+    def _extended(
+        self, x: Tensor, state: KVCache | WindowCache
+    ) -> tuple[Tensor, KVCache | WindowCache]:
+        """Attend from more tokens, and return the cache of all that is still held."""
         self._check_extends()
-        if x.shape[1] == 0:
+        n_tokens, start = x.shape[1], state.length
+        if n_tokens == 0:
             return x, state
-        query, key, value = self._project(x, False)
+        query, key, value = self._project(x, False, start)
         state = state.append(key, value)
-        mixed = self._attend([query], [state.keys], state.values, False, causal=True)
+        seen = None
+        if isinstance(state, WindowCache):
+            positions = torch.arange(start, start + n_tokens, device=x.device)
+            seen = masks.window(positions, state.positions, self.window, sinks=self.sinks)[None]
+        mixed = self._attend(
+            [query], [state.keys], state.values, False, mask=seen, causal=seen is None
+        )
         return mixed, state
 
     def _wants_tokens_last(self, x: Tensor) -> bool:
@@ -165,23 +237,45 @@ class SoftmaxAttention(CarryingMixer):
         )
         return (
             backend == "matmul"
+            and self._is_plain
             and not is_traced()
             and torch.is_grad_enabled()
             and not torch.is_autocast_enabled(x.device.type)
         )
 
-    def _project(self, x: Tensor, tokens_last: bool) -> tuple[Tensor, ...]:
-        """Queries, keys and values, each (B, N, L, E)."""
+    @property
+    def _is_plain(self) -> bool:
+        """Whether nothing comes between the map of tokens and the products of heads."""
+        return (
+            self.rotary is None
+            and self.query_norm is None
+            and self.n_kv_heads == self.n_heads
+            and self.output.bias is not None
+        )
+
+    def _project(self, x: Tensor, tokens_last: bool, start: int = 0) -> tuple[Tensor, ...]:
+        """Queries (B, N, L, E), keys and values (B, heads of keys, L, E), from position start."""
         if tokens_last:
             maps = zip(*(p.chunk(3) for p in self.query_key_value.parameters()), strict=True)
             turned = (to_tokens_last(x, weight, bias) for weight, bias in maps)
             return tuple(part.unflatten(1, (self.n_heads, -1)).mT for part in turned)
-        return self._by_head(self.query_key_value(x), 3)
+        query, key, value = self._by_head(self.query_key_value(x), self.sizes)
+        query, key = self._normed(query, key)
+        if self.rotary is not None:
+            positions = torch.arange(start, start + x.shape[1])
+            query, key = self.rotary(query, positions), self.rotary(key, positions)
+        return query, key, value
 
-    def _by_head(self, projected: Tensor, n_parts: int) -> tuple[Tensor, ...]:
-        """Cut (B, L, parts * D) into its parts, each (B, N, L, E)."""
-        heads = projected.view(*projected.shape[:2], n_parts, self.n_heads, -1)
-        return tuple(part.transpose(1, 2) for part in heads.unbind(2))
+    def _by_head(self, projected: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+        """Cut (B, L, sum of sizes) into its parts, each (B, heads, L, E)."""
+        width = self.sizes[0] // self.n_heads
+        parts = projected.split(sizes, dim=2)
+        return tuple(part.unflatten(2, (-1, width)).transpose(1, 2) for part in parts)
+
+    def _normed(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        if self.query_norm is None or self.key_norm is None:
+            return query, key
+        return self.query_norm(query), self.key_norm(key)
 
     def _attend(
         self,
@@ -192,24 +286,48 @@ class SoftmaxAttention(CarryingMixer):
         *,
         mask: Tensor | None = None,
         causal: bool = False,
+        window: int | None = None,
+        sinks: int = 0,
     ) -> Tensor:
+        if self.n_kv_heads < self.n_heads:
+            n_readers = self.n_heads // self.n_kv_heads
+            keys = [key.repeat_interleave(n_readers, dim=1) for key in keys]
+            value = value.repeat_interleave(n_readers, dim=1)
+        seen: Any = {"mask": mask, "causal": causal, "window": window, "sinks": sinks}
         if self._recorded is not None:
-            self._recorded.append(
-                attention_weights(queries, keys, mask=mask, causal=causal, scale=self.scale)
-            )
+            self._recorded.append(attention_weights(queries, keys, scale=self.scale, **seen))
         mixed = attention(
             queries,
             keys,
             value,
-            mask=mask,
-            causal=causal,
             scale=self.scale,
             dropout=self.dropout,
             backend=self.backend,
+            **seen,
         )  # (B, N, L, E)
         if tokens_last:
             return from_tokens_last(mixed.mT.flatten(1, 2), self.output.weight, self.output.bias)
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+def _check(d_model: int, n_heads: int, n_kv_heads: int, window: int | None, sinks: int) -> None:
+    if d_model % n_heads:
+        raise ParameterError(
+            f"SoftmaxAttention: n_heads={n_heads} does not divide d_model={d_model}"
+        )
+    if n_kv_heads < 1 or n_heads % n_kv_heads:
+        raise ParameterError(
+            f"SoftmaxAttention: n_kv_heads={n_kv_heads} does not divide n_heads={n_heads}"
+        )
+    if window is not None and window < 1:
+        raise ParameterError(
+            f"SoftmaxAttention: window must be at least 1, which is the token itself, got {window}"
+        )
+    if sinks < 0 or (sinks and window is None):
+        raise ParameterError(
+            f"SoftmaxAttention: sinks={sinks} are the first tokens that are seen beside a window; "
+            f"pass window=, or sinks=0"
+        )
 
 
 class ResidualAttention(SoftmaxAttention):

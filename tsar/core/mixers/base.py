@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tsar.exceptions import ParameterError
@@ -77,6 +78,31 @@ class Mixer(nn.Module):
             After the last of these tokens.
         """
         raise NotImplementedError(f"{type(self).__name__} does not work piece by piece")
+
+    def extend_each(self, x: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        """Mix more tokens, and return the state after each of them.
+
+        Whoever is not sure of the tokens extends by all of them at once and goes on from the
+        state after the last that was right; see :func:`tsar.core.state.rewind`.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, T, D)
+        state : nested tuples
+            As in :meth:`extend`.
+
+        Returns
+        -------
+        y : Tensor of shape (B, T, D)
+        states : tuple of T states
+        """
+        outputs, states = [x[:, :0]], []
+        for x_t in x.split(1, dim=1):
+            if x_t.shape[1]:  # no tokens are split into one piece of none
+                y_t, state = self.extend(x_t, state)
+                outputs.append(y_t)
+                states.append(state)
+        return torch.cat(outputs, dim=1), tuple(states)
 
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Mix one more token (B, D): ``extend`` by a single one."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tsar.core import masks
 from tsar.core.dropout import Dropout
 from tsar.core.ops.matmul_attention import matmul_attention
 from tsar.core.ops.short_attention import short_attention
@@ -32,6 +33,8 @@ def attention(
     *,
     mask: Tensor | None = None,
     causal: bool = False,
+    window: int | None = None,
+    sinks: int = 0,
     scale: float | None = None,
     dropout: Dropout | None = None,
     backend: str | None = None,
@@ -52,6 +55,10 @@ def attention(
     causal : bool, default False
         A query sees the keys up to its own position, the last query being
         level with the last key.
+    window : int, optional
+        A query sees the keys less than this many positions away from its own.
+    sinks : int, default 0
+        With a window, the first keys, which are seen from everywhere.
     scale : float, optional
         ``E ** -0.5`` by default, with the width of all queries together.
     dropout : Dropout, optional
@@ -85,11 +92,11 @@ def attention(
     scale = width**-0.5 if scale is None else scale
     # A single query is level with the last key and sees all of them.
     causal = causal and n_queries > 1
-    triangular = causal and mask is None and n_queries == n_keys
+    triangular = causal and mask is None and window is None and n_queries == n_keys
     if triangular and backend == "sdpa" and drop is None:
         mask = None  # said by a flag, which some kernels turn into half the work
     else:
-        mask = _full_mask(mask, causal, queries[0], keys[0])
+        mask = _full_mask(mask, causal, window, sinks, queries[0], keys[0])
     if drop is not None and backend not in ("reference", "short"):
         raise ParameterError(
             f"attention: backend={backend!r} cannot drop weights; use backend='reference'"
@@ -115,13 +122,15 @@ def attention_weights(
     *,
     mask: Tensor | None = None,
     causal: bool = False,
+    window: int | None = None,
+    sinks: int = 0,
     scale: float | None = None,
 ) -> Tensor:
     """Return the weights of :func:`attention`, ``softmax(scale * query key')``.
 
     Parameters
     ----------
-    query, key, mask, causal, scale
+    query, key, mask, causal, window, sinks, scale
         As :func:`attention` takes them.
 
     Returns
@@ -132,7 +141,8 @@ def attention_weights(
         part if isinstance(part, Tensor) else torch.cat(tuple(part), -1) for part in (query, key)
     )
     scale = wide_query.shape[-1] ** -0.5 if scale is None else scale
-    mask = _full_mask(mask, causal and wide_query.shape[2] > 1, wide_query, wide_key)
+    causal = causal and wide_query.shape[2] > 1
+    mask = _full_mask(mask, causal, window, sinks, wide_query, wide_key)
     return _weights(wide_query, wide_key, _penalty(mask, wide_query), scale)
 
 
@@ -169,19 +179,27 @@ def pick_backend(n_queries: int, n_keys: int, device: torch.device, *, drops: bo
     return "matmul"
 
 
-def _full_mask(mask: Tensor | None, causal: bool, query: Tensor, key: Tensor) -> Tensor | None:
-    """Bring a mask to four axes and join it with the causal triangle."""
+def _full_mask(
+    mask: Tensor | None, causal: bool, window: int | None, sinks: int, query: Tensor, key: Tensor
+) -> Tensor | None:
+    """Bring a mask to four axes and join it with the causal triangle and the window."""
     if mask is not None:
         if mask.ndim == 2:
             mask = mask[:, None, None, :]
         elif mask.ndim == 3:
             mask = mask[:, None]
-    if not causal:
+    if not causal and window is None:
         return mask
     n_queries, n_keys = query.shape[-2], key.shape[-2]
-    triangle = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
-    triangle = triangle.tril(n_keys - n_queries)
-    return triangle[None, None] if mask is None else mask & triangle
+    if window is None:
+        near = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
+        near = near.tril(n_keys - n_queries)
+    else:
+        positions = torch.arange(n_keys, device=query.device)
+        # The last query is level with the last key.
+        levels = torch.arange(n_keys - n_queries, n_keys, device=query.device)
+        near = masks.window(levels, positions, window, sinks=sinks, causal=causal)
+    return near[None, None] if mask is None else mask & near
 
 
 def _penalty(mask: Tensor | None, like: Tensor) -> Tensor | None:

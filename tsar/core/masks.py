@@ -1,0 +1,104 @@
+"""Which tokens may attend to which: the rules that all families share.
+
+Masks are True where a query (an axis before the last) may attend to a key (the last axis).
+"""
+
+import torch
+from torch import Tensor
+
+from tsar.exceptions import ParameterError
+
+__all__ = ["block_diffusion", "visible", "window"]
+
+
+def visible(query_levels: Tensor, key_levels: Tensor | None = None) -> Tensor:
+    """Let every token see those of its own level and of lower ones.
+
+    The one rule of order of all generative models here: the tokens of a level are drawn in one
+    pass, and what a pass is given at a level is made of tokens of lower levels only. Text has a
+    level for each token, a pyramid of images one for each size, a masked model one for each pass.
+
+    Parameters
+    ----------
+    query_levels : int Tensor of shape (..., L)
+    key_levels : int Tensor of shape (..., S), optional
+        Those of the queries by default.
+
+    Returns
+    -------
+    bool Tensor of shape (..., L, S)
+    """
+    key_levels = query_levels if key_levels is None else key_levels
+    return key_levels[..., None, :] <= query_levels[..., :, None]
+
+
+def window(
+    query_positions: Tensor,
+    key_positions: Tensor,
+    size: int | None = None,
+    *,
+    sinks: int = 0,
+    causal: bool = True,
+) -> Tensor:
+    """Let every token see those near it, and the first ones.
+
+    Parameters
+    ----------
+    query_positions : int Tensor of shape (..., L)
+    key_positions : int Tensor of shape (..., S)
+    size : int, optional
+        A token sees those less than this many positions away, itself being one; by default all.
+    sinks : int, default 0
+        The first positions, which are seen from everywhere.
+    causal : bool, default True
+        Whether a token sees no later one.
+
+    Returns
+    -------
+    bool Tensor of shape (..., L, S)
+
+    References
+    ----------
+    Beltagy et al., "Longformer: the long-document transformer", arXiv:2004.05150, section 3.1;
+    Xiao et al., "Efficient streaming language models with attention sinks", ICLR 2024.
+    """
+    query_positions, key_positions = query_positions[..., :, None], key_positions[..., None, :]
+    distance = query_positions - key_positions
+    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    if size is None:
+        return seen
+    return seen & ((distance.abs() < size) | (key_positions < sinks))
+
+
+def block_diffusion(
+    n_tokens: int, block_size: int, *, device: torch.device | None = None
+) -> Tensor:
+    """Let noisy blocks of tokens see the clean blocks before them, all in one pass.
+
+    The tokens of a pass are a noisy copy of a sequence and the sequence itself behind it. A noisy
+    token sees its own noisy block and the clean blocks before; a clean one its own clean block
+    and those before.
+
+    Parameters
+    ----------
+    n_tokens : int
+        L, of the sequence.
+    block_size : int
+        The last block may be shorter.
+    device : torch.device, optional
+
+    Returns
+    -------
+    bool Tensor of shape (2 L, 2 L)
+
+    References
+    ----------
+    Arriola et al., "Block diffusion: interpolating between autoregressive and diffusion language
+    models", ICLR 2025, section 3.2 and appendix B.6.
+    """
+    if block_size < 1:
+        raise ParameterError(f"block_diffusion: block_size must be at least 1, got {block_size}")
+    block = torch.arange(n_tokens, device=device) // block_size
+    same, clean = block[:, None] == block, visible(block)
+    top = torch.cat([same, clean & ~same], dim=1)
+    return torch.cat([top, torch.cat([torch.zeros_like(same), clean], dim=1)])
