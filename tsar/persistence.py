@@ -6,7 +6,7 @@
 import importlib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,18 @@ check_estimator_class = check_subclass_of(Estimator, "an estimator", "tsar.estim
 OTHER_ESTIMATORS: Registry[type[Estimator]] = Registry(
     "estimator", "tsar.estimators", {"Reconciled": Reconciled}, check_estimator_class
 )
-# What a saved model may be, family by family.
+# What a saved model may be, family by family; those of other modules are imported when none of
+# the first ones has the name.
 FAMILIES: tuple[Registry[Any], ...] = (FORECASTERS, OTHER_ESTIMATORS)
+FURTHER_FAMILIES = {"tsar.language.registry": "LANGUAGE_MODELS"}
+
+
+def _families() -> Iterator[Registry[Any]]:
+    yield from FAMILIES
+    for module, name in FURTHER_FAMILIES.items():
+        yield getattr(importlib.import_module(module), name)
+
+
 # Old class names of saved models, kept here when a class is renamed.
 RENAMED: dict[str, str] = {}
 FIRST_WITH_MANIFEST = 2
@@ -144,7 +154,7 @@ def _class_named(
 ) -> Any:
     """Return the class of an estimator; its module is imported if it is trusted."""
     name = RENAMED.get(str(name), str(name))
-    for family in FAMILIES:
+    for family in _families():
         # A class of another module has no more than the name in common.
         if name in family and module in (None, family[name].__module__):
             return family[name]
@@ -157,7 +167,7 @@ def _class_named(
                 f"load: the trusted module {module!r} gives no estimator {name!r}: {error}"
             ) from None
         return named
-    names = [names for family in FAMILIES for names in family]
+    names = [entry for family in _families() for entry in family]
     repairs = [] if is_member else [f"pass your own class: tsar.load(folder, cls={name})"]
     repairs += [f"register it: tsar.register({name})"] if is_member else []
     if module is not None:
@@ -268,20 +278,20 @@ def _check_format(record: Any, stated: int | None, folder: str) -> None:
 def _class_of(
     record: dict[str, Any],
     folder: str,
-    record_given: type[Estimator] | None,
+    stated_class: type[Estimator] | None,
     trusted: Collection[str],
 ) -> type[Estimator]:
     name = record["class"]
-    if record_given is None:
+    if stated_class is None:
         cls: type[Estimator] = _class_named(name, record.get("module"), trusted)
         return cls
-    if not (isinstance(record_given, type) and issubclass(record_given, Estimator)):
-        raise PersistenceError(f"load: cls must be a class of estimators, got {record_given!r}")
-    if record_given.__name__ != RENAMED.get(name, name):
+    if not (isinstance(stated_class, type) and issubclass(stated_class, Estimator)):
+        raise PersistenceError(f"load: cls must be a class of estimators, got {stated_class!r}")
+    if stated_class.__name__ != RENAMED.get(name, name):
         raise PersistenceError(
-            f"load: {folder!r} holds a {name!r}, got cls={record_given.__name__}; pass its class"
+            f"load: {folder!r} holds a {name!r}, got cls={stated_class.__name__}; pass its class"
         )
-    return record_given
+    return stated_class
 
 
 def _check_references(

@@ -65,10 +65,11 @@ def main() -> None:
     began, used = time.perf_counter(), time.process_time()
     per_epoch = ((cut - 1) // options.context) * options.context
 
-    def note(event: object) -> None:
-        entry = getattr(event, "metrics", None) or vars(event)
-        loss = entry.get("train_loss", float("nan")) if isinstance(entry, dict) else float("nan")
-        rows.append((per_epoch * len(rows), time.perf_counter() - began, loss))
+    def note(record: dict[str, float]) -> None:
+        seconds = time.perf_counter() - began
+        rows.append(
+            (min(per_epoch * len(rows), int(options.tokens)), seconds, record["train_loss"])
+        )
 
     with on_epoch(note):
         model.fit(text[:cut])

@@ -107,7 +107,9 @@ def test_a_moved_language_model_is_named_at_load(language_models, wide, tmp_path
 def test_a_module_is_given_again_at_load(wide, tmp_path):
     module = Sum()
     model = tsar.AutoTimes(llm=module, **SMALL).fit(wide)
-    assert model.module_.backbone.module is module and module.factor == 0.5
+    # A copy: whoever made it may train it.
+    own = model.module_.backbone.module
+    assert own is not module and own.factor == module.factor == 0.5
     assert (model.n_trainable_, model.n_parameters_) == (12 * 6 + 6 + 6 * 12 + 12 + 1, 164)
     model.save(tmp_path / "saved")
     manifest = json.loads((tmp_path / "saved" / "model.json").read_text())
@@ -244,7 +246,7 @@ def test_prompts_that_cannot_be_used(wide):
         ({"d_model": 9}, "d_model must be a multiple of n_heads=2, got 9"),
         ({"mixer": "atention"}, "did you mean 'attention'"),
         ({"llm": "./nowhere"}, "AutoTimes: llm='./nowhere' does not exist"),
-        ({"llm": 7}, "llm must be a string or an instance of Module or None, got 7"),
+        ({"llm": 7}, "an instance of Module or an instance of FittedLanguageModel or None, got 7"),
         ({"llm": torch.nn.Linear(3, 3)}, "AutoTimes: llm must be a model of transformers or"),
     ],
 )

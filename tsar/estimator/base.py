@@ -147,11 +147,21 @@ class Estimator(BaseEstimator, ABC):
         if all(getattr(self, name) is None for name in self.moving_references):
             self._check_consistency()
 
+    def __sklearn_clone__(self) -> Self:
+        """Copy the parameters; what refers to something outside of the model is the same."""
+        bare = copy.copy(self)
+        shared = {name: bare.__dict__.pop(name) for name in self.moving_references}
+        twin: Self = super(Estimator, bare).__sklearn_clone__()  # type: ignore[misc]
+        twin.__dict__.update(shared)
+        return twin
+
     # --------------------------------------------------------------- fitted
 
     def remember_parameters(self) -> None:
         """Keep the parameters of this fit, whatever ``set_params`` changes later."""
-        self.fitted_parameters_ = _copied(self.get_params(deep=False))
+        parameters = self.get_params(deep=False)
+        shared = {name: parameters.pop(name) for name in self.moving_references}
+        self.fitted_parameters_ = _copied(parameters) | shared
 
     @property
     def as_fitted(self) -> Self:

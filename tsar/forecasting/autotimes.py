@@ -24,7 +24,12 @@ from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.fitted.rolling import steps_covering, windows_at_once
 from tsar.forecasting.layers.covariates import CovariatePathway
-from tsar.forecasting.layers.language_backbone import FrozenBackbone, freeze, load_backbone
+from tsar.forecasting.layers.language_backbone import (
+    FrozenBackbone,
+    FittedLanguageModel,
+    freeze,
+    load_backbone,
+)
 from tsar.forecasting.layers.segment_tokens import AutoTimesNetwork
 from tsar.forecasting.network import NetworkForecaster, NetworkRecord, NetworkSpec
 from tsar.forecasting.probabilistic.output_request import read_request
@@ -64,11 +69,13 @@ class AutoTimes(NetworkForecaster):
     ----------
     segment_length : int, default 24
         Steps in a segment; divides ``context_length``.
-    llm : str, nn.Module or None, default None
+    llm : str, nn.Module, fitted language model or None, default None
         A folder or the hub name of a decoder-only model of transformers (GPT-2, LLaMA, OPT,
         Qwen and others), a model object, or any causal module that maps tokens
-        (B, P, d_model) and ``mask=`` to the same shape and has an attribute ``d_model``. An
-        object is frozen and moved to ``device``, and has to be passed to ``tsar.load`` again.
+        (B, P, d_model) and ``mask=`` to the same shape and has an attribute ``d_model``; or a
+        fitted :class:`tsar.language.LanguageModel`. An object is frozen (a copy of it, unless
+        it is of transformers) and moved to ``device``, and has to be passed to ``tsar.load``
+        again.
     llm_precision : {"float32", "bfloat16", "float16"}, default "float32"
         Of the language model's weights, where it is loaded by name.
     hidden_layers : int, default 0
@@ -106,7 +113,7 @@ class AutoTimes(NetworkForecaster):
     """
 
     segment_length: Positive = 24
-    llm: str | nn.Module | None = None
+    llm: str | nn.Module | FittedLanguageModel | None = None
     llm_precision: Literal["float32", "bfloat16", "float16"] = "float32"
     hidden_layers: Annotated[int, Interval(0, 1000)] = 0
     d_hidden: Positive = 256
@@ -187,7 +194,7 @@ class AutoTimes(NetworkForecaster):
         return backbone
 
     def _load_language_model(self) -> FrozenBackbone:
-        if isinstance(self.llm, nn.Module):
+        if isinstance(self.llm, nn.Module | FittedLanguageModel):
             return freeze(self.llm)
         try:
             device = resolve_device(self.device)

@@ -118,6 +118,8 @@ def matches(value: object, hint: Any) -> bool:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.timedelta64)
     if hint is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if origin is type:
+        return isinstance(value, type) and issubclass(value, get_args(hint))
     if origin is not None and issubclass(origin, Iterable):
         # Others, arrays among them, are used up by reading, or cannot be stored as JSON.
         if not isinstance(value, list | tuple):

@@ -4,15 +4,17 @@ Dimension letters: B sequences, P tokens, D width of a token.
 """
 
 import contextlib
+import copy
 import hashlib
 import importlib
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ from tsar.exceptions import MissingExtraError, ParameterError
 from tsar.params.constraints import did_you_mean
 from tsar.training.device import available_memory
 
-__all__ = ["FrozenBackbone", "freeze", "load_backbone"]
+__all__ = ["FrozenBackbone", "FittedLanguageModel", "freeze", "load_backbone"]
 
 logger = logging.getLogger("tsar")
 
@@ -38,6 +40,23 @@ PRECISIONS = {
 }
 # Texts read at a time.
 TEXTS_AT_ONCE = 8
+
+
+@runtime_checkable
+class FittedLanguageModel(Protocol):
+    """A language model that was trained with tsar, or anything else with these two.
+
+    Attributes
+    ----------
+    backbone_ : nn.Module
+        As :class:`FrozenBackbone` describes it.
+    """
+
+    @property
+    def backbone_(self) -> nn.Module: ...
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the last hidden state of each text, (n, D)."""
 
 
 @dataclass(eq=False)
@@ -60,6 +79,8 @@ class FrozenBackbone:
         Of transformers; None for a model that reads no text.
     source : str
         Where it comes from, in words.
+    embed : callable or None
+        Maps texts to vectors (n, D), in place of a tokenizer.
     """
 
     module: nn.Module
@@ -67,6 +88,7 @@ class FrozenBackbone:
     max_tokens: int | None = None
     tokenizer: Any = None
     source: str = "module"
+    embed: Callable[[Sequence[str]], np.ndarray] | None = None
     _read: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def __call__(self, tokens: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -104,6 +126,12 @@ class FrozenBackbone:
 
         Every text is read once and remembered.
         """
+        if self.embed is not None:
+            unread = [text for text in dict.fromkeys(texts) if text not in self._read]
+            if unread:
+                states = torch.from_numpy(self.embed(unread)).float()
+                self._read |= zip(unread, states, strict=True)
+            return torch.stack([self._read[text] for text in texts])
         by_length: dict[int, list[str]] = {}
         words = {}
         for text in dict.fromkeys(text for text in texts if text not in self._read):
@@ -126,21 +154,26 @@ class FrozenBackbone:
         return states[:, -1].float().cpu()
 
 
-def freeze(module: nn.Module) -> FrozenBackbone:
+def freeze(module: nn.Module | FittedLanguageModel) -> FrozenBackbone:
     """Take a module as a backbone; it is frozen, and used in evaluation mode.
 
     Parameters
     ----------
-    module : nn.Module
-        A model of transformers, whose language head is left aside, or a module with an
-        attribute ``d_model`` as :class:`FrozenBackbone` describes it.
+    module : nn.Module or FittedLanguageModel
+        A model of transformers, whose language head is left aside; a module with an attribute
+        ``d_model`` as :class:`FrozenBackbone` describes it; or a fitted language model. The
+        last two are copied: whoever has trained them may go on. A model of transformers is too
+        large for that.
 
     Raises
     ------
     ParameterError
         If its tokens have no known width, or depend on later ones.
     """
-    source = f"a {type(module).__name__} object"
+    source, embed = f"a {type(module).__name__} object", None
+    if isinstance(module, FittedLanguageModel):
+        fitted = copy.deepcopy(module)
+        module, embed = fitted.backbone_, fitted.embed
     if _is_transformers(module):
         backbone = _of_transformers(module, None, source)
     else:
@@ -151,7 +184,8 @@ def freeze(module: nn.Module) -> FrozenBackbone:
                 f"d_model, got {source}"
             )
         limit = getattr(module, "max_tokens", None)
-        backbone = FrozenBackbone(module, width, limit, source=source)
+        copied = module if embed is not None else copy.deepcopy(module)
+        backbone = FrozenBackbone(copied, width, limit, source=source, embed=embed)
     return _checked(backbone)
 
 
