@@ -233,7 +233,7 @@ class SoftmaxAttention(CarryingMixer):
     def _wants_tokens_last(self, x: Tensor) -> bool:
         """Whether to lay heads out in memory as the kernel for training wants them."""
         backend = self.backend or pick_backend(
-            x.shape[1], x.shape[1], x.device, drops=self.dropout.active
+            x.shape[1], x.shape[1], x.device, drops=self.dropout.active, window=self.window
         )
         return (
             backend == "matmul"
