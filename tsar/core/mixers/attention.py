@@ -221,13 +221,13 @@ class SoftmaxAttention(CarryingMixer):
             return x, state
         query, key, value = self._project(x, False, start)
         state = state.append(key, value)
-        seen = None
-        if isinstance(state, WindowCache):
+        seen: Any = {"causal": True, "window": self.window, "sinks": self.sinks}
+        if isinstance(state, WindowCache) and state.cache.length < state.length:
+            # Some tokens are left out, so that those held are not where they stand.
             positions = torch.arange(start, start + n_tokens, device=x.device)
-            seen = masks.window(positions, state.positions, self.window, sinks=self.sinks)[None]
-        mixed = self._attend(
-            [query], [state.keys], state.values, False, mask=seen, causal=seen is None
-        )
+            near = masks.window(positions, state.positions, self.window, sinks=self.sinks)
+            seen = {"mask": near[None]}
+        mixed = self._attend([query], [state.keys], state.values, False, **seen)
         return mixed, state
 
     def _wants_tokens_last(self, x: Tensor) -> bool:
