@@ -262,7 +262,7 @@ class SoftmaxAttention(CarryingMixer):
         query, key, value = self._by_head(self.query_key_value(x), self.sizes)
         query, key = self._normed(query, key)
         if self.rotary is not None:
-            positions = torch.arange(start, start + x.shape[1])
+            positions = range(start, start + x.shape[1])
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         return query, key, value
 
