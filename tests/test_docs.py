@@ -24,6 +24,7 @@ MODULES = [
 API = [
     "tsar",
     "tsar.checks",
+    "tsar.core.inspection",
     "tsar.core.mixers",
     "tsar.core.state",
     "tsar.data.datasets",

@@ -101,3 +101,22 @@ def test_no_leftovers():
     pattern = re.compile(r"\b(TODO|FIXME|XXX)\b|except Exception:|except:")
     for path in MODULES:
         assert not pattern.search(path.read_text(encoding="utf-8")), path
+
+
+# They say that there is something, and not what.
+SAY_NOTHING = {"known", "given", "found", "asked", "kept"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_names_say_what_they_hold(path):
+    """Variables, parameters, attributes, functions, classes and modules."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    attributes = ("id", "arg", "attr", "name")
+    names = {
+        (getattr(node, attribute), getattr(node, "lineno", 0))
+        for node in ast.walk(tree)
+        for attribute in attributes
+        if isinstance(getattr(node, attribute, None), str)
+    }
+    assert not [(name, line) for name, line in names if name in SAY_NOTHING]
+    assert path.stem not in SAY_NOTHING

@@ -121,16 +121,16 @@ class _Here:
     """Stands for the pattern of a filter, which fits any message in contexts that ask for it."""
 
     def __init__(self) -> None:
-        self.asked = ContextVar("asked", default=False)
+        self.held_here = ContextVar("held_here", default=False)
         self.users = 0
 
     def match(self, message: str) -> bool:
-        return self.asked.get()
+        return self.held_here.get()
 
     @property
     def pattern(self) -> str:
         """What scikit-learn copies of a filter: all or nothing."""
-        return "" if self.asked.get() else "(?!)"
+        return "" if self.held_here.get() else "(?!)"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # joblib hands filters to other processes.
@@ -171,11 +171,11 @@ def foreign_warnings(action: Action, category: type[Warning]) -> Iterator[None]:
         # Anyone may have put other filters before it, or other filters altogether.
         _remove(entry)
         warnings.filters.insert(0, entry)  # type: ignore[attr-defined]
-    token = here.asked.set(True)
+    token = here.held_here.set(True)
     try:
         yield
     finally:
-        here.asked.reset(token)
+        here.held_here.reset(token)
         with _filters_lock:
             here.users -= 1
             if not here.users:
@@ -222,10 +222,10 @@ class each_warning_once:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if not self._outermost:
             return
-        found = _gathered.get() or []
+        gathered = _gathered.get() or []
         _gathered.reset(self._token)
         kinds: dict[tuple[type[Warning], str], list[str]] = {}
-        for message, category in found:
+        for message, category in gathered:
             text = message.partition(": ")[2]
             kinds.setdefault((category, _VARYING.sub("", text)), []).append(message)
         for (category, _), messages in kinds.items():

@@ -202,9 +202,9 @@ def _acquire(lock: FileLock, lock_file: Path) -> None:
 
 def _holder(lock_file: Path) -> str:
     try:
-        known = json.loads(lock_file.read_text(encoding="utf-8"))
-        host, _, number = known["process"].rpartition(":")
-        return f"process {number} on {host}, since {known['since']}"
+        holder = json.loads(lock_file.read_text(encoding="utf-8"))
+        host, _, number = holder["process"].rpartition(":")
+        return f"process {number} on {host}, since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # It has only just begun, or the system lets nobody read what is locked.
         return "another process"

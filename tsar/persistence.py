@@ -150,21 +150,21 @@ def _class_named(
             return family[name]
     if module is not None and module in trusted:
         try:
-            found = getattr(importlib.import_module(module), name)
-            check_estimator_class(found)
+            named = getattr(importlib.import_module(module), name)
+            check_estimator_class(named)
         except (ImportError, AttributeError, ParameterError) as error:
             raise PersistenceError(
                 f"load: the trusted module {module!r} gives no estimator {name!r}: {error}"
             ) from None
-        return found
-    known = [known for family in FAMILIES for known in family]
+        return named
+    names = [names for family in FAMILIES for names in family]
     repairs = [] if is_member else [f"pass your own class: tsar.load(folder, cls={name})"]
     repairs += [f"register it: tsar.register({name})"] if is_member else []
     if module is not None:
         repairs.append(f"trust its module: tsar.load(folder, trust={module!r})")
     member = ", a member of the model," if is_member else ""
     raise PersistenceError(
-        f"load: {name!r}{member} is no estimator of tsar{did_you_mean(name, known)}; "
+        f"load: {name!r}{member} is no estimator of tsar{did_you_mean(name, names)}; "
         f"{', or '.join(repairs)}"
     )
 
@@ -266,26 +266,29 @@ def _check_format(record: Any, stated: int | None, folder: str) -> None:
 
 
 def _class_of(
-    record: dict[str, Any], folder: str, given: type[Estimator] | None, trusted: Collection[str]
+    record: dict[str, Any],
+    folder: str,
+    record_given: type[Estimator] | None,
+    trusted: Collection[str],
 ) -> type[Estimator]:
     name = record["class"]
-    if given is None:
-        found: type[Estimator] = _class_named(name, record.get("module"), trusted)
-        return found
-    if not (isinstance(given, type) and issubclass(given, Estimator)):
-        raise PersistenceError(f"load: cls must be a class of estimators, got {given!r}")
-    if given.__name__ != RENAMED.get(name, name):
+    if record_given is None:
+        cls: type[Estimator] = _class_named(name, record.get("module"), trusted)
+        return cls
+    if not (isinstance(record_given, type) and issubclass(record_given, Estimator)):
+        raise PersistenceError(f"load: cls must be a class of estimators, got {record_given!r}")
+    if record_given.__name__ != RENAMED.get(name, name):
         raise PersistenceError(
-            f"load: {folder!r} holds a {name!r}, got cls={given.__name__}; pass its class"
+            f"load: {folder!r} holds a {name!r}, got cls={record_given.__name__}; pass its class"
         )
-    return given
+    return record_given
 
 
 def _check_references(
-    cls: type[Estimator], record: dict[str, Any], given: dict[str, Any], folder: str
+    cls: type[Estimator], record: dict[str, Any], references: dict[str, Any], folder: str
 ) -> None:
     lost = record.get("objects", {})
-    for name in given:
+    for name in references:
         if name not in cls.references:
             raise PersistenceError(
                 f"load: {name!r} is no reference of {cls.__name__}; it has "
@@ -296,10 +299,10 @@ def _check_references(
         if not is_object and name not in cls.moving_references:
             raise PersistenceError(
                 f"load: {name} of {folder!r} is saved with the model as {held!r}, got "
-                f"{given[name]!r}; leave it out"
+                f"{references[name]!r}; leave it out"
             )
     for name, kind in lost.items():
-        if name not in given:
+        if name not in references:
             raise PersistenceError(
                 f"load: {folder!r} was fitted with an object of type {kind} as {name}, which is "
                 f"not saved; pass it again: tsar.load(folder, {name}=...)"

@@ -163,12 +163,12 @@ def load_plugin(path: str | os.PathLike[str]) -> ModuleType:
             f"plugin: {str(path)!r} defines no forecaster, other estimator, mixer or loss; derive "
             f"a class from one of their base classes"
         )
-    known = {
+    modules_before = {
         thing
         for registry in (FORECASTERS, OTHER_ESTIMATORS, MIXERS, LOSSES)
         for thing in (registry[name] for name in registry)
     }
     for thing in own:
-        if thing not in known:
+        if thing not in modules_before:
             register(thing)
     return module

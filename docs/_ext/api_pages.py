@@ -28,6 +28,7 @@ PACKAGES = [
     "tsar",
     "tsar.exceptions",
     "tsar.core.mixers",
+    "tsar.core.inspection",
     "tsar.core.state",
     "tsar.training",
 ]

@@ -13,8 +13,12 @@ from tsar.exceptions import ParameterError
 DECAYED = {
     "attention": {"query_key_value.weight", "output.weight"},
     "autocorrelation": {f"{part}.weight" for part in ("query", "key", "value", "output")},
+    "linear_attention": {"query_key_value.weight", "output.weight"},
+    "retention": {f"{part}.weight" for part in ("query_key_value", "gate", "output")},
+    "mamba2": {"conv_weight", "input.weight", "output.weight"},
     "mamba": {"conv_weight", *(f"{p}.weight" for p in ("input", "select", "step_size", "output"))},
 }
+DECAYED["gated_linear_attention"] = DECAYED["retention"] | {"forget.weight"}
 DECAYED["residual_attention"] = DECAYED["attention"]
 DECAYED["bidirectional_mamba"] = {
     f"{way}.{name}" for way in ("ahead", "back") for name in DECAYED["mamba"]

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from tsar.core.decoder import Decoder
-from tsar.core.generation import RenewedContext, TokenLevels, equal_lengths, generate
+from tsar.core.generation import (
+    RenewedContext,
+    TokenLevels,
+    equal_lengths,
+    generate,
+    generate_levels,
+    is_bounded,
+)
 from tsar.core.heads import CategoricalHead
 from tsar.core.mixers import Mamba, SoftmaxAttention
 from tsar.core.sampling import Guidance, Sampler
@@ -49,7 +56,9 @@ def _generator(seed=0):
 
 
 def _drawn(network, prompts, **options):
-    levels = generate(network, prompts, sampler=Sampler(), generator=_generator(1), **options)
+    levels = generate_levels(
+        network, prompts, sampler=Sampler(), generator=_generator(1), **options
+    )
     return torch.cat([drawn.tokens for drawn in levels], dim=1)
 
 
@@ -75,7 +84,9 @@ def test_sequences_are_drawn_with_their_probabilities(network):
 
 def test_greedy_tokens_are_those_of_full_passes(network):
     prompts = torch.tensor([[0, 1, 2], [2, 2, 1]])
-    levels = generate(TokenLevels(network, max_tokens=12), prompts, sampler=Sampler(temperature=0))
+    levels = generate_levels(
+        TokenLevels(network, max_tokens=12), prompts, sampler=Sampler(temperature=0)
+    )
     ids = prompts
     for drawn in levels:
         assert drawn.rows.tolist() == [0, 1]
@@ -92,13 +103,13 @@ def test_texts_that_have_ended_are_dropped(context_length):
     levels = TokenLevels(reads, max_tokens=9, stop_token=stop)
     prompts = torch.tensor([[a, b] for a in range(3) for b in range(3)])
     ends = [[] for _ in prompts]
-    for rows, tokens in generate(levels, prompts, sampler=Sampler(temperature=0)):
+    for rows, tokens in generate_levels(levels, prompts, sampler=Sampler(temperature=0)):
         assert len(rows) == network.shapes[-1][0] == len(tokens)
         for row, token in zip(rows.tolist(), tokens[:, 0].tolist(), strict=True):
             ends[row].append(token)
     assert len({len(end) for end in ends}) == 3
     for prompt, end in zip(prompts, ends, strict=True):
-        alone = generate(levels, prompt[None], sampler=Sampler(temperature=0))
+        alone = generate_levels(levels, prompt[None], sampler=Sampler(temperature=0))
         assert end == [drawn.tokens.item() for drawn in alone]
         assert (end[-1] == stop or len(end) == 9) and stop not in end[:-1]
 
@@ -138,7 +149,7 @@ def test_levels_of_several_tokens_with_guidance():
     pyramid, labels = Pyramid(), torch.arange(7)
     guidance = Guidance(2.0, "linear")
     levels = list(
-        generate(
+        generate_levels(
             pyramid,
             labels,
             sampler=Sampler(temperature=0),
@@ -170,7 +181,7 @@ def test_a_full_context_is_begun_anew_with_its_latest_half(network):
     assert renewed.n_tokens == N_TOKENS
     ids, first, lengths = prompts, 0, []
     levels = TokenLevels(renewed, max_tokens=20)
-    for drawn in generate(levels, prompts, sampler=Sampler(temperature=0)):
+    for drawn in generate_levels(levels, prompts, sampler=Sampler(temperature=0)):
         if ids.shape[1] - first > 8:
             first = ids.shape[1] - 4
         lengths.append(ids.shape[1] - first)
@@ -179,8 +190,8 @@ def test_a_full_context_is_begun_anew_with_its_latest_half(network):
     assert max(lengths) == 8 and lengths.count(4) == 4
     with pytest.raises(ParameterError, match="9 tokens do not fit behind 0 into a context of 8"):
         renewed.extend(torch.zeros(1, 9, dtype=torch.int64), renewed.init_state(1))
-    with pytest.raises(ParameterError, match="at least 2, got 1"):
-        RenewedContext(network, 1)
+    with pytest.raises(ParameterError, match="at least 1, got 0"):
+        RenewedContext(network, 0)
 
 
 def test_prompts_of_equal_length_go_together():
@@ -196,8 +207,36 @@ def test_prompts_have_tokens(network):
     levels = TokenLevels(network, max_tokens=3)
     for prompts in (torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)):
         with pytest.raises(ParameterError, match="at least one token"):
-            next(generate(levels, prompts, sampler=Sampler()))
+            next(generate_levels(levels, prompts, sampler=Sampler()))
     with pytest.raises(ParameterError, match="max_tokens must be at least 1, got 0"):
         TokenLevels(network, max_tokens=0)
     with pytest.raises(ParameterError, match="no condition to be guided by"):
         _drawn(levels, torch.zeros(2, 1, dtype=torch.int64), guidance=lambda step: 2.0)
+
+
+def test_tokens_one_by_one(network):
+    """Long prompts are cut, and a full context is renewed where the state grows."""
+    assert not is_bounded(network.init_state(2))
+    prompts, n_steps = torch.tensor([[0, 1, 2, 2, 0, 1, 0], [2, 2, 1, 0, 0, 1, 1]]), 12
+    for context_length in (1, 5, None):
+        ids, n_read = prompts, min(7, context_length or 7)
+        draws = generate(
+            network, prompts, n_steps, Sampler(temperature=0), context_length=context_length
+        )
+        for rows, tokens in draws:
+            assert rows.tolist() == [0, 1]
+            expected = network(ids[:, -n_read:])[:, -1].argmax(-1)
+            assert torch.equal(tokens, expected)
+            ids, n_read = torch.cat([ids, tokens[:, None]], dim=1), n_read + 1
+            if context_length is not None and n_read > context_length:
+                n_read = max(context_length // 2, 1)
+        assert ids.shape == (2, 7 + n_steps)
+    assert list(generate(network, prompts, 0, Sampler())) == []
+
+
+def test_states_that_do_not_grow():
+    window = SoftmaxAttention(D_MODEL, 1, causal=True, window=3)
+    assert is_bounded((3, (Mamba(D_MODEL).init_state(1), window.init_state(1))))
+    assert not is_bounded(
+        (3, (window.init_state(1), SoftmaxAttention(6, 1, causal=True).init_state(1)))
+    )

@@ -224,15 +224,15 @@ def test_columns_that_are_left_out_are_named(path):
     path.write_text(
         ",unique_id,ds,y,x,z\n" + "".join(f"{n},A,{d},1,2,3\n" for n, d in enumerate(DAYS))
     )
-    table = TableFile.look_at(path).found()
+    table = TableFile.look_at(path).with_columns()
     assert table.unused == ["x", "z"] and table.targets is None
     assert "numbers the rows, left out; not used: 'x', 'z'" in table.described()
-    table = TableFile.look_at(path, Roles(used={"past_covariates": ["x", "z"]})).found()
+    table = TableFile.look_at(path, Roles(used={"past_covariates": ["x", "z"]})).with_columns()
     assert table.unused == []
     path.write_text("time,x,y,z\n" + "".join(f"{day},1,2,3\n" for day in DAYS))
-    table = TableFile.look_at(path).found()
+    table = TableFile.look_at(path).with_columns()
     assert table.targets == ["x", "y", "z"] and table.unused == []
-    table = TableFile.look_at(path, Roles(used={"future_covariates": ["x"]})).found()
+    table = TableFile.look_at(path, Roles(used={"future_covariates": ["x"]})).with_columns()
     assert table.targets == ["y", "z"]
 
 

@@ -123,4 +123,4 @@ def test_the_command_line_takes_one(shops, tmp_path):
     call = ["forecast", "in.xlsx", "--model", "Naive", "--horizon", "2", "--out", "out.xlsx"]
     subprocess.run([sys.executable, "-m", "tsar", *call], cwd=tmp_path, check=True)
     assert len(read_workbook(tmp_path / "out.xlsx")) == 4
-    assert TableFile.look_at(tmp_path / "in.xlsx").found().roles.time_column == "ds"
+    assert TableFile.look_at(tmp_path / "in.xlsx").with_columns().roles.time_column == "ds"

@@ -264,7 +264,7 @@ def test_first_step_weighs_lags_and_covariates(output):
         step.bias
         + torch.einsum("blc,lc->bc", inputs.target, step.lags)
         + torch.einsum("blf,lfc->bc", past, step.past)
-        + torch.einsum("blf,lfc->bc", known[:, :8], step.known)
+        + torch.einsum("blf,lfc->bc", known[:, :8], step.known_ahead)
         + static @ step.static
     )
     torch.testing.assert_close(output.point(network(inputs))[:, 0], expected)

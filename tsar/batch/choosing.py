@@ -8,7 +8,7 @@ from sklearn.base import clone
 
 from tsar.exceptions import ParameterError
 from tsar.forecasting.base import Forecaster
-from tsar.forecasting.probabilistic.asked import check_asked, read_asked
+from tsar.forecasting.probabilistic.output_request import check_asked, read_request
 from tsar.forecasting.registry import FORECASTERS, forecaster_class
 from tsar.params.arguments import check_horizon, check_percentages
 from tsar.persistence import load
@@ -75,7 +75,7 @@ def check_wanted(model: Forecaster, horizon: Any, quantiles: Any, level: Any) ->
     check_percentages("batch", level)
     if is_fitted(model):
         try:
-            read_asked(model, quantiles, level, None)
+            read_request(model, quantiles, level, None)
         except ParameterError as error:
             if level is None or model.calibration_ is not None:
                 raise

@@ -48,13 +48,13 @@ def empty_rows(
     -------
     DataFrame
     """
-    known = _future_times(model, frame, bad, id_column, time_column, steps)
+    times_ahead = _future_times(model, frame, bad, id_column, time_column, steps)
     tables = []
     for name, (kind, _) in bad.items():
         empty = template.reindex(range(steps))
         empty[id_column] = np.full(steps, name, dtype=object)
-        if name in known:
-            empty[time_column] = known[name]
+        if name in times_ahead:
+            empty[time_column] = times_ahead[name]
         tables.append(empty.assign(**{STATUS: kind}))
     whole = pd.concat(tables, ignore_index=True)
     return whole.astype({name: template[name].dtype for name in (id_column, time_column)})
@@ -90,10 +90,10 @@ def _future_times(
             time_column: read.axis.times(stamps[usable][order]),
         }
     )[list(frame.columns)]
-    known: dict[Any, np.ndarray] = {}
+    stamps_of: dict[Any, np.ndarray] = {}
     ranks = rows.groupby(id_column, sort=False).cumcount(ascending=False)
     for rank in range(TIMES_TRIED):
-        last = rows[(ranks == rank) & ~rows[id_column].isin(list(known))]
+        last = rows[(ranks == rank) & ~rows[id_column].isin(list(stamps_of))]
         for part in [last, *(last.iloc[[place]] for place in range(len(last)))]:
             # All at once, or each on its own where one of them has no usable time.
             with (
@@ -101,11 +101,11 @@ def _future_times(
                 own_warnings("ignore", DataWarning),
             ):
                 ahead = model.make_future_frame(steps, df=part)
-                found = read_times(pd.Index(ahead[time_column]))
-                written = read.axis.index(read.axis.stamps_of(found.stamps, found.axis))
+                times_read = read_times(pd.Index(ahead[time_column]))
+                written = read.axis.index(read.axis.stamps_of(times_read.stamps, times_read.axis))
                 times = pd.Series(written, index=ahead.index)
                 by_id = times.groupby(ahead[id_column], sort=False)
-                known |= {name: values.to_numpy() for name, values in by_id}
-            if set(last[id_column]) <= set(known):
+                stamps_of |= {name: values.to_numpy() for name, values in by_id}
+            if set(last[id_column]) <= set(stamps_of):
                 break
-    return known
+    return stamps_of

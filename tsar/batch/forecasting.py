@@ -46,7 +46,7 @@ from tsar.exceptions import (
 )
 from tsar.files import remove_unfinished
 from tsar.forecasting.base import Forecaster
-from tsar.forecasting.probabilistic.asked import ensure_intervals
+from tsar.forecasting.probabilistic.output_request import ensure_intervals
 from tsar.persistence import load
 
 __all__ = ["forecast"]
@@ -204,16 +204,16 @@ def forecast(
         if chosen.target is None:
             chosen.set_params(target=file.table.targets)
     preparation.let_read(chosen)
-    read, known = [file.table.described()], None
+    read, future_table = [file.table.described()], None
     if paths.future is not None:
-        known, said = _read_future(paths.future, file.table, stated)
+        future_table, said = _read_future(paths.future, file.table, stated)
         read.append(said)
     run = _Run(
         file=file,
         model=chosen,
         horizon=horizon,
-        asked={"quantiles": quantiles, "level": level},
-        future=known,
+        outputs={"quantiles": quantiles, "level": level},
+        future=future_table,
         preparation=preparation.with_quarantine(file.series is not None),
         fit_rows=fit_rows,
         block_rows=block_rows,
@@ -255,7 +255,7 @@ class _Run:
     file: Source
     model: Forecaster
     horizon: int | None
-    asked: dict[str, Any]
+    outputs: dict[str, Any]
     future: pd.DataFrame | None
     preparation: Preparation
     fit_rows: int | None
@@ -275,7 +275,7 @@ class _Run:
         else:
             self.model.check_future(frame, future, self.horizon)
             model, fitted_on, data = self._fit(frame), f"1 series, {rows} rows", None
-        result = model.predict(self.horizon, data, future, **self.asked)
+        result = model.predict(self.horizon, data, future, **self.outputs)
         self.on_progress(1, 1)
         written = self._styled(result)
         if paths.out is not None:
@@ -365,7 +365,7 @@ class _Run:
             "files": stamps,
             "horizon": self.horizon,
             "model": _describe(self.model),
-            **{name: repr(value) for name, value in self.asked.items()},
+            **{name: repr(value) for name, value in self.outputs.items()},
             "fit_rows": self.fit_rows,
             "block_rows": self.block_rows,
             "shard": None if self.shard is None else list(self.shard),
@@ -390,8 +390,10 @@ class _Run:
         sizes = [int(self.file.counts[begin:end].sum()) for begin, end in blocks]
         reading, last = self.preparation.without_end, None
         for frame in self.file.frames(sizes, range(len(blocks))):
-            found = reading.prepared(frame, self.model, self.horizon).end
-            last = found if last is None or found is None else found.later(last)
+            prepared_end = reading.prepared(frame, self.model, self.horizon).end
+            last = (
+                prepared_end if last is None or prepared_end is None else prepared_end.later(last)
+            )
         return last
 
     # ------------------------------------------------------------------ fit
@@ -402,8 +404,8 @@ class _Run:
             return "before"
         if parts is not None and parts.model.is_dir():
             self.model = load(parts.model)
-            known = [facts["fitted_on"] for facts in finished if facts]
-            return known[0] if known else "an earlier run"
+            fit_records = [facts["fitted_on"] for facts in finished if facts]
+            return fit_records[0] if fit_records else "an earlier run"
         counts = self.file.counts
         chosen = share_of_series(counts, self.fit_rows)
         blocks = self.file.blocks(self.block_rows)
@@ -438,14 +440,14 @@ class _Run:
             except InterruptedWarning:
                 raise KeyboardInterrupt from None
         ensure_intervals(
-            self.model, frame, self.asked["level"], int(self.horizon or self.model.horizon_)
+            self.model, frame, self.outputs["level"], int(self.horizon or self.model.horizon_)
         )
         return self.model
 
     def _calibrated_on(self) -> str | None:
         """Say how much the intervals are made of."""
         calibration = self.model.calibration_
-        if calibration is None or self.asked["level"] is None:
+        if calibration is None or self.outputs["level"] is None:
             return None
         few, many = int(calibration.counts.min()), int(calibration.counts.max())
         return f"{many} windows" if few == many else f"{few} to {many} windows, by step"
@@ -462,11 +464,11 @@ class _Run:
     def _block(self, frame: pd.DataFrame, series: pd.Index) -> tuple[pd.DataFrame, dict[str, Any]]:
         """Forecast some series; return a row for each step of each, and what became of them."""
         model, id_column = self.model, self.file.id_column
-        found: list[Any] = []
+        results: list[Any] = []
 
         def attempt(rows: pd.DataFrame) -> None:
-            found[:] = [
-                model.predict(horizon=self.horizon, df=rows, future=ready.future, **self.asked)
+            results[:] = [
+                model.predict(horizon=self.horizon, df=rows, future=ready.future, **self.outputs)
             ]
 
         ready = self._prepared(frame)
@@ -475,7 +477,7 @@ class _Run:
         short: list[Any] = []
         replaced: dict[Any, str] = {}
         if len(good):
-            (result,) = found
+            (result,) = results
             short = list(result.attrs["short_history"])
             # A short history says as much.
             replaced = {
@@ -524,8 +526,8 @@ class _Run:
         with own_warnings("ignore", DataWarning):
             # What is known of the future does not matter for the form.
             ahead = self.model.make_future_frame(steps).assign(**dict.fromkeys(names, 0.0))
-            known = ahead if names else None
-            result = self.model.predict(horizon=steps, future=known, **self.asked)
+            future = ahead if names else None
+            result = self.model.predict(horizon=steps, future=future, **self.outputs)
         result.attrs = {}
         id_column = self.file.id_column
         return result.iloc[:0].astype({id_column: frame[id_column].dtype})

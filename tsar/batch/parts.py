@@ -89,12 +89,12 @@ class Parts:
         if not self.resume:
             self._clear()
             return
-        known = stored or self.run
-        differing = next((key for key in self.run if known.get(key) != self.run[key]), None)
+        before = stored or self.run
+        differing = next((key for key in self.run if before.get(key) != self.run[key]), None)
         if differing is not None:
             raise ParameterError(
                 f"batch: resume must go on with the same call, but its {differing} was "
-                f"{known.get(differing)!r} and is {self.run[differing]!r}; call it without resume "
+                f"{before.get(differing)!r} and is {self.run[differing]!r}; call it without resume "
                 f"to begin anew"
             )
 
@@ -115,8 +115,8 @@ class Parts:
         """Return what was noted of a finished part, None if it has to be made (again)."""
         part = self._path(number)
         try:
-            found: dict[str, Any] = json.loads(part.with_suffix(".json").read_text("utf-8"))
-            return found if found["bytes"] == part.stat().st_size else None
+            facts: dict[str, Any] = json.loads(part.with_suffix(".json").read_text("utf-8"))
+            return facts if facts["bytes"] == part.stat().st_size else None
         except (OSError, ValueError, KeyError, TypeError):
             # Not there, or damaged since.
             return None

@@ -25,17 +25,17 @@ class Paths:
     def of(cls, source: Any, out: Any, future: Any, report: Any, resume: bool) -> "Paths":
         """Read the paths, and find out whether what is to be written can be."""
         read = Path(source)
-        written, known, noted = (
+        written, future_file, noted = (
             None if path is None else Path(path) for path in (out, future, report)
         )
         if written is not None:
-            check_writable(written, inputs=[read] if known is None else [read, known])
+            check_writable(written, inputs=[read] if future_file is None else [read, future_file])
         elif resume:
             raise ParameterError("batch: resume needs out=, beside which finished blocks are kept")
         if noted is not None:
             folder = noted.absolute().parent
             if not folder.is_dir() or not os.access(folder, os.W_OK) or noted.is_dir():
                 raise DataError(f"report {noted} cannot be written; name a file in a folder")
-            if noted.resolve() in [path.resolve() for path in (read, written, known) if path]:
+            if noted.resolve() in [path.resolve() for path in (read, written, future_file) if path]:
                 raise DataError(f"report {noted} is the file of the data; write to another one")
-        return cls(read, written, known, noted, resume)
+        return cls(read, written, future_file, noted, resume)

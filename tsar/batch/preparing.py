@@ -160,9 +160,9 @@ class Preparation:
                 f"{model.name} takes no future covariates, which events are; choose another "
                 f"model, such as ARIMA or a network, or leave events and country_holidays out"
             )
-        known = column_labels(cast(Any, model).future_covariates)
-        new = [name for name in self.names if name not in known]
-        model.set_params(future_covariates=[*known, *new])
+        covariates = column_labels(cast(Any, model).future_covariates)
+        new = [name for name in self.names if name not in covariates]
+        model.set_params(future_covariates=[*covariates, *new])
 
     def prepared(
         self,
@@ -197,7 +197,7 @@ class Preparation:
         policies = replace(self.policies, gaps=gaps)
         policies.check("batch")
 
-        def check(rows: Any, given: pd.DataFrame | None, axis: TimeAxis) -> None:
+        def check(rows: Any, usable: pd.DataFrame | None, axis: TimeAxis) -> None:
             reader.panel(rows, gaps, axis)
 
         clean = tidied(frame, reader.columns, policies, check, future, end)

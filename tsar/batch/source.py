@@ -94,7 +94,7 @@ class _Streamed(Source):
     """A file that is read from its beginning to its end, as often as need be."""
 
     def __init__(self, table: TableFile) -> None:
-        found: list[Any] = []
+        first_lines: list[Any] = []
         counts: list[int] = []
         seen: set[Any] = set()
         for ids in self._ids(table):
@@ -104,7 +104,7 @@ class _Streamed(Source):
             lengths = np.diff([*begins, len(values)])
             for begin, length in zip(begins, lengths, strict=True):
                 value = values[begin]
-                if found and value == found[-1]:
+                if first_lines and value == first_lines[-1]:
                     counts[-1] += int(length)
                 elif value in seen:
                     raise DataError(
@@ -114,9 +114,9 @@ class _Streamed(Source):
                     )
                 else:
                     seen.add(value)
-                    found.append(value)
+                    first_lines.append(value)
                     counts.append(int(length))
-        super().__init__(table, pd.Index(found), np.asarray(counts, dtype=np.int64))
+        super().__init__(table, pd.Index(first_lines), np.asarray(counts, dtype=np.int64))
 
     def _ids(self, table: TableFile) -> Iterator[pd.Series]:
         raise NotImplementedError
@@ -226,7 +226,7 @@ def open_source(
         The file is missing or damaged, lacks a column, can be read in several ways, or is too
         large for its order.
     """
-    table = TableFile.look_at(path, roles, stated).found()
+    table = TableFile.look_at(path, roles, stated).with_columns()
     if table.roles.id_column is None or _n_rows(path) <= rows_at_once:
         return _InMemory(table)
     return _LargeParquet(table) if table.csv is None else _LargeCsv(table, table.csv)

@@ -62,8 +62,10 @@ def raises(error: type[Exception], words: str, call: Callable[[], Any]) -> None:
 
 def _parameters(estimator: Any) -> dict[str, Any]:
     """Return all parameters; members, which a copy has copies of, as they are shown."""
-    given, nested = estimator.get_params(), Estimator | list | dict
-    return {name: repr(held) if isinstance(held, nested) else held for name, held in given.items()}
+    parameters, nested = estimator.get_params(), Estimator | list | dict
+    return {
+        name: repr(held) if isinstance(held, nested) else held for name, held in parameters.items()
+    }
 
 
 def _global_generators() -> tuple[Any, ...]:

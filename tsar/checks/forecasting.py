@@ -16,7 +16,7 @@ from tsar.core.mixers import MIXERS, causal_mixers
 from tsar.exceptions import DataError, NotFittedError, ParameterError, foreign_warnings
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.windowed import in_window_order, window_keys
-from tsar.forecasting.probabilistic.asked import answer, read_asked
+from tsar.forecasting.probabilistic.output_request import answer, read_request
 from tsar.persistence import load
 
 __all__ = ["Forecasting", "small_forecaster"]
@@ -101,12 +101,12 @@ def _windows(
     stamps = panel.axis.index(panel.stamps())
     rows = np.flatnonzero(stamps.isin(origins))
     owners = np.searchsorted(panel.offsets, rows, side="right") - 1
-    asked = read_asked(fitted, None, [50, 80], None)
-    found = answer(fitted, asked, panel, owners, rows, steps)
+    levels = read_request(fitted, None, [50, 80], None)
+    answers = answer(fitted, levels, panel, owners, rows, steps)
     keys = window_keys(panel, owners, rows, steps)
     columns = {
         f"model_{key}" if key else "model": in_window_order(values, owners, rows)
-        for key, values in found.values.items()
+        for key, values in answers.values.items()
     }
     return keys.assign(**columns)
 
@@ -315,10 +315,10 @@ def check_one_route(estimator: Forecaster) -> None:
         for origin in origins:
             history = long[long["ds"] < origin]
             direct = fitted.predict(steps, df=history, level=[50, 80])
-            found = past[past["cutoff"] == origin]
+            at_origin = past[past["cutoff"] == origin]
             for name in ("", "_lo50", "_hi50", "_lo80", "_hi80"):
                 np.testing.assert_allclose(
-                    found[f"model{name}"],
+                    at_origin[f"model{name}"],
                     direct[f"y{name}"],
                     rtol=1e-5,
                     err_msg=f"backtest and predict differ in model{name} at horizon {steps}",

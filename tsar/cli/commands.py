@@ -52,7 +52,7 @@ from tsar.cli.options import (
     Trailing,
     Verbose,
 )
-from tsar.cli.reading import asked_preparation, fit_to_read, note, read_data, tell_reading
+from tsar.cli.reading import fit_to_read, note, preparation_options, read_data, tell_reading
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.forecasts import plain_label
@@ -82,8 +82,8 @@ app = typer.Typer(
 PARTIAL = 3
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         print(tsar.__version__)
         raise typer.Exit
 
@@ -181,8 +181,8 @@ def forecast(
                 on_progress=on_progress,
             )
         except KeyboardInterrupt:
-            kept = " but finished blocks, which --resume goes on with" if out else ""
-            print(f"Interrupted: nothing was written{kept}", file=sys.stderr)
+            remains = " but finished blocks, which --resume goes on with" if out else ""
+            print(f"Interrupted: nothing was written{remains}", file=sys.stderr)
             raise typer.Exit(130) from None
     tell_reading(done.reading if verbose else "", target, done.unused)
     if done.forecast is not None:
@@ -268,8 +268,8 @@ def _params(ctx: typer.Context, model: str, settings: list[str] | None) -> dict[
             f"--model must be a name of `tsar models` here, {model!r} is the folder of a saved "
             f"model; only tsar forecast takes one"
         )
-    known = ctx.obj.params(model) if ctx.obj else {}
-    return {**known, **parse_parameters(forecaster_class(model), settings or [])}
+    recipe_params = ctx.obj.params(model) if ctx.obj else {}
+    return {**recipe_params, **parse_parameters(forecaster_class(model), settings or [])}
 
 
 @app.command()
@@ -313,7 +313,7 @@ def backtest(
         check_writable(out, inputs=[data])
     stated = FileFormat(sep, decimal, thousands, header, time_format)
     roles = Roles(series_id, time, {"target": target or []})
-    preparation = asked_preparation(ctx.params, series_id, stated)
+    preparation = preparation_options(ctx.params, series_id, stated)
     frame, read, table = read_data(data, roles, stated, params.values(), preparation, verbose)
     models = {
         name: forecaster_class(name)(horizon=horizon, **read).set_params(**params[name])
@@ -393,7 +393,7 @@ def tune(
         check_folder(save)
     stated = FileFormat(sep, decimal, thousands, header, time_format)
     roles = Roles(series_id, time, {"target": target or []})
-    preparation = asked_preparation(ctx.params, series_id, stated)
+    preparation = preparation_options(ctx.params, series_id, stated)
     frame, read, _ = read_data(data, roles, stated, [params], preparation, verbose)
     varied = cls(horizon=horizon, **read).set_params(**params)
     frame, n_bad = fit_to_read(frame, [varied], preparation)
@@ -517,11 +517,11 @@ def check(
     for subject, one in checks_for(forecaster_class(model)):
         try:
             one(subject)
-            found = "ok"
+            outcome = "ok"
         except AssertionError as error:
             failed += 1
-            found = f"FAILED {error}"
-        print(f"{check_id(one)}: {found}")
+            outcome = f"FAILED {error}"
+        print(f"{check_id(one)}: {outcome}")
     raise typer.Exit(1 if failed else 0)
 
 

@@ -137,9 +137,9 @@ class FileRecipe:
         model : str
             Of ``[params]`` it takes what it has, and then all of ``[params.<model>]``.
         """
-        cls, given = forecaster_class(model), self.content.get("params", {})
-        own = given.get(model, {})
-        shared = {name: given[name] for name in given if name not in forecaster_names()}
+        cls, params = forecaster_class(model), self.content.get("params", {})
+        own = params.get(model, {})
+        shared = {name: params[name] for name in params if name not in forecaster_names()}
         present = _parameters(model)
         chosen = {name: value for name, value in shared.items() if name in present} | own
         return {name: _typed(cls, name, value) for name, value in chosen.items()}
@@ -159,20 +159,20 @@ class FileRecipe:
         """
         owner, cls = f"{self.owner}, [tune.space]", forecaster_class(model)
         space: dict[str, Any] = {}
-        for name, given in self.content.get("tune", {}).get("space", {}).items():
-            if isinstance(given, list) and given:
-                space[name] = [_typed(cls, name, value) for value in given]
+        for name, entry in self.content.get("tune", {}).get("space", {}).items():
+            if isinstance(entry, list) and entry:
+                space[name] = [_typed(cls, name, value) for value in entry]
                 continue
-            if not isinstance(given, dict):
+            if not isinstance(entry, dict):
                 raise ParameterError(
                     f"{owner}: {name} must be a list of choices, or a range such as "
-                    f"{{ low = 1e-4, high = 1e-2, log = true }}, got {given!r}"
+                    f"{{ low = 1e-4, high = 1e-2, log = true }}, got {entry!r}"
                 )
-            check_table(f"{owner}, {name}", given, RANGE)
-            low, high, log = given.get("low"), given.get("high"), given.get("log", False)
+            check_table(f"{owner}, {name}", entry, RANGE)
+            low, high, log = entry.get("low"), entry.get("high"), entry.get("log", False)
             if low is None or high is None or not low < high or (log and low <= 0):
                 raise ParameterError(
-                    f"{owner}: {name} must have low below high{' and above 0' * log}, got {given!r}"
+                    f"{owner}: {name} must have low below high{' and above 0' * log}, got {entry!r}"
                 )
             space[name] = (low, high, "log") if log else (low, high)
         return space
@@ -206,18 +206,18 @@ class FileRecipe:
             for key, choices in POLICIES.items():
                 if key in table:
                     check_choice(f"{owner}{where}", key, table[key], choices)
-        given = content.get("backtest", {}).get("models", [])
-        models = [given] if isinstance(given, str) else list(given)
+        entries = content.get("backtest", {}).get("models", [])
+        models = [entries] if isinstance(entries, str) else list(entries)
         for name in models:
             check_choice(f"{owner}, [backtest]", "models", name, forecaster_names())
         self._check_params(models)
         if content.get("tune", {}).get("space") and self._named() in forecaster_names():
             self._check_space()
 
-    def _model(self, given: str) -> str:
+    def _model(self, entry: str) -> str:
         """Return a name as it is, and the folder of a saved model relative to the recipe."""
-        folder = self.path.parent / given
-        return str(folder) if given not in forecaster_names() and folder.is_dir() else given
+        folder = self.path.parent / entry
+        return str(folder) if entry not in forecaster_names() and folder.is_dir() else entry
 
     def _named(self) -> str:
         """Return the model of the recipe, by name."""
@@ -225,32 +225,36 @@ class FileRecipe:
         return named
 
     def _check_params(self, compared: list[str]) -> None:
-        owner, given = f"{self.owner}, [params]", self.content.get("params", {})
+        owner, stated = f"{self.owner}, [params]", self.content.get("params", {})
         named = self._named()
         if named not in forecaster_names():
             if not Path(self._model(named)).is_dir():
                 check_choice(self.owner, "model", named, forecaster_names())
-            if given:
+            if stated:
                 raise ParameterError(
                     f"{owner}: parameters are for a model that is named, {named!r} is fitted"
                 )
             return
         # What the model of the recipe does not have would be passed over by all its commands.
         models = [named] if "model" in self.content or not compared else compared
-        known = [key for name in models for key in _parameters(name)]
-        own = [name for name in given if isinstance(given[name], dict) and name not in known]
+        parameter_names = [key for name in models for key in _parameters(name)]
+        own = [
+            name
+            for name in stated
+            if isinstance(stated[name], dict) and name not in parameter_names
+        ]
         for model in own:
             check_choice(owner, "model", model, forecaster_names())
-            _check_names(f"{owner}, {model}", given[model], _parameters(model))
-        for name in given:
+            _check_names(f"{owner}, {model}", stated[model], _parameters(model))
+        for name in stated:
             others = [other for other in compared if name in _parameters(other)]
-            if name not in known and name not in own and others:
+            if name not in parameter_names and name not in own and others:
                 raise ParameterError(
                     f"{owner}: {name!r} is no parameter of {', '.join(models)}; write it in "
                     f"[params.{others[0]}]"
                 )
-        shared = [name for name in given if name not in own]
-        _check_names(f"{owner} of {', '.join(models)}", shared, known)
+        shared = [name for name in stated if name not in own]
+        _check_names(f"{owner} of {', '.join(models)}", shared, parameter_names)
         for model in dict.fromkeys([*models, *own]):
             params = self.params(model)
             if not params:
@@ -325,9 +329,9 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
-def _check_names(owner: str, given: Any, names: list[str]) -> None:
+def _check_names(owner: str, stated: Any, names: list[str]) -> None:
     """Check names of parameters; those that have a key of their own are no parameters here."""
-    for name in given:
+    for name in stated:
         if name in OWN_KEYS:
             raise ParameterError(
                 f"{owner}: {name} is the key {OWN_KEYS[name]!r} before the first table; write it "

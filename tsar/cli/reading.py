@@ -18,20 +18,20 @@ from tsar.data.frames import ID, TARGET
 from tsar.data.quarantine import all_bad, set_aside
 from tsar.data.tables import TableFile
 
-__all__ = ["asked_preparation", "fit_to_read", "note", "read_data", "tell_reading"]
+__all__ = ["preparation_options", "fit_to_read", "note", "read_data", "tell_reading"]
 
 # Series that are left out, as many as are listed.
 LISTED = 20
 
 
-def asked_preparation(
+def preparation_options(
     params: Mapping[str, Any], id_column: str | None, stated: FileFormat
 ) -> Preparation:
     """Return what is done to the rows, by the options of a command."""
-    asked = {name: params[name] for name in (*READING, "on_error") if name in params}
-    if asked["events"] is not None:
-        asked["events"] = read_events(Path(asked["events"]), id_column, stated)
-    return Preparation.of("tsar", **asked)
+    options = {name: params[name] for name in (*READING, "on_error") if name in params}
+    if options["events"] is not None:
+        options["events"] = read_events(Path(options["events"]), id_column, stated)
+    return Preparation.of("tsar", **options)
 
 
 def read_data(
@@ -49,7 +49,7 @@ def read_data(
         for role, columns in _covariates(one).items()
     }
     roles = replace(roles, used={**roles.used, **used})
-    frame, table = TableFile.look_at(data, roles, stated).found().read()
+    frame, table = TableFile.look_at(data, roles, stated).with_columns().read()
     tell_reading(table.described() if verbose else "", table.roles.targets, table.unused)
     columns = {"time_column": table.roles.time_column, "id_column": roles.id_column}
     return table.prepared(frame), {**columns, "target": table.targets}, table
@@ -85,8 +85,8 @@ def fit_to_read(
             for model in models:
                 model.read(rows, freq=model.freq)
 
-        good, found = set_aside(good, id_column, first.target or [TARGET], check)
-        bad = bad | found
+        good, bad_here = set_aside(good, id_column, first.target or [TARGET], check)
+        bad = bad | bad_here
     if bad and not len(good):
         raise all_bad(bad)
     return good, _tell_bad(bad, 0 if id_column is None else frame[id_column].nunique())

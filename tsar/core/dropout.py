@@ -88,8 +88,8 @@ class _Drop(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, lanes: Tensor, bound: int, factor: float) -> Tensor:
         ctx.save_for_backward(lanes)
         ctx.bound, ctx.factor = bound, factor
-        kept = KeepMask(lanes, bound, factor).ones(torch.empty_like(x))
-        return torch.addcmul(x.new_zeros(()), kept, x, value=factor, out=kept)
+        factors = KeepMask(lanes, bound, factor).ones(torch.empty_like(x))
+        return torch.addcmul(x.new_zeros(()), factors, x, value=factor, out=factors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -106,8 +106,8 @@ class _DropAndAdd(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(lanes)
         ctx.bound, ctx.factor = bound, factor
-        kept = KeepMask(lanes, bound, factor).ones(torch.empty_like(x))
-        return torch.addcmul(base, kept, x, value=factor, out=kept)
+        factors = KeepMask(lanes, bound, factor).ones(torch.empty_like(x))
+        return torch.addcmul(base, factors, x, value=factor, out=factors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

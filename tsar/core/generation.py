@@ -1,7 +1,7 @@
 """The autoregressive loop: draw the tokens of a level, make the inputs of the next one of them.
 
-Text is the case of one token in a level, see :class:`TokenLevels`; a pyramid of images has a level
-for each size.
+Text is the case of one token in a level, see :func:`generate`; a pyramid of images has a level for
+each size.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tsar.core.sampling import Sampler
-from tsar.core.state import select
+from tsar.core.state import KVCache, WindowCache, select
 from tsar.exceptions import ParameterError
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "TokenNetwork",
     "equal_lengths",
     "generate",
+    "generate_levels",
+    "is_bounded",
 ]
 
 
@@ -72,7 +74,7 @@ class Drawn(NamedTuple):
 
 
 @torch.no_grad()
-def generate(
+def generate_levels(
     network: LevelNetwork,
     condition: Any,
     *,
@@ -139,7 +141,7 @@ class TokenNetwork(Protocol):
 
 
 class TokenLevels:
-    """Text as levels of one token, for :func:`generate`; the condition is a prompt (B, T).
+    """Text as levels of one token, for :func:`generate_levels`; the condition is a prompt (B, T).
 
     Parameters
     ----------
@@ -226,13 +228,12 @@ class RenewedContext:
     ----------
     network : TokenNetwork
     context_length : int
-        At least 2.
     """
 
     def __init__(self, network: TokenNetwork, context_length: int) -> None:
-        if context_length < 2:
+        if context_length < 1:
             raise ParameterError(
-                f"RenewedContext: context_length must be at least 2, got {context_length}"
+                f"RenewedContext: context_length must be at least 1, got {context_length}"
             )
         self.network = network
         self.context_length = context_length
@@ -260,7 +261,7 @@ class RenewedContext:
         if state.n_read + n_tokens <= self.context_length:
             logits, inner = self.network.extend(ids, state.inner)
             return logits, RenewedState(latest, state.n_read + n_tokens, inner)
-        half = self.context_length // 2
+        half = max(self.context_length // 2, 1)
         if n_tokens > half:
             raise ParameterError(
                 f"RenewedContext: {n_tokens} tokens do not fit behind {state.n_read} into a "
@@ -269,6 +270,67 @@ class RenewedContext:
         renewed = latest[:, -half:]
         logits, inner = self.network.extend(renewed, self.network.init_state(len(ids)))
         return logits[:, -n_tokens:], RenewedState(latest, half, inner)
+
+
+def is_bounded(state: Any) -> bool:
+    """Whether a state stays as large as it is, however many tokens follow.
+
+    Attention remembers every token, and is wrong of positions that it was not trained on;
+    recurrences, and attention in a window, remember what they have room for.
+    """
+    if isinstance(state, WindowCache):
+        return True
+    if isinstance(state, KVCache):
+        return False
+    return all(is_bounded(part) for part in state) if isinstance(state, tuple) else True
+
+
+def generate(
+    network: TokenNetwork,
+    prompts: Tensor,
+    n_steps: int,
+    sampler: Sampler,
+    generator: torch.Generator | None = None,
+    *,
+    context_length: int | None = None,
+    stop: int | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw tokens one by one, each given those before it.
+
+    The prompts are read at once; after that every step reads one token of each sequence, and one
+    that has ended is read no further. Where a state grows with every token, it is made anew from
+    the last half of a context as soon as the context is full; see :class:`RenewedContext`.
+
+    Parameters
+    ----------
+    network : TokenNetwork
+    prompts : int64 Tensor of shape (B, T)
+        At least one token each.
+    n_steps : int
+        Tokens to draw at most.
+    sampler : Sampler
+    generator : torch.Generator, optional
+        Where draws come from; the global one by default.
+    context_length : int, optional
+        Most tokens that a state that grows may hold; of longer prompts the last ones are read.
+    stop : int, optional
+        The token that ends a sequence; it is given as well.
+
+    Yields
+    ------
+    rows : int64 Tensor of shape (R,)
+        The sequences that had not ended, by their places among the prompts.
+    tokens : int64 Tensor of shape (R,)
+        The next token of each.
+    """
+    if n_steps < 1:
+        return
+    if context_length is not None and not is_bounded(network.init_state(1)):
+        prompts = prompts[:, -context_length:]
+        network = RenewedContext(network, context_length)
+    levels = TokenLevels(network, max_tokens=n_steps, stop_token=stop)
+    for rows, tokens in generate_levels(levels, prompts, sampler=sampler, generator=generator):
+        yield rows, tokens[:, 0]
 
 
 def equal_lengths(prompts: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:

@@ -52,9 +52,9 @@ def check_array(
     )
     if array is None or not fits:
         sizes = ", ".join("any" if size is None else str(size) for size in shape)
-        found = "none" if array is None else f"{array.dtype} of shape {array.shape}"
+        described = "none" if array is None else f"{array.dtype} of shape {array.shape}"
         raise PersistenceError(
-            f"load: the array {name!r} must be {dtype} of shape ({sizes}), got {found}"
+            f"load: the array {name!r} must be {dtype} of shape ({sizes}), got {described}"
         )
     return array
 

@@ -84,7 +84,7 @@ class CovariateRows:
         return CovariateRows(past, future, calendar, later.static)
 
     @property
-    def known(self) -> np.ndarray:
+    def known_ahead(self) -> np.ndarray:
         """Future covariates and, after them, the calendar."""
         return np.concatenate([self.future, self.calendar], axis=1)
 
@@ -340,12 +340,12 @@ def constant_values(column: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray
     changing : int64 array of shape (any,)
         Rows that hold another value.
     """
-    given = ~pd.isna(column)
-    rows = np.where(given, np.arange(len(column)), len(column))
+    present = ~pd.isna(column)
+    rows = np.where(present, np.arange(len(column)), len(column))
     places = np.minimum.reduceat(rows, offsets[:-1])
     values = column[np.where(places < len(column), places, offsets[:-1])]
     expected = np.repeat(values, np.diff(offsets))
-    return values, np.flatnonzero(given)[column[given] != expected[given]]
+    return values, np.flatnonzero(present)[column[present] != expected[present]]
 
 
 def _categories(name: Any, column: np.ndarray) -> pd.Index:
@@ -404,17 +404,17 @@ def covariate_tensors(
     n_series, steps = ahead.shape[:2]
     shift = steps * np.arange(n_series + 1)
     known_offsets = offsets + shift
-    known = np.empty((known_offsets[-1], ahead.shape[2]), dtype=np.float32)
-    known[np.arange(offsets[-1]) + np.repeat(shift[:-1], np.diff(offsets))] = rows.known
+    future = np.empty((known_offsets[-1], ahead.shape[2]), dtype=np.float32)
+    future[np.arange(offsets[-1]) + np.repeat(shift[:-1], np.diff(offsets))] = rows.known_ahead
     after = known_offsets[1:, None] - steps + np.arange(steps)
-    known[after.reshape(-1)] = ahead.reshape(n_series * steps, ahead.shape[2])
+    future[after.reshape(-1)] = ahead.reshape(n_series * steps, ahead.shape[2])
 
     def moved(array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device, dtype)
 
     return CovariateTensors(
         moved(rows.past),
-        moved(known),
+        moved(future),
         torch.from_numpy(known_offsets).to(device),
         moved(rows.static),
         rows.future.shape[1],

@@ -124,8 +124,8 @@ class CsvText:
         encoding, lines, complete = _sample(path)
         said = SEPARATOR_LINE.match(lines)
         lines = lines if said is None else lines[said.end() :]
-        known = stated.separator or (None if said is None else said[1])
-        separator, rows = _split(path, lines, complete, roles, known)
+        stated_separator = stated.separator or (None if said is None else said[1])
+        separator, rows = _split(path, lines, complete, roles, stated_separator)
         header = stated.header
         if header is None:
             header = not _holds_values(rows)
@@ -163,7 +163,7 @@ class CsvText:
         # Integers and words are read as such anyhow, but 2024.10 is no number.
         plain = roles.time_column in words and not self._holds_fractions(roles.time_column)
         text = [name for name in words if not (plain and name == roles.time_column)]
-        known = replace(
+        with_roles = replace(
             self,
             words=tuple(words),
             text=tuple(text),
@@ -171,9 +171,9 @@ class CsvText:
             names_column=roles.id_column,
             evidence=Evidence(),
         )
-        for name in known.numbers:
-            known.evidence.add(name, self.cells[name])
-        return replace(known, notation=known.shown_notation(whole=False))
+        for name in with_roles.numbers:
+            with_roles.evidence.add(name, self.cells[name])
+        return replace(with_roles, notation=with_roles.shown_notation(whole=False))
 
     @cached_property
     def cells(self) -> dict[str, list[str]]:
@@ -187,11 +187,11 @@ class CsvText:
     @cached_property
     def numbers(self) -> list[str]:
         """The columns that hold numbers for the most part, or nothing so far."""
-        found = []
+        numbers = []
         for name, cells in self.cells.items():
             if name not in self.words and sum(map(is_numeral, cells)) >= len(cells) / 2:
-                found.append(name)
-        return found
+                numbers.append(name)
+        return numbers
 
     def _holds_words(self, name: str) -> bool:
         cells = self.cells.get(name, [])
@@ -451,9 +451,9 @@ def _likely(readings: dict[str, list[list[str]]], roles: Roles) -> list[str]:
     likely = [sep for sep in several if fit[sep] == best]
     if len(likely) == 1:
         return likely
-    asked = {roles.id_column, roles.time_column, *roles.others} - {None}
+    named = {roles.id_column, roles.time_column, *roles.others} - {None}
     for suits in (
-        lambda rows: asked <= set(rows[0]),
+        lambda rows: named <= set(rows[0]),
         lambda rows: any(_shows_times(cells) for cells in zip(*rows[:20], strict=False)),
     ):
         chosen = [sep for sep in likely if suits(several[sep])]

@@ -40,10 +40,10 @@ def cycles_of_length(nanoseconds: int) -> tuple[int, ...]:
         than a minute have a second, a minute and an hour as well.
     """
     clock = OF_THE_CLOCK if nanoseconds < MINUTE else ()
-    found = _whole((*clock, DAY, WEEK), nanoseconds)
+    cycles = _whole((*clock, DAY, WEEK), nanoseconds)
     weeks, rest = divmod(nanoseconds, WEEK)
     yearly = _whole([YEAR], nanoseconds) if rest else _whole([WEEKS_OF_A_YEAR], weeks)
-    return (*found, *yearly)
+    return (*cycles, *yearly)
 
 
 def cycles_of_months(months: int) -> tuple[int, ...]:

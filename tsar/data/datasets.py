@@ -267,10 +267,10 @@ def _locate(card: DatasetCard, file: _File) -> Path:
 
 def _verify(card: DatasetCard, file: _File, path: Path) -> None:
     with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != file.sha256:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != file.sha256:
         raise DataError(
-            f"{card.name}: {path} is not the published file (sha256 {found[:12]}..., expected "
+            f"{card.name}: {path} is not the published file (sha256 {digest[:12]}..., expected "
             f"{file.sha256[:12]}...); replace it by {file.url} or take it out of TSAR_DATA"
         )
 
@@ -290,7 +290,7 @@ def _fetch(card: DatasetCard, file: _File) -> Path:
     level = logger.level
     logger.setLevel("ERROR")
     try:
-        found = pooch.retrieve(
+        fetched = pooch.retrieve(
             file.url,
             known_hash=f"sha256:{file.sha256}",
             fname=Path(file.path).name,
@@ -304,7 +304,7 @@ def _fetch(card: DatasetCard, file: _File) -> Path:
         ) from None
     finally:
         logger.setLevel(level)
-    return Path(found)
+    return Path(fetched)
 
 
 def _read(path: Path, file: _File) -> pd.DataFrame:

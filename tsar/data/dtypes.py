@@ -62,10 +62,10 @@ def float_dtype(name: str) -> Any:
         Of the dtype of the column. Integers and what has fewer than 32 bits become float64.
     """
     dtype = dtype_called(name)
-    kept = (
+    same = (
         types.is_float_dtype(dtype) and dtype.itemsize > 2 and not isinstance(dtype, pd.SparseDtype)
     )
-    return dtype if kept else np.dtype(np.float64)
+    return dtype if same else np.dtype(np.float64)
 
 
 @lru_cache(maxsize=256)

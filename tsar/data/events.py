@@ -90,23 +90,23 @@ def add_events(
         _warn_of_other_ids(events, id_column)
     if country_holidays is not None and len(df):
         years = [int(pd.Timestamp(day, unit="D").year) for day in (begin.min(), end.max())]
-        found = public_holidays(country_holidays, years[0], years[1])["date"]
-        days[HOLIDAY] = {None: [found.to_numpy().astype("M8[D]").astype(np.int64)]}
+        dates = public_holidays(country_holidays, years[0], years[1])["date"]
+        days[HOLIDAY] = {None: [dates.to_numpy().astype("M8[D]").astype(np.int64)]}
     columns = {name: np.zeros(len(df), np.int64) for name in event_names(events, country_holidays)}
     listed_ids = {one: None for by_owner in days.values() for one in by_owner if one is not None}
-    known = {one: place for place, one in enumerate(listed_ids)}
+    place_of = {one: place for place, one in enumerate(listed_ids)}
     codes, distinct = pd.factorize(owners)
-    among = pd.Index(list(known), dtype=object, tupleize_cols=False)
+    among = pd.Index(list(place_of), dtype=object, tupleize_cols=False)
     # Ids are the same however the files write them.
-    asked = id_places(pd.Index(distinct, dtype=object, tupleize_cols=False), among)
-    places = np.append(asked, -1)[codes]
+    id_place = id_places(pd.Index(distinct, dtype=object, tupleize_cols=False), among)
+    places = np.append(id_place, -1)[codes]
     for name, by_owner in days.items():
         # Those of all series, and then those of a series with them.
         for owner in sorted(by_owner, key=lambda one: one is not None):
             both = by_owner[owner] + (by_owner.get(None, []) if owner is not None else [])
             listed = np.unique(np.concatenate(both))
             count = np.searchsorted(listed, end, "right") - np.searchsorted(listed, begin, "left")
-            mine = np.ones(len(df), dtype=bool) if owner is None else places == known[owner]
+            mine = np.ones(len(df), dtype=bool) if owner is None else places == place_of[owner]
             columns[name] = np.where(mine, count, columns[name])
     taken = [name for name in columns if name in df.columns]
     if taken:
@@ -152,7 +152,7 @@ def public_holidays(country: str, first: int, last: int) -> pd.DataFrame:
         ) from None
     code, _, part = country.partition("-")
     try:
-        found = holidays.country_holidays(
+        calendar = holidays.country_holidays(
             code.upper(), subdiv=part.upper() or None, years=range(first, last + 1)
         )
     except NotImplementedError as error:
@@ -160,7 +160,7 @@ def public_holidays(country: str, first: int, last: int) -> pd.DataFrame:
             f"public_holidays: country must be a code such as 'DE' or 'DE-BY', got {country!r}: "
             f"{error}"
         ) from None
-    rows = sorted(found.items())
+    rows = sorted(calendar.items())
     dates = pd.DatetimeIndex([day for day, _ in rows])
     return pd.DataFrame({"date": dates, "name": [name for _, name in rows]})
 

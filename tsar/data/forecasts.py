@@ -196,7 +196,7 @@ def by_series_or_variate(panel: Panel, notes: Mapping[tuple[int, int], str]) -> 
         names, place = panel.ids.tolist(), 0
     else:
         names, place = panel.variates.tolist(), 1
-    found: dict[Any, str] = {}
+    reasons: dict[Any, str] = {}
     for pair, note in notes.items():
-        found.setdefault(plain_label(names[pair[place]]), note)
-    return found
+        reasons.setdefault(plain_label(names[pair[place]]), note)
+    return reasons

@@ -1,4 +1,4 @@
-"""The frames users have, read into rows of one shape and written back in their own form.
+"""The frames users have, read into rows of one shape.
 
 Four forms are understood, and a forecast comes back in the form the data had:
 
@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 from pandas.api import types as dtypes
 
-from tsar.data.dtypes import dtype_called, dtype_name
-from tsar.data.idcolumns import key_columns, labels_of, parts_of
+from tsar.data.dtypes import dtype_name
+from tsar.data.idcolumns import key_columns, labels_of
 from tsar.data.timeaxis import AmbiguousDates, read_times
 from tsar.exceptions import DataError
 
@@ -34,7 +34,6 @@ __all__ = [
     "holds_times",
     "read_rows",
     "require_columns",
-    "write_frame",
 ]
 
 ID, TIME, TARGET = "unique_id", "ds", "y"
@@ -186,8 +185,8 @@ def read_rows(
     named = time_column is not None and time_column not in df.columns
     if named and id_column is None and time_column == df.index.name:
         return _read_wide(df, target, roles)
-    asked = time_column is not None or id_column is not None
-    if asked or TIME in df.columns or ID in df.columns:
+    is_named = time_column is not None or id_column is not None
+    if is_named or TIME in df.columns or ID in df.columns:
         return _read_long(df, id_column, time_column, target, roles)
     return _read_wide(df, target, roles)
 
@@ -436,20 +435,20 @@ def _numbers(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """Return a column as float64 and which rows hold something that is not a number."""
     if _is_number(column.dtype):
         return column.to_numpy(dtype=np.float64, na_value=np.nan), np.zeros(len(column), dtype=bool)
-    given = column.notna().to_numpy()
+    present = column.notna().to_numpy()
     values = np.full(len(column), np.nan)
     if _is_text(column):
         # Text that reads as numbers is not converted in silence, but what does not is named.
-        wrong = given & pd.to_numeric(column, errors="coerce").isna().to_numpy()
-        return values, wrong if wrong.any() else given
+        wrong = present & pd.to_numeric(column, errors="coerce").isna().to_numpy()
+        return values, wrong if wrong.any() else present
     if not dtypes.is_object_dtype(column.dtype):
-        return values, given
+        return values, present
     held = column.to_numpy(dtype=object)
     kinds = numbers.Real | decimal.Decimal
     plain = [isinstance(v, kinds) and not isinstance(v, bool | np.bool_) for v in held]
-    right = given & np.array(plain, dtype=bool)
+    right = present & np.array(plain, dtype=bool)
     values[right] = held[right].astype(np.float64)
-    return values, given & ~right
+    return values, present & ~right
 
 
 def _is_text(column: pd.Series) -> bool:
@@ -486,102 +485,3 @@ def column_values(column: pd.Series) -> np.ndarray:
     if held in OBJECT_NUMBERS or (number and not isinstance(dtype, np.dtype)):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.asarray(column.to_numpy())
-
-
-def write_frame(
-    form: FrameForm,
-    ids: pd.Index,
-    times: pd.Index,
-    columns: dict[Any, Any],
-    marks: dict[str, np.ndarray],
-    may_squeeze: bool = True,
-) -> Any:
-    """Write forecasts in the form the data had.
-
-    Parameters
-    ----------
-    form : FrameForm
-        The layout.
-    ids : Index of shape (S,)
-        Series to write.
-    times : Index of shape (S * H,)
-        Stamps, series by series.
-    columns : dict of name to array of shape (S * H,)
-        Forecast columns in the order to write.
-    marks : dict of name to array of shape (S * H,)
-        Further columns; a Series, which has none, leaves them out. A mark whose name is
-        taken by a column of the data gets an underscore at its end.
-    may_squeeze : bool
-        Whether a Series comes back where there was one.
-
-    Returns
-    -------
-    DataFrame or Series
-    """
-    horizon = len(times) // max(len(ids), 1)
-    if form.kind == "wide":
-        times = _with_freq(times, form.freq)
-    if form.squeeze and may_squeeze and len(columns) == 1:
-        ((name, values),) = columns.items()
-        if form.kind == "wide":
-            return pd.Series(values, index=times.rename(form.time_name), name=ids[0])
-        return pd.Series(values, index=_pairs(form, ids, times, horizon), name=name)
-    content = dict(columns)
-    if form.squeeze and form.kind == "wide" and isinstance(ids[0], str):
-        # The only variate of a Series is called "y" within; its name is the id.
-        content = {ids[0] + str(name)[len(TARGET) :]: column for name, column in columns.items()}
-    keys: dict[Any, Any] = {}
-    if form.kind == "long":
-        if isinstance(form.id_name, list):
-            keys |= parts_of(ids.repeat(horizon), form.id_name, form.id_dtypes)
-        elif form.id_name is not None:
-            keys[form.id_name] = ids.repeat(horizon)
-        keys[form.time_name] = times.copy(deep=True)
-    for name, mark in marks.items():
-        while name in content or name in keys:
-            name = f"{name}_"
-        content[name] = mark
-    if form.kind == "long":
-        # Several columns may be one array, and must not be in the frame; ids and times are its own.
-        content = {name: column.copy() for name, column in content.items()}
-        frame = pd.DataFrame({**keys, **content}, copy=False)
-    else:
-        index = times if form.kind == "wide" else _pairs(form, ids, times, horizon)
-        frame = pd.DataFrame(content, index=index)
-        if form.kind == "wide":
-            frame.index.name = form.time_name
-    labels = [*keys, *content]
-    frame.columns = _labelled(labels, form.columns_dtype)
-    frame.columns.name = form.columns_name
-    return frame
-
-
-def _labelled(labels: list[Any], dtype: str) -> pd.Index:
-    """Return labels as an index of a dtype if it can hold all of them as they are, else of objects.
-
-    New labels are text, also beside those that are numbers, times or truth values.
-    """
-    objects = pd.Index(labels, dtype=object, tupleize_cols=False)
-    if dtype in ("object", "category"):
-        return objects
-    try:
-        index = pd.Index(labels, dtype=dtype_called(dtype), tupleize_cols=False)
-    except (TypeError, ValueError):
-        return objects
-    return index if list(index) == labels else objects
-
-
-def _with_freq(times: pd.Index, freq: Any) -> pd.Index:
-    """Let an index state its frequency, where pandas agrees that it has it."""
-    if freq is None or not isinstance(times, pd.DatetimeIndex):
-        return times
-    try:
-        return pd.DatetimeIndex(times, freq=freq)
-    except ValueError:
-        # pandas 2 takes days for 24 hours, which the clock changes break.
-        return times
-
-
-def _pairs(form: FrameForm, ids: pd.Index, times: pd.Index, horizon: int) -> pd.MultiIndex:
-    names = [form.id_name, form.time_name]
-    return pd.MultiIndex.from_arrays([ids.repeat(horizon), times], names=names)

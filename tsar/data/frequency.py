@@ -112,12 +112,12 @@ class Frequency:
             if freq < 1:
                 raise DataError(f"freq must be at least 1, got {freq}; use a positive step")
             return cls.steps(int(freq))
-        given = cls.of_offset(parse_offset(freq))
+        frequency = cls.of_offset(parse_offset(freq))
         if axis.kind != "period":
-            return given
+            return frequency
         own = cls.of_periods(axis)
         of_periods = cls.of_offset(axis.period_offset)
-        if (given.rule, given.step) != (of_periods.rule, of_periods.step):
+        if (frequency.rule, frequency.step) != (of_periods.rule, of_periods.step):
             raise DataError(
                 f"freq must be that of the periods, {own.name!r}, got {freq!r}; leave it out, or "
                 f"convert the time column with .asfreq"
@@ -314,20 +314,20 @@ class Frequency:
         if isinstance(self.offset, pd.offsets.BusinessDay):
             options = self._business_calendar
             count = np.busday_count(np.datetime64(0, "D"), days, **options)
-            found = np.is_busday(days, **options)
+            on_grid = np.is_busday(days, **options)
         else:
             grid = pd.date_range(days.min(), days.max(), freq=self.offset.base)
-            count, found = _search(grid.to_numpy().astype("M8[D]"), days)
+            count, on_grid = _search(grid.to_numpy().astype("M8[D]"), days)
         count = count.astype(np.int64)
-        return count // n, ~found + 2 * (count % n + n * clock)
+        return count // n, ~on_grid + 2 * (count % n + n * clock)
 
     def _hour_positions(self, times: np.ndarray, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
         first, last = (pd.Timestamp(int(end), unit=unit) for end in (times.min(), times.max()))
         grid = pd.date_range(first, last, freq=self.offset.base)
-        count, found = _search(np.asarray(grid.as_unit(unit).asi8), times)
+        count, on_grid = _search(np.asarray(grid.as_unit(unit).asi8), times)
         n = int(self.offset.n)
         # Minutes past the hour need no phase: only whole steps from the opening are found.
-        return count // n, ~found + 2 * (count % n)
+        return count // n, ~on_grid + 2 * (count % n)
 
     @property
     def _business_calendar(self) -> dict[str, Any]:
@@ -459,9 +459,9 @@ def month_day(days: np.ndarray) -> tuple[int, float]:
     counts as the day.
     """
     day, length = _day_and_length(days)
-    found, counts = np.unique(day, return_counts=True)
+    distinct, counts = np.unique(day, return_counts=True)
     # The 30th becomes the 28th in February, so that late days need not be the most frequent.
-    candidates = {int(found[counts.argmax()]), *found[found > 28].tolist()}
+    candidates = {int(distinct[counts.argmax()]), *distinct[distinct > 28].tolist()}
     shares = {0: float((day == length).mean())}
     for candidate in sorted(candidates, reverse=True):
         shares[candidate] = float((day == np.minimum(candidate, length)).mean())

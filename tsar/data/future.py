@@ -83,10 +83,10 @@ def read_future(
         raise DataError(f"future has the column {doubled[0]!r} more than once; drop one of them")
     codes, times = _keys(df, panel, horizon)
     stamps = _stamps(times, panel.axis)
-    known = codes >= 0
-    keys = pd.MultiIndex.from_arrays([codes[known], stamps[known]])
+    of_series = codes >= 0
+    keys = pd.MultiIndex.from_arrays([codes[of_series], stamps[of_series]])
     if keys.has_duplicates:
-        row = np.flatnonzero(known)[int(keys.duplicated().argmax())]
+        row = np.flatnonzero(of_series)[int(keys.duplicated().argmax())]
         raise DataError(
             f"future has two rows{_series(panel, int(codes[row]))} at "
             f"{panel.axis.show(int(stamps[row]))}; drop one of them"
@@ -95,8 +95,8 @@ def read_future(
     wanted = panel.future_stamps(steps)
     owners = np.repeat(np.arange(panel.n_series), steps)
     place = keys.get_indexer(pd.MultiIndex.from_arrays([owners, wanted.reshape(-1)]))
-    rows = np.flatnonzero(known)
-    found = {}
+    rows = np.flatnonzero(of_series)
+    values = {}
     for name in names:
         column = column_values(df[name])
         taken = column[rows[np.maximum(place, 0)]] if len(rows) else column[:0]
@@ -105,8 +105,8 @@ def read_future(
         if missing[:, :horizon].any():
             _raise_missing(panel, name, missing[:, :horizon], wanted[:, :horizon])
         latest = np.maximum.accumulate(np.where(missing, 0, np.arange(steps)), axis=1)
-        found[name] = np.take_along_axis(taken.reshape(wanted.shape), latest, axis=1)
-    return found
+        values[name] = np.take_along_axis(taken.reshape(wanted.shape), latest, axis=1)
+    return values
 
 
 def _keys(df: pd.DataFrame, panel: Panel, horizon: int) -> tuple[np.ndarray, pd.Index]:

@@ -205,8 +205,8 @@ def _infer_uneven(stamps: np.ndarray, axis: TimeAxis) -> tuple[Frequency | None,
 
 def _mode(values: np.ndarray) -> tuple[int, float]:
     """Return the most frequent value and its share."""
-    found, counts = np.unique(values, return_counts=True)
-    return int(found[counts.argmax()]), float(counts.max() / len(values))
+    distinct, counts = np.unique(values, return_counts=True)
+    return int(distinct[counts.argmax()]), float(counts.max() / len(values))
 
 
 def _month_name(months: int, day: int, start: int) -> str:

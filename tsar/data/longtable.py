@@ -180,21 +180,23 @@ class LongTable:
         self._noted("duplicate", keys, np.flatnonzero(again), how)
         if how == "last":
             again = pairs.duplicated(keep="last").to_numpy() & keys.usable
-        kept = self.frame[~again]
+        firsts = self.frame[~again]
         if how in ("sum", "mean"):
             shared = pairs.duplicated(keep=False).to_numpy() & keys.usable
             part, owners = self.frame[shared], pairs[shared].groupby(["code", "stamp"], sort=False)
             number = owners.ngroup().to_numpy()
-            places = kept.index.get_indexer(part.index[~pd.Series(number).duplicated().to_numpy()])
+            places = firsts.index.get_indexer(
+                part.index[~pd.Series(number).duplicated().to_numpy()]
+            )
             merged = {
                 name: _merged(part[name].reset_index(drop=True), number, how, name in self.targets)
                 for name in self.frame.columns
                 if name not in self.keys
             }
-            kept = kept.copy()
+            firsts = firsts.copy()
             for name, values in merged.items():
-                kept[name] = _replaced(kept[name], places, values)
-        return replace(self, frame=kept.reset_index(drop=True))
+                firsts[name] = _replaced(firsts[name], places, values)
+        return replace(self, frame=firsts.reset_index(drop=True))
 
     def parted(self) -> tuple["LongTable", pd.DataFrame]:
         """Part the rows after the last observation of each series, which are the future."""

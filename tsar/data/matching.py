@@ -198,7 +198,7 @@ def check_counts(panel: Panel, loss: str) -> None:
         wrong = (panel.values < 0) | (panel.values != np.floor(panel.values))
     wrong &= ~np.isnan(panel.values)
     if wrong.any():
-        row, place = (int(found[0]) for found in wrong.nonzero())
+        row, place = (int(places[0]) for places in wrong.nonzero())
         series = panel.ids[int(np.searchsorted(panel.offsets, row, side="right")) - 1]
         of_series = "" if series is None else f" of id {series!r}"
         raise DataError(

@@ -14,13 +14,14 @@ from tsar.data.calendar import CALENDARS
 from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.covariates import CovariateCoding, CovariateRows, constant_values
 from tsar.data.faults import SHOWN, Faults
-from tsar.data.frames import FrameForm, Rows, read_rows, write_frame
+from tsar.data.frames import FrameForm, Rows, read_rows
 from tsar.data.frequency import Frequency
 from tsar.data.inference import infer_frequency, usual_step
 from tsar.data.regularity import irregularities, is_regular, spread
 from tsar.data.stored_panel import check_panel
 from tsar.data.timeaxis import TimeAxis, read_times
 from tsar.data.timestyle import check_no_dates
+from tsar.data.writing import write_frame
 from tsar.exceptions import DataError
 
 __all__ = ["Panel"]
@@ -187,14 +188,14 @@ class Panel:
         return replace(self, covariates=rows, past={}, future={}, static={}, calendar=None)
 
     def known_ahead(
-        self, coding: CovariateCoding, given: dict[Any, np.ndarray], steps: int
+        self, coding: CovariateCoding, values_of: dict[Any, np.ndarray], steps: int
     ) -> np.ndarray:
         """Return what is known of the steps after each series, for a coded panel.
 
         Parameters
         ----------
         coding : CovariateCoding
-        given : dict of name to array of shape (S, n)
+        values_of : dict of name to array of shape (S, n)
             Future covariates; beyond what is given, the last value stays.
         steps : int
 
@@ -208,11 +209,11 @@ class Panel:
         full = self.lengths > 0
         ahead[full, :, : held.shape[1]] = held[self.offsets[1:][full] - 1][:, None]
         for place, column in enumerate(coding.future):
-            if column.name in given:
-                values = given[column.name]
+            if column.name in values_of:
+                values = values_of[column.name]
                 coded = column.encode(values.reshape(-1)).reshape(values.shape)
-                kept = np.minimum(np.arange(steps), values.shape[1] - 1)
-                ahead[:, :, place] = coded[:, kept]
+                step = np.minimum(np.arange(steps), values.shape[1] - 1)
+                ahead[:, :, place] = coded[:, step]
         if coding.calendar is not None and steps:
             stamps = np.ascontiguousarray(self.future_stamps(steps)).reshape(-1)
             features = CALENDARS[coding.calendar].read(self.axis.times(stamps))
@@ -377,8 +378,7 @@ class Panel:
 
     def future_index(self, horizon: int, repeats: int = 1) -> pd.Index:
         """Return the same in the form of the frame, series by series, each ``repeats`` times."""
-        stamps = np.repeat(self.future_stamps(horizon), repeats, axis=0)
-        return self.axis.index(np.ascontiguousarray(stamps).reshape(-1))
+        return self.axis.index(np.repeat(self.future_stamps(horizon), repeats, axis=0).ravel())
 
     def write(
         self,
@@ -389,7 +389,7 @@ class Panel:
     ) -> Any:
         """Write columns of shape (S * horizon,) in the form of the frame.
 
-        With ``repeats``, each series is written so many times, and a Series as a frame.
+        With ``repeats``, each series is written so often, and a Series as a frame.
         """
         times = self.future_index(horizon, repeats or 1)
         return write_frame(self.form, self.ids, times, columns, marks, may_squeeze=repeats is None)
@@ -519,7 +519,7 @@ class _Reader:
             raise
         positions = None
         if not is_regular(frequency, self.stamps, self.offsets, self.axis):
-            found, positions = irregularities(
+            irregular, positions = irregularities(
                 frequency,
                 self.stamps,
                 self.offsets,
@@ -527,7 +527,7 @@ class _Reader:
                 accept_gaps=gaps != "raise",
                 lost=self.lost,
             )
-            for owner, kind, count, first in found:
+            for owner, kind, count, first in irregular:
                 other = kind == "frequency" and len(self.faults) < SHOWN
                 own = self.stamps[self.offsets[owner] : self.offsets[owner + 1]]
                 step = usual_step(own, self.axis) if other else None

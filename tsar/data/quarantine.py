@@ -52,9 +52,9 @@ def set_aside(
             check(frame)
             break
         except DataError as error:
-            found = _blamed(error, frame, id_column) or _searched(error, frame, id_column, check)
-        bad |= found
-        frame = _without(frame, id_column, found)
+            blamed = _blamed(error, frame, id_column) or _searched(error, frame, id_column, check)
+        bad |= blamed
+        frame = _without(frame, id_column, blamed)
     return frame, bad
 
 
@@ -105,13 +105,13 @@ def _blamed(error: DataError, frame: pd.DataFrame, id_column: Any) -> Bad:
     """Return the series that an error names, none where it does not."""
     if error.faults is None:
         return {}
-    found: Bad = {}
-    known = set(frame[id_column].unique())
+    bad: Bad = {}
+    ids = set(frame[id_column].unique())
     for fault in error.faults.itertuples():
-        if fault.id in known:
+        if fault.id in ids:
             reason = f"{fault.kind}, count {fault.count}, first at {fault.first}"
-            found.setdefault(fault.id, (str(fault.kind), reason))
-    return found
+            bad.setdefault(fault.id, (str(fault.kind), reason))
+    return bad
 
 
 def _searched(
@@ -121,17 +121,17 @@ def _searched(
     ids = frame[id_column].unique()
     if len(ids) == 1:
         return {ids[0]: ("unusable", str(error).partition("\n")[0])}
-    found: Bad = {}
+    bad: Bad = {}
     for half in np.array_split(np.arange(len(ids)), 2):
         rows = frame[frame[id_column].isin(ids[half])]
         try:
             check(rows)
         except DataError as inner:
-            found |= _blamed(inner, rows, id_column) or _searched(inner, rows, id_column, check)
+            bad |= _blamed(inner, rows, id_column) or _searched(inner, rows, id_column, check)
     # Together they fail, and each half does not: then it is about no series.
-    if not found:
+    if not bad:
         raise error
-    return found
+    return bad
 
 
 def all_bad(bad: Bad) -> DataError:

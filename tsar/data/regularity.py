@@ -92,8 +92,10 @@ def irregularities(
         off_grid[taken],
         None if moved is None else moved[taken],
     )
-    found = part.faults(accept_gaps, lost[series])
-    faults = [(int(series[place]), kind, count, first) for place, kind, count, first in found]
+    series_faults = part.faults(accept_gaps, lost[series])
+    faults = [
+        (int(series[place]), kind, count, first) for place, kind, count, first in series_faults
+    ]
     return faults, positions if accept_gaps else None
 
 
@@ -118,9 +120,9 @@ class _Part:
         usual = _modes(phases[~off_grid], self.owner[~off_grid], self.n_series)
         self.stray = off_grid | (phases != usual[self.owner])
         # Rows on the grid of their series, and the steps from each to the next.
-        self.kept = np.flatnonzero(~self.stray)
-        same = self.owner[self.kept[1:]] == self.owner[self.kept[:-1]]
-        self.before, self.after = self.kept[:-1][same], self.kept[1:][same]
+        self.on_grid = np.flatnonzero(~self.stray)
+        same = self.owner[self.on_grid[1:]] == self.owner[self.on_grid[:-1]]
+        self.before, self.after = self.on_grid[:-1][same], self.on_grid[1:][same]
         self.steps = positions[self.after] - positions[self.before]
 
     def faults(self, accept_gaps: bool, lost: np.ndarray) -> Iterator[tuple[int, str, int, int]]:

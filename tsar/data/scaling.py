@@ -85,8 +85,8 @@ class Scaling:
 
     def without_change(self) -> "Scaling":
         """Return the scaling that changes nothing, unknown where this one is."""
-        known = ~np.isnan(self.mean)
-        return Scaling(np.where(known, 0.0, np.nan), np.where(known, 1.0, np.nan))
+        scaled = ~np.isnan(self.mean)
+        return Scaling(np.where(scaled, 0.0, np.nan), np.where(scaled, 1.0, np.nan))
 
     def without_moving(self) -> "Scaling":
         """Return the scaling by the root mean square about zero, which keeps zero at zero."""
@@ -94,10 +94,10 @@ class Scaling:
 
     def pooled(self) -> "Scaling":
         """Return one row, shape (1, C), for a series that has no history of its own."""
-        known = ~np.isnan(self.mean)
-        count = np.maximum(known.sum(axis=0), 1)
-        mean = np.where(known, self.mean, 0.0).sum(axis=0) / count
-        scale = np.where(known, self.scale, 0.0).sum(axis=0) / count
+        scaled = ~np.isnan(self.mean)
+        count = np.maximum(scaled.sum(axis=0), 1)
+        mean = np.where(scaled, self.mean, 0.0).sum(axis=0) / count
+        scale = np.where(scaled, self.scale, 0.0).sum(axis=0) / count
         return Scaling(mean[None], scale[None])
 
     def take(self, rows: np.ndarray) -> "Scaling":
@@ -242,6 +242,6 @@ def carry_forward(values: np.ndarray, seen: np.ndarray, offsets: np.ndarray) -> 
         source[:1] = np.maximum(source[:1], latest)
         np.maximum.accumulate(source, axis=0, out=source)
         latest = source[-1:].copy()
-        known = source >= offsets[_owners(offsets, begin, end)][:, None]
+        observed = source >= offsets[_owners(offsets, begin, end)][:, None]
         carried = np.take_along_axis(values, np.maximum(source, 0), axis=0)
-        values[begin:end] = np.where(known, carried, 0.0)
+        values[begin:end] = np.where(observed, carried, 0.0)

@@ -109,7 +109,7 @@ class TableFile:
         csv = _checked(path, lambda: CsvText.look_at(path, roles, stated, default))
         return cls(path, roles, stated, csv.sample, csv.with_roles(roles))
 
-    def found(self) -> "TableFile":
+    def with_columns(self) -> "TableFile":
         """Return it with the columns of the id and the time, and all columns checked.
 
         A column that has a role is not taken for the time.
@@ -173,9 +173,9 @@ class TableFile:
     def _data(self) -> list[Any]:
         """The columns without an id, the time, and numbers of rows."""
         roles = self.roles
-        known = [roles.id_column, roles.time_column]
-        kept = drop_row_numbers(self.head, [*known, *roles.others])
-        return [name for name in kept.columns if name not in known]
+        keys = [roles.id_column, roles.time_column]
+        columns = drop_row_numbers(self.head, [*keys, *roles.others])
+        return [name for name in columns.columns if name not in keys]
 
     @property
     def targets(self) -> list[Any] | None:

@@ -47,9 +47,9 @@ class Policies:
         check_count(owner, "ended_after", self.ended_after)
         adds = self.ended == "extend" or self.ended_after > 1
         if adds and self.gaps == "raise":
-            asked = "ended='extend'" if self.ended == "extend" else "ended_after"
+            policy = "ended='extend'" if self.ended == "extend" else "ended_after"
             raise ParameterError(
-                f"{owner}: {asked} adds the rows that a series lacks at its end, so gaps "
+                f"{owner}: {policy} adds the rows that a series lacks at its end, so gaps "
                 f"must say what they hold, 'zero' or 'mask', got 'raise'"
             )
 
@@ -179,10 +179,10 @@ def tidy(
             f"rows at the end without a target (trailing='future'), and neither was passed"
         )
 
-    def check(frame: Any, given: pd.DataFrame | None, axis: TimeAxis) -> None:
+    def check(frame: Any, rows: pd.DataFrame | None, axis: TimeAxis) -> None:
         panel = replace(columns, like=axis).panel(frame, "raise" if gaps == "raise" else "mask")
-        if names and horizon is not None and given is not None:
-            read_future(given, panel, names, horizon)
+        if names and horizon is not None and rows is not None:
+            read_future(rows, panel, names, horizon)
 
     done = tidied(df, columns, policies, check, future)
     if not len(done.frame):
@@ -232,8 +232,8 @@ def tidied(
         long = table.form.kind == "long"
         future = rows if future is None else pd.concat([future, rows], ignore_index=long)
     if policies.on_error == "quarantine" and table.has_ids:
-        table, found = table.set_aside(lambda frame: check(frame, future, axis))
-        bad = bad | found
+        table, broken = table.set_aside(lambda frame: check(frame, future, axis))
+        bad = bad | broken
     else:
         check(table.written(), future, axis)
     if len(table.frame):

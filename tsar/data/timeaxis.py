@@ -331,8 +331,8 @@ def read_times(times: pd.Index, like: TimeAxis | None = None) -> Times:
         stamps = np.where(missing, 0, plain).astype(np.int64) if missing.any() else plain
         stamps = np.asarray(stamps).astype(np.int64, copy=False)
         # Arrow integers come back as the plain ones.
-        kept = str(dtype) if not isinstance(dtype, pd.ArrowDtype) else "int64"
-        return Times(stamps, TimeAxis("integer", dtype=kept), _faults(timestamp=missing))
+        original = str(dtype) if not isinstance(dtype, pd.ArrowDtype) else "int64"
+        return Times(stamps, TimeAxis("integer", dtype=original), _faults(timestamp=missing))
     if dtypes.is_datetime64_any_dtype(dtype):
         # A pyarrow column of timestamps.
         read = read_times(pd.DatetimeIndex(times.astype(object)))
@@ -387,8 +387,8 @@ def _read_objects(times: pd.Index, like: TimeAxis | None) -> Times:
         return read_times(pd.Index(times.to_series().astype("Int64")))
     values = times.to_numpy(dtype=object)
     kinds = datetime.date | np.datetime64
-    known = np.array([isinstance(v, kinds) and v == v for v in values], dtype=bool)
-    if not known.any():
+    is_time = np.array([isinstance(v, kinds) and v == v for v in values], dtype=bool)
+    if not is_time.any():
         example = next((v for v in values if not pd.isna(v)), None)
         if example is None:
             raise DataError(NO_TIMES)
@@ -397,8 +397,8 @@ def _read_objects(times: pd.Index, like: TimeAxis | None) -> Times:
             f"{example!r} of type {type(example).__name__}; convert it with pd.to_datetime"
         )
     zones = np.array([str(getattr(v, "tzinfo", None)) for v in values], dtype=object)
-    wanted = _most_common(zones[known])
-    alike = known & (zones == wanted)
+    wanted = _most_common(zones[is_time])
+    alike = is_time & (zones == wanted)
     first = values[int(alike.argmax())]
     parsed = pd.DatetimeIndex(pd.to_datetime(values[alike], utc=True, errors="coerce"))
     style = type(first).__name__ if type(first) in (datetime.date, datetime.datetime) else ""
@@ -407,36 +407,36 @@ def _read_objects(times: pd.Index, like: TimeAxis | None) -> Times:
     stamps = np.zeros(len(values), dtype=np.int64)
     stamps[alike] = parsed.asi8
     # pandas 2 has no time before 1677.
-    unparsable = ~known
+    unparsable = ~is_time
     unparsable[alike] = parsed.isna()
-    return Times(stamps, axis, _faults(timestamp=unparsable, time_zone=known & ~alike))
+    return Times(stamps, axis, _faults(timestamp=unparsable, time_zone=is_time & ~alike))
 
 
 def _most_common(labels: Sequence[Any] | np.ndarray) -> Any:
-    codes, found = pd.factorize(np.asarray(labels, dtype=object))
-    return found[int(np.bincount(codes).argmax())]
+    codes, distinct = pd.factorize(np.asarray(labels, dtype=object))
+    return distinct[int(np.bincount(codes).argmax())]
 
 
 def _read_text(times: pd.Index, like: TimeAxis | None) -> Times:
-    given = times[:LOOKED_AT].dropna().astype(object)
-    if not len(given):
-        given = times.dropna()[:1].astype(object)
-    if not len(given):
+    texts = times[:LOOKED_AT].dropna().astype(object)
+    if not len(texts):
+        texts = times.dropna()[:1].astype(object)
+    if not len(texts):
         raise DataError(NO_TIMES)
-    known = "" if like is None or like.style is None else ZONE_STYLE.sub("%z", like.style)
+    style_before = "" if like is None or like.style is None else ZONE_STYLE.sub("%z", like.style)
     example, style = next(
-        ((text, found) for text in given if (found := guess_style(text)) is not None),
-        (given[0], None),
+        ((text, guessed) for text in texts if (guessed := guess_style(text)) is not None),
+        (texts[0], None),
     )
     if style is None:
         raise DataError(
             f"the time column holds text that is no time, for example {str(example)!r}; convert it "
             f"with pd.to_datetime(..., format=...), or name another column by time_column="
         )
-    style, parsed = _parse(times, style, str(example), known)
+    style, parsed = _parse(times, style, str(example), style_before)
     unparsable = np.asarray(parsed.isna())
     stamps, dtype = np.asarray(parsed.asi8), dtype_name(times.dtype)
-    style = spelling(times, parsed, style, known)
+    style = spelling(times, parsed, style, style_before)
     if not style.endswith("%z"):
         axis = TimeAxis("timestamp", parsed.unit, parsed.tz, style, dtype)
         return Times(stamps, axis, _faults(timestamp=unparsable))
@@ -457,12 +457,14 @@ def _offsets(times: pd.Index) -> np.ndarray:
     codes, ends = pd.factorize(
         np.array([text[-6:] for text in times.astype(object).fillna("")], dtype=object)
     )
-    found = [OFFSET.search(end) for end in ends]
-    zones = ["" if match is None else match[0].upper() for match in found]
+    matches = [OFFSET.search(end) for end in ends]
+    zones = ["" if match is None else match[0].upper() for match in matches]
     return np.array(zones, dtype=object)[codes]
 
 
-def _parse(times: pd.Index, style: str, example: str, known: str) -> tuple[str, pd.DatetimeIndex]:
+def _parse(
+    times: pd.Index, style: str, example: str, style_before: str
+) -> tuple[str, pd.DatetimeIndex]:
     """Return the times, and the format with the day and the month in the right order."""
     other = month_first(style)
     if other is None:
@@ -470,8 +472,8 @@ def _parse(times: pd.Index, style: str, example: str, known: str) -> tuple[str, 
     day_first, separator = other
     # 03/04/2024 may be April: the order that reads more of the column is meant.
     parsed = {order: _parse_as(times, order) for order in (day_first, style)}
-    lost = {order: int(np.sum(found.isna())) for order, found in parsed.items()}
-    same = [order for order in parsed if known and plain(order) == plain(known)]
+    lost = {order: int(np.sum(parsed_times.isna())) for order, parsed_times in parsed.items()}
+    same = [order for order in parsed if style_before and plain(order) == plain(style_before)]
     if lost[style] != lost[day_first]:
         style = min(lost, key=lambda order: lost[order])
     elif same:

@@ -94,13 +94,13 @@ def guess_style(text: str) -> str | None:
         return None
     match = NUMERIC_DATE.search(text)
     day_first = match is not None and int(match.group(1)) > 12
-    found: str | None = pd.tseries.api.guess_datetime_format(text, dayfirst=day_first)
-    if found is not None and YEAR_DAY.search(found):
+    guessed: str | None = pd.tseries.api.guess_datetime_format(text, dayfirst=day_first)
+    if guessed is not None and YEAR_DAY.search(guessed):
         # The day was 10.30 o'clock.
-        found = pd.tseries.api.guess_datetime_format(text, dayfirst=False)
-    if found is not None and half_day is not None and half_day[3]:
-        found = found.replace("%p", "%P")
-    return found
+        guessed = pd.tseries.api.guess_datetime_format(text, dayfirst=False)
+    if guessed is not None and half_day is not None and half_day[3]:
+        guessed = guessed.replace("%p", "%P")
+    return guessed
 
 
 def month_first(style: str) -> tuple[str, str] | None:
@@ -160,9 +160,9 @@ def _parse_distinct(texts: Any, style: str) -> pd.DatetimeIndex:
     )
     if "%V" in style and "%z" not in style:
         # pandas 2 takes a 53rd week that a year has not for the first one of the next.
-        asked = pd.Series(texts, dtype=object).str.extract(_pattern(style))["V"].astype(float)
+        numbers = pd.Series(texts, dtype=object).str.extract(_pattern(style))["V"].astype(float)
         there = parsed.isocalendar().week.to_numpy(dtype=float, na_value=np.nan)
-        parsed = cast(pd.DatetimeIndex, parsed.where(there == asked.to_numpy()))
+        parsed = cast(pd.DatetimeIndex, parsed.where(there == numbers.to_numpy()))
     return parsed
 
 
@@ -212,13 +212,15 @@ def spelling(texts: pd.Index, parsed: pd.DatetimeIndex, style: str, like: str | 
             seen = _is_short(letter, texts, parsed, pattern)
             if seen is not None:
                 shown[letter] = seen
-    known = "" if like is None or plain(like) != plain(style) else like
+    style_before = "" if like is None or plain(like) != plain(style) else like
     for letter in "dmHIMSV":
         if f"%{letter}" not in style:
             continue
         if letter not in shown:
             # A month that no row shows is written as the days are, and the other way round.
-            shown[letter] = f"%-{letter}" in known if known else _beside(letter, shown)
+            shown[letter] = (
+                f"%-{letter}" in style_before if style_before else _beside(letter, shown)
+            )
         if shown[letter]:
             style = style.replace(f"%{letter}", f"%-{letter}")
     for letter in "aAbB":
@@ -263,8 +265,8 @@ def _shown(
 ) -> set[str]:
     """Return how a part of a style is written in the first texts."""
     first = texts[np.flatnonzero(parsed.notna())[:LOOKED_AT]]
-    found = [pattern.match(str(text)) for text in first]
-    return {match[letter] for match in found if match is not None}
+    matches = [pattern.match(str(text)) for text in first]
+    return {match[letter] for match in matches if match is not None}
 
 
 def write_text(times: pd.DatetimeIndex, style: str) -> list[str]:

@@ -87,16 +87,16 @@ class CovariateTensors:
     Parameters
     ----------
     past : Tensor of shape (rows, n_past)
-    known : Tensor of shape (rows + S * ahead, n_future + n_calendar)
+    known_ahead : Tensor of shape (rows + S * ahead, n_future + n_calendar)
     known_offsets : int64 Tensor of shape (S + 1,)
-        Series s owns the rows ``known_offsets[s]:known_offsets[s + 1]`` of ``known``.
+        Series s owns the rows ``known_offsets[s]:known_offsets[s + 1]`` of ``known_ahead``.
     static : Tensor of shape (S, n_static)
     n_future : int
         How many of the known columns are future covariates; the others are the calendar.
     """
 
     past: Tensor
-    known: Tensor
+    known_ahead: Tensor
     known_offsets: Tensor
     static: Tensor
     n_future: int
@@ -123,15 +123,19 @@ class CovariateTensors:
             of a series are 0.
         """
         shift = self.known_offsets[series] - offsets[series]
-        known = _cut(self.known, self.known_offsets, series, cutoffs + shift, before, after)
+        future_values = _cut(
+            self.known_ahead, self.known_offsets, series, cutoffs + shift, before, after
+        )
         past = _cut(self.past, offsets, series, cutoffs, before, 0)
-        future, calendar = known.split([self.n_future, known.shape[2] - self.n_future], dim=2)
+        future, calendar = future_values.split(
+            [self.n_future, future_values.shape[2] - self.n_future], dim=2
+        )
         parts = {"past": past, "future": future, "calendar": calendar}
-        found: dict[str, Tensor | None] = {
+        gathered: dict[str, Tensor | None] = {
             name: part if part.shape[2] else None for name, part in parts.items()
         }
-        found["static"] = self.static[series] if self.static.shape[1] else None
-        return found
+        gathered["static"] = self.static[series] if self.static.shape[1] else None
+        return gathered
 
 
 def _cut(

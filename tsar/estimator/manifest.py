@@ -94,12 +94,12 @@ def _check_file(path: Path, expected: _File) -> None:
                 f"{shown} has {size} bytes, and had {expected['bytes']} when it was saved; it is "
                 f"damaged or of another model, copy the folder again or save the model again"
             )
-        found = _described(path)
+        present = _described(path)
     except OSError as error:
         raise PersistenceError(
             f"{shown} is missing or cannot be read, the model is damaged or incomplete: {error}"
         ) from None
-    if found != expected:
+    if present != expected:
         raise PersistenceError(
             f"{shown} is not what was saved (its sha256 differs); it is damaged or of another "
             f"model, copy the folder again or save the model again"

@@ -27,8 +27,8 @@ def encode_object(value: Any, encode: Callable[[Any], Any]) -> Any:
         What encodes its arguments.
     """
     if isinstance(value, type):
-        known = getattr(torch.optim, value.__name__, None) is value
-        return {TORCH: value.__name__} if known else None
+        is_torch = getattr(torch.optim, value.__name__, None) is value
+        return {TORCH: value.__name__} if is_torch else None
     if not isinstance(value, Storable):
         return None
     name = next((n for n, cls in value.known_classes().items() if cls is type(value)), None)
@@ -56,16 +56,16 @@ def decode_object(
         There is no such class, or it does not take these arguments.
     """
     if set(content) == {TORCH}:
-        found = getattr(torch.optim, str(content[TORCH]), None)
-        if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        torch_class = getattr(torch.optim, str(content[TORCH]), None)
+        if not (isinstance(torch_class, type) and issubclass(torch_class, torch.optim.Optimizer)):
             raise PersistenceError(f"load: torch.optim has no optimiser {content[TORCH]!r}")
-        return found
+        return torch_class
     kind, name, held = content["object"]
-    known = kinds[kind].known_classes() if kind in kinds else {}
-    if name not in known:
+    classes = kinds[kind].known_classes() if kind in kinds else {}
+    if name not in classes:
         raise PersistenceError(
             f"load: {name!r} is no {kind} of tsar, and none that is registered"
-            f"{did_you_mean(name, known)}; register it by tsar.register, or pass it again: "
+            f"{did_you_mean(name, classes)}; register it by tsar.register, or pass it again: "
             f"tsar.load(folder, {kind}=...)"
         )
-    return known[name](**{argument: decode(value) for argument, value in held.items()})
+    return classes[name](**{argument: decode(value) for argument, value in held.items()})

@@ -183,7 +183,7 @@ def describe(model: Savable) -> tuple[dict[str, Any], dict[str, Tensor]]:
     objects = {}
     for name in sorted(model.references):
         value = parameters.pop(name)
-        held = value if isinstance(value, str | None) else encode_object(value, _encode)
+        held = value if isinstance(value, str | int | None) else encode_object(value, _encode)
         if held is None and value is not None:
             # It is passed again when the model is loaded.
             objects[name] = type(value).__name__

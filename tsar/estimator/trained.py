@@ -140,13 +140,13 @@ class TrainedEstimator(Estimator):
         return _within(parameters, "learning_rate_schedule", as_schedule, SCHEDULE_OPTIONS)
 
     def check_stored(self) -> None:
-        known = copy.copy(self)
+        here = copy.copy(self)
         try:
             resolve_device(self.device)
         except ParameterError:
             # The device it was trained on is not on this machine.
-            known.device = "cpu"
-        super(TrainedEstimator, known).check_stored()
+            here.device = "cpu"
+        super(TrainedEstimator, here).check_stored()
 
     @property
     def _training_options(self) -> TrainingOptions:
@@ -328,9 +328,9 @@ def _within(
     options: Mapping[str, str],
 ) -> dict[str, Any]:
     """Move parameters into the object that has them now; one with its defaults is its name."""
-    given = {new: parameters.pop(old) for old, new in options.items() if old in parameters}
-    if given and isinstance(parameters.get(owner), str):
-        told = replace(named(parameters[owner]), **given)
+    moved = {new: parameters.pop(old) for old, new in options.items() if old in parameters}
+    if moved and isinstance(parameters.get(owner), str):
+        told = replace(named(parameters[owner]), **moved)
         if told != named(parameters[owner]):
             parameters[owner] = told
     return parameters

@@ -31,11 +31,11 @@ from tsar.exceptions import (
 )
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.windowed import KEYS, in_window_order, window_keys
-from tsar.forecasting.probabilistic.asked import (
-    Asked,
+from tsar.forecasting.probabilistic.output_request import (
+    OutputRequest,
     answer,
     ensure_intervals,
-    read_asked,
+    read_request,
     sample,
 )
 from tsar.params.arguments import (
@@ -193,11 +193,11 @@ def named_models(owner: str, model: Any) -> dict[str, Any]:
     if taken is not None:
         raise ParameterError(f"{owner}: a model cannot be called {taken!r}, a column of the result")
     for name in names:
-        found = BESIDE.fullmatch(name)
-        if found and found[1] in names:
+        beside = BESIDE.fullmatch(name)
+        if beside and beside[1] in names:
             raise ParameterError(
-                f"{owner}: a model cannot be called {name!r} beside one called {found[1]!r}, whose "
-                f"quantiles and intervals have such names"
+                f"{owner}: a model cannot be called {name!r} beside one called {beside[1]!r}, "
+                f"whose quantiles and intervals have such names"
             )
     return dict(named)
 
@@ -252,11 +252,11 @@ class _Origins:
 
     @classmethod
     def of(
-        cls, panel: Panel, known: np.ndarray, horizon: int, windows: int, step: int
+        cls, panel: Panel, starts: np.ndarray, horizon: int, windows: int, step: int
     ) -> "_Origins":
-        """Place the windows; ``known`` says which series have a history before the panel."""
+        """Place the windows; ``starts`` says which series have a history before the panel."""
         # One row at least is known before a cutoff.
-        room = panel.lengths - horizon - np.where(known, 0, 1)
+        room = panel.lengths - horizon - np.where(starts, 0, 1)
         fitting = np.where(room >= 0, room // step + 1, 0)
         if fitting.max() < windows:
             raise DataError(
@@ -287,7 +287,7 @@ class BacktestJob:
     ----------
     model, df, horizon, windows, step, refit
         As :func:`backtest` takes them.
-    asked : pair
+    quantiles_and_level : pair
         Quantiles and levels.
     optional : bool
         Whether a model that cannot give them forecasts without.
@@ -313,16 +313,21 @@ class BacktestJob:
         windows: int,
         step: int | None,
         refit: bool | int,
-        asked: tuple[Any, Any],
+        quantiles_and_level: tuple[Any, Any],
         optional: bool = False,
         samples: int | None = None,
     ) -> None:
         self.samples = None if samples is None else check_samples("backtest", samples)
-        check_fractions("backtest", asked[0])
-        check_percentages("backtest", asked[1])
+        check_fractions("backtest", quantiles_and_level[0])
+        check_percentages("backtest", quantiles_and_level[1])
         for name, value in (("windows", windows), ("step", 1 if step is None else step)):
             check_count("backtest", name, value)
-        self.model, self.df, self.asked, self.optional = model, df, asked, optional
+        self.model, self.df, self.quantiles_and_level, self.optional = (
+            model,
+            df,
+            quantiles_and_level,
+            optional,
+        )
         self.fit_seconds = self.forecast_seconds = 0.0
         self.n_replaced = 0
         self.forecaster = forecaster_in("backtest", model)
@@ -331,16 +336,16 @@ class BacktestJob:
         if self.fitted:
             self.panel = self.forecaster.read_new(df, allow_new_variates=False)
             self.horizon = self.forecaster.resolve_horizon(horizon)
-            known = self.panel.after(self.forecaster.end_).lengths > self.panel.lengths
+            is_fitted = self.panel.after(self.forecaster.end_).lengths > self.panel.lengths
         else:
             self.forecaster.check()
             self.panel = self.forecaster.read(df, freq=self.forecaster.freq)
             steps = self.forecaster.horizon if horizon is None else horizon
             self.horizon = check_horizon("backtest", steps)
-            known = np.zeros(self.panel.n_series, dtype=bool)
+            is_fitted = np.zeros(self.panel.n_series, dtype=bool)
         self.step = self.horizon if step is None else int(step)
         self.stamps = self.panel.stamps()
-        self.origins = _Origins.of(self.panel, known, self.horizon, int(windows), self.step)
+        self.origins = _Origins.of(self.panel, is_fitted, self.horizon, int(windows), self.step)
 
     def run(self, name: str, verbose: int) -> pd.DataFrame:
         """Forecast all windows and write them in one frame."""
@@ -352,9 +357,9 @@ class BacktestJob:
         with progress(shown=verbose >= 1, total=total, desc=name, unit="fit") as bar:
             for chosen, fitted in self._fits():
                 begun = time.perf_counter()
-                found = self._forecast(fitted, chosen)
+                answers = self._forecast(fitted, chosen)
                 self.forecast_seconds += time.perf_counter() - begun
-                for key, values in found.items():
+                for key, values in answers.items():
                     label = f"{name}_{key}" if key else name
                     columns.setdefault(label, np.empty(shape))[chosen] = values
                 bar.update()
@@ -394,16 +399,18 @@ class BacktestJob:
                     f"backtest: {len(training)} rows lie before the first cutoff: {error}",
                     error.faults,
                 ) from None
-            found = forecaster_in("backtest", fitted)
-            self._calibrate(found, training)
+            forecaster = forecaster_in("backtest", fitted)
+            self._calibrate(forecaster, training)
             self.fit_seconds += time.perf_counter() - begun
             inside = (windows >= begin) & (windows < begin + every)
-            yield np.flatnonzero(inside), found
+            yield np.flatnonzero(inside), forecaster
 
     def _calibrate(self, fitted: Forecaster, training: Any) -> None:
         """Let a model give the intervals that are asked for, from what it was fitted on."""
         try:
-            ensure_intervals(fitted, training, self.asked[1], self.horizon, self.samples)
+            ensure_intervals(
+                fitted, training, self.quantiles_and_level[1], self.horizon, self.samples
+            )
         except (DataError, ParameterError):
             if not self.optional:
                 raise
@@ -438,33 +445,33 @@ class BacktestJob:
 
     def _forecast(self, fitted: Forecaster, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """Forecast some windows: (W, H, C) by the end of the name of the column."""
-        asked = self._asked_of(fitted)
+        outputs = self._request_of(fitted)
         panel = fitted.read_new(self.df, allow_new_variates=False)
         ordered = in_order(panel, fitted.end_.variates)
         owners, rows = self.origins.owners[chosen], self.origins.rows[chosen]
-        found = answer(fitted, asked, ordered, owners, rows, self.horizon, after_fitted=True)
-        self.n_replaced += len({window for window, _ in found.replaced})
+        answers = answer(fitted, outputs, ordered, owners, rows, self.horizon, after_fitted=True)
+        self.n_replaced += len({window for window, _ in answers.replaced})
         if self.samples is not None:
             n, steps = self.samples, self.horizon
-            read_asked(fitted, None, None, n)
+            read_request(fitted, None, None, n)
             drawn = sample(fitted, n, ordered, owners, rows, steps, after_fitted=True)
-            found.values.update({f"sample{place}": drawn[:, place] for place in range(n)})
+            answers.values.update({f"sample{place}": drawn[:, place] for place in range(n)})
         place = ordered.variates.get_indexer(self.panel.variates)
-        return {key: values[:, :, place] for key, values in found.values.items()}
+        return {key: values[:, :, place] for key, values in answers.values.items()}
 
-    def _asked_of(self, fitted: Forecaster) -> Asked:
+    def _request_of(self, fitted: Forecaster) -> OutputRequest:
         """Return what is asked for, where that is optional without what there is not."""
-        quantiles, level = self.asked
+        quantiles, level = self.quantiles_and_level
         try:
-            return read_asked(fitted, quantiles, level, None)
+            return read_request(fitted, quantiles, level, None)
         except ParameterError:
             if not self.optional:
                 raise
         with contextlib.suppress(ParameterError):
-            return read_asked(fitted, None, level, None)
+            return read_request(fitted, None, level, None)
         with contextlib.suppress(ParameterError):
-            return read_asked(fitted, quantiles, None, None)
-        return read_asked(fitted, None, None, None)
+            return read_request(fitted, quantiles, None, None)
+        return read_request(fitted, None, None, None)
 
     def _warn_of_seen_rows(self, name: str) -> None:
         """Warn of windows that forecast rows the model was fitted on."""

@@ -147,18 +147,18 @@ def compare(
     1          Naive  1.809 -0.928
     """
     named = named_models("compare", models)
-    asked = [metrics] if isinstance(metrics, str) else list(metrics)
-    for name in asked:
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in names:
         check_choice("compare", "metrics", name, METRICS)
         if METRICS[name].needs == "samples":
             raise ParameterError(
                 f"compare: {name!r} needs samples, which are not drawn here; use "
                 f"measure(backtest(models, df, samples=100), {name!r})"
             )
-    check_choice("compare", "the first metric", asked[0] if asked else None, _ranking())
-    if METRICS[asked[0]].needs == "quantiles" and quantiles is None:
+    check_choice("compare", "the first metric", names[0] if names else None, _ranking())
+    if METRICS[names[0]].needs == "quantiles" and quantiles is None:
         raise ParameterError(
-            f"compare: ranking by {asked[0]!r} needs quantiles=, such as [0.1, 0.5, 0.9], got None"
+            f"compare: ranking by {names[0]!r} needs quantiles=, such as [0.1, 0.5, 0.9], got None"
         )
     check_count("compare", "n_resamples", n_resamples)
     for name, value, least in (
@@ -170,7 +170,7 @@ def compare(
     jobs: dict[str, BacktestJob] = {}
     for name, model in named.items():
         jobs[name] = BacktestJob(
-            model, df, horizon, **options, asked=(quantiles, level), optional=True
+            model, df, horizon, **options, quantiles_and_level=(quantiles, level), optional=True
         )
     first = next(iter(jobs.values()))
     differing = [name for name, job in jobs.items() if job.horizon != first.horizon]
@@ -180,7 +180,9 @@ def compare(
             f"{next(iter(jobs))} and {jobs[differing[0]].horizon} of {differing[0]}; pass horizon="
         )
     if baseline not in jobs:
-        jobs[baseline] = _baseline(baseline, first, df, {**options, "asked": (quantiles, level)})
+        jobs[baseline] = _baseline(
+            baseline, first, df, {**options, "quantiles_and_level": (quantiles, level)}
+        )
     settings = {
         "horizon": first.horizon,
         **{name: int(value) for name, value in options.items() if value is not None},
@@ -195,7 +197,7 @@ def compare(
     tested = _joined(jobs, runs)
     tested.attrs["reading"] = first.forecaster.reading
     return Leaderboard.of(
-        tested, runs, first, asked, season_length, baseline, int(n_resamples), random_state
+        tested, runs, first, names, season_length, baseline, int(n_resamples), random_state
     )
 
 
@@ -205,13 +207,13 @@ def _baseline(name: str, first: BacktestJob, df: Any, options: dict[str, Any]) -
         raise ParameterError(
             f"compare: baseline must be 'SeasonalNaive' or the name of a model, got {name!r}"
         )
-    known = first.forecaster
+    forecaster = first.forecaster
     model = SeasonalNaive(
         horizon=first.horizon,
-        freq=known.freq,
-        gaps=known.gaps,
-        id_column=known.id_column,
-        time_column=known.time_column,
+        freq=forecaster.freq,
+        gaps=forecaster.gaps,
+        id_column=forecaster.id_column,
+        time_column=forecaster.time_column,
         target=None if first.panel.form.squeeze else list(first.panel.variates),
     )
     return BacktestJob(model, df, first.horizon, **options, optional=True)
@@ -221,12 +223,12 @@ def _runs(jobs: dict[str, BacktestJob], store: RunFolder | None, verbose: int) -
     """Run what is not kept already."""
     prints = {name: fingerprint_of(job.model) for name, job in jobs.items()} if store else {}
     # What is kept is read first: a folder that does not fit is known before work starts.
-    kept = {name: store.load(name, prints[name]) for name in jobs} if store else {}
+    stored = {name: store.load(name, prints[name]) for name in jobs} if store else {}
     runs: dict[str, Run] = {}
     failed: dict[str, BaseException] = {}
     with progress(shown=verbose >= 1, total=len(jobs), desc="compare", unit="model") as bar:
         for name, job in jobs.items():
-            held = kept.get(name)
+            held = stored.get(name)
             if held is None:
                 begun = time.perf_counter()
                 try:
@@ -337,11 +339,11 @@ class Leaderboard:
         # What a model does not forecast, and what failed, is left empty.
         rows: dict[str, dict[str, float]] = {name: {} for name in runs}
         for name, model in models.items():
-            given = [
+            usable = [
                 one for one in metrics if model.gives(one) and (one != "owa" or baseline in models)
             ]
-            found = measure_model(name, models, given, table, scales, baseline)
-            rows[name] = {key: float(value[0]) for key, value in found.items()}
+            measured = measure_model(name, models, usable, table, scales, baseline)
+            rows[name] = {key: float(value[0]) for key, value in measured.items()}
         cells = Cells.of(tested, metric, scales[METRICS[metric].scale], job.horizon)
         windows, series = cells.by_window(), cells.by_series()
         draws = cells.resampled(n_resamples, overlap, random_state)
@@ -389,8 +391,10 @@ class Leaderboard:
         for one in names:
             for two in names:
                 if one != two:
-                    found: Outcome = test(self.losses[one], self.losses[two], overlap=self.overlap)
-                    table.loc[one, two] = found.p_value
+                    outcome: Outcome = test(
+                        self.losses[one], self.losses[two], overlap=self.overlap
+                    )
+                    table.loc[one, two] = outcome.p_value
         return table
 
     def win_rates(self) -> pd.DataFrame:
@@ -461,13 +465,13 @@ class Leaderboard:
         """
         losses = self.series_losses
         judged = losses[[name for name in self.frame["model"] if name in losses]].dropna(how="all")
-        found = pd.DataFrame({"model": judged.idxmin(axis=1), "loss": judged.min(axis=1)})
+        winners = pd.DataFrame({"model": judged.idxmin(axis=1), "loss": judged.min(axis=1)})
         if self.baseline in judged:
-            found["baseline"] = judged[self.baseline]
+            winners["baseline"] = judged[self.baseline]
             with np.errstate(divide="ignore", invalid="ignore"):
-                found["skill"] = 1 - found["loss"] / found["baseline"]
+                winners["skill"] = 1 - winners["loss"] / winners["baseline"]
         names = ["id", "variate"] if isinstance(losses.index, pd.MultiIndex) else ["id"]
-        return found.rename_axis(index=names).reset_index()
+        return winners.rename_axis(index=names).reset_index()
 
     def confidence_set(self, alpha: float = 0.1) -> list[str]:
         """Return the models that hold the best one with a probability of ``1 - alpha``.
@@ -566,12 +570,12 @@ def _tests(ranking: str) -> list[str]:
     return [f"{ranking}_low", f"{ranking}_high", *skills, "p_value", "set_p_value"]
 
 
-def _measured(ranking: str, found: list[str]) -> list[str]:
+def _measured(ranking: str, columns: list[str]) -> list[str]:
     """Return the columns that hold metrics."""
-    return [name for name in found if name not in TAIL and name not in _tests(ranking)]
+    return [name for name in columns if name not in TAIL and name not in _tests(ranking)]
 
 
-def _columns(ranking: str, found: list[str]) -> list[str]:
+def _columns(ranking: str, columns: list[str]) -> list[str]:
     """Return the columns of a leaderboard in their order."""
-    tests = [name for name in _tests(ranking) if name in found]
-    return [*_measured(ranking, found), *tests, *TAIL]
+    tests = [name for name in _tests(ranking) if name in columns]
+    return [*_measured(ranking, columns), *tests, *TAIL]

@@ -52,9 +52,9 @@ def _by_window(
     score: Callable[[Floats, Floats], Floats], truth: Floats, samples: Floats, windows: np.ndarray
 ) -> Floats:
     """Score windows with equally many observed steps together."""
-    known = ~np.isnan(truth)
-    counts = np.bincount(windows, weights=known).astype(np.int64)
-    order = np.flatnonzero(known)[np.argsort(windows[known], kind="stable")]
+    observed = ~np.isnan(truth)
+    counts = np.bincount(windows, weights=observed).astype(np.int64)
+    order = np.flatnonzero(observed)[np.argsort(windows[observed], kind="stable")]
     of_row = windows[order]
     scores = np.full(len(counts), np.nan)
     for n_steps in np.unique(counts[counts > 0]):

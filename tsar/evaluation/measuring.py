@@ -65,9 +65,9 @@ class Forecasts:
         """Find the models of a backtest, by the names of its columns."""
         models: dict[str, dict[str, dict[float, str]]] = {}
         for name in frame.columns:
-            found = BESIDE.fullmatch(str(name))
-            if found and found[1] in models:
-                models[found[1]][found[2]][float(found[3])] = name
+            match = BESIDE.fullmatch(str(name))
+            if match and match[1] in models:
+                models[match[1]][match[2]][float(match[3])] = name
             elif name not in KEYS:
                 models[name] = {"q": {}, "lo": {}, "hi": {}, "sample": {}}
         return {name: cls._read(frame, name, beside) for name, beside in models.items()}
@@ -113,8 +113,8 @@ class Forecasts:
         samples = np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))
         keys = [key for key in ("id", "variate", "cutoff") if columns and key in frame.columns]
         windows = _numbered(frame, keys) if keys else np.zeros(len(frame), dtype=np.int64)
-        found = np.array(levels, dtype=np.float64)
-        return cls(values(name), found, quantiles, ordered, samples, windows)
+        shares = np.array(levels, dtype=np.float64)
+        return cls(values(name), shares, quantiles, ordered, samples, windows)
 
 
 @dataclass(frozen=True)
@@ -283,11 +283,11 @@ def measure(
                model    mae   mase
     0  SeasonalNaive  1.118  0.938
     """
-    asked = [metrics] if isinstance(metrics, str) else list(metrics)
-    for name in asked:
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    for name in names:
         check_choice("measure", "metrics", name, METRICS)
     groups = _groups(by)
-    whole = next((name for name in asked if METRICS[name].needs == "samples"), None)
+    whole = next((name for name in names if METRICS[name].needs == "samples"), None)
     if whole is not None and "step" in groups:
         raise ParameterError(
             f"measure: {whole!r} judges all steps of a window together, got by='step'; leave it out"
@@ -300,12 +300,12 @@ def measure(
     counted = _weights(backtest, weights)
     scales = {
         power: series_scales(backtest, history, season_length, power)
-        for power in {METRICS[name].scale for name in asked}
+        for power in {METRICS[name].scale for name in names}
     }
     table = Table(backtest, keep, counted)
     parts = []
     for label in models:
-        values = measure_model(label, models, asked, table, scales, benchmark)
+        values = measure_model(label, models, names, table, scales, benchmark)
         content: dict[str, Any] = {"model": label, **table.keys, **values}
         parts.append(pd.DataFrame(content, index=range(table.n_groups)))
     return pd.concat(parts, ignore_index=True)
@@ -401,7 +401,7 @@ class Table:
         self, frame: pd.DataFrame, keep: Sequence[str] = (), weights: Floats | None = None
     ) -> None:
         self.truth = frame["y"].to_numpy(np.float64)
-        self.known = ~np.isnan(self.truth)
+        self.observed = ~np.isnan(self.truth)
         self.weights = np.ones(len(frame)) if weights is None else weights
         series = [name for name in GROUPS["series"] if name in frame.columns]
         self.series = _numbered(frame, series)
@@ -415,7 +415,7 @@ class Table:
 
     def mean(self, losses: Floats, root: bool = False, scale: Floats | None = None) -> Floats:
         """Average losses by group, those with a scale by series first."""
-        used = self.known & (self.weights > 0)
+        used = self.observed & (self.weights > 0)
         if scale is None:
             means, _ = _means(losses[used], self.codes[used], self.weights[used], self.n_groups)
             return np.sqrt(means) if root else means
@@ -587,10 +587,10 @@ def _places(labels: pd.Index, column: pd.Series, word: str) -> np.ndarray:
 def _cutoff_stamps(cutoffs: pd.Series, panel: Panel, stamps: np.ndarray) -> np.ndarray:
     """Return the stamp of each cutoff, and the largest number for one after the history."""
     codes, distinct = pd.factorize(cutoffs)
-    known = np.unique(stamps)
-    written = panel.axis.index(known)
+    unique_stamps = np.unique(stamps)
+    written = panel.axis.index(unique_stamps)
     places = written.get_indexer(pd.Index(distinct))
-    following = np.append(known, np.iinfo(np.int64).max)
+    following = np.append(unique_stamps, np.iinfo(np.int64).max)
     unknown = places < 0
     if unknown.any() and panel.axis.style is None and (distinct[unknown] <= written[-1]).any():
         raise DataError(

@@ -338,29 +338,29 @@ def check_pair(name: str, truth: ArrayLike, forecast: ArrayLike) -> tuple[Floats
 
 def mean_known(name: str, truth: Floats, losses: Floats, weights: ArrayLike | None = None) -> float:
     """Average the losses of shape ``truth.shape`` where the truth is known; NaN of nothing."""
-    known = ~np.isnan(truth)
+    observed = ~np.isnan(truth)
     if weights is None:
-        return _mean(losses[known])
-    counted = _as_weights(name, weights, truth.shape)[known]
+        return _mean(losses[observed])
+    counted = _as_weights(name, weights, truth.shape)[observed]
     total = counted.sum()
     # What counts nothing does so even where it is infinite or missing.
-    losses = np.where(counted > 0, losses[known], 0.0)
+    losses = np.where(counted > 0, losses[observed], 0.0)
     return float((losses * counted).sum() / total) if total > 0 else float("nan")
 
 
 def _as_weights(name: str, weights: ArrayLike, shape: tuple[int, ...]) -> Floats:
     """Return weights of a shape, or raise a :class:`DataError`."""
-    given = np.asarray(weights, dtype=np.float64)
+    weight = np.asarray(weights, dtype=np.float64)
     try:
-        given = np.broadcast_to(given, shape)
+        weight = np.broadcast_to(weight, shape)
     except ValueError:
         raise DataError(
             f"{name}: weights must have the shape of truth, {shape}, or one that broadcasts to "
-            f"it, got {given.shape}"
+            f"it, got {weight.shape}"
         ) from None
-    if given.size and not (np.isfinite(given).all() and given.min() >= 0):
+    if weight.size and not (np.isfinite(weight).all() and weight.min() >= 0):
         raise DataError(f"{name}: weights must be finite and not negative, got {weights!r}")
-    return given
+    return weight
 
 
 def mean_scaled(
@@ -376,20 +376,20 @@ def mean_scaled(
 
     Squared losses are in units of the squared changes, and their root is averaged.
     """
-    known = np.asarray(history, dtype=np.float64)
-    if truth.ndim not in (1, 2) or known.shape[1:] != truth.shape[1:]:
+    values = np.asarray(history, dtype=np.float64)
+    if truth.ndim not in (1, 2) or values.shape[1:] != truth.shape[1:]:
         raise DataError(
             f"{name}: truth must be (horizon,) or (horizon, n_variates) and history alike, "
-            f"got {truth.shape} and {known.shape}"
+            f"got {truth.shape} and {values.shape}"
         )
     if isinstance(season_length, bool) or not isinstance(season_length, int | np.integer):
         raise ParameterError(f"{name}: season_length must be an integer, got {season_length!r}")
-    if not 0 < season_length < len(known):
+    if not 0 < season_length < len(values):
         raise DataError(
-            f"{name}: history has {len(known)} steps, season_length={season_length} needs "
+            f"{name}: history has {len(values)} steps, season_length={season_length} needs "
             f"at least {season_length + 1}"
         )
-    changes = np.abs(known[season_length:] - known[:-season_length])
+    changes = np.abs(values[season_length:] - values[:-season_length])
     counted = None if weights is None else _as_weights(name, weights, truth.shape)
     scaled = []
     for place in np.ndindex(truth.shape[1:]):

@@ -77,8 +77,8 @@ class OwnData:
         check_table(owner, table, KEYS)
         borders = table.get("borders", {})
         check_table(f"{owner}, borders", borders, PARTS)
-        for given, needed in ((table, ("file", "borders")), (borders, ("train_end", "val_end"))):
-            lacking = [name for name in needed if name not in given]
+        for entries, needed in ((table, ("file", "borders")), (borders, ("train_end", "val_end"))):
+            lacking = [name for name in needed if name not in entries]
             if lacking:
                 raise DataError(
                     f"{owner}: {lacking[0]!r} is missing; it needs a file, and borders such as "

@@ -241,14 +241,14 @@ def _cells(
         source="measured in the same run",
     )
     cells = []
-    given = "mse" in group or "mae" in group
-    for key in ("published", "band") if data is not None and not given else ():
+    has_errors = "mse" in group or "mae" in group
+    for key in ("published", "band") if data is not None and not has_errors else ():
         if key in group:
             raise DataError(
                 f"recipe {recipe}: {key} is about published errors, which a cell of your own data "
                 f"gives as mse and mae; add them, or leave {key} out"
             )
-    if data is not None and given:
+    if data is not None and has_errors:
         mse, mae = (_error(recipe, group, metric, place) for metric in METRICS)
         source = group.get("published", f"recipe {recipe}")
         published = replace(unknown, model=source, source=source, mse=mse, mae=mae)
@@ -262,14 +262,14 @@ def _cells(
 
 def _error(recipe: str, group: dict[str, Any], metric: str, place: int) -> float:
     """Return a published error of data of one's own at one of the horizons."""
-    given, n_horizons = group.get(metric), len(group["horizons"])
+    values, n_horizons = group.get(metric), len(group["horizons"])
     errors: list[Any] = (
-        given if isinstance(given, list) else [given] * (1 if n_horizons == 1 else 0)
+        values if isinstance(values, list) else [values] * (1 if n_horizons == 1 else 0)
     )
-    if given is None or len(errors) != n_horizons:
+    if values is None or len(errors) != n_horizons:
         raise DataError(
             f"recipe {recipe}: {metric} must be the published error at each of the horizons "
-            f"{group['horizons']}, got {given!r}; both mse and mae are needed, or none"
+            f"{group['horizons']}, got {values!r}; both mse and mae are needed, or none"
         )
     return float(errors[place])
 
@@ -332,8 +332,8 @@ def run_recipe(
             errors, seconds = _measure(recipe.model, params, cell, data, pretrain, pretrained)
         last = cell
         if cell.baseline:
-            found, _ = _measure(cell.published.model, {}, cell, data)
-            measured = replace(cell.published, mse=found["mse"], mae=found["mae"])
+            val_errors, _ = _measure(cell.published.model, {}, cell, data)
+            measured = replace(cell.published, mse=val_errors["mse"], mae=val_errors["mae"])
             cell = replace(cell, published=measured)
         mse, mae = (
             Result(cell, metric, errors[metric], int(errors["n_windows"]), seconds)
@@ -379,9 +379,9 @@ def _measure(
         for_fit = model.get_params()
         if cell.dataset not in pretrained:
             of_call = inspect.signature(model.pretrain).parameters
-            asked = {key: value for key, value in pretrain.items() if key in of_call}
-            model.set_params(**{key: pretrain[key] for key in pretrain if key not in asked})
-            pretrained[cell.dataset] = model.pretrain(rows, **asked)
+            call = {key: value for key, value in pretrain.items() if key in of_call}
+            model.set_params(**{key: pretrain[key] for key in pretrain if key not in call})
+            pretrained[cell.dataset] = model.pretrain(rows, **call)
         model = pretrained[cell.dataset].set_params(**for_fit)
     model.fit(rows)
     errors = evaluate(

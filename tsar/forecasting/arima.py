@@ -51,10 +51,10 @@ class ARIMAModel(LocalModel):
     def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         """Maximise the likelihood, see :class:`LocalModel`."""
         process = self._process(rounded(y), x if x.shape[1] else None)
-        found = process.fit(disp=0, cov_type="none")
-        names, weights = process.param_names, np.asarray(found.params)
+        fitted = process.fit(disp=0, cov_type="none")
+        names, weights = process.param_names, np.asarray(fitted.params)
         covariate = np.isin(names, process.exog_names or [])
-        converged = bool(found.mle_retvals["converged"])
+        converged = bool(fitted.mle_retvals["converged"])
         return weights[~covariate], weights[covariate], converged
 
     def forecast(
@@ -67,8 +67,8 @@ class ARIMAModel(LocalModel):
         horizon: int,
     ) -> np.ndarray:
         """Filter once, and go on from the state at each origin, see :class:`LocalModel`."""
-        known = x @ effects
-        process = self._process(y - known[: len(y)])
+        explained = x @ effects
+        process = self._process(y - explained[: len(y)])
         filtered = process.filter(parameters, return_ssm=True)
         design, transition = filtered.design[0, :, 0], filtered.transition[:, :, 0]
         intercept = filtered.state_intercept[:, 0]
@@ -76,7 +76,7 @@ class ARIMAModel(LocalModel):
         state = filtered.predicted_state[:, cutoffs].T
         forecast = np.empty((len(cutoffs), horizon))
         for step in range(horizon):
-            forecast[:, step] = (state * design).sum(axis=1) + known[cutoffs + step]
+            forecast[:, step] = (state * design).sum(axis=1) + explained[cutoffs + step]
             state = np.einsum("ij,wj->wi", transition, state) + intercept
         return forecast
 

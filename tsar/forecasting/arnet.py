@@ -113,7 +113,7 @@ class FirstStep(NamedTuple):
         Weights of the variate's own history, the latest value last.
     past : Tensor of shape (L, n_past, C)
         Of the features of past covariates.
-    known : Tensor of shape (L + 1, n_known, C)
+    known_ahead : Tensor of shape (L + 1, n_known, C)
         Of those of known covariates; the last step is the one that is forecast.
     static : Tensor of shape (n_static, C)
     """
@@ -121,7 +121,7 @@ class FirstStep(NamedTuple):
     bias: Tensor
     lags: Tensor
     past: Tensor
-    known: Tensor
+    known_ahead: Tensor
     static: Tensor
 
 
@@ -209,8 +209,8 @@ class ARNetNetwork(ForecastNetwork):
         """Forecast a batch of windows: (B, L, C) to (B, H, C), or (B, H, C, Q)."""
         x = inputs.target.permute(2, 0, 1)  # (C, B, L)
         if self.encoder is not None:
-            past, known, static = self.encoder(inputs)
-            features = torch.cat([past.flatten(1), known.flatten(1), static], dim=1)
+            past, future, static = self.encoder(inputs)
+            features = torch.cat([past.flatten(1), future.flatten(1), static], dim=1)
             x = torch.cat([x, features.expand(len(x), -1, -1)], dim=-1)
         for layer in self.hidden:
             x = torch.relu(layer(x))
@@ -236,11 +236,11 @@ class ARNetNetwork(ForecastNetwork):
         # One of the raw numbers is the point forecast, and the output knows which.
         weight = self.output.point(self._in_steps(self.head.effective_weight))[:, 0]
         bias = self.output.point(self._in_steps(self.head.bias))[0, 0]
-        lags, past, known, static = weight.split(self.n_read)  # each (any, C)
+        lags, past, future, static = weight.split(self.n_read)  # each (any, C)
         length, steps = self.context_length, self.context_length + self.horizon
         past = past.reshape(length, len(past) // length, len(bias))
-        known = known.reshape(steps, len(known) // steps, len(bias))[: length + 1]
-        return FirstStep(bias, lags, past, known, static)
+        future = future.reshape(steps, len(future) // steps, len(bias))[: length + 1]
+        return FirstStep(bias, lags, past, future, static)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -446,7 +446,7 @@ class ARNet(NetworkForecaster):
         step, coding = self._first_step(), self.learned_.coding
         clock = CALENDAR_FEATURES if coding.calendar else ()
         # The calendar comes last among the features of what is known.
-        future, calendar = step.known.split([encoder.n_known - len(clock), len(clock)], dim=1)
+        future, calendar = step.known_ahead.split([encoder.n_known - len(clock), len(clock)], dim=1)
         columns = tuple(ColumnCoding(f"calendar_{name}") for name in clock)
         return [
             _Effect.measure(coding.past, encoder.past, step.past, first_lag=1),

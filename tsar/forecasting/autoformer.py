@@ -225,10 +225,10 @@ class AutoformerNetwork(ForecastNetwork):
         -------
         Tensor of shape (B, H, C), or (B, H, C, Q) with several outputs per step
         """
-        past, known, static = self.covariates(inputs)
+        past, future, static = self.covariates(inputs)
         marks = static[:, None].expand(-1, self.context_length + self.horizon, -1)
         if self.covariates.n_known:
-            marks = torch.cat([known, marks], dim=2)
+            marks = torch.cat([future, marks], dim=2)
         target, mean = self._levelled(inputs)
 
         values = torch.cat([target, past], dim=2)
@@ -352,8 +352,8 @@ class AutoformerForecaster(NetworkForecaster):
         # Parts are of nearly equal size and never small: products of few rows round otherwise.
         at_once = max(HIDDEN_VALUES // (n_steps * self.d_ff), 16)
         n_parts = max(len(inputs.target) // at_once, 1)
-        given = {name: part for name, part in vars(inputs).items() if part is not None}
-        split = {name: part.tensor_split(n_parts) for name, part in given.items()}
+        tensors = {name: part for name, part in vars(inputs).items() if part is not None}
+        split = {name: part.tensor_split(n_parts) for name, part in tensors.items()}
         parts = [
             Inputs(**{name: split[name][number] for name in split}) for number in range(n_parts)
         ]

@@ -96,8 +96,8 @@ class AutoRegModel(LocalModel):
         steps = x[cutoffs[:, None] + np.arange(horizon)] @ effects
         weights = parameters[1:]
         for step, places in enumerate(longest + np.arange(horizon)[:, None] - lags):
-            known = np.add.reduce(values[:, places] * weights, axis=1)
-            values[:, longest + step] = parameters[0] + known + steps[:, step]
+            from_history = np.add.reduce(values[:, places] * weights, axis=1)
+            values[:, longest + step] = parameters[0] + from_history + steps[:, step]
         return values[:, longest:]
 
 

@@ -27,7 +27,7 @@ from tsar.forecasting.layers.covariates import CovariatePathway
 from tsar.forecasting.layers.language_backbone import FrozenBackbone, freeze, load_backbone
 from tsar.forecasting.layers.segment_tokens import AutoTimesNetwork
 from tsar.forecasting.network import NetworkForecaster, NetworkRecord, NetworkSpec
-from tsar.forecasting.probabilistic.asked import read_asked
+from tsar.forecasting.probabilistic.output_request import read_request
 from tsar.forecasting.window_forecaster import SeriesWindows
 from tsar.params.arguments import Frame, frame_first
 from tsar.params.constraints import Interval, check_choice
@@ -297,10 +297,10 @@ class AutoTimes(NetworkForecaster):
                 f"AutoTimes: samples after a context reach over the fitted horizon={self.horizon_} "
                 f"at most, got {horizon}; fit a longer one, or leave the context out"
             )
-        asked = read_asked(self, quantiles, level, samples)
+        outputs = read_request(self, quantiles, level, samples)
         prompts = in_order(self.read_new(context), self.end_.variates)
         panel = self.end_ if df is None else self.read_new(df, allow_new_variates)
-        return self._answer(asked, panel, horizon, future, prompts=prompts)
+        return self._answer(outputs, panel, horizon, future, prompts=prompts)
 
     def forecast(
         self,
@@ -308,7 +308,7 @@ class AutoTimes(NetworkForecaster):
         owners: np.ndarray,
         rows: np.ndarray,
         horizon: int,
-        known: Mapping[Any, np.ndarray] | None = None,
+        known_ahead: Mapping[Any, np.ndarray] | None = None,
         levels: Sequence[float] = (),
         samples: int | None = None,
         *,
@@ -318,11 +318,18 @@ class AutoTimes(NetworkForecaster):
         """Forecast windows, the ends of series also after a prompt, see ``predict(context=)``."""
         if prompts is None:
             return super().forecast(
-                panel, owners, rows, horizon, known, levels, samples, after_fitted=after_fitted
+                panel,
+                owners,
+                rows,
+                horizon,
+                known_ahead,
+                levels,
+                samples,
+                after_fitted=after_fitted,
             )
         steps = horizon if samples is None else max(horizon, self.horizon_)
         ahead = steps_covering(steps, self._segment_network.segment_length)
-        ((_, windows),) = self._scaled(panel, owners, rows, ahead, known)
+        ((_, windows),) = self._scaled(panel, owners, rows, ahead, known_ahead)
         scaled = self._roll_prompted(panel, windows, prompts, steps)
         paths = None
         if samples is not None:
@@ -356,7 +363,7 @@ class AutoTimes(NetworkForecaster):
             )
         self._check_length((n_prompt + n_rows) // size, network.backbone)
         ahead = steps_covering(horizon, size)
-        known, device = windows.tensors, self._forecast_device
+        tensors, device = windows.tensors, self._forecast_device
         told = self._tensors(prompts, self._scaling_of(prompts), device, self.learned_.coding)
         parts = []
         at_once = windows_at_once(n_prompt + n_rows, panel.n_variates)
@@ -364,7 +371,7 @@ class AutoTimes(NetworkForecaster):
             owner = torch.from_numpy(owners).to(part.device)[part]
             pieces = [
                 (told, owner, told.offsets[owner + 1], n_prompt, 0),
-                (known, part, known.offsets[part + 1], n_rows, ahead),
+                (tensors, part, tensors.offsets[part + 1], n_rows, ahead),
             ]
             inputs = _join([_window(*piece) for piece in pieces])
             with torch.inference_mode():
@@ -395,10 +402,10 @@ class AutoTimes(NetworkForecaster):
         if self.llm is not None:
             repair = "pass the one it was fitted with: tsar.load(folder, llm=...)"
             try:
-                found = self._language_model().fingerprint()
+                fingerprint = self._language_model().fingerprint()
             except ParameterError as error:
                 raise PersistenceError(f"load: {error}; {repair}") from None
-            if found != record["language_model"]:
+            if fingerprint != record["language_model"]:
                 raise PersistenceError(
                     f"load: llm={self._language_model().source!r} holds other weights than the "
                     f"language model of the saved forecaster; {repair}"

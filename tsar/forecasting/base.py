@@ -30,9 +30,13 @@ from tsar.forecasting.fitted.inspection import Inspection
 from tsar.forecasting.fitted.learned import Learned, LearnedRecord
 from tsar.forecasting.fitted.rolling import steps_covering
 from tsar.forecasting.outputs.predictive import PointForecasts, Predictive
-from tsar.forecasting.probabilistic.asked import Asked, read_asked, write_forecast
 from tsar.forecasting.probabilistic.calibration import Calibration, CalibrationRecord
 from tsar.forecasting.probabilistic.intervals import Intervals
+from tsar.forecasting.probabilistic.output_request import (
+    OutputRequest,
+    read_request,
+    write_forecast,
+)
 from tsar.params.arguments import Frame, check_horizon, check_range, frame_first
 from tsar.params.constraints import Interval
 
@@ -167,7 +171,7 @@ class Forecaster(Inspection, Intervals):
     def fit_panel(self, panel: Panel, go_on: bool) -> Self:
         """Learn from a panel that was read with these parameters."""
         learned = self._learn(panel, go_on)
-        end = learned.kept(panel)
+        end = learned.rows_read(panel)
         if learned.coding:
             end = end.coded(learned.coding)
         limits = self._limits(panel, go_on)
@@ -329,21 +333,23 @@ class Forecaster(Inspection, Intervals):
         """
         self.check_fitted()
         horizon = self.resolve_horizon(horizon)
-        asked = read_asked(self, quantiles, level, samples)
+        outputs = read_request(self, quantiles, level, samples)
         panel = self.end_ if df is None else self.read_new(df, allow_new_variates)
-        return self._answer(asked, panel, horizon, future)
+        return self._answer(outputs, panel, horizon, future)
 
-    def _answer(self, asked: Asked, panel: Panel, horizon: int, future: Any, **how: Any) -> Any:
+    def _answer(
+        self, outputs: OutputRequest, panel: Panel, horizon: int, future: Any, **how: Any
+    ) -> Any:
         """Forecast what follows each series and write what was asked for in the form of the data.
 
         ``how`` is passed on to :meth:`forecast`.
         """
-        given = panel.variates
+        variates = panel.variates
         panel = in_order(panel, self.end_.variates)
         reach = steps_covering(horizon, self.horizon_)
-        known = self._known(panel, self.future_names, future, horizon, reach)
-        written = write_forecast(self, asked, panel, given, horizon, known, **how)
-        written.attrs["short_history"] = short_histories(panel, given, self.context_rows)
+        known_ahead = self._known(panel, self.future_names, future, horizon, reach)
+        written = write_forecast(self, outputs, panel, variates, horizon, known_ahead, **how)
+        written.attrs["short_history"] = short_histories(panel, variates, self.context_rows)
         written.attrs["reading"] = self.as_fitted.reading
         return written
 

@@ -161,13 +161,13 @@ class Ensemble(Forecaster):
         -------
         dict
         """
-        found: dict[str, Any] = super().get_params(deep=False)
+        params: dict[str, Any] = super().get_params(deep=False)
         if deep and isinstance(self.models, Mapping | list | tuple):
             for name, member in self._named().items():
                 if isinstance(member, Forecaster):
                     own = member.get_params().items()
-                    found |= {f"{name}__{key}": value for key, value in own}
-        return found
+                    params |= {f"{name}__{key}": value for key, value in own}
+        return params
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters, those of a member as ``<name>__<parameter>``.
@@ -258,16 +258,16 @@ class Ensemble(Forecaster):
         super()._remember(learned, plain, horizon)
 
     def _fitted_members(self, panel: Panel) -> dict[str, Forecaster]:
-        found = {}
+        fitted_members = {}
         try:
             # An interrupt ends the fit as a whole: the other members are still to come.
             with own_warnings("error", InterruptedWarning):
                 for name, member in self._named().items():
                     fitted = configured(member, self)
-                    found[name] = fitted.fit_panel(as_read_by(fitted, panel), go_on=False)
+                    fitted_members[name] = fitted.fit_panel(as_read_by(fitted, panel), go_on=False)
         except InterruptedWarning:
             raise KeyboardInterrupt from None
-        return found
+        return fitted_members
 
     def _learn_weights(self, panel: Panel) -> pd.DataFrame | None:
         """Return the weights of the members (rows) by variate (columns)."""
@@ -347,7 +347,7 @@ class Ensemble(Forecaster):
         owners: np.ndarray,
         rows: np.ndarray,
         horizon: int,
-        known: Mapping[Any, np.ndarray] | None = None,
+        known_ahead: Mapping[Any, np.ndarray] | None = None,
         levels: Sequence[float] = (),
         samples: int | None = None,
         *,
@@ -357,11 +357,13 @@ class Ensemble(Forecaster):
         replaced: dict[tuple[int, int], str] = {}
         for name, member in self.models_.items():
             part = member.end_ if panel is self.end_ else coded_for(member, panel)
-            own = {name: known[name] for name in member.future_names} if known else None
+            own = {name: known_ahead[name] for name in member.future_names} if known_ahead else None
             own_rows = rows_in(part, panel, owners, rows)
-            found = member.forecast(part, owners, own_rows, horizon, own, after_fitted=after_fitted)
-            forecasts.append(found.point)
-            for place, why in found.replaced.items():
+            answer = member.forecast(
+                part, owners, own_rows, horizon, own, after_fitted=after_fitted
+            )
+            forecasts.append(answer.point)
+            for place, why in answer.replaced.items():
                 replaced.setdefault(place, f"{name}: {why}")
         combined = self.in_range(self._combine(forecasts, panel.variates))
         return Forecasts(combined, replaced=replaced)
@@ -370,10 +372,12 @@ class Ensemble(Forecaster):
         """Combine forecasts of shape (any, H, C)."""
         if self.weights_ is None:
             return np.median(np.stack(forecasts), axis=0)
-        known = self.weights_.to_numpy()
+        fitted_weights = self.weights_.to_numpy()
         place = self.weights_.columns.get_indexer(variates)
         # A variate that was not fitted has the weights that the others have on average.
-        weights = np.where(place >= 0, known[:, place], known.mean(axis=1, keepdims=True))
+        weights = np.where(
+            place >= 0, fitted_weights[:, place], fitted_weights.mean(axis=1, keepdims=True)
+        )
         combined = np.zeros_like(forecasts[0])
         for weight, forecast in zip(weights, forecasts, strict=True):
             combined += weight * forecast

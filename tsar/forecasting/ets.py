@@ -68,8 +68,8 @@ class ETSModel(LocalModel):
         if self.seasonal == "mul" and y.min() <= 0:
             raise ValueError("a multiplicative season needs positive values, the least is not")
         smoothing = self._smoothing(rounded(y), initialization_method=self.initialization)
-        found = smoothing.fit(disp=0)
-        weights = np.asarray(found.params, dtype=np.float64)
+        fitted = smoothing.fit(disp=0)
+        weights = np.asarray(fitted.params, dtype=np.float64)
         if self.initialization == "heuristic":
             held: list[Any] = [smoothing.initial_level]
             if self.trend:
@@ -77,7 +77,7 @@ class ETSModel(LocalModel):
             if self.seasonal:
                 held += list(np.asarray(smoothing.initial_seasonal)[::-1])
             weights = np.concatenate([weights, np.asarray(held, dtype=np.float64)])
-        return weights, np.empty(0), bool(found.mle_retvals["converged"])
+        return weights, np.empty(0), bool(fitted.mle_retvals["converged"])
 
     def forecast(
         self,

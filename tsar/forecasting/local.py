@@ -118,8 +118,8 @@ class LocalForecaster(Forecaster):
                 begin = first_observed(y)
                 begins[series, variate] = begin
                 rows = slice(max(begin, 0), None)
-                known = np.empty((len(y), 0)) if x is None else x[start:end]
-                own = y[rows], known[rows]
+                x_of_series = np.empty((len(y), 0)) if x is None else x[start:end]
+                own = y[rows], x_of_series[rows]
                 jobs.append((model, *own, regressors, int(self.horizon), int(season)))
         grid = tuple(_parallel(estimate_fitted, jobs, self.n_jobs))
         for status in ("fallback", "reduced"):
@@ -171,7 +171,7 @@ class LocalForecaster(Forecaster):
         owners: np.ndarray,
         rows: np.ndarray,
         horizon: int,
-        known: Mapping[Any, np.ndarray] | None = None,
+        known_ahead: Mapping[Any, np.ndarray] | None = None,
         levels: Sequence[float] = (),
         samples: int | None = None,
         *,
@@ -185,7 +185,7 @@ class LocalForecaster(Forecaster):
         steps = max(horizon, self.horizon_)
         estimates, regressors = self._estimates_of(panel), Regressors.of(self.learned_.coding)
         ahead = (
-            panel.known_ahead(self.learned_.coding, dict(known or {}), steps)
+            panel.known_ahead(self.learned_.coding, dict(known_ahead or {}), steps)
             if (self.learned_.coding)
             else None
         )
@@ -197,10 +197,10 @@ class LocalForecaster(Forecaster):
             x = self._known_rows(panel, ahead, int(owner), int(origins.max()) + steps)
             for variate in range(panel.n_variates):
                 y = panel.values[start : start + origins.max(), variate].astype(np.float64)
-                found = estimates[owner * panel.n_variates + variate]
+                estimate = estimates[owner * panel.n_variates + variate]
                 season = self.season_length_
                 horizons = steps, self.horizon_
-                jobs.append(Task(model, found, y, x, regressors, origins, *horizons, season))
+                jobs.append(Task(model, estimate, y, x, regressors, origins, *horizons, season))
                 places.append((windows, variate))
         point = np.empty((len(owners), horizon, panel.n_variates))
         failed: list[str] = []
@@ -226,20 +226,20 @@ class LocalForecaster(Forecaster):
         series = id_places(panel.ids, self.end_.ids)
         variates = self.end_.variates.get_indexer(panel.variates)
         first = self.end_.axis.stamps_of(panel.first, panel.axis)
-        found: list[Estimate | None] = []
+        estimates: list[Estimate | None] = []
         for place, owner in enumerate(series):
             rows = panel.values[panel.offsets[place] : panel.offsets[place + 1]]
             same = owner >= 0 and first[place] == fitted.first[owner]
             for column, variate in enumerate(variates):
-                known = None
+                estimate = None
                 if (
                     same
                     and variate >= 0
                     and first_observed(rows[:, column]) == fitted.begins[owner, variate]
                 ):
-                    known = fitted.grid[owner * self.n_variates_ + variate]
-                found.append(known)
-        return found
+                    estimate = fitted.grid[owner * self.n_variates_ + variate]
+                estimates.append(estimate)
+        return estimates
 
     def _known_rows(
         self, panel: Panel, ahead: np.ndarray | None, owner: int, rows: int
@@ -275,10 +275,10 @@ class LocalForecaster(Forecaster):
             for name, tensor in tensors.items()
             if name.startswith("local.")
         }
-        found = Estimates.from_state(record["local"], arrays, self.end_)
+        estimates = Estimates.from_state(record["local"], arrays, self.end_)
         if record["local"].get("effects") != AGAINST_MEAN:
-            found = found.after_format_1(Regressors.of(self.learned_.coding))
-        self._estimates = found
+            estimates = estimates.after_format_1(Regressors.of(self.learned_.coding))
+        self._estimates = estimates
         self.end_ = replace(self.end_, first=self._estimates.first)
         self.season_length_ = record["local"]["season_length"]
         self._check_estimates()

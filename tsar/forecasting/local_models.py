@@ -147,16 +147,16 @@ def estimate_fitted(
     horizon and the season.
     """
     model, y, x, regressors, horizon, season = job
-    found = _estimate(model, y, x, regressors)
-    if found.status in ("fallback", "unobserved") or found.scale == 0:
-        return found
+    estimate = _estimate(model, y, x, regressors)
+    if estimate.status in ("fallback", "unobserved") or estimate.scale == 0:
+        return estimate
     # Covariates of the horizon are not known yet; at their means they add nothing unusual.
     ahead = np.broadcast_to(x.mean(axis=0), (horizon, x.shape[1]))
     x = np.concatenate([x, ahead])
     cutoffs = np.array([len(y)])
-    task = Task(model, found, y, x, regressors, cutoffs, horizon, horizon, season)
-    _, reasons = _apply(task, found, np.zeros((1, horizon)))
-    return Estimate.without("fallback", reasons[0]) if reasons else found
+    task = Task(model, estimate, y, x, regressors, cutoffs, horizon, horizon, season)
+    _, reasons = _apply(task, estimate, np.zeros((1, horizon)))
+    return Estimate.without("fallback", reasons[0]) if reasons else estimate
 
 
 def _estimate(model: LocalModel, y: np.ndarray, x: np.ndarray, regressors: Regressors) -> Estimate:
@@ -223,8 +223,8 @@ def _own_directions(x: np.ndarray, beside: np.ndarray) -> np.ndarray:
     plain = (x - x.mean(axis=0)) * units
     rest = plain - beside @ np.linalg.lstsq(beside, plain, rcond=1e-10)[0]
     _, lengths, directions = np.linalg.svd(rest, full_matrices=False)
-    kept: np.ndarray = directions[lengths > OWN_SHARE * np.sqrt(len(rest))]
-    return kept.T * units[:, None]
+    own: np.ndarray = directions[lengths > OWN_SHARE * np.sqrt(len(rest))]
+    return own.T * units[:, None]
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class Task:
     Parameters
     ----------
     model : LocalModel
-    known : Estimate or None
+    estimate : Estimate or None
         None where it is to be estimated from the rows before each cutoff.
     y : float64 array of shape (n,)
     x : float64 array of shape (n + H at least, K)
@@ -249,7 +249,7 @@ class Task:
     """
 
     model: LocalModel
-    known: Estimate | None
+    estimate: Estimate | None
     y: np.ndarray
     x: np.ndarray
     regressors: Regressors
@@ -280,7 +280,7 @@ class Windows:
 
 def forecast_windows(task: Task) -> Windows:
     """Forecast windows, those that fail by the last season."""
-    model, known, cutoffs = task.model, task.known, task.cutoffs
+    model, estimate, cutoffs = task.model, task.estimate, task.cutoffs
     begin = first_observed(task.y)
     values = np.full((len(cutoffs), task.horizon), np.nan)
     seen = np.flatnonzero(cutoffs > begin) if begin >= 0 else np.empty(0, dtype=int)
@@ -288,15 +288,15 @@ def forecast_windows(task: Task) -> Windows:
     if not len(seen):
         return done
     values[seen] = _last_season(task.y, cutoffs[seen], task.horizon, task.season)
-    if known is not None and known.status == "fallback":
-        done.reasons.update(dict.fromkeys(seen.tolist(), known.message))
+    if estimate is not None and estimate.status == "fallback":
+        done.reasons.update(dict.fromkeys(seen.tolist(), estimate.message))
         return done
     own = task
     if begin > 0 or len(seen) < len(cutoffs):
         own = replace(task, y=task.y[begin:], x=task.x[begin:], cutoffs=cutoffs[seen] - begin)
     counts = np.concatenate([[0], np.cumsum(~np.isnan(own.y))])[own.cutoffs]
-    if known is not None and known.scale > 0:
-        needed = model.needed(task.regressors.n_estimated(known.effects))
+    if estimate is not None and estimate.scale > 0:
+        needed = model.needed(task.regressors.n_estimated(estimate.effects))
         for place in np.flatnonzero(counts < needed):
             done.reasons[int(seen[place])] = _too_few(needed, int(counts[place]))
         enough = np.flatnonzero(counts >= needed)
@@ -304,7 +304,7 @@ def forecast_windows(task: Task) -> Windows:
             part = own
             if len(enough) < len(seen):
                 part = replace(own, cutoffs=own.cutoffs[enough])
-            values[seen[enough]], reasons = _apply(part, known, values[seen[enough]])
+            values[seen[enough]], reasons = _apply(part, estimate, values[seen[enough]])
             done.reasons.update({int(seen[enough[place]]): why for place, why in reasons.items()})
             done.news.extend(reasons.values())
         return done
@@ -338,10 +338,10 @@ def _apply(
     numbers = estimate.parameters, estimate.effects
     try:
         with _quiet():
-            found = model.forecast(*numbers, z, task.x, task.cutoffs, task.horizon)
+            steps = model.forecast(*numbers, z, task.x, task.cutoffs, task.horizon)
             least = USUAL_RANGE if model.centred else 1.0
-            first = first_beyond(found, plain, task.x, task.cutoffs, task.season, least)
-            values = found * scale + mean
+            first = first_beyond(steps, plain, task.x, task.cutoffs, task.season, least)
+            values = steps * scale + mean
     except FAILURES as error:
         return standing_in, dict.fromkeys(
             range(len(standing_in)), f"{type(error).__name__}: {error}"

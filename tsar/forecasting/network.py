@@ -422,13 +422,13 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
 
     def validation_tail(self, lengths: np.ndarray) -> np.ndarray:
         """Return how many rows of series of these lengths early stopping asks for, shape (S,)."""
-        asked = self.early_stopping
-        if not asked:
+        size = self.early_stopping
+        if not size:
             return np.zeros_like(lengths)
-        if isinstance(asked, bool | np.bool_ | float | np.floating):
-            share = VALIDATION_SHARE if isinstance(asked, bool | np.bool_) else asked
+        if isinstance(size, bool | np.bool_ | float | np.floating):
+            share = VALIDATION_SHARE if isinstance(size, bool | np.bool_) else size
             return np.maximum((lengths * share).astype(lengths.dtype), self.horizon)
-        return np.full_like(lengths, asked)
+        return np.full_like(lengths, size)
 
     def _validation_rows(self, panel: Panel) -> np.ndarray:
         """Return how many rows at the end of each series are held out, shape (S,)."""

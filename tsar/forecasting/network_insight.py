@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
+from tsar.core.inspection.recording import WHATS, recorded
 from tsar.data.matching import in_order
 from tsar.exceptions import ParameterError
 from tsar.forecasting.fitted.rolling import ROWS_AT_ONCE, roll_windows
-from tsar.forecasting.layers.insight import WHATS, recorded
 from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.constraints import check_choice
 
@@ -63,13 +63,13 @@ class NetworkInsight(WindowForecaster):
         panel = self.end_ if df is None else self.read_new(df)
         panel = in_order(panel, self.end_.variates)
         step = self.horizon_
-        known = self._known(panel, self.future_names, future, step, step)
-        found: list[Any] = [None] * panel.n_series
+        known_ahead = self._known(panel, self.future_names, future, step, step)
+        arrays: list[Any] = [None] * panel.n_series
         ends = np.arange(panel.n_series), panel.offsets[1:]
-        for places, windows in self._scaled(panel, *ends, step, known):
+        for places, windows in self._scaled(panel, *ends, step, known_ahead):
             for number, place in enumerate(places):
                 here = slice(number, number + 1)
-                with recorded(self.module_, what) as kept:
+                with recorded(self.module_, what) as recordings:
                     roll_windows(
                         self._forecast_batch,
                         self.predictive.fed_back,
@@ -81,12 +81,12 @@ class NetworkInsight(WindowForecaster):
                         horizon=step,
                     )
                 # One window stands in several places of its batch.
-                found[place] = [own[0][: len(own[0]) // ROWS_AT_ONCE].cpu() for own in kept]
-        if not found[0]:
+                arrays[place] = [own[0][: len(own[0]) // ROWS_AT_ONCE].cpu() for own in recordings]
+        if not arrays[0]:
             raise ParameterError(
                 f"{self.name}: what={what!r} needs a network with an encoder"
                 f"{' that attends, such as mixer=' + repr('attention') if what == WHATS[0] else ''}"
                 f"; this one has none"
             )
-        stacked = np.stack([np.stack([own.float().numpy() for own in one]) for one in found])
+        stacked = np.stack([np.stack([own.float().numpy() for own in one]) for one in arrays])
         return stacked if what == "attention" else stacked[:, 0]

@@ -83,6 +83,6 @@ class TrainingData(NamedTuple):
         tensors: list[Tensor | None] = [series.values, series.observed, series.offsets]
         tensors += [series.scale, torch.from_numpy(self.held_out)]
         if covariates is not None:
-            tensors += [covariates.past, covariates.known, covariates.static]
+            tensors += [covariates.past, covariates.known_ahead, covariates.static]
         content = f"{digest(tensors)} {list(panel.variates)!r}"
         return hashlib.sha256(content.encode()).hexdigest()

@@ -19,7 +19,7 @@ FEWEST = 9
 
 
 def first_beyond(
-    found: np.ndarray,
+    values: np.ndarray,
     z: np.ndarray,
     x: np.ndarray,
     cutoffs: np.ndarray,
@@ -39,7 +39,7 @@ def first_beyond(
 
     Parameters
     ----------
-    found : float64 array of shape (W, H)
+    values : float64 array of shape (W, H)
         What is forecast.
     z : float64 array of shape (n,)
         History without missing values, in the same units.
@@ -56,10 +56,10 @@ def first_beyond(
     int64 array of shape (W,)
         H where no step is beyond.
     """
-    horizon = found.shape[1]
+    horizon = values.shape[1]
     top, bottom = np.maximum.accumulate(z)[cutoffs - 1], np.minimum.accumulate(z)[cutoffs - 1]
     size = np.maximum(top - bottom, least)
-    outside = np.maximum(found - top[:, None], bottom[:, None] - found)
+    outside = np.maximum(values - top[:, None], bottom[:, None] - values)
     first = np.full(len(cutoffs), horizon)
     # Most forecasts need no closer look; what is no number does.
     for place in np.flatnonzero(~(outside <= SLACK * size[:, None]).all(axis=1)):

@@ -48,16 +48,18 @@ class Regressors:
         """How many effects can be estimated: one less than a covariate has categories."""
         return self.width - len(self.groups)
 
-    def columns(self, known: np.ndarray, coding: CovariateCoding) -> np.ndarray:
+    def columns(self, known_ahead: np.ndarray, coding: CovariateCoding) -> np.ndarray:
         """Return coded covariates (n, n_future) as float64 columns (n, K)."""
         parts = []
         for place, column in enumerate(coding.future):
-            codes = known[:, place]
+            codes = known_ahead[:, place]
             if column.categories is None:
                 parts.append(codes)
             else:
                 parts += [codes == code for code in range(1, column.n_categories)]
-        return np.stack(parts, axis=1).astype(np.float64) if parts else np.empty((len(known), 0))
+        return (
+            np.stack(parts, axis=1).astype(np.float64) if parts else np.empty((len(known_ahead), 0))
+        )
 
     def to_estimate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return which of the columns of a series have an effect to estimate, and what to read.

@@ -48,10 +48,10 @@ class ThetaModel(LocalModel):
             deseasonalize=self.seasonal is not None,
             method=self.seasonal or "add",
         )
-        found = lines.fit()
-        slope, smoothing = np.asarray(found.params)
+        fitted = lines.fit()
+        slope, smoothing = np.asarray(fitted.params)
         # The season of the steps that follow, turned to begin with the first row.
-        season = np.asarray(found.forecast_components(self.season_length).seasonal)
+        season = np.asarray(fitted.forecast_components(self.season_length).seasonal)
         season = np.roll(season, len(y) % self.season_length)
         factors = float(lines.method == "mul")
         return np.array([slope, smoothing, factors, *season]), np.empty(0), True

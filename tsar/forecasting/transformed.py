@@ -215,7 +215,7 @@ class TransformedTarget(Forecaster):
         owners: Array,
         rows: Array,
         horizon: int,
-        known: Mapping[Any, Array] | None = None,
+        known_ahead: Mapping[Any, Array] | None = None,
         levels: Sequence[float] = (),
         samples: int | None = None,
         *,
@@ -229,10 +229,10 @@ class TransformedTarget(Forecaster):
             values = self._forward(panel, transform, self.transformer_)
             part = coded_for(model, replace(panel, values=values))
         own_rows = rows_in(part, panel, owners, rows)
-        found = model.forecast(
-            part, owners, own_rows, horizon, known, levels, samples, after_fitted=after_fitted
+        forecasts = model.forecast(
+            part, owners, own_rows, horizon, known_ahead, levels, samples, after_fitted=after_fitted
         )
-        return found.mapped(lambda values: self.in_range(self._backward(values)))
+        return forecasts.mapped(lambda values: self.in_range(self._backward(values)))
 
     # ------------------------------------------------------------ persistence
 
@@ -283,7 +283,7 @@ def _all_of(model: Any) -> Iterator[Any]:
 def _transformed(transformer: Any, values: Array) -> Array:
     """Transform values (n, C)."""
     try:
-        found = np.asarray(transformer.transform(values), dtype=np.float64)
+        transformed = np.asarray(transformer.transform(values), dtype=np.float64)
     except NotFittedError:
         raise
     except (ValueError, TypeError) as error:
@@ -291,12 +291,12 @@ def _transformed(transformer: Any, values: Array) -> Array:
             f"TransformedTarget: transform={transformer!r} cannot transform the data: {error}; "
             f"choose another one, or change the data"
         ) from error
-    if found.shape != values.shape:
+    if transformed.shape != values.shape:
         raise DataError(
             f"TransformedTarget: transform={transformer!r} must give a column for each variate, "
-            f"shape {values.shape}, got {found.shape}; choose another one"
+            f"shape {values.shape}, got {transformed.shape}; choose another one"
         )
-    return found
+    return transformed
 
 
 def _fitted(transform: Any, panel: Panel) -> Any:
@@ -309,8 +309,8 @@ def _fitted(transform: Any, panel: Panel) -> Any:
             f"TransformedTarget: transform={transform!r} cannot be fitted: {error}; choose "
             f"another one, or change the data"
         ) from error
-    found = _transformed(transformer, values)
-    if not np.array_equal(np.isnan(found), np.isnan(values)):
+    transformed = _transformed(transformer, values)
+    if not np.array_equal(np.isnan(transformed), np.isnan(values)):
         raise DataError(
             f"TransformedTarget: transform={transform!r} must make numbers of numbers and leave "
             f"NaN alone; choose one that is defined for all of the data"
@@ -320,8 +320,8 @@ def _fitted(transform: Any, panel: Panel) -> Any:
     after = _transformed(transformer, ordered)
     back = np.asarray(transformer.inverse_transform(after), dtype=np.float64)
     for name, seen, its, again in zip(panel.variates, ordered.T, after.T, back.T, strict=True):
-        known = ~np.isnan(seen)
-        seen, its, again = seen[known], its[known], again[known]
+        observed = ~np.isnan(seen)
+        seen, its, again = seen[observed], its[observed], again[observed]
         # Some compute in float32.
         if len(seen) and (np.diff(its) < -CLOSE * np.ptp(its)).any():
             raise DataError(
@@ -340,17 +340,17 @@ def _fitted(transform: Any, panel: Panel) -> Any:
 
 def _check_domain(panel: Panel, name: str) -> None:
     """Refuse values that a function is not defined for."""
-    known = TRANSFORMS[name]
-    inside = panel.values >= known.lowest
-    if not known.includes_lowest:
-        inside &= panel.values != known.lowest
+    transform = TRANSFORMS[name]
+    inside = panel.values >= transform.lowest
+    if not transform.includes_lowest:
+        inside &= panel.values != transform.lowest
     rows, variates = np.nonzero(~inside & ~np.isnan(panel.values))
     if len(rows):
         series = int(np.searchsorted(panel.offsets, rows[0], side="right")) - 1
         where = "" if panel.n_series == 1 else f" of series {panel.ids[series]!r}"
-        least = "at least" if known.includes_lowest else "above"
+        least = "at least" if transform.includes_lowest else "above"
         raise DataError(
-            f"TransformedTarget: transform={name!r} needs values {least} {known.lowest:g}, got "
+            f"TransformedTarget: transform={name!r} needs values {least} {transform.lowest:g}, got "
             f"{panel.values[rows[0], variates[0]]:g} in {panel.variates[variates[0]]!r}{where} "
             f"({len(rows)} such values); choose 'asinh', or shift the data"
         )

@@ -64,15 +64,15 @@ class CovariateTokens(nn.Module):
         """Return the calendar of the context (B, L, n), and tokens (B, any, D) of the rest."""
         if self.encoder is None:
             return None, []
-        past, known, static = self.encoder(inputs)
+        past, future, static = self.encoder(inputs)
         tokens = []
         if self.past is not None:
             tokens.append(self.past(past))
         if self.future is not None:
-            tokens.append(self.future(known[..., : self.n_future]))
+            tokens.append(self.future(future[..., : self.n_future]))
         if self.static is not None:
             tokens.append(self.static(static)[:, None])
-        return known[:, : self.context_length, self.n_future :], tokens
+        return future[:, : self.context_length, self.n_future :], tokens
 
 
 class VariateTokenNetwork(ForecastNetwork):
@@ -203,10 +203,10 @@ class VariateTokenNetwork(ForecastNetwork):
         drawn = order[:n_drawn].sort().values
         seen = None if inputs.observed is None else inputs.observed[..., drawn]
         inputs = replace(inputs, target=inputs.target[..., drawn], observed=seen)
-        known = None if observed is None else observed[..., drawn]
+        observed_drawn = None if observed is None else observed[..., drawn]
         scale = None if batch.scale is None else batch.scale[:, drawn]
         shift = None if batch.shift is None else batch.shift[1][..., drawn]
-        return Compared(self(inputs), target[..., drawn], known, scale, shift)
+        return Compared(self(inputs), target[..., drawn], observed_drawn, scale, shift)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

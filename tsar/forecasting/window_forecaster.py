@@ -108,7 +108,7 @@ class WindowForecaster(Forecaster):
         device: torch.device,
         coding: CovariateCoding,
         ahead: int = 0,
-        known: Mapping[Any, np.ndarray] | None = None,
+        known_ahead: Mapping[Any, np.ndarray] | None = None,
     ) -> SeriesTensors:
         """Put a panel on a device, its known covariates for ``ahead`` steps after its end."""
         with self.named_errors():
@@ -116,7 +116,7 @@ class WindowForecaster(Forecaster):
             if not coding:
                 return tensors
             assert panel.covariates is not None, "panels with covariates are coded"
-            after = panel.known_ahead(coding, dict(known or {}), ahead)
+            after = panel.known_ahead(coding, dict(known_ahead or {}), ahead)
             covariates = covariate_tensors(
                 panel.covariates, panel.offsets, after, device, self._dtype
             )
@@ -130,7 +130,7 @@ class WindowForecaster(Forecaster):
         owners: np.ndarray,
         rows: np.ndarray,
         horizon: int,
-        known: Mapping[Any, np.ndarray] | None = None,
+        known_ahead: Mapping[Any, np.ndarray] | None = None,
         levels: Sequence[float] = (),
         samples: int | None = None,
         *,
@@ -143,7 +143,7 @@ class WindowForecaster(Forecaster):
         return Forecasts.gathered(
             [
                 (places, self._forecast_scaled(windows, horizon, levels, samples))
-                for places, windows in self._scaled(panel, owners, rows, reach, known)
+                for places, windows in self._scaled(panel, owners, rows, reach, known_ahead)
             ]
         )
 
@@ -153,7 +153,7 @@ class WindowForecaster(Forecaster):
         owners: np.ndarray,
         rows: np.ndarray,
         ahead: int,
-        known: Mapping[Any, np.ndarray] | None,
+        known_ahead: Mapping[Any, np.ndarray] | None,
     ) -> Iterator[tuple[np.ndarray, SeriesWindows]]:
         """Yield which windows, and these scaled, with covariates known ``ahead`` steps.
 
@@ -163,11 +163,11 @@ class WindowForecaster(Forecaster):
         coding, device = self.learned_.coding, self._forecast_device
         if are_ends(panel, owners, rows):
             scaling = self._scaling_of(panel)
-            kept = panel if panel is self.end_ else self.learned_.kept(panel)
-            tensors = self._tensors(kept, scaling, device, coding, ahead, known)
-            yield owners, SeriesWindows(tensors, owners, kept.offsets[1:], scaling, panel.ids)
+            of_fit = panel if panel is self.end_ else self.learned_.rows_read(panel)
+            tensors = self._tensors(of_fit, scaling, device, coding, ahead, known_ahead)
+            yield owners, SeriesWindows(tensors, owners, of_fit.offsets[1:], scaling, panel.ids)
             return
-        assert not known, "only the ends of series have a future of their own"
+        assert not known_ahead, "only the ends of series have a future of their own"
         fitted = self.learned_.scaling_of(panel, self.end_)
         settled = ~np.isnan(fitted.mean).any(axis=1)[owners]
         # The other series become zeros here, which nothing reads.
@@ -183,14 +183,14 @@ class WindowForecaster(Forecaster):
                 ),
             )
         for places, histories in window_histories(panel, owners, rows, np.flatnonzero(~settled)):
-            scaling, kept = self._scaling_of(histories), self.learned_.kept(histories)
-            apart = self._tensors(kept, scaling, device, coding)
+            scaling, of_fit = self._scaling_of(histories), self.learned_.rows_read(histories)
+            apart = self._tensors(of_fit, scaling, device, coding)
             if tensors.covariates is not None:
                 apart = _with_known(
-                    apart, kept, tensors.covariates, owners[places], rows[places], panel.offsets
+                    apart, of_fit, tensors.covariates, owners[places], rows[places], panel.offsets
                 )
             each = np.arange(len(places))
-            yield places, SeriesWindows(apart, each, kept.offsets[1:], scaling, histories.ids)
+            yield places, SeriesWindows(apart, each, of_fit.offsets[1:], scaling, histories.ids)
 
     def _forecast_scaled(
         self, windows: SeriesWindows, horizon: int, levels: Sequence[float], samples: int | None
@@ -221,10 +221,10 @@ class WindowForecaster(Forecaster):
     ) -> Forecasts:
         """Bring forecasts (W, H, C) or (W, H, C, K) to original units; paths are there."""
         predictive = self.predictive
-        found = predictive.restore(scaled, scaling)
+        restored = predictive.restore(scaled, scaling)
         return Forecasts(
-            self.in_range(predictive.point(found)),
-            {level: self.in_range(predictive.quantile(found, level)) for level in levels},
+            self.in_range(predictive.point(restored)),
+            {level: self.in_range(predictive.quantile(restored, level)) for level in levels},
             None if paths is None else self.in_range(paths),
         )
 
@@ -268,8 +268,8 @@ class WindowForecaster(Forecaster):
         def draw(forecast: np.ndarray, number: int) -> np.ndarray:
             n_paths, n_steps = forecast.shape[:2]
             flat = forecast.reshape(1, n_paths * n_steps, *forecast.shape[2:])
-            found = predictive.restore(flat, scaling.take(np.array([number])))
-            return predictive.sample(found.reshape(forecast.shape), generators[number])
+            restored = predictive.restore(flat, scaling.take(np.array([number])))
+            return predictive.sample(restored.reshape(forecast.shape), generators[number])
 
         return draw
 
@@ -277,21 +277,21 @@ class WindowForecaster(Forecaster):
 def _with_known(
     apart: SeriesTensors,
     histories: Panel,
-    known: CovariateTensors,
+    values_ahead: CovariateTensors,
     owners: np.ndarray,
     rows: np.ndarray,
     offsets: np.ndarray,
 ) -> SeriesTensors:
     """Let known covariates go on after each history as they do in the panel it is from."""
     assert histories.covariates is not None, "there are covariates"
-    ends = known.known_offsets.cpu().numpy()
+    ends = values_ahead.known_offsets.cpu().numpy()
     steps = np.arange(ends[1] - ends[0] - (offsets[1] - offsets[0]))
     after = (rows - offsets[owners] + ends[owners])[:, None] + steps
     covariates = covariate_tensors(
         histories.covariates,
         histories.offsets,
-        known.known.cpu().numpy()[after],
-        known.known.device,
-        known.known.dtype,
+        values_ahead.known_ahead.cpu().numpy()[after],
+        values_ahead.known_ahead.device,
+        values_ahead.known_ahead.dtype,
     )
     return replace(apart, covariates=covariates)

@@ -56,10 +56,10 @@ def projection(hierarchy: Hierarchy, covariance: np.ndarray) -> np.ndarray:
         at_bottom = moved[bottom]
         apart = moved[upper] - parts @ at_bottom
     gain = at_bottom @ pinvh((apart + apart.T) / 2)
-    found = np.zeros((len(bottom), len(hierarchy.labels)))
-    found[:, upper] = -gain
-    found[:, bottom] = np.eye(len(bottom)) + gain @ parts
-    return found
+    matrix = np.zeros((len(bottom), len(hierarchy.labels)))
+    matrix[:, upper] = -gain
+    matrix[:, bottom] = np.eye(len(bottom)) + gain @ parts
+    return matrix
 
 
 def covariance_of(
@@ -92,9 +92,9 @@ def covariance_of(
         return hierarchy.summing.sum(axis=1)
     if method == "bottom_up":
         # As if those at the bottom were known: they stay, and the others follow.
-        known = np.ones(len(hierarchy.labels))
-        known[hierarchy.bottom] = 0.0
-        return known
+        variances = np.ones(len(hierarchy.labels))
+        variances[hierarchy.bottom] = 0.0
+        return variances
     assert errors is not None, "checked by the caller"
     # Squares of large numbers are none: the unit is that of the largest error.
     size = float(np.nanmax(np.abs(errors), initial=0.0))

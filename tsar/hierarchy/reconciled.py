@@ -20,7 +20,7 @@ from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.ets import ETS
-from tsar.forecasting.probabilistic.asked import read_asked, sample
+from tsar.forecasting.probabilistic.output_request import read_request, sample
 from tsar.hierarchy.projection import NEED_ERRORS, covariance_of, projection
 from tsar.hierarchy.reconciling import errors_by_node
 from tsar.hierarchy.summing import Hierarchy, aggregate, check_groups, levels_of
@@ -190,9 +190,9 @@ class Reconciled(Estimator):
         time = self.model_.fitted_parameters_["time_column"]
         frame = self._added_up(df, self.fitted_parameters_["groups"], time, self._target)
         columns = list(self.hierarchy_.labels.columns)
-        given = pd.Index(frame[ID].unique())
-        if set(given) != set(self.hierarchy_.ids):
-            differing = sorted(set(given) ^ set(self.hierarchy_.ids))
+        ids = pd.Index(frame[ID].unique())
+        if set(ids) != set(self.hierarchy_.ids):
+            differing = sorted(set(ids) ^ set(self.hierarchy_.ids))
             raise DataError(
                 f"{self.name}: the series must be the fitted ones, whose sums are known, got "
                 f"others or fewer: {differing[:10]}; fit again"
@@ -246,19 +246,19 @@ class Reconciled(Estimator):
             )
         if levels:
             self._check_can_sample(levels)
-        given = None if df is None else self._series(df)
-        found = self.model_.predict(horizon, given, samples=samples)
+        series = None if df is None else self._series(df)
+        forecast = self.model_.predict(horizon, series, samples=samples)
         groups = self.hierarchy_.labels
         # Series by series, in the order of the fit.
-        n_rows = len(found) // len(groups)
-        labels = groups.loc[groups.index.repeat(n_rows)].set_index(found.index)
-        written = pd.concat([labels, found.drop(columns=ID)], axis=1)
-        written.attrs = dict(found.attrs)
-        values = found[self._target].to_numpy().reshape(len(groups), n_rows)
+        n_rows = len(forecast) // len(groups)
+        labels = groups.loc[groups.index.repeat(n_rows)].set_index(forecast.index)
+        written = pd.concat([labels, forecast.drop(columns=ID)], axis=1)
+        written.attrs = dict(forecast.attrs)
+        values = forecast[self._target].to_numpy().reshape(len(groups), n_rows)
         point = self._agreed(values).reshape(-1)
         written[self._target] = point
         if levels:
-            paths = self._paths(given, n_rows)
+            paths = self._paths(series, n_rows)
             for level in levels:
                 tails = (50 - level / 2) / 100, (50 + level / 2) / 100
                 low, high = np.quantile(paths, tails, axis=1).reshape(2, -1)
@@ -271,7 +271,7 @@ class Reconciled(Estimator):
         """Raise a ParameterError unless the model gives samples that show these levels."""
         model = self.model_
         try:
-            read_asked(model, None, None, N_PATHS)
+            read_request(model, None, None, N_PATHS)
             if model.calibration_ is not None:
                 model.calibration_.check(model.name, levels)
         except ParameterError as error:
@@ -284,10 +284,10 @@ class Reconciled(Estimator):
         """Reconcile forecasts (n, any)."""
         return np.asarray(self.hierarchy_.summing @ (self.projection_ @ forecasts))
 
-    def _paths(self, given: Any, horizon: int) -> np.ndarray:
+    def _paths(self, series: Any, horizon: int) -> np.ndarray:
         """Draw samples of all series that agree, (n, N, H)."""
         model = self.model_
-        panel = model.end_ if given is None else model.read_new(given)
+        panel = model.end_ if series is None else model.read_new(series)
         owners, rows = np.arange(panel.n_series), panel.offsets[1:]
         drawn = sample(model, N_PATHS, panel, owners, rows, horizon)[..., 0]
         return self._agreed(drawn.reshape(len(drawn), -1)).reshape(drawn.shape)

@@ -96,8 +96,8 @@ def reconcile(
         )
     table = NodeTable.of("reconcile", forecast, named, columns)
     hierarchy = Hierarchy.of("reconcile", table.labels)
-    known = None if errors is None else errors_by_node("reconcile", errors, named, hierarchy)
-    covariance = covariance_of("reconcile", hierarchy, method, known)
+    by_node = None if errors is None else errors_by_node("reconcile", errors, named, hierarchy)
+    covariance = covariance_of("reconcile", hierarchy, method, by_node)
     return table.reconciled(hierarchy, projection(hierarchy, covariance))
 
 
@@ -185,22 +185,22 @@ class NodeTable:
 
     def reconciled(self, hierarchy: Hierarchy, mapped: np.ndarray) -> pd.DataFrame:
         """Return the frame with values that agree; ``mapped`` (b, n) gives those at the bottom."""
-        found = self.frame.copy()
+        written = self.frame.copy()
         if self.cells is None:
-            values = found[self.columns].to_numpy(np.float64).T
-            found[self.columns] = (hierarchy.summing @ (mapped @ values)).T
+            values = written[self.columns].to_numpy(np.float64).T
+            written[self.columns] = (hierarchy.summing @ (mapped @ values)).T
         else:
             for name in self.columns:
-                values = found[name].to_numpy(np.float64)
+                values = written[name].to_numpy(np.float64)
                 agreed = hierarchy.summing @ (mapped @ values[self.cells])
                 values = np.empty_like(values)
                 values[self.cells] = agreed
-                found[name] = values
+                written[name] = values
         if isinstance(self.index, pd.MultiIndex):
-            found = found.set_index(list(self.index.names))
-        found.index = self.index
-        found.attrs = dict(self.frame.attrs)
-        return found
+            written = written.set_index(list(self.index.names))
+        written.index = self.index
+        written.attrs = dict(self.frame.attrs)
+        return written
 
 
 def labels_in(owner: str, frame: pd.DataFrame, groups: list[Any]) -> pd.DataFrame:
@@ -290,8 +290,8 @@ def errors_by_node(owner: str, errors: Any, groups: list[Any], hierarchy: Hierar
     if len(lacking):
         raise DataError(f"{owner}: errors must hold every series, there is none of {lacking[0]!r}")
     moments = errors.groupby(["cutoff", "step"], sort=False).ngroup().to_numpy()
-    found = np.full((int(moments.max()) + 1, len(hierarchy.labels)), np.nan)
-    known = nodes >= 0
+    table = np.full((int(moments.max()) + 1, len(hierarchy.labels)), np.nan)
+    of_hierarchy = nodes >= 0
     missed = (errors["y"] - errors[models[0]]).to_numpy(np.float64)
-    found[moments[known], nodes[known]] = missed[known]
-    return found
+    table[moments[of_hierarchy], nodes[of_hierarchy]] = missed[of_hierarchy]
+    return table

@@ -87,13 +87,13 @@ class Hierarchy:
 
 def ids_of(labels: pd.DataFrame) -> pd.Index:
     """Join the labels of each row in one text, without the totals at its end."""
-    found = []
+    ids = []
     for row in zip(*(labels[column].tolist() for column in labels), strict=True):
         parts = [str(label) for label in row]
         while len(parts) > 1 and parts[-1] == TOTAL:
             parts.pop()
-        found.append(SEPARATOR.join(parts))
-    return pd.Index(found, dtype=object)
+        ids.append(SEPARATOR.join(parts))
+    return pd.Index(ids, dtype=object)
 
 
 def check_groups(owner: str, groups: Any) -> list[Any]:
@@ -206,11 +206,11 @@ def aggregate(
     hierarchy = Hierarchy.of("aggregate", pd.concat(parts).drop_duplicates())
     # A sum, not a product: what is not observed does not reach the sums without it.
     summed = np.stack([values[row > 0].sum(axis=0) for row in hierarchy.summing])
-    found = hierarchy.labels.loc[hierarchy.labels.index.repeat(len(times))].reset_index(drop=True)
-    found[ID] = hierarchy.ids.repeat(len(times))
-    found[time] = times.take(np.tile(np.arange(len(times)), len(hierarchy.labels)))
-    found[target] = summed.reshape(-1)
-    return found
+    total = hierarchy.labels.loc[hierarchy.labels.index.repeat(len(times))].reset_index(drop=True)
+    total[ID] = hierarchy.ids.repeat(len(times))
+    total[time] = times.take(np.tile(np.arange(len(times)), len(hierarchy.labels)))
+    total[target] = summed.reshape(-1)
+    return total
 
 
 def _bottom(

@@ -27,7 +27,7 @@ __all__ = [
 Frame: TypeAlias = pd.DataFrame | pd.Series
 
 Owner = TypeVar("Owner")
-Asked = ParamSpec("Asked")
+Arguments = ParamSpec("Arguments")
 Answer = TypeVar("Answer")
 
 
@@ -120,10 +120,10 @@ def check_percentages(owner: str, level: Any) -> list[float]:
     return list(dict.fromkeys(levels))
 
 
-def _numbers(given: Any) -> list[float] | None:
+def _numbers(value: Any) -> list[float] | None:
     """Return a number or a sequence of numbers as a list; None for anything else."""
-    listed = list(given) if isinstance(given, Sequence | np.ndarray) else [given]
-    if isinstance(given, str) or not all(matches(one, float) for one in listed):
+    listed = list(value) if isinstance(value, Sequence | np.ndarray) else [value]
+    if isinstance(value, str) or not all(matches(one, float) for one in listed):
         return None
     return [float(one) for one in listed]
 
@@ -132,8 +132,8 @@ def check_range(owner: str, name: str, limits: Any) -> None:
     """Raise a :class:`ParameterError` unless limits are a pair (low, high), None for no limit."""
     if limits is None:
         return
-    given = [limit for limit in limits if limit is not None]
-    if len(limits) != 2 or not all(map(math.isfinite, given)) or given != sorted(set(given)):
+    stated = [limit for limit in limits if limit is not None]
+    if len(limits) != 2 or not all(map(math.isfinite, stated)) or stated != sorted(set(stated)):
         raise ParameterError(
             f"{owner}: {name} must be a pair of numbers that rise, None for no limit, such as "
             f"(0, None), got {limits!r}"
@@ -145,16 +145,16 @@ def check_samples(owner: str, samples: Any) -> int:
     return check_count(owner, "samples", samples)
 
 
-def column_labels(given: Any) -> list[Any]:
+def column_labels(columns: Any) -> list[Any]:
     """Return a label, or a sequence of labels, or None as a list of labels."""
-    if given is None:
+    if columns is None:
         return []
-    return [given] if isinstance(given, str | int) else list(given)
+    return [columns] if isinstance(columns, str | int) else list(columns)
 
 
 def frame_first(
-    predict: Callable[Concatenate[Owner, Asked], Answer],
-) -> Callable[Concatenate[Owner, Asked], Answer]:
+    predict: Callable[Concatenate[Owner, Arguments], Answer],
+) -> Callable[Concatenate[Owner, Arguments], Answer]:
     """Let a frame in the first place be ``df``; ``horizon`` and ``future`` may follow it.
 
     Pipelines of scikit-learn pass the data first and the rest by name.
@@ -162,7 +162,7 @@ def frame_first(
     after_frame = ("horizon", "future")
 
     @wraps(predict)
-    def called(self: Owner, /, *args: Asked.args, **kwargs: Asked.kwargs) -> Answer:
+    def called(self: Owner, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
         if args and isinstance(args[0], pd.DataFrame | pd.Series):
             if len(args) > 1 + len(after_frame):
                 raise ParameterError(

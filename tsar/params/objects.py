@@ -24,13 +24,13 @@ class Storable:
 
 def arguments_of(value: Storable) -> dict[str, Any] | None:
     """Return what an object was made with, None if it does not keep it."""
-    found: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(type(value)).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL or not hasattr(value, name):
             return None
         held = getattr(value, name)
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            found |= held
+            arguments |= held
         else:
-            found[name] = held
-    return found
+            arguments[name] = held
+    return arguments

@@ -122,9 +122,9 @@ class Registry(Mapping[str, Thing], Generic[Thing]):
         if self._is_searched:
             return
         self._is_searched = True
-        for found in entry_points(group=self.group):
-            if found.name not in self._things:
-                self.register(found.name, found.load())
+        for entry in entry_points(group=self.group):
+            if entry.name not in self._things:
+                self.register(entry.name, entry.load())
 
 
 def _same(held: Any, thing: Any) -> bool:

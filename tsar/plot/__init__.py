@@ -9,9 +9,13 @@ from tsar.plot.errors import error_by_step, reliability, residuals
 from tsar.plot.forecasts import backtest, forecast, forecasts
 from tsar.plot.leaderboards import critical_difference, leaderboard
 from tsar.plot.models import coefficients, importance, learning_curve
+from tsar.plot.stacks import attention_map, by_depth, by_head
 
 __all__ = [
+    "attention_map",
     "backtest",
+    "by_depth",
+    "by_head",
     "coefficients",
     "critical_difference",
     "error_by_step",

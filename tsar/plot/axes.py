@@ -62,15 +62,15 @@ def grid_or_new(
     figure = _figure(owner, size if axes is None else None)
     if axes is None:
         return figure.subplots(*shape, squeeze=False)
-    given = np.array(axes, dtype=object).reshape(-1)
-    if len(given) != shape[0] * shape[1]:
+    grid = np.array(axes, dtype=object).reshape(-1)
+    if len(grid) != shape[0] * shape[1]:
         raise ParameterError(
-            f"{owner}: axes must be {shape[0] * shape[1]} axes, got {len(given)}; "
+            f"{owner}: axes must be {shape[0] * shape[1]} axes, got {len(grid)}; "
             f"figure.subplots({shape[0]}, {shape[1]}) makes them"
         )
-    for ax in given:
+    for ax in grid:
         _check_axes(owner, "axes", ax)
-    return given.reshape(shape)
+    return grid.reshape(shape)
 
 
 def page(owner: str, n_panels: int) -> Any:

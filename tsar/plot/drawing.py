@@ -166,9 +166,9 @@ def _explained(ax: Any) -> dict[tuple[str, str], Any]:
     from matplotlib.colors import to_hex
 
     handles, labels = ax.get_legend_handles_labels()
-    found: dict[tuple[str, str], Any] = {}
+    entries: dict[tuple[str, str], Any] = {}
     for handle, label in zip(handles, labels, strict=True):
         line = hasattr(handle, "get_color")
         color = handle.get_color() if line else handle.get_facecolor()
-        found.setdefault((label, to_hex(color, keep_alpha=True)), handle)
-    return found
+        entries.setdefault((label, to_hex(color, keep_alpha=True)), handle)
+    return entries

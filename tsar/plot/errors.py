@@ -93,9 +93,9 @@ def reliability(
     truth = tested["y"].to_numpy(np.float64)
     ax.plot([0, 1], [0, 1], color=OBSERVED, linewidth=0.8, label="reliable")
     drawn = False
-    for place, (name, found) in enumerate(models.items()):
-        quantiles = dict(zip(found.levels.tolist(), found.quantiles.T, strict=True))
-        for percentage, (low, high) in found.intervals.items():
+    for place, (name, forecasts) in enumerate(models.items()):
+        quantiles = dict(zip(forecasts.levels.tolist(), forecasts.quantiles.T, strict=True))
+        for percentage, (low, high) in forecasts.intervals.items():
             tail = round(0.5 - percentage / 200, 9)
             quantiles = {tail: low, round(1 - tail, 9): high} | quantiles
         if not quantiles:
@@ -164,8 +164,8 @@ def residuals(
     models = chosen_models(owner, rows, model)
     if len(models) > 1:
         raise ParameterError(f"{owner}: model must be one of {listed(models)}, got {model!r}")
-    ((name, found),) = models.items()
-    left = pd.Series(rows["y"].to_numpy(np.float64) - found.point, index=pd.Index(rows["time"]))
+    ((name, forecasts),) = models.items()
+    left = pd.Series(rows["y"].to_numpy(np.float64) - forecasts.point, index=pd.Index(rows["time"]))
     left = left[(rows["step"] == step).to_numpy()].dropna().sort_index()
     if len(left) < 3:
         raise DataError(
@@ -194,10 +194,10 @@ def _draw_residuals(axes: Any, left: pd.Series) -> None:
     histogram.set_title("histogram")
     n_lags = min(len(values) - 1, max(10, len(values) // 4), 40)
     if deviation > 0:
-        found = acf(values, nlags=n_lags, fft=True)[1:]
-        lags = np.arange(1, len(found) + 1)
-        correlation.vlines(lags, 0.0, found, color="C0")
-        correlation.plot(lags, found, "o", color="C0", markersize=3, label="autocorrelation")
+        correlations = acf(values, nlags=n_lags, fft=True)[1:]
+        lags = np.arange(1, len(correlations) + 1)
+        correlation.vlines(lags, 0.0, correlations, color="C0")
+        correlation.plot(lags, correlations, "o", color="C0", markersize=3, label="autocorrelation")
     band = WIDTH / np.sqrt(len(values))
     correlation.axhspan(-band, band, color="C0", alpha=0.15)
     correlation.axhline(0.0, color=OBSERVED, linewidth=0.8)

@@ -102,10 +102,10 @@ def forecast(
     steps = read_forecast(owner, predicted, id, variate, columns, history)
     shown = None
     if history is not None:
-        known = _read_history(owner, history, id, steps, columns)
-        shown = known if rows is None else known.iloc[-rows:]
-        if len(shown) < len(known):
-            ax.set_xlabel(f"last {len(shown):,} of {len(known):,} rows", loc="left", **NOTE)
+        past = _read_history(owner, history, id, steps, columns)
+        shown = past if rows is None else past.iloc[-rows:]
+        if len(shown) < len(past):
+            ax.set_xlabel(f"last {len(shown):,} of {len(past):,} rows", loc="left", **NOTE)
     _draw_forecast(ax, steps, shown, color)
     ax.set_ylabel(written(steps.name))
     if steps.id is not None:
@@ -186,11 +186,11 @@ def forecasts(
     spans, is_cut = set(), False
     for ax, (id, name) in zip(axes, panels, strict=True):
         steps = read_forecast(owner, forecast, id, name, columns, df)
-        known = _read_history(owner, df, id, steps, columns)
-        shown = known if rows is None else known.iloc[-rows:]
+        past = _read_history(owner, df, id, steps, columns)
+        shown = past if rows is None else past.iloc[-rows:]
         _draw_forecast(ax, steps, shown, color)
         spans.add((shown.index[0], steps.times[-1]))
-        is_cut |= len(shown) < len(known)
+        is_cut |= len(shown) < len(past)
         labels = [] if steps.id is None else [str(steps.id)]
         labels += [str(steps.name)] if len(names) > 1 or not labels else []
         title = ", ".join(labels)
@@ -217,18 +217,18 @@ def _read_history(
     owner: str, history: Any, id: Any, steps: ReadForecast, columns: dict[str, Any]
 ) -> pd.Series:
     target = None if isinstance(history, pd.Series) else steps.name
-    known = one_series(owner, history, id, target, columns).iloc[:, 0]
-    if len(known) and len(steps.times) and known.index[0] > steps.times[0]:
+    past = one_series(owner, history, id, target, columns).iloc[:, 0]
+    if len(past) and len(steps.times) and past.index[0] > steps.times[0]:
         raise DataError(
-            f"{owner}: the history begins at {known.index[0]}, after the forecast, which begins at "
+            f"{owner}: the history begins at {past.index[0]}, after the forecast, which begins at "
             f"{steps.times[0]}; is one passed in place of the other?"
         )
-    return known
+    return past
 
 
-def _draw_forecast(ax: Any, steps: ReadForecast, known: pd.Series | None, color: str) -> None:
-    if known is not None:
-        draw_line(ax, known.index, known, color=OBSERVED, label="observed")
+def _draw_forecast(ax: Any, steps: ReadForecast, past: pd.Series | None, color: str) -> None:
+    if past is not None:
+        draw_line(ax, past.index, past, color=OBSERVED, label="observed")
     shade(ax, steps.times, steps.intervals, color)
     inside = ~steps.rolled
     draw_line(ax, steps.times[inside], steps.point[inside], color=color, label="forecast")
@@ -279,20 +279,20 @@ def backtest(
         raise DataError(
             f"{owner}: history must be a DataFrame or Series, got {type(history).__name__}"
         )
-    known, columns = getattr(tested, "attrs", {}).get("reading", {}), names_of(tested)
-    like = axis_of(history, known.get("target"), columns)
+    reading, columns = getattr(tested, "attrs", {}).get("reading", {}), names_of(tested)
+    like = axis_of(history, reading.get("target"), columns)
     rows = one_tested(owner, tested, id, variate, like)
     models = chosen_models(owner, rows, model)
     truth = rows.drop_duplicates("time").set_index("time")["y"].sort_index()
     if history is not None:
         if isinstance(history, pd.DataFrame):
             target = rows["variate"].iloc[0] if "variate" in rows else variate
-            target = known.get("target") if target is None else target
+            target = reading.get("target") if target is None else target
             history = one_series(owner, history, id, target, columns).iloc[:, 0]
         before = history.set_axis(placeable(history.index))
         truth = pd.concat([before[~before.index.isin(truth.index)], truth]).sort_index()
     draw_line(ax, truth.index, truth, color=OBSERVED, label="observed")
-    for place, (name, found) in enumerate(models.items()):
+    for place, (name, forecasts) in enumerate(models.items()):
         label: str | None = written(name)
         for _, window in rows.groupby("cutoff", sort=True):
             color, times = f"C{place}", pd.Index(window["time"])
@@ -300,10 +300,10 @@ def backtest(
             if len(models) == 1:
                 inside = {
                     percentage: (low[chosen], high[chosen])
-                    for percentage, (low, high) in found.intervals.items()
+                    for percentage, (low, high) in forecasts.intervals.items()
                 }
                 shade(ax, times, inside, color, label=label is not None)
-            draw_line(ax, times, found.point[chosen], color=color, label=label)
+            draw_line(ax, times, forecasts.point[chosen], color=color, label=label)
             label = None
     if tested["id"].nunique() > 1:
         ax.set_title(str(rows["id"].iloc[0]), loc="left", parse_math=False)

@@ -85,20 +85,22 @@ def critical_difference(board: Leaderboard, ax: Any = None, *, alpha: float = 0.
     figure 1.
     """
     _check_board("plot.critical_difference", board)
-    found = board.critical_difference(alpha)
-    names = list(found.ranks.index)
+    difference = board.critical_difference(alpha)
+    names = list(difference.ranks.index)
     ax = axes_or_new("plot.critical_difference", ax, size=(7, 1.2 + 0.35 * len(names)))
-    ax.plot(found.ranks.to_numpy(), range(len(names)), "o", color="C0")
-    for place, group in enumerate(found.groups):
-        ends = found.ranks[group].min(), found.ranks[group].max()
+    ax.plot(difference.ranks.to_numpy(), range(len(names)), "o", color="C0")
+    for place, group in enumerate(difference.groups):
+        ends = difference.ranks[group].min(), difference.ranks[group].max()
         height = len(names) - 0.4 + 0.3 * place
         named = ", ".join(map(written, group))
         ax.plot(ends, [height, height], color="0.3", linewidth=3, label=named)
-    best = float(found.ranks.iloc[0])
-    ax.axvspan(best, best + found.difference, color="C0", alpha=0.1, zorder=0)
+    best = float(difference.ranks.iloc[0])
+    ax.axvspan(best, best + difference.difference, color="C0", alpha=0.1, zorder=0)
     ax.set_yticks(range(len(names)), [written(name) for name in names])
-    ax.set_ylim(len(names) + 0.3 * len(found.groups), -0.6)
-    ax.set_xlabel(f"mean rank of {found.n_rows}, critical difference {found.difference:.3g}")
+    ax.set_ylim(len(names) + 0.3 * len(difference.groups), -0.6)
+    ax.set_xlabel(
+        f"mean rank of {difference.n_rows}, critical difference {difference.difference:.3g}"
+    )
     return ax
 
 

@@ -49,9 +49,9 @@ class ReadForecast(NamedTuple):
 
 def names_of(frame: Any, id_column: Any = None, time_column: Any = None) -> dict[str, Any]:
     """Return the names of columns, as they were given or as a forecast or backtest knows them."""
-    known = getattr(frame, "attrs", {}).get("reading", {})
-    given = {"id_column": id_column, "time_column": time_column}
-    return {name: known.get(name) if value is None else value for name, value in given.items()}
+    reading = getattr(frame, "attrs", {}).get("reading", {})
+    stated = {"id_column": id_column, "time_column": time_column}
+    return {name: reading.get(name) if value is None else value for name, value in stated.items()}
 
 
 def read_forecast(
@@ -76,7 +76,7 @@ def read_forecast(
     beside = {
         label: f"point_{str(label).removeprefix(f'{name}_')}"
         for label in held
-        if (found := BESIDE.fullmatch(str(label))) and found[1] == str(name)
+        if (match := BESIDE.fullmatch(str(label))) and match[1] == str(name)
     }
     like = axis_of(history, name, columns)
     label, whole = _labelled_series(owner, predicted, id, [name, *beside], columns, like)
@@ -118,14 +118,14 @@ def only_series(
     return frame[np.isin(rows.codes, rows.ids.get_indexer(pd.Index(ids, tupleize_cols=False)))]
 
 
-def _several(owner: str, word: str, held: list[Any], asked: Any) -> list[Any]:
+def _several(owner: str, word: str, held: list[Any], names: Any) -> list[Any]:
     """Return all that are asked for, or all there are."""
-    if asked is None:
+    if names is None:
         return held
-    asked = [asked] if isinstance(asked, str) or not isinstance(asked, Iterable) else list(asked)
-    if not asked:
-        raise ParameterError(f"{owner}: {word} must name one at least, got {asked!r}")
-    return [chosen_one(owner, word, held, one) for one in asked]
+    names = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if not names:
+        raise ParameterError(f"{owner}: {word} must name one at least, got {names!r}")
+    return [chosen_one(owner, word, held, one) for one in names]
 
 
 def _held(owner: str, predicted: Any, columns: dict[str, Any]) -> list[Any]:
@@ -145,8 +145,8 @@ def _variates(held: list[Any]) -> list[Any]:
 
 def _is_beside(name: Any, held: list[Any]) -> bool:
     """Whether a column is a quantile or the end of an interval of another one."""
-    found = BESIDE.fullmatch(str(name))
-    return found is not None and found[1] in map(str, held)
+    match = BESIDE.fullmatch(str(name))
+    return match is not None and match[1] in map(str, held)
 
 
 def axis_of(history: Any, name: Any, columns: dict[str, Any]) -> TimeAxis | None:
@@ -214,22 +214,22 @@ def one_tested(
 
 
 def chosen_models(owner: str, rows: pd.DataFrame, model: Any) -> dict[str, Forecasts]:
-    found = Forecasts.of(rows)
+    forecasts = Forecasts.of(rows)
     if model is None:
-        return found
+        return forecasts
     names = [model] if isinstance(model, str) else list(model)
     for name in names:
-        check_choice(owner, "model", name, found)
-    return {name: found[name] for name in names}
+        check_choice(owner, "model", name, forecasts)
+    return {name: forecasts[name] for name in names}
 
 
-def chosen_one(owner: str, word: str, held: list[Any], asked: Any) -> Any:
+def chosen_one(owner: str, word: str, held: list[Any], name: Any) -> Any:
     """Return what is asked for, or the only one there is."""
-    if asked is None and len(held) == 1:
+    if name is None and len(held) == 1:
         return held[0]
-    if asked is None or asked not in held:
-        raise ParameterError(f"{owner}: {word} must be one of {listed(held)}, got {asked!r}")
-    return asked
+    if name is None or name not in held:
+        raise ParameterError(f"{owner}: {word} must be one of {listed(held)}, got {name!r}")
+    return name
 
 
 def listed(names: Any) -> str:

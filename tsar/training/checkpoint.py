@@ -203,16 +203,16 @@ def _told(name: str, before: str | None, now: str | None) -> str:
 
 def digest(tensors: Iterable[Tensor | None]) -> str:
     """Return a digest of tensors: their types, shapes and numbers."""
-    found = hashlib.sha256()
+    digester = hashlib.sha256()
     for tensor in tensors:
         if tensor is None:
-            found.update(b"none")
+            digester.update(b"none")
             continue
-        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digester.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel():
             flat = tensor.detach().cpu().contiguous().reshape(-1)
-            found.update(flat.view(torch.uint8).numpy().data)
-    return found.hexdigest()
+            digester.update(flat.view(torch.uint8).numpy().data)
+    return digester.hexdigest()
 
 
 def describe_value(value: object, depth: int = 0) -> str:

@@ -63,11 +63,11 @@ def _unknown(name: object) -> ParameterError:
 
 
 def _available() -> list[str]:
-    found = ["cpu"]
-    found += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    devices = ["cpu"]
+    devices += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
-        found.append("mps")
-    return found
+        devices.append("mps")
+    return devices
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

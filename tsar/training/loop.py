@@ -307,8 +307,8 @@ class _Run:
             if self.threads is None:
                 largest = largest_tensor(part)
                 size = 0 if largest is None else largest.numel()
-                found = working_threads(self.network, size, self.device)
-                self.threads = self.stack.enter_context(found)
+                n_threads = working_threads(self.network, size, self.device)
+                self.threads = self.stack.enter_context(n_threads)
             with autocast(self.device, self.how.precision):
                 terms = self.objective.loss(self.network, part, self.noise)
             goal, *others = (total / count.clamp(min=1) for total, count in terms.values())
@@ -331,7 +331,7 @@ class _Run:
         return summed
 
     @torch.no_grad()
-    def _average(self, kept: float) -> None:
+    def _average(self, share: float) -> None:
         """Let the averaged weights follow; what is no weight is taken as it is."""
         own = self.network.state_dict()
         if not self.averaged:
@@ -340,7 +340,7 @@ class _Run:
         weights = {name for name, _ in self.network.named_parameters(remove_duplicate=False)}
         for name, tensor in own.items():
             if name in weights:
-                self.averaged[name].lerp_(tensor, 1 - kept)
+                self.averaged[name].lerp_(tensor, 1 - share)
             else:
                 self.averaged[name].copy_(tensor)
 
@@ -463,14 +463,14 @@ class _Run:
         state = self._state()
         # A continued run is a wish to go on, so patience that ran out starts anew.
         state.stale = 0 if self._stopped() else self.stale
-        best_epoch, kept = self.epoch, self.averaged
+        best_epoch, weights = self.epoch, self.averaged
         if self.best.weights:
             best_epoch = self.best.epoch
             if best_epoch != self.epoch or interrupted or self.averaged:
-                kept = self.best.weights
-        if kept:
+                weights = self.best.weights
+        if weights:
             state.weights = _on_cpu(self._copy_weights())
-            self.network.load_state_dict(kept)
+            self.network.load_state_dict(weights)
         return TrainingResult(self.history, best_epoch, self.epoch, state, interrupted)
 
 

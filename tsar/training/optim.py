@@ -319,15 +319,15 @@ class AdamStepper(Stepper):
 
     def _plain(self, rate: float, decay: float, *tensors: list[Tensor]) -> None:
         """Move one parameter after the other, as the formula is written."""
-        kept, kept_of_squares = self.options.betas
+        kept_of_mean, kept_of_squares = self.options.betas
         for parameter, gradient, mean, square, step in zip(*tensors, strict=True):
             if self.options.DECOUPLED:
                 parameter.mul_(1 - rate * decay)
             else:
                 gradient = gradient + decay * parameter
-            mean.lerp_(gradient, 1 - kept)
+            mean.lerp_(gradient, 1 - kept_of_mean)
             square.lerp_(gradient.square(), 1 - kept_of_squares)
-            size = rate / (1 - kept**step)
+            size = rate / (1 - kept_of_mean**step)
             spread = (square / (1 - kept_of_squares**step)).sqrt_() + self.options.epsilon
             parameter.sub_(size * mean / spread)
 
@@ -391,11 +391,11 @@ class TorchOptimizer(Optimizer):
         rates: dict[str, float] | None = None,
         **options: Any,
     ) -> None:
-        given = {
+        stated = {
             **{"factory": factory, "options": options, "clip": clip, "precision": precision},
             **{"decay_all": decay_all, "rates": {} if rates is None else rates},
         }
-        for name, value in given.items():
+        for name, value in stated.items():
             object.__setattr__(self, name, value)
         super().__post_init__()
         if not (isinstance(factory, type) and issubclass(factory, torch.optim.Optimizer)):
@@ -416,13 +416,13 @@ class TorchOptimizer(Optimizer):
             )
 
     def __repr__(self) -> str:
-        given = {name: value for name, value in self.options.items()}
-        given |= {
+        shown = {name: value for name, value in self.options.items()}
+        shown |= {
             option.name: getattr(self, option.name)
             for option in fields(Optimizer)
             if getattr(self, option.name) not in (option.default, {})
         }
-        listed = [self.factory.__name__, *(f"{name}={value!r}" for name, value in given.items())]
+        listed = [self.factory.__name__, *(f"{name}={value!r}" for name, value in shown.items())]
         return f"TorchOptimizer({', '.join(listed)})"
 
     def build(self, network: nn.Module, learning_rate: float) -> Stepper:

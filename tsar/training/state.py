@@ -202,8 +202,8 @@ class Snapshot:
         parts: dict[str, dict[str, Tensor]] = {"unread": {}, "best": {}, "state": {}}
         for path, tensor in tensors.items():
             group, name = path.split("/", 1)
-            kept = group if group in parts else "state"
-            parts[kept][path if kept == "state" else name] = tensor
+            part = group if group in parts else "state"
+            parts[part][path if part == "state" else name] = tensor
         state = TrainingState.from_tensors(parts.pop("state"), record["state"])
         return cls(**{**record, "state": state, **parts})
 

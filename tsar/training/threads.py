@@ -177,8 +177,8 @@ def largest_tensor(batch: Any) -> Tensor | None:
         parts = batch
     elif dataclasses.is_dataclass(batch):
         parts = vars(batch).values()
-    found = [tensor for tensor in map(largest_tensor, parts) if tensor is not None]
-    return max(found, key=Tensor.numel, default=None)
+    tensors = [tensor for tensor in map(largest_tensor, parts) if tensor is not None]
+    return max(tensors, key=Tensor.numel, default=None)
 
 
 def _is_crowded() -> bool:
@@ -203,7 +203,7 @@ def _one_thread(before: int) -> Iterator[None]:
             torch.set_num_threads(common)
             done.release()
 
-    process, kept = os.getpid(), False
+    process, settled = os.getpid(), False
     try:
         with _lock:
             # No thread can be started while the interpreter ends. This way of starting one takes
@@ -211,9 +211,9 @@ def _one_thread(before: int) -> Iterator[None]:
             with contextlib.suppress(RuntimeError):
                 _thread.start_new_thread(keep, ())
                 ready.acquire()
-                kept = True
+                settled = True
             torch.set_num_threads(1)
-            if kept:
+            if settled:
                 go.release()
                 done.acquire()
         yield
@@ -221,7 +221,7 @@ def _one_thread(before: int) -> Iterator[None]:
         # A process that was forked inside of the block stays with one thread.
         if os.getpid() == process:
             torch.set_num_threads(before)
-            if kept:
+            if settled:
                 with _lock:
                     go.release()
                     done.acquire()

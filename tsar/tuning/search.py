@@ -443,8 +443,8 @@ class _Trials:
 
     def _seeds(self, place: int) -> Iterator[int]:
         """Yield seeds for what is random about a trial."""
-        given = self.search.random_state
-        entropy = secrets.randbits(64) if given is None else [given, place]
+        seed = self.search.random_state
+        entropy = secrets.randbits(64) if seed is None else [seed, place]
         yield from map(int, np.random.SeedSequence(entropy).generate_state(2))
 
     def _outcome(self, trial: Any, seeds: Iterator[int]) -> tuple[float | None, Any, str]:

@@ -175,21 +175,21 @@ class Space:
         for name in space:
             check_choice(self.owner, "parameter of the space", name, names)
         self.entries = {
-            name: self._entry(type(estimator), name, given) for name, given in space.items()
+            name: self._entry(type(estimator), name, entry) for name, entry in space.items()
         }
 
-    def _entry(self, cls: type[Any], name: str, given: Any) -> "_Choice | _Range | Callable":
-        if callable(given):
-            return given
+    def _entry(self, cls: type[Any], name: str, stated: Any) -> "_Choice | _Range | Callable":
+        if callable(stated):
+            return stated
         entry: _Choice | _Range
-        if isinstance(given, list) and given:
-            entry = _Choice(given)
-        elif isinstance(given, tuple) and _is_range(given):
-            entry = _Range(cls, name, given)
+        if isinstance(stated, list) and stated:
+            entry = _Choice(stated)
+        elif isinstance(stated, tuple) and _is_range(stated):
+            entry = _Range(cls, name, stated)
         else:
             raise ParameterError(
                 f"OptunaSearch: space[{name!r}] must be a list of choices, (low, high), "
-                f'(low, high, "log") or a function of the trial, got {given!r}'
+                f'(low, high, "log") or a function of the trial, got {stated!r}'
             )
         for value in entry.ends:
             if not admits(cls, name, value):
@@ -232,14 +232,14 @@ class Space:
         }
 
 
-def _is_range(given: tuple[Any, ...]) -> bool:
-    if len(given) not in (2, 3) or (len(given) == 3 and given[2] != "log"):
+def _is_range(entry: tuple[Any, ...]) -> bool:
+    if len(entry) not in (2, 3) or (len(entry) == 3 and entry[2] != "log"):
         return False
     numeric = all(
         isinstance(end, numbers.Real) and not isinstance(end, bool) and math.isfinite(end)
-        for end in given[:2]
+        for end in entry[:2]
     )
-    return numeric and given[0] < given[1] and (len(given) == 2 or given[0] > 0)
+    return numeric and entry[0] < entry[1] and (len(entry) == 2 or entry[0] > 0)
 
 
 class _Choice:
@@ -266,10 +266,10 @@ class _Choice:
 class _Range:
     """A range of numbers, both ends included; whole ones where the parameter is whole."""
 
-    def __init__(self, cls: type[Any], name: str, given: tuple[Any, ...]) -> None:
-        low, high = (end.item() if isinstance(end, np.generic) else end for end in given[:2])
+    def __init__(self, cls: type[Any], name: str, entry: tuple[Any, ...]) -> None:
+        low, high = (end.item() if isinstance(end, np.generic) else end for end in entry[:2])
         self.ends = [low, high]
-        self.log = len(given) == 3
+        self.log = len(entry) == 3
         integers = isinstance(low, int) and isinstance(high, int)
         # (0, 1) of a share such as dropout means everything in between. Of a parameter of a
         # part, such as model__dropout, nothing is known.

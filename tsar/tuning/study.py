@@ -198,12 +198,12 @@ def _check_belongs(study: Any, storage: Any, belongs: Mapping[str, Any]) -> None
     if stored is None and not begun:
         study.set_user_attr(BELONGS, dict(belongs))
         return
-    known = {} if stored is None else stored
-    differing = [key for key in belongs if known.get(key) != belongs[key]]
+    settings = {} if stored is None else stored
+    differing = [key for key in belongs if settings.get(key) != belongs[key]]
     if not differing:
         return
     key = differing[0]
-    now, then = belongs[key], known.get(key)
+    now, then = belongs[key], settings.get(key)
     if isinstance(now, Mapping) and isinstance(then, Mapping):
         part = next(name for name in {**then, **now} if now.get(name) != then.get(name))
         key, now, then = f"{key} of {part}", now.get(part), then.get(part)
@@ -281,9 +281,9 @@ def release_killed(optuna: Any, study: Any, *, redraw: bool = False) -> None:
     if study.get_trials(deepcopy=False, states=(states.RUNNING,)):
         return
     # Whoever failed a trial may have been killed before it was queued.
-    known = {one.user_attrs.get(AGAIN) for one in study.get_trials(deepcopy=False)}
+    listed = {one.user_attrs.get(AGAIN) for one in study.get_trials(deepcopy=False)}
     for trial in study.get_trials(deepcopy=False, states=(states.FAIL,)):
-        if PROCESS in trial.user_attrs and not is_counted(trial) and trial.number not in known:
+        if PROCESS in trial.user_attrs and not is_counted(trial) and trial.number not in listed:
             _queue_again(study, trial, redraw)
 
 

@@ -7,7 +7,10 @@ from tsar.core.mixers.attention import ResidualAttention, SoftmaxAttention
 from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import CarryingMixer, Mixer
 from tsar.core.mixers.bidirectional import Bidirectional
+from tsar.core.mixers.gated_linear_attention import GatedLinearAttention, Retention
+from tsar.core.mixers.linear_attention import LinearAttention
 from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
+from tsar.core.mixers.mamba2 import Mamba2
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 from tsar.params.registry import Registry, check_subclass_of
@@ -18,10 +21,14 @@ __all__ = [
     "Bidirectional",
     "BidirectionalMamba",
     "CarryingMixer",
+    "GatedLinearAttention",
+    "LinearAttention",
     "Mamba",
+    "Mamba2",
     "MambaState",
     "Mixer",
     "ResidualAttention",
+    "Retention",
     "SoftmaxAttention",
     "accepted_options",
     "causal_mixers",
@@ -38,8 +45,12 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "attention": SoftmaxAttention,
         "residual_attention": ResidualAttention,
         "autocorrelation": AutoCorrelation,
+        "linear_attention": LinearAttention,
+        "gated_linear_attention": GatedLinearAttention,
+        "retention": Retention,
         "mamba": Mamba,
         "bidirectional_mamba": BidirectionalMamba,
+        "mamba2": Mamba2,
     },
     check_subclass_of(Mixer, "a mixer", "tsar.core.mixers"),
 )
@@ -81,8 +92,8 @@ def accepted_options(mixer: str | type[Mixer], **offered: Any) -> dict[str, Any]
     ParameterError
         If there is none of that name; the nearest one is suggested.
     """
-    known = inspect.signature(_mixer_class("accepted_options", mixer)).parameters
-    return {option: value for option, value in offered.items() if option in known}
+    parameters = inspect.signature(_mixer_class("accepted_options", mixer)).parameters
+    return {option: value for option, value in offered.items() if option in parameters}
 
 
 def causal_mixers() -> list[str]:

@@ -114,10 +114,10 @@ class SoftmaxAttention(CarryingMixer):
 
         They are computed by the plain reference, before any of them is dropped.
         """
-        kept: list[Tensor] = []
-        self._recorded = kept
+        recorded: list[Tensor] = []
+        self._recorded = recorded
         try:
-            yield kept
+            yield recorded
         finally:
             self._recorded = None
 

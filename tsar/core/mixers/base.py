@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["CarryingMixer", "Mixer", "refuse_memory"]
+__all__ = ["CarryingMixer", "Mixer", "refuse_memory", "refuse_pair_mask"]
 
 
 class Mixer(nn.Module):
@@ -148,4 +148,19 @@ def refuse_memory(mixer: Mixer, memory: Tensor | None) -> None:
         raise ParameterError(
             f"{type(mixer).__name__}: cannot read a memory, only its own tokens; use "
             f"SoftmaxAttention or AutoCorrelation"
+        )
+
+
+def refuse_pair_mask(mixer: Mixer, mask: Tensor | None, x: Tensor) -> None:
+    """Raise an error unless a mask says something of single tokens, for a recurrence.
+
+    Raises
+    ------
+    ParameterError
+        If it has another shape than (B, L).
+    """
+    if mask is not None and mask.shape != x.shape[:2]:
+        raise ParameterError(
+            f"{type(mixer).__name__}: mask must have the shape {tuple(x.shape[:2])}, one entry per "
+            f"token, got {tuple(mask.shape)}; a recurrence cannot hide a token from some only"
         )

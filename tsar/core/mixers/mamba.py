@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsar.core.linear import Linear
-from tsar.core.mixers.base import Mixer, refuse_memory
+from tsar.core.mixers.base import Mixer, refuse_memory, refuse_pair_mask
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.ops.causal_conv import causal_conv
 from tsar.core.ops.even_products import linear
 from tsar.core.ops.selective_scan import selective_scan
-from tsar.exceptions import ParameterError
 
 __all__ = ["BidirectionalMamba", "Mamba", "MambaState"]
 
@@ -111,11 +110,7 @@ class Mamba(Mixer):
             If a mask says something of pairs of tokens, or there is a memory.
         """
         refuse_memory(self, memory)
-        if mask is not None and mask.shape != x.shape[:2]:
-            raise ParameterError(
-                f"Mamba: mask must have the shape {tuple(x.shape[:2])}, one entry per token, "
-                f"got {tuple(mask.shape)}; a recurrence cannot hide a token from some only"
-            )
+        refuse_pair_mask(self, mask, x)
         return self._mix(x, mask, None, self.backend)[0]
 
     def init_state(self, batch: int) -> MambaState:

@@ -295,13 +295,13 @@ def _kernel_fault(device: torch.device) -> str | None:
     tensors += [draw(channels), draw(*wide), draw(channels)]
     with torch.inference_mode(False), torch.enable_grad():
         try:
-            found = _value_and_gradients(_mamba_ssm, tensors)
+            results = _value_and_gradients(_mamba_ssm, tensors)
         except RuntimeError as error:
             return f"failed its check ({error})"
         expected = _value_and_gradients(_reference, tensors)
     worst = max(
         ((one - other).abs().max() / other.abs().max()).item()
-        for one, other in zip(found, expected, strict=True)
+        for one, other in zip(results, expected, strict=True)
     )
     # A comparison that also holds for NaN.
     return None if worst < 1e-3 else f"differs from the reference by {worst:.1e} of its size"

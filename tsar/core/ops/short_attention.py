@@ -79,25 +79,25 @@ class _ShortAttention(torch.autograd.Function):
         scores -= scores.amax(dim=0)
         scores.exp_()
         scores /= scores.sum(dim=0)
-        kept = None
+        factors = None
         if lanes is not None:
-            kept = torch.lt(lanes.permute(3, 0, 1, 2), bound, out=torch.empty_like(weights))
-            kept = kept.mul_(factor).flatten(1, 2)
-        mixed = torch.bmm(_kept(scores, kept).permute(1, 2, 0), values)
-        ctx.save_for_backward(queries, keys, values, scores, kept)
+            factors = torch.lt(lanes.permute(3, 0, 1, 2), bound, out=torch.empty_like(weights))
+            factors = factors.mul_(factor).flatten(1, 2)
+        mixed = torch.bmm(_kept(scores, factors).permute(1, 2, 0), values)
+        ctx.save_for_backward(queries, keys, values, scores, factors)
         ctx.scale, ctx.heads = scale, (batch, n_heads)
         return mixed.unflatten(0, ctx.heads)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        queries, keys, values, weights, kept = ctx.saved_tensors
+        queries, keys, values, weights, factors = ctx.saved_tensors
         grad = grad.flatten(0, 1)  # (M, L, V)
-        grad_values = torch.bmm(_kept(weights, kept).transpose(0, 1), grad)
+        grad_values = torch.bmm(_kept(weights, factors).transpose(0, 1), grad)
         grad_scores = torch.empty_like(weights)
         grad_scores.copy_(torch.bmm(values, grad.mT).transpose(0, 1))
-        if kept is not None:
-            grad_scores *= kept
+        if factors is not None:
+            grad_scores *= factors
         grad_scores *= weights
         grad_scores.addcmul_(weights, grad_scores.sum(dim=0), value=-1)
         grad_queries = _product(grad_scores.permute(1, 2, 0), keys, ctx.scale)
@@ -111,5 +111,5 @@ def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
     return torch.baddbmm(a.new_zeros(()), a, b, beta=0, alpha=scale)
 
 
-def _kept(weights: Tensor, kept: Tensor | None) -> Tensor:
-    return weights if kept is None else weights * kept
+def _kept(weights: Tensor, factors: Tensor | None) -> Tensor:
+    return weights if factors is None else weights * factors

@@ -110,7 +110,7 @@ class FittedForecaster(Estimator):
         owners: np.ndarray,
         rows: np.ndarray,
         horizon: int,
-        known: Mapping[Any, np.ndarray] | None = None,
+        known_ahead: Mapping[Any, np.ndarray] | None = None,
         levels: Sequence[float] = (),
         samples: int | None = None,
         *,
@@ -134,7 +134,7 @@ class FittedForecaster(Estimator):
         horizon : int
             Steps to forecast. A shorter one gives the first steps of a longer one; beyond the
             fitted one, the point forecast is rolled forward.
-        known : mapping of name to array of shape (S, any), optional
+        known_ahead : mapping of name to array of shape (S, any), optional
             Future covariates of the steps after the end of each series.
         levels : sequence of float
             Quantiles that are wanted as well, ones that the model can give.

@@ -31,15 +31,15 @@ def explain(
     name = model.name
     check_choice(name, "method", method, ("occlusion",))
     check_count(name, "windows", windows)
-    given = model.read_as_fitted(df)
-    panel = in_order(model.matched(given, allow_new_variates=False), model.end_.variates)
-    given = in_order(given, model.end_.variates)
+    read = model.read_as_fitted(df)
+    panel = in_order(model.matched(read, allow_new_variates=False), model.end_.variates)
+    read = in_order(read, model.end_.variates)
     owners, rows = _cutoffs(model, panel, horizon, windows)
     truth = panel.values[rows[:, None] + np.arange(horizon)]
     whole = model.forecast(panel, owners, rows, horizon).point
     error = _by_series(np.abs(whole - truth), owners, panel.n_series)
     tables = []
-    hidden = list(_hidden(given, model.forecasts_variates_alone))
+    hidden = list(_hidden(read, model.forecasts_variates_alone))
     with progress(shown=verbose >= 1, total=len(hidden), desc=name, unit="input") as bar:
         for role, label, moved, without in hidden:
             part = in_order(model.matched(without(), allow_new_variates=False), model.end_.variates)
@@ -82,23 +82,23 @@ def _by_series(errors: np.ndarray, owners: np.ndarray, n_series: int) -> np.ndar
         return np.asarray(total / number)
 
 
-def _hidden(given: Panel, independent: bool) -> Iterator[tuple[str, Any, list[int], Any]]:
+def _hidden(panel: Panel, independent: bool) -> Iterator[tuple[str, Any, list[int], Any]]:
     """Yield role, label, the variates that are moved, and a function that hides the input.
 
     Without a label it is the histories of all variates, each of which moves only itself.
     """
-    every = list(range(given.n_variates))
+    every = list(range(panel.n_variates))
     if independent:
-        yield "history", None, every, partial(_without_history, given, every)
+        yield "history", None, every, partial(_without_history, panel, every)
     else:
-        for variate, label in enumerate(given.variates):
-            yield "history", label, every, partial(_without_history, given, [variate])
+        for variate, label in enumerate(panel.variates):
+            yield "history", label, every, partial(_without_history, panel, [variate])
     for role in ROLES:
-        for label in getattr(given, role):
-            yield role, label, every, partial(_without_column, given, role, label)
-    if given.calendar is not None:
-        plain = np.zeros_like(given.calendar)
-        yield "calendar", "calendar", every, partial(replace, given, calendar=plain)
+        for label in getattr(panel, role):
+            yield role, label, every, partial(_without_column, panel, role, label)
+    if panel.calendar is not None:
+        plain = np.zeros_like(panel.calendar)
+        yield "calendar", "calendar", every, partial(replace, panel, calendar=plain)
 
 
 def _without_history(panel: Panel, variates: list[int]) -> Panel:

@@ -62,7 +62,7 @@ class Learned:
             none = np.zeros(len(self.scaling.mean), dtype=np.int64)
             object.__setattr__(self, "held_out", none)
 
-    def kept(self, panel: Panel) -> Panel:
+    def rows_read(self, panel: Panel) -> Panel:
         """Return the rows that forecasts after the end of a panel read, copied."""
         return panel.tail(int(panel.lengths.max()) if self.whole else self.context_rows)
 
@@ -80,20 +80,20 @@ class Learned:
         """
         series = id_places(panel.ids, fitted.ids)
         variates = _places(panel.variates, fitted.variates)
-        known = (series >= 0)[:, None] & (variates >= 0)[None, :]
+        is_fitted = (series >= 0)[:, None] & (variates >= 0)[None, :]
         place = np.ix_(np.maximum(series, 0), np.maximum(variates, 0))
         mean, scale = self.scaling.mean[place], self.scaling.scale[place]
-        settled = known & (scale > 0)
+        settled = is_fitted & (scale > 0)
         return Scaling(np.where(settled, mean, np.nan), np.where(settled, scale, np.nan))
 
     def pooled_of(self, panel: Panel, fitted: Panel) -> Scaling:
         """Return statistics, shape (1, C), for series of a panel that have no history."""
         variates = _places(panel.variates, fitted.variates)
-        known, place = variates >= 0, np.maximum(variates, 0)
+        is_fitted, place = variates >= 0, np.maximum(variates, 0)
         mean, scale = self.pooled.mean, self.pooled.scale
         return Scaling(
-            np.where(known, mean[0, place], mean.mean())[None],
-            np.where(known, scale[0, place], scale.mean())[None],
+            np.where(is_fitted, mean[0, place], mean.mean())[None],
+            np.where(is_fitted, scale[0, place], scale.mean())[None],
         )
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -147,10 +147,10 @@ def _check_columns(coding: CovariateCoding, end: Panel) -> None:
         **{role: len(getattr(coding, role)) for role in ("past", "future", "static")},
         "calendar": coding.n_calendar,
     }
-    found = {role: 0 if held is None else getattr(held, role).shape[1] for role in expected}
-    if found != expected:
+    widths = {role: 0 if held is None else getattr(held, role).shape[1] for role in expected}
+    if widths != expected:
         raise PersistenceError(
-            f"load: the covariates have columns {found}, and are coded as {expected}"
+            f"load: the covariates have columns {widths}, and are coded as {expected}"
         )
 
 

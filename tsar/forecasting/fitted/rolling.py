@@ -151,8 +151,8 @@ def sample_paths(
 
         def forecast(inputs: Inputs) -> np.ndarray:
             with torch.inference_mode():
-                found = forecast_batch(_reading(inputs, context_length + step))
-            return np.asarray(found.cpu().double().numpy())
+                steps = forecast_batch(_reading(inputs, context_length + step))
+            return np.asarray(steps.cpu().double().numpy())
 
         first = forecast(_repeated(window, ROWS_AT_ONCE))[:1]
         drawn = draw(np.repeat(first, n_samples, axis=0), number)
@@ -161,8 +161,8 @@ def sample_paths(
             continue
         inputs = _repeated(window, n_samples)
         for begin in range(step, reach, step):
-            known = torch.from_numpy(scale(drawn, number)).to(device, history.dtype)
-            inputs = _moved_on(inputs, known)
+            observed = torch.from_numpy(scale(drawn, number)).to(device, history.dtype)
+            inputs = _moved_on(inputs, observed)
             drawn = draw(forecast(inputs), number)
             paths[number, :, begin : begin + step] = drawn
     return paths[:, :, :horizon]
@@ -213,18 +213,18 @@ def _repeated(inputs: Inputs, times: int) -> Inputs:
 def _reading(inputs: Inputs, steps: int) -> Inputs:
     """Return inputs whose known covariates cover the steps of one pass."""
 
-    def part(known: Tensor | None) -> Tensor | None:
-        return None if known is None else known[:, :steps]
+    def part(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[:, :steps]
 
     return replace(inputs, future=part(inputs.future), calendar=part(inputs.calendar))
 
 
-def _moved_on(inputs: Inputs, known: Tensor) -> Inputs:
+def _moved_on(inputs: Inputs, steps: Tensor) -> Inputs:
     """Return inputs whose context ends with steps (B, H, C) that count as observed."""
-    context, step = inputs.target.shape[1], known.shape[1]
+    context, step = inputs.target.shape[1], steps.shape[1]
     observed, past = inputs.observed, inputs.past
     if observed is not None:
-        seen = torch.ones_like(known, dtype=torch.bool)
+        seen = torch.ones_like(steps, dtype=torch.bool)
         observed = torch.cat([observed, seen], dim=1)[:, -context:]
     if past is not None:
         past = torch.cat([past, past[:, -1:].expand(-1, step, -1)], dim=1)[:, -context:]
@@ -233,7 +233,7 @@ def _moved_on(inputs: Inputs, known: Tensor) -> Inputs:
         return None if part is None else part[:, step:]
 
     return Inputs(
-        torch.cat([inputs.target, known], dim=1)[:, -context:],
+        torch.cat([inputs.target, steps], dim=1)[:, -context:],
         observed,
         past,
         later(inputs.future),

@@ -164,8 +164,10 @@ def first_cutoffs(model: FittedForecaster, panel: Panel, joined: Panel) -> np.nd
     -------
     int64 array of shape (S,)
     """
-    known = joined.lengths - panel.lengths
-    return np.where(known > 0, known, np.minimum(model.context_rows, panel.lengths // 2))
+    rows_before = joined.lengths - panel.lengths
+    return np.where(
+        rows_before > 0, rows_before, np.minimum(model.context_rows, panel.lengths // 2)
+    )
 
 
 def in_window_order(values: np.ndarray, owners: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -221,8 +223,8 @@ def fitted_values(model: FittedForecaster, df: Any, horizon: int) -> pd.DataFram
     """Forecast every row of a frame, see ``Forecaster.fitted_values``."""
     panel = in_order(model.read_new(df, allow_new_variates=False), model.end_.variates)
     joined = panel.after(model.end_)
-    known = joined.lengths - panel.lengths
-    begins = np.where(known > 0, known, max(model.context_rows, 1))
+    rows_before = joined.lengths - panel.lengths
+    begins = np.where(rows_before > 0, rows_before, max(model.context_rows, 1))
     counts = np.maximum(joined.lengths - begins, 0)
     if not counts.any():
         raise DataError(
@@ -231,7 +233,7 @@ def fitted_values(model: FittedForecaster, df: Any, horizon: int) -> pd.DataFram
             f"{panel.lengths.max()}"
         )
     owners, numbers = number_windows(counts)
-    rows = (panel.offsets[:-1] - known + begins)[owners] + numbers
+    rows = (panel.offsets[:-1] - rows_before + begins)[owners] + numbers
     forecast = model.forecast(panel, owners, rows, horizon, after_fitted=True).point
     frame = window_keys(panel, owners, rows, horizon)
     frame["forecast"] = in_window_order(forecast, owners, rows)
@@ -244,8 +246,8 @@ def score(model: FittedForecaster, df: Any) -> float:
     """Return the negative mean absolute error over a frame, see ``Forecaster.score``."""
     panel = in_order(model.read_new(df, allow_new_variates=False), model.end_.variates)
     joined = panel.after(model.end_)
-    known = joined.lengths - panel.lengths
-    begins = np.maximum(first_cutoffs(model, panel, joined), 1) - known
+    rows_before = joined.lengths - panel.lengths
+    begins = np.maximum(first_cutoffs(model, panel, joined), 1) - rows_before
     cutoffs, series = [], []
     for owner, begin in enumerate(begins):
         origins = np.arange(begin, panel.lengths[owner], model.horizon_)

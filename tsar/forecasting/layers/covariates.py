@@ -53,13 +53,13 @@ class Encoded(NamedTuple):
     ----------
     past : Tensor of shape (B, L, n_past)
         Without features where there are no past covariates.
-    known : Tensor of shape (B, L + H, n_known)
+    known_ahead : Tensor of shape (B, L + H, n_known)
         Future covariates and, after them, the calendar.
     static : Tensor of shape (B, n_static)
     """
 
     past: Tensor
-    known: Tensor
+    known_ahead: Tensor
     static: Tensor
 
 
@@ -122,9 +122,9 @@ class CovariateEncoder(nn.Module):
     def forward(self, inputs: Inputs) -> Encoded:
         """Encode the covariates of a batch; those that ``spec`` has none of are left out."""
         target = inputs.target
-        given = inputs.future if inputs.future is not None else inputs.calendar
-        known = target.new_zeros(len(target), 0, 0) if given is None else given
-        future = self.future(inputs.future, known)
+        ahead = inputs.future if inputs.future is not None else inputs.calendar
+        known_ahead = target.new_zeros(len(target), 0, 0) if ahead is None else ahead
+        future = self.future(inputs.future, known_ahead)
         if inputs.calendar is not None and self.n_calendar:
             future = torch.cat([future, inputs.calendar], dim=-1)
         return Encoded(
@@ -204,12 +204,12 @@ class CovariatePathway(ForecastNetwork):
 
     def _split(self, inputs: Inputs) -> tuple[Inputs, Tensor, Tensor]:
         """Return the inputs of the network, and the effects on the history and on the horizon."""
-        past, known, static = self.encoder(inputs)
+        past, future, static = self.encoder(inputs)
         target, horizon = inputs.target, (len(inputs.target), self.horizon, self.n_variates)
         before, later = target.new_zeros(()).expand_as(target), target.new_zeros(()).expand(horizon)
         if self.effect is not None:
-            repeated = static[:, None].expand(-1, known.shape[1], -1)
-            effect = self.effect(known) + self.curved_effect(torch.cat([known, repeated], dim=-1))
+            repeated = static[:, None].expand(-1, future.shape[1], -1)
+            effect = self.effect(future) + self.curved_effect(torch.cat([future, repeated], dim=-1))
             before, later = effect.split([self.context_length, self.horizon], dim=1)
             # Where nothing was observed, the history holds no effect either.
             before = before if inputs.observed is None else before * inputs.observed
@@ -244,9 +244,9 @@ class CovariatePathway(ForecastNetwork):
         rows = torch.arange(len(owner), device=owner.device) - begins[owner] + offsets[owner]
         inner = rows > offsets[owner]
         owner, rows = owner[inner][-ESTIMATED_ROWS:], rows[inner][-ESTIMATED_ROWS:]
-        known = rows + covariates.known_offsets[owner] - offsets[owner]
-        features = covariates.known[:, self.numeric_future]
-        x = (features[known] - features[known - 1]).double()
+        places = rows + covariates.known_offsets[owner] - offsets[owner]
+        features = covariates.known_ahead[:, self.numeric_future]
+        x = (features[places] - features[places - 1]).double()
         y = (series.values[rows] - series.values[rows - 1]).double()
         if series.observed is not None:
             seen = (series.observed[rows] & series.observed[rows - 1]).double()
@@ -256,11 +256,11 @@ class CovariatePathway(ForecastNetwork):
         for variate in range(self.n_variates):
             weighted = x * seen[:, variate, None]
             count = seen[:, variate].sum().clamp(min=1)
-            found = torch.linalg.solve(
+            effects = torch.linalg.solve(
                 weighted.mT @ x / count + ridge, weighted.mT @ y[:, variate] / count
             )
             # Numbers are the first of the features.
-            self.effect.weight[variate, : len(found)] = found.to(self.effect.weight.dtype)
+            self.effect.weight[variate, : len(effects)] = effects.to(self.effect.weight.dtype)
 
 
 def _perceptron(n_in: int, n_out: int) -> nn.Sequential:

@@ -71,12 +71,12 @@ class FrozenBackbone:
 
     def __call__(self, tokens: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """Map tokens (B, P, D) to the last hidden states (B, P, D), in their own precision."""
-        given = tokens.to(_dtype(self.module, tokens.dtype))
+        cast = tokens.to(_dtype(self.module, tokens.dtype))
         if not _is_transformers(self.module):
-            hidden: Tensor = self.module(given, mask=mask)
+            hidden: Tensor = self.module(cast, mask=mask)
             return hidden.to(tokens.dtype)
         attended = None if mask is None else mask.long()
-        answer = self.module(inputs_embeds=given, attention_mask=attended, use_cache=False)
+        answer = self.module(inputs_embeds=cast, attention_mask=attended, use_cache=False)
         return answer.last_hidden_state.to(tokens.dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "FrozenBackbone":
@@ -275,14 +275,14 @@ def _read_weights(
     """Return a model and what transformers reports of its files."""
 
     def read(local_files_only: bool) -> tuple[nn.Module, dict[str, Any]]:
-        found: tuple[nn.Module, dict[str, Any]] = library.AutoModel.from_pretrained(
+        loaded: tuple[nn.Module, dict[str, Any]] = library.AutoModel.from_pretrained(
             name,
             config=config,
             dtype=PRECISIONS[precision],
             local_files_only=local_files_only,
             output_loading_info=True,
         )
-        return found
+        return loaded
 
     try:
         return read(local)
@@ -301,8 +301,8 @@ def _check_memory(
         shapes = library.AutoModel.from_config(config)
     size = sum(weight.numel() for weight in shapes.parameters()) * PRECISIONS[precision].itemsize
     free = available_memory(device)
-    known = "an unknown amount" if free is None else _in_words(free)
-    need = f"{name!r} takes {_in_words(size)} in {precision}, {known} is available on {device}"
+    room = "an unknown amount" if free is None else _in_words(free)
+    need = f"{name!r} takes {_in_words(size)} in {precision}, {room} is available on {device}"
     logger.info("llm=%s", need)
     if free is not None and size > free:
         raise ParameterError(
@@ -340,10 +340,10 @@ def _checked(backbone: FrozenBackbone) -> FrozenBackbone:
     module.eval()
     generator = torch.Generator().manual_seed(0)
     length = min(5, backbone.max_tokens or 5)
-    kept = (length + 1) // 2
+    half = (length + 1) // 2
     tokens = torch.randn(2, length, backbone.d_model, generator=generator)
     altered = tokens.clone()
-    altered[:, kept:] = torch.randn(2, length - kept, backbone.d_model, generator=generator)
+    altered[:, half:] = torch.randn(2, length - half, backbone.d_model, generator=generator)
     device = next((weight.device for weight in module.parameters()), tokens.device)
     try:
         before, after = backbone(tokens.to(device)), backbone(altered.to(device))
@@ -359,7 +359,7 @@ def _checked(backbone: FrozenBackbone) -> FrozenBackbone:
         )
     exact = _dtype(module, tokens.dtype) == torch.float32
     tolerance = 1e-4 if exact else 3e-2
-    if not torch.allclose(before[:, :kept], after[:, :kept], rtol=tolerance, atol=tolerance):
+    if not torch.allclose(before[:, :half], after[:, :half], rtol=tolerance, atol=tolerance):
         raise ParameterError(
             f"llm={backbone.source!r} is not causal: what it says of a token depends on later "
             f"ones; pass a decoder-only language model"

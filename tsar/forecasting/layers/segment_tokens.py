@@ -197,19 +197,19 @@ class AutoTimesNetwork(ForecastNetwork):
         # A series without any observation keeps its segments, to have something to look at.
         return seen | ~seen.any(dim=-1, keepdim=True)
 
-    def _moved_on(self, inputs: Inputs, known: Tensor, n_prompt: int) -> Inputs:
+    def _moved_on(self, inputs: Inputs, steps: Tensor, n_prompt: int) -> Inputs:
         """Append a segment to a window and leave out the oldest one of its history."""
 
         def moved(values: Tensor, new: Tensor) -> Tensor:
-            kept = values[:, n_prompt + self.segment_length :]
-            return torch.cat([values[:, :n_prompt], kept, new], dim=1)
+            later = values[:, n_prompt + self.segment_length :]
+            return torch.cat([values[:, :n_prompt], later, new], dim=1)
 
         calendar, observed = inputs.calendar, inputs.observed
         if observed is not None:
-            observed = moved(observed, torch.ones_like(known, dtype=torch.bool))
+            observed = moved(observed, torch.ones_like(steps, dtype=torch.bool))
         if calendar is not None:
             calendar = moved(calendar, calendar[:, :0])
-        target = moved(inputs.target, known.to(inputs.target.dtype))
+        target = moved(inputs.target, steps.to(inputs.target.dtype))
         return Inputs(target, observed, calendar=calendar)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "AutoTimesNetwork":

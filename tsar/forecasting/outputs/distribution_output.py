@@ -135,5 +135,5 @@ def _deviation(raw: Tensor) -> Tensor:
 
 def _shift_first(forecast: Tensor, by: Tensor, n: int) -> Tensor:
     """Add to the first ``n`` numbers of the last axis."""
-    moved, kept = forecast.split([n, forecast.shape[-1] - n], dim=-1)
-    return torch.cat([moved + by.unsqueeze(-1), kept], dim=-1)
+    moved, others = forecast.split([n, forecast.shape[-1] - n], dim=-1)
+    return torch.cat([moved + by.unsqueeze(-1), others], dim=-1)

@@ -165,8 +165,8 @@ class NegativeBinomial(Distribution):
         # Scaling has moved whole numbers by a rounding.
         count = (value.to(wide) * scale).round()
         odds = (F.softplus(centre) * scale * dispersion).clamp(min=torch.finfo(wide).tiny)
-        found = TorchNegativeBinomial(1 / dispersion, logits=odds.log(), validate_args=False)
-        return found.log_prob(count).to(value.dtype)
+        log_prob = TorchNegativeBinomial(1 / dispersion, logits=odds.log(), validate_args=False)
+        return log_prob.log_prob(count).to(value.dtype)
 
     def restore(self, parameters: Array, location: np.ndarray, scale: np.ndarray) -> Array:
         mean = np.logaddexp(0.0, parameters[..., 0]) * scale

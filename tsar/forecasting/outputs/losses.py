@@ -213,10 +213,10 @@ class FunctionLoss(Loss):
                 f"loss must be a function of forecast and target, got {self!r}: {error}"
             ) from error
         if not isinstance(errors, Tensor) or errors.shape != target.shape:
-            given = tuple(errors.shape) if isinstance(errors, Tensor) else type(errors).__name__
+            shape = tuple(errors.shape) if isinstance(errors, Tensor) else type(errors).__name__
             raise ParameterError(
                 f"loss must return one error per entry, a Tensor of shape {tuple(target.shape)}, "
-                f"got {given}; leave the mean to the training, with torch's own losses by "
+                f"got {shape}; leave the mean to the training, with torch's own losses by "
                 f"reduction='none'"
             )
         if forecast.requires_grad and not errors.requires_grad:

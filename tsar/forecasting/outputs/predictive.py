@@ -129,11 +129,11 @@ class QuantileForecasts(Predictive):
         return (low, high) if low < 0.5 < high else None
 
     def interval_quantiles(self, owner: str, level: float) -> tuple[float, float]:
-        found = [
+        pairs = [
             next((fitted for fitted in self.levels if abs(fitted - wanted) < 1e-9), None)
             for wanted in _tails(level)
         ]
-        low, high = found
+        low, high = pairs
         if low is None or high is None:
             wanted = " and ".join(f"{tail:.6g}" for tail in _tails(level))
             raise ParameterError(

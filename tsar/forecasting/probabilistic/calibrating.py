@@ -85,11 +85,13 @@ class _Windows:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the point forecasts (W, H, C), and the quantiles that are moved, if any."""
         rows = self.rows - (self.joined.offsets[1:] - self.panel.offsets[1:])[self.owners]
-        found = model.forecast(
+        forecasts = model.forecast(
             self.panel, self.owners, rows, horizon, levels=pair or (), after_fitted=True
         )
-        low, high = (found.quantiles[share] for share in pair) if pair else (found.point,) * 2
-        return found.point, low, high
+        low, high = (
+            (forecasts.quantiles[share] for share in pair) if pair else (forecasts.point,) * 2
+        )
+        return forecasts.point, low, high
 
     @property
     def counts(self) -> np.ndarray:
@@ -249,13 +251,13 @@ def _rows_to_hold_out(panel: Panel, window: int, horizon: int, needed: int) -> n
 
 def _unseen(model: FittedForecaster, panel: Panel, joined: Panel) -> np.ndarray:
     """Return how many rows of each series of ``joined`` a backtest must not begin before."""
-    known = joined.lengths - panel.lengths
+    rows_before = joined.lengths - panel.lengths
     begins = first_cutoffs(model, panel, joined)
     if model.is_trained:
         end = model.end_
         place = id_places(panel.ids, end.ids)
         last = panel.axis.stamps_of(end.last, end.axis)
-        fitted = np.flatnonzero((place >= 0) & (known == 0) & (panel.first <= last[place]))
+        fitted = np.flatnonzero((place >= 0) & (rows_before == 0) & (panel.first <= last[place]))
         if len(fitted):
             held_out = model.learned_.held_out
             stamps = panel.stamps()
@@ -373,11 +375,11 @@ def _deviations_before(joined: Panel, owners: np.ndarray, rows: np.ndarray) -> n
 def _thinned(ordered: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Keep order statistics (W, H, C) that are equally far apart in rank, (M, H, C)."""
     n_kept = int(min(counts.max(), MOST_KEPT))
-    kept = np.minimum(counts, n_kept)
+    counts_left = np.minimum(counts, n_kept)
     numbers = np.arange(1, n_kept + 1)[:, None, None]
-    rank = -(-numbers * counts // np.maximum(kept, 1))
+    rank = -(-numbers * counts // np.maximum(counts_left, 1))
     taken = np.take_along_axis(ordered, np.clip(rank, 1, len(ordered)) - 1, axis=0)
-    return np.where(numbers <= kept, taken, np.nan)
+    return np.where(numbers <= counts_left, taken, np.nan)
 
 
 def _with_adaptive_reach(
@@ -402,11 +404,11 @@ def _with_adaptive_reach(
             lined_up[longest - len(own) :, place] = own.swapaxes(1, 2)
         for number, level in enumerate(calibration.levels):
             if calibration.method == "aci":
-                found = adaptive_thresholds(lined_up, level, delays=delays)
+                thresholds = adaptive_thresholds(lined_up, level, delays=delays)
             else:
                 split = split_threshold(calibration.ordered, calibration.counts, level)
                 start = split.T * calibration.unit[some][..., None]
                 start = np.where(np.isfinite(start), start, 0.0)
-                found = pid_thresholds(lined_up, level, start, delays=delays)
-            reach[number, some] = found[-1].swapaxes(1, 2)
+                thresholds = pid_thresholds(lined_up, level, start, delays=delays)
+            reach[number, some] = thresholds[-1].swapaxes(1, 2)
     return replace(calibration, reach=reach)

@@ -138,12 +138,12 @@ class Calibration:
         """Return the size of the errors to expect of each series, shape (S, C)."""
         place = id_places(panel.ids, self.ids)
         columns = self.variates.get_indexer(panel.variates)
-        known = place >= 0
+        fitted = place >= 0
         unit = self.unit[np.maximum(place, 0)][:, columns]
-        if not known.all():
+        if not fitted.all():
             deviation = Scaling.measure(panel.values, panel.offsets, panel.offsets[1:]).scale
             guessed = guessed_units(deviation, self.relative[columns], self.typical[columns])
-            unit = np.where(known[:, None], unit, guessed)
+            unit = np.where(fitted[:, None], unit, guessed)
         return unit
 
     def margins(self, level: float, panel: Panel, units: np.ndarray, horizon: int) -> np.ndarray:
@@ -174,8 +174,8 @@ class Calibration:
             # A wider level never has the narrower interval.
             wider = self.reach[: self.levels.index(level) + 1].max(axis=0)
             adaptive = wider[np.maximum(place, 0)][:, :horizon, columns]
-            known = (place >= 0)[:, None, None] & ~np.isnan(adaptive)
-            margins = np.where(known, adaptive, margins)
+            adapted = (place >= 0)[:, None, None] & ~np.isnan(adaptive)
+            margins = np.where(adapted, adaptive, margins)
         return np.asarray(margins)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -190,8 +190,8 @@ class Calibration:
         names = ("unit", "relative", "typical", "ordered", "elsewhere", "counts", "reach")
         arrays = {f"calibration.{name}": getattr(self, name) for name in names}
         if self.paths is not None:
-            record["paths"], kept = self.paths.to_state()
-            arrays |= {f"error_paths.{name}": array for name, array in kept.items()}
+            record["paths"], arrays_of_paths = self.paths.to_state()
+            arrays |= {f"error_paths.{name}": array for name, array in arrays_of_paths.items()}
         return record, arrays
 
     @classmethod

@@ -74,10 +74,12 @@ def split_threshold(ordered: np.ndarray, counts: np.ndarray, level: float) -> np
     algorithm 2.
     """
     rank = np.ceil((counts + 1) * level / 100 - 1e-9)
-    kept = (~np.isnan(ordered)).sum(axis=0)
-    place = np.ceil(rank * kept / np.maximum(counts, 1) - 1e-9).astype(np.int64)
-    found = np.take_along_axis(ordered, np.clip(place, 1, np.maximum(kept, 1))[None] - 1, axis=0)
-    return np.where(rank <= counts, found[0], np.inf)
+    n_scores = (~np.isnan(ordered)).sum(axis=0)
+    place = np.ceil(rank * n_scores / np.maximum(counts, 1) - 1e-9).astype(np.int64)
+    threshold = np.take_along_axis(
+        ordered, np.clip(place, 1, np.maximum(n_scores, 1))[None] - 1, axis=0
+    )
+    return np.where(rank <= counts, threshold[0], np.inf)
 
 
 def adaptive_thresholds(
@@ -121,16 +123,16 @@ def adaptive_thresholds(
     target = 1 - level / 100
     aimed = np.full(scores.shape[1:], target)
 
-    def threshold(known: np.ndarray, missed: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    def threshold(scores_before: np.ndarray, missed: np.ndarray, seen: np.ndarray) -> np.ndarray:
         nonlocal aimed
         aimed = np.where(seen, aimed + step_size * (target - missed), aimed)
-        counts = (~np.isnan(known)).sum(axis=0)
+        counts = (~np.isnan(scores_before)).sum(axis=0)
         rank = np.ceil(counts * (1 - aimed) - 1e-9).astype(np.int64)
-        ordered = np.sort(known, axis=0)
+        ordered = np.sort(scores_before, axis=0)
         place = np.clip(rank, 1, np.maximum(counts, 1)) - 1
-        found = np.take_along_axis(ordered, place[None], axis=0)[0]
-        found = np.where(rank < 1, -np.inf, found)
-        return np.where((aimed < 0) | (counts == 0), np.inf, found)
+        ranked = np.take_along_axis(ordered, place[None], axis=0)[0]
+        ranked = np.where(rank < 1, -np.inf, ranked)
+        return np.where((aimed < 0) | (counts == 0), np.inf, ranked)
 
     return _in_turn(scores, threshold, look_back, np.asarray(delays))
 
@@ -182,10 +184,12 @@ def pid_thresholds(
     horizon = np.log(max(len(scores), 2))
     saturation = 2 / np.pi * (np.ceil(0.01 * horizon) - 1 / max(horizon, 2.0))
 
-    def threshold(known: np.ndarray, missed: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    def threshold(scores_before: np.ndarray, missed: np.ndarray, seen: np.ndarray) -> np.ndarray:
         nonlocal tracked, excess, count
-        held = np.where(np.isnan(known), -np.inf, known).max(axis=0, initial=-np.inf)
-        least = np.where(np.isnan(known), np.inf, known).min(axis=0, initial=np.inf)
+        held = np.where(np.isnan(scores_before), -np.inf, scores_before).max(
+            axis=0, initial=-np.inf
+        )
+        least = np.where(np.isnan(scores_before), np.inf, scores_before).min(axis=0, initial=np.inf)
         extent = np.where(held > least, held - least, np.maximum(np.abs(held), 0.0))
         extent = np.where(np.isfinite(extent), extent, 0.0)
         surplus = np.where(seen, missed - target, 0.0)
@@ -213,7 +217,7 @@ def _in_turn(
     n_times = len(scores)
     delays = np.broadcast_to(delays, scores.shape[-1:])
     thresholds = np.empty((n_times + 1, *scores.shape[1:]))
-    known = np.full((look_back, *scores.shape[1:]), np.nan)
+    scores_before = np.full((look_back, *scores.shape[1:]), np.nan)
     steps = np.arange(scores.shape[-1])
     n_known = np.zeros(scores.shape[1:], dtype=np.int64)
     for time in range(n_times + 1):
@@ -226,8 +230,8 @@ def _in_turn(
         used = np.moveaxis(thresholds[there, ..., steps], 0, -1)
         missed = seen & (score > used)
         place = np.where(seen, n_known % look_back, 0)[None]
-        before = np.take_along_axis(known, place, axis=0)
-        np.put_along_axis(known, place, np.where(seen, score, before[0])[None], axis=0)
+        before = np.take_along_axis(scores_before, place, axis=0)
+        np.put_along_axis(scores_before, place, np.where(seen, score, before[0])[None], axis=0)
         n_known = n_known + seen
-        thresholds[time] = threshold(known, missed.astype(np.float64), seen)
+        thresholds[time] = threshold(scores_before, missed.astype(np.float64), seen)
     return thresholds

@@ -65,20 +65,20 @@ class ErrorPaths:
         """
         _, n_steps, n_variates = errors.shape
         most = max(MOST_KEPT // (FEWEST_CUTOFFS * n_steps * n_variates), 1)
-        kept = np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).astype(np.int64))
+        chosen = np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).astype(np.int64))
         place = np.full(len(ids), -1)
-        place[kept] = np.arange(len(kept))
+        place[chosen] = np.arange(len(chosen))
         whole = ~np.isnan(errors).any(axis=1)  # (W, C)
         used = whole.any(axis=1) & (place[owners] >= 0)
         times = np.unique(stamps[used])
-        most = max(MOST_KEPT // (len(kept) * n_steps * n_variates), 1)
+        most = max(MOST_KEPT // (len(chosen) * n_steps * n_variates), 1)
         if len(times) > most:
             times = times[np.linspace(0, len(times) - 1, most).astype(np.int64)]
             used &= np.isin(stamps, times)
-        lined_up = np.full((len(times), len(kept), n_steps, n_variates), np.nan)
-        found = np.where(whole[used][:, None], errors[used], np.nan)
-        lined_up[np.searchsorted(times, stamps[used]), place[owners[used]]] = found
-        return cls(ids[kept], variates, lined_up)
+        lined_up = np.full((len(times), len(chosen), n_steps, n_variates), np.nan)
+        errors_used = np.where(whole[used][:, None], errors[used], np.nan)
+        lined_up[np.searchsorted(times, stamps[used]), place[owners[used]]] = errors_used
+        return cls(ids[chosen], variates, lined_up)
 
     @property
     def can_sample(self) -> bool:
@@ -170,6 +170,6 @@ def arranged(
     """
     chance = np.stack([series_generator(seed, name).random(errors.shape[1:]) for name in ids])
     order = np.lexsort((chance, errors), axis=1)[:, :, :horizon]
-    found = np.empty_like(drawn)
-    np.put_along_axis(found, order, np.sort(drawn, axis=1), axis=1)
-    return found
+    ordered = np.empty_like(drawn)
+    np.put_along_axis(ordered, order, np.sort(drawn, axis=1), axis=1)
+    return ordered

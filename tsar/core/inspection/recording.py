@@ -33,18 +33,18 @@ def recorded(network: nn.Module, what: str) -> Iterator[list[list[Tensor]]]:
     """
     encoders = [part for part in network.modules() if isinstance(part, Encoder)]
     with contextlib.ExitStack() as stack:
-        kept: list[list[Tensor]] = []
+        recordings: list[list[Tensor]] = []
         if what == "attention":
             blocks: list[Any] = [block for encoder in encoders for block in encoder.blocks]
             for block in blocks:
                 if isinstance(block.mixer, SoftmaxAttention):
-                    kept.append(stack.enter_context(block.mixer.recording()))
+                    recordings.append(stack.enter_context(block.mixer.recording()))
         else:
             for encoder in encoders:
                 passes: list[Tensor] = []
-                kept.append(passes)
+                recordings.append(passes)
                 hook = encoder.register_forward_hook(
-                    lambda module, given, tokens, passes=passes: passes.append(tokens)
+                    lambda module, inputs, tokens, passes=passes: passes.append(tokens)
                 )
                 stack.callback(hook.remove)
-        yield kept
+        yield recordings

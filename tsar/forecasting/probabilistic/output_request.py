@@ -30,18 +30,18 @@ from tsar.params.arguments import check_percentages, check_samples
 
 __all__ = [
     "Answers",
-    "Asked",
+    "OutputRequest",
     "answer",
     "check_asked",
     "ensure_intervals",
-    "read_asked",
+    "read_request",
     "sample",
     "write_forecast",
 ]
 
 
 @dataclass(frozen=True)
-class Asked:
+class OutputRequest:
     """What ``predict`` is asked for.
 
     Parameters
@@ -75,7 +75,7 @@ class Answers:
     replaced: Mapping[tuple[int, int], str]
 
 
-def read_asked(model: Intervals, quantiles: Any, level: Any, samples: Any) -> Asked:
+def read_request(model: Intervals, quantiles: Any, level: Any, samples: Any) -> OutputRequest:
     """Check what a fitted model is asked for, before any work.
 
     Parameters
@@ -99,7 +99,7 @@ def check_asked(
     quantiles: Any,
     level: Any,
     samples: Any,
-) -> Asked:
+) -> OutputRequest:
     """Check what is asked of forecasts of one kind.
 
     Parameters
@@ -128,7 +128,7 @@ def check_asked(
             bounds = predictive.interval_quantiles(name, percentage)
             keys |= dict(zip(interval_keys(percentage), bounds, strict=True))
     if samples is None:
-        return Asked(keys, None, levels)
+        return OutputRequest(keys, None, levels)
     if calibration is not None:
         calibration.check_paths(name)
     elif not predictive.can_sample:
@@ -142,7 +142,7 @@ def check_asked(
             f"{name}: samples come in a frame of their own; call predict once with samples= and "
             f"once with quantiles= or level="
         )
-    return Asked({}, check_samples(name, samples))
+    return OutputRequest({}, check_samples(name, samples))
 
 
 def ensure_intervals(
@@ -166,19 +166,19 @@ def ensure_intervals(
         There are too few rows.
     """
     try:
-        read_asked(model, None, level, None)
-        read_asked(model, None, None, samples)
+        read_request(model, None, level, None)
+        read_request(model, None, None, samples)
     except ParameterError:
         model.calibrate(df, level=level, horizon=horizon, refit=True)
 
 
 def write_forecast(
     model: Intervals,
-    asked: Asked,
+    outputs: OutputRequest,
     panel: Panel,
     variates: pd.Index,
     horizon: int,
-    known: Mapping[Any, np.ndarray],
+    known_ahead: Mapping[Any, np.ndarray],
     **how: Any,
 ) -> Any:
     """Forecast the steps after each series, and write what was asked for.
@@ -186,13 +186,13 @@ def write_forecast(
     Parameters
     ----------
     model : Forecaster
-    asked : Asked
+    outputs : OutputRequest
     panel : Panel
         The series, variates in the order of the fit.
     variates : Index of shape (C,)
         The order to write them in.
     horizon : int
-    known : mapping of name to array of shape (S, any)
+    known_ahead : mapping of name to array of shape (S, any)
         Future covariates.
     **how
         Passed on to the forecast of the model.
@@ -203,11 +203,11 @@ def write_forecast(
     """
     order = panel.variates.get_indexer(variates)
     owners, rows = np.arange(panel.n_series), panel.offsets[1:]
-    if asked.samples is not None:
-        found = sample(model, asked.samples, panel, owners, rows, horizon, known, **how)
+    if outputs.samples is not None:
+        samples = sample(model, outputs.samples, panel, owners, rows, horizon, known_ahead, **how)
         with model.named_errors():
-            return sample_frame(panel, variates, found[..., order], model.horizon_)
-    answers = answer(model, asked, panel, owners, rows, horizon, known, **how)
+            return sample_frame(panel, variates, samples[..., order], model.horizon_)
+    answers = answer(model, outputs, panel, owners, rows, horizon, known_ahead, **how)
     beside = {key: values[:, :, order] for key, values in answers.values.items()}
     point = beside.pop("")
     with model.named_errors():
@@ -223,7 +223,7 @@ def sample(
     owners: np.ndarray,
     rows: np.ndarray,
     horizon: int,
-    known: Mapping[Any, np.ndarray] | None = None,
+    known_ahead: Mapping[Any, np.ndarray] | None = None,
     *,
     after_fitted: bool = False,
     **how: Any,
@@ -247,43 +247,43 @@ def sample(
     calibration = model.calibration_
     if calibration is not None:
         calibration.check_reach(model.name, horizon, panel.variates)
-    found = model.forecast(
+    forecasts = model.forecast(
         panel,
         owners,
         rows,
         horizon,
-        known,
+        known_ahead,
         samples=n_samples if model.predictive.can_sample else None,
         after_fitted=after_fitted,
         **how,
     )
     if calibration is None:
-        assert found.samples is not None, "it was checked that the model can sample"
-        return found.samples
+        assert forecasts.samples is not None, "it was checked that the model can sample"
+        return forecasts.samples
     paths, seed = calibration.paths, model.sampling_seed
     assert paths is not None, "it was checked that there are some"
     ids, variates = panel.ids[owners], panel.variates
     errors = paths.draw(ids, variates, n_samples, seed)
-    if found.samples is not None:
-        return arranged(found.samples, errors, ids, horizon, seed)
+    if forecasts.samples is not None:
+        return arranged(forecasts.samples, errors, ids, horizon, seed)
     if after_fitted:
         panel, rows = join_fitted(panel, owners, rows, model.end_)
     drawn = np.empty((len(owners), n_samples, horizon, len(variates)))
     for part, histories in window_histories(panel, owners, rows, np.arange(len(owners))):
         units = calibration.units(histories)[:, None, None]
-        moved = found.point[part][:, None] + errors[part][:, :, :horizon] * units
+        moved = forecasts.point[part][:, None] + errors[part][:, :, :horizon] * units
         drawn[part] = model.in_range(moved)
     return drawn
 
 
 def answer(
     model: Intervals,
-    asked: Asked,
+    outputs: OutputRequest,
     panel: Panel,
     owners: np.ndarray,
     rows: np.ndarray,
     horizon: int,
-    known: Mapping[Any, np.ndarray] | None = None,
+    known_ahead: Mapping[Any, np.ndarray] | None = None,
     *,
     after_fitted: bool = False,
     **how: Any,
@@ -293,7 +293,7 @@ def answer(
     Parameters
     ----------
     model : Forecaster
-    asked : Asked
+    outputs : OutputRequest
         No samples.
     panel, owners, rows, horizon, known, after_fitted
         As :meth:`tsar.forecasting.fitted.contract.FittedForecaster.forecast` takes them.
@@ -304,33 +304,35 @@ def answer(
     -------
     Answers
     """
-    calibration = model.calibration_ if asked.levels else None
+    calibration = model.calibration_ if outputs.levels else None
     if calibration is not None:
         calibration.check_reach(model.name, horizon, panel.variates)
     moved = (calibration.quantiles or ()) if calibration is not None else ()
-    found = model.forecast(
+    forecasts = model.forecast(
         panel,
         owners,
         rows,
         horizon,
-        known,
-        [*asked.quantiles.values(), *moved],
+        known_ahead,
+        [*outputs.quantiles.values(), *moved],
         after_fitted=after_fitted,
         **how,
     )
-    answers = {"": found.point}
-    answers |= {key: found.quantiles[share] for key, share in asked.quantiles.items()}
+    answers = {"": forecasts.point}
+    answers |= {key: forecasts.quantiles[share] for key, share in outputs.quantiles.items()}
     if calibration is None:
-        return Answers(answers, found.replaced)
+        return Answers(answers, forecasts.replaced)
     if after_fitted:
         panel, rows = join_fitted(panel, owners, rows, model.end_)
-    low, high = (found.quantiles[share] for share in moved) if moved else (found.point,) * 2
+    low, high = (forecasts.quantiles[share] for share in moved) if moved else (forecasts.point,) * 2
     for part, histories in window_histories(panel, owners, rows, np.arange(len(owners))):
-        units, point = calibration.units(histories), found.point[part]
-        for level in asked.levels:
+        units, point = calibration.units(histories), forecasts.point[part]
+        for level in outputs.levels:
             margins = calibration.margins(level, histories, units, horizon)
             # An interval that has shrunk to nothing is the point forecast.
             ends = np.minimum(low[part] - margins, point), np.maximum(high[part] + margins, point)
             for key, values in zip(interval_keys(level), ends, strict=True):
-                answers.setdefault(key, np.empty_like(found.point))[part] = model.in_range(values)
-    return Answers(answers, found.replaced)
+                answers.setdefault(key, np.empty_like(forecasts.point))[part] = model.in_range(
+                    values
+                )
+    return Answers(answers, forecasts.replaced)

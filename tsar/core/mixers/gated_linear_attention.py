@@ -1,0 +1,139 @@
+"""Linear attention that forgets: at a fixed rate per head, or as fast as a token says."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsar.core.linear import Linear
+from tsar.core.mixers.base import Mixer, refuse_memory, refuse_pair_mask
+from tsar.core.ops.linear_attention import linear_attention
+from tsar.exceptions import ParameterError
+from tsar.params.constraints import check_choice
+
+__all__ = ["GatedLinearAttention", "GatedLinearAttentionState", "Retention"]
+
+# The gates begin near 1, or nothing would be remembered for long enough to be learned from.
+_TEMPERATURE = 16.0
+
+
+class GatedLinearAttentionState(NamedTuple):
+    """What it remembers: one sum, however many tokens there were.
+
+    Parameters
+    ----------
+    sum : Tensor of shape (B, N, E, E)
+        Of keys times values, the older the fainter.
+    """
+
+    sum: Tensor
+
+
+class GatedLinearAttention(Mixer):
+    """``S_t = g_t S_{t-1} + k_t v_t'``, read by queries, normalised per head and gated.
+
+    Parameters
+    ----------
+    d_model : int
+    n_heads : int
+        Divides ``d_model``.
+    decay : {"token", "fixed"}, default "token"
+        Where ``g`` comes from: ``sigmoid(w x_t + b) ** (1 / 16)`` of the token, one per head, or
+        ``1 - 2 ** (-5 - head)``, the same for all tokens.
+
+    Raises
+    ------
+    ParameterError
+        If the heads do not divide the width, or ``decay`` is something else.
+
+    References
+    ----------
+    Yang et al., "Gated linear attention transformers with hardware-efficient training", ICML
+    2024, with one gate per head; Sun et al., "Retentive network: a successor to transformer for
+    large language models", arXiv:2307.08621, eqs. 3 to 8, without the turning by positions.
+    """
+
+    causal = True
+    rates: Tensor
+
+    def __init__(
+        self, d_model: int, n_heads: int, *, decay: Literal["token", "fixed"] = "token"
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        check_choice(name, "decay", decay, ("token", "fixed"))
+        if d_model % n_heads:
+            raise ParameterError(f"{name}: n_heads={n_heads} does not divide d_model={d_model}")
+        self.n_heads = n_heads
+        self.decay = decay
+        self.scale = (d_model // n_heads) ** -0.5
+        self.query_key_value = Linear(d_model, 3 * d_model, bias=False)
+        self.gate = Linear(d_model, d_model, bias=False)
+        self.forget = Linear(d_model, n_heads) if decay == "token" else None
+        rates = torch.log1p(-torch.exp2(-5 - torch.arange(n_heads, dtype=torch.float64)))
+        self.register_buffer("rates", rates.to(torch.get_default_dtype()), persistent=False)
+        self.norm = nn.RMSNorm(d_model // n_heads)
+        self.output = Linear(d_model, d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
+        """Mix tokens (B, L, D); ``mask`` of shape (B, L): what is masked is not waited for.
+
+        Raises
+        ------
+        ParameterError
+            If a mask says something of pairs of tokens, or there is a memory.
+        """
+        refuse_memory(self, memory)
+        refuse_pair_mask(self, mask, x)
+        return self._mix(x, mask, None)[0]
+
+    def init_state(self, batch: int) -> GatedLinearAttentionState:
+        """Return the state before the first token: zeros."""
+        weight = self.output.weight
+        width = len(weight) // self.n_heads
+        return GatedLinearAttentionState(weight.new_zeros(batch, self.n_heads, width, width))
+
+    def extend(
+        self, x: Tensor, state: GatedLinearAttentionState
+    ) -> tuple[Tensor, GatedLinearAttentionState]:
+        """Mix more tokens (B, T, D)."""
+        y, total = self._mix(x, None, state.sum)
+        return y, GatedLinearAttentionState(total)
+
+    def _mix(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
+        query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, L, E)
+        log_decay = self._log_decay(x)
+        if mask is not None:
+            key = key.masked_fill(~mask[:, None, :, None], 0.0)
+            log_decay = log_decay.masked_fill(~mask[:, None], 0.0)
+        y, state = linear_attention(query * self.scale, key, value, log_decay, state)
+        y = self.norm(y).transpose(1, 2).flatten(2)
+        return self.output(y * F.silu(self.gate(x))), state
+
+    def _log_decay(self, x: Tensor) -> Tensor:
+        """Return how much of the state a token leaves, (B, N, L)."""
+        if self.forget is not None:
+            return F.logsigmoid(self.forget(x)).mT / _TEMPERATURE
+        return self.rates[:, None].expand(x.shape[0], -1, x.shape[1])
+
+
+class Retention(GatedLinearAttention):
+    """Gated linear attention that forgets at a fixed rate, another one in every head.
+
+    Parameters
+    ----------
+    d_model, n_heads
+        See :class:`GatedLinearAttention`.
+
+    References
+    ----------
+    Sun et al., "Retentive network: a successor to transformer for large language models",
+    arXiv:2307.08621.
+    """
+
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__(d_model, n_heads, decay="fixed")

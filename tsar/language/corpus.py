@@ -1,0 +1,99 @@
+"""Texts as one row of tokens, and windows cut from it anywhere."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsar.exceptions import DataError
+from tsar.language.tokenizer import Tokenizer
+
+__all__ = ["DrawnWindows", "OrderedWindows", "as_texts", "token_row"]
+
+
+def as_texts(owner: str, texts: Any) -> list[str]:
+    """Return texts as a list: one text, or any sequence or Series of them.
+
+    Parameters
+    ----------
+    owner : str
+        For messages.
+    texts : str or iterable of str
+
+    Raises
+    ------
+    DataError
+        There is no text at all, or something that is none.
+    """
+    if isinstance(texts, str):
+        texts = [texts]
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise DataError(
+            f"{owner}: texts must be a str or a sequence of str, got {type(texts).__name__}; "
+            f"decode bytes first, as in data.decode('utf-8')"
+        )
+    listed = list(texts)
+    for place, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise DataError(
+                f"{owner}: every text must be a str, got {type(text).__name__} at place {place}; "
+                f"leave it out or convert it"
+            )
+    if not any(listed):
+        raise DataError(f"{owner}: there is no text to read; pass at least one that is not empty")
+    return listed
+
+
+def token_row(tokenizer: Tokenizer, texts: Sequence[str], boundary: int) -> Tensor:
+    """Return the tokens of all texts, int64 of shape (n,), a boundary before each of them."""
+    parts: list[np.ndarray] = []
+    for text in texts:
+        parts.append(np.array([boundary], dtype=np.int64))
+        parts.append(np.asarray(tokenizer.encode(text), dtype=np.int64))
+    return torch.from_numpy(np.concatenate(parts))
+
+
+class DrawnWindows:
+    """Windows of one length that begin anywhere, as many as are asked for.
+
+    Parameters
+    ----------
+    tokens : int64 Tensor of shape (n,)
+    length : int
+        Tokens to predict in a window, which holds one more.
+    """
+
+    def __init__(self, tokens: Tensor, length: int) -> None:
+        self.tokens, self.length = tokens, length
+        self.epoch_size = max(1, (len(tokens) - 1) // length)
+
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Return windows (size, length + 1)."""
+        last = len(self.tokens) - self.length
+        starts = torch.randint(last, (size, 1), generator=generator)
+        return self.tokens[starts + torch.arange(self.length + 1)]
+
+
+class OrderedWindows:
+    """Windows that cover a row of tokens once, one after the other.
+
+    Parameters
+    ----------
+    tokens : int64 Tensor of shape (n,)
+    length : int
+        Tokens to predict in a window, which holds one more.
+    """
+
+    def __init__(self, tokens: Tensor, length: int) -> None:
+        count = (len(tokens) - 1) // length
+        places = torch.arange(count)[:, None] * length + torch.arange(length + 1)
+        self.windows = tokens[places]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def batch(self, index: Tensor) -> Tensor:
+        """Return some of the windows (B, length + 1)."""
+        return self.windows[index]

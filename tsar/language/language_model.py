@@ -1,0 +1,315 @@
+"""The autoregressive language model: any causal mixer, one token after the other."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsar.core.decoder import Decoder
+from tsar.core.generation import generate
+from tsar.core.mixers import Mixer, accepted_options, causal_mixers, check_heads, make_mixer
+from tsar.core.sampling import Sampler
+from tsar.exceptions import DataError, ParameterError
+from tsar.language.base import WINDOWS_AT_ONCE, TextEstimator, texts_so_far
+from tsar.language.corpus import as_texts
+from tsar.language.network import NextToken, TokenNetwork
+from tsar.params.constraints import Interval, check_choice
+from tsar.training import Objective, make_generator
+
+__all__ = ["LanguageModel"]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LanguageModel(TextEstimator):
+    """A language model of any causal mixer: fitted to texts, it continues a text.
+
+    Blocks of a mixer and a feed-forward part, normalised by root mean squares, between an
+    embedding and the same embedding again. Attention turns queries and keys by their positions;
+    recurrences need none.
+
+    Parameters
+    ----------
+    mixer : str, subclass of Mixer, or list of these, default "attention"
+        What mixes tokens: "attention", "mamba", "mamba2", "linear_attention", "retention" or any
+        other that is causal, see :mod:`tsar.core.mixers`. Of a list the blocks take one after the
+        other, from the first again at the end: ``["mamba2", "attention"]`` is a hybrid.
+    d_model : int, default 128
+        Width of the tokens.
+    n_layers : int, default 4
+        Blocks.
+    n_heads : int, default 4
+        Of mixers that have heads; divides ``d_model``.
+    d_ff : int, default 512
+        Width inside of the feed-forward part.
+    mlp : {"gelu", "swiglu"} or None, default "gelu"
+        The feed-forward part; None leaves it out, as stacks of Mamba do.
+    dropout : float, default 0.0
+        Of both branches of a block.
+
+    Attributes
+    ----------
+    decoding_ : dict
+        Of the last ``generate``: ``passes`` of the network, ``tokens`` drawn, and ``seconds``.
+
+    References
+    ----------
+    Vaswani et al., "Attention is all you need", NeurIPS 2017; Touvron et al., "LLaMA: open and
+    efficient foundation language models", arXiv:2302.13971 (norm and positions); Gu and Dao,
+    "Mamba", arXiv:2312.00752.
+
+    Examples
+    --------
+    >>> from tsar.language import LanguageModel
+    >>> texts = ["one, two, three, four. " * 40]
+    >>> model = LanguageModel(
+    ...     mixer="mamba2", context_length=32, d_model=32, n_layers=2, d_ff=64, max_steps=60,
+    ...     random_state=0, device="cpu",
+    ... ).fit(texts)
+    >>> model.generate("one, two", max_tokens=7, temperature=0)
+    ', three'
+    """
+
+    mixer: str | type[Mixer] | list[Any] = "attention"
+    d_model: Annotated[int, Interval(1)] = 128
+    n_layers: Annotated[int, Interval(1)] = 4
+    n_heads: Annotated[int, Interval(1)] = 4
+    d_ff: Annotated[int, Interval(1)] = 512
+    mlp: Literal["gelu", "swiglu"] | None = "gelu"
+    dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
+
+    # ------------------------------------------------------------------ network
+
+    @property
+    def _mixers(self) -> list[Any]:
+        mixers = self.mixer if isinstance(self.mixer, list) else [self.mixer]
+        return [mixers[layer % len(mixers)] for layer in range(int(self.n_layers))]
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if self.mixer == []:
+            raise ParameterError(f"{self.name}: mixer must name at least one mixer, got []")
+        for mixer in self._mixers:
+            if not (isinstance(mixer, type) and issubclass(mixer, Mixer) and mixer.causal):
+                check_choice(self.name, "mixer", mixer, causal_mixers())
+            check_heads(self.name, mixer, d_model=int(self.d_model), n_heads=int(self.n_heads))
+
+    def _make_network(self, n_tokens: int) -> TokenNetwork:
+        mixers = [
+            make_mixer(
+                mixer,
+                int(self.d_model),
+                **accepted_options(
+                    mixer,
+                    n_heads=int(self.n_heads),
+                    causal=True,
+                    rotary=True,
+                    qk_norm=True,
+                    dropout=self.dropout,
+                ),
+            )
+            for mixer in self._mixers
+        ]
+        decoder = Decoder(
+            mixers,
+            d_model=int(self.d_model),
+            d_ff=int(self.d_ff),
+            dropout=self.dropout,
+            max_tokens=None,
+            position=None,
+            norm="rms",
+            mlp=self.mlp,
+        )
+        return TokenNetwork(decoder, n_tokens)
+
+    def _objective(self) -> Objective:
+        return NextToken()
+
+    # --------------------------------------------------------------- likelihood
+
+    def _text_losses(self, tokens: Tensor, stride: int) -> Tensor:
+        length = int(self.as_fitted.context_length)
+        n_scored = len(tokens) - 1
+        network: Any = self.module_
+        if n_scored <= length:
+            return _losses(network, tokens[None]).sum()
+        starts = torch.arange(0, n_scored - length + 1, stride, device=tokens.device)
+        total = tokens.new_zeros((), dtype=torch.float64)
+        for part in starts.split(WINDOWS_AT_ONCE):
+            windows = tokens[part[:, None] + torch.arange(length + 1, device=tokens.device)]
+            losses = _losses(network, windows)
+            total += losses[:, length - stride :].sum()
+            if part[0] == 0:
+                total += losses[0, : length - stride].sum()
+        done = int(starts[-1]) + length
+        if done < n_scored:
+            losses = _losses(network, tokens[None, -length - 1 :])
+            total += losses[0, length - (n_scored - done) :].sum()
+        return total
+
+    def embed(self, texts: Any) -> np.ndarray:
+        """Return what the network has of each text at its end: the last hidden state.
+
+        Parameters
+        ----------
+        texts : str or sequence of str
+            Of a longer one than ``context_length``, its last tokens are read.
+
+        Returns
+        -------
+        float32 array of shape (n_texts, d_model)
+        """
+        self.check_fitted()
+        network: Any = self.module_
+        with torch.inference_mode():
+            rows = [self._token_row(text) for text in as_texts(self.name, texts)]
+            recent = [row[-int(self.as_fitted.context_length) :] for row in rows]
+            states = [network.hidden(row[None])[0, -1].float().cpu().numpy() for row in recent]
+        return np.stack(states)
+
+    # ----------------------------------------------------------------- generate
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] = "",
+        max_tokens: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] = (),
+        random_state: int | None = None,
+    ) -> Any:
+        """Continue a text, or each of several.
+
+        Attention reads at most ``context_length`` tokens: when they are full, it goes on from the
+        last half of them. Recurrences go on from all they have read.
+
+        Parameters
+        ----------
+        prompt : str or sequence of str, default ""
+            What to continue; nothing begins a text.
+        max_tokens : int, default 200
+            Tokens to add at most. A text ends sooner where the model says that it does.
+        temperature : float, default 1.0
+            0 takes the likeliest token every time.
+        top_k, top_p : int and float, optional
+            Draw from the best few only, see :class:`~tsar.core.sampling.Sampler`.
+        stop : str or sequence of str, optional
+            End before one of these.
+        random_state : int or None, default None
+            Seed of the draws; None draws a new one.
+
+        Returns
+        -------
+        str, or list of str
+            What is added, without the prompt.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        ParameterError, DataError
+            A parameter is outside its range, or a prompt is no text.
+        """
+        how: dict[str, Any] = {
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "stop": stop,
+        }
+        if isinstance(prompt, str):
+            return "".join(self.stream(prompt, max_tokens, **how, random_state=random_state))
+        totals = {"passes": 0.0, "tokens": 0.0, "seconds": 0.0}
+        written: list[str] = []
+        for place, one in enumerate(prompt):
+            # Each of them is what it would be alone with a seed of its own.
+            seed = None if random_state is None else random_state + place
+            written.append("".join(self.stream(one, max_tokens, **how, random_state=seed)))
+            totals = {key: total + self.decoding_[key] for key, total in totals.items()}
+        self.decoding_.update(totals)
+        return written
+
+    def stream(
+        self,
+        prompt: str = "",
+        max_tokens: int = 200,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] = (),
+        random_state: int | None = None,
+    ) -> Iterator[str]:
+        """Continue a text, and give each piece as soon as it is certain.
+
+        Parameters
+        ----------
+        prompt, max_tokens, temperature, top_k, top_p, stop, random_state
+            As for :meth:`generate`.
+
+        Yields
+        ------
+        str
+        """
+        self.check_fitted()
+        if not isinstance(prompt, str):
+            raise DataError(
+                f"{self.name}: prompt must be a str, got {type(prompt).__name__}; decode it first"
+            )
+        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
+            raise ParameterError(f"{self.name}: max_tokens must be at least 1, got {max_tokens!r}")
+        ends = [stop] if isinstance(stop, str) else list(stop)
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
+        seed = torch.seed() if random_state is None else random_state
+        prompt_row = self._token_row(prompt)
+        tokens = self._drawn(prompt_row, max_tokens, sampler, make_generator(seed, "cpu"))
+        return texts_so_far(self.tokenizer_, tokens, [end for end in ends if end])
+
+    def _drawn(
+        self, prompt: Tensor, n_steps: int, sampler: Sampler, generator: torch.Generator
+    ) -> Iterator[int]:
+        began = time.perf_counter()
+        boundary = self.tokenizer_.n_tokens
+        self.decoding_: dict[str, float] = {"passes": 0, "tokens": 0, "seconds": 0.0}
+        network: Any = self.module_
+        drawn = generate(
+            network,
+            prompt[None],
+            n_steps,
+            sampler,
+            generator,
+            context_length=int(self.as_fitted.context_length),
+            stop=boundary,
+        )
+        while True:
+            # Not around the loop: the mode would be that of whoever reads along.
+            with torch.inference_mode():
+                _, token = next(drawn, (None, None))
+            if token is None:
+                return
+            self.decoding_["passes"] += 1
+            self.decoding_["seconds"] = time.perf_counter() - began
+            if int(token) == boundary:
+                return
+            self.decoding_["tokens"] += 1
+            yield int(token)
+
+    # ----------------------------------------------------------------- AutoTimes
+
+    @property
+    def backbone_(self) -> nn.Module:
+        """The fitted decoder, which takes and gives tokens of the width ``d_model``."""
+        self.check_fitted()
+        decoder: nn.Module = self.module_.decoder  # type: ignore[assignment]
+        return decoder
+
+
+def _losses(network: Any, windows: Tensor) -> Tensor:
+    """Return the loss of every token of windows (B, L + 1) given those before it, (B, L)."""
+    logits = network(windows[:, :-1]).double()
+    return F.cross_entropy(logits.mT, windows[:, 1:], reduction="none")
