@@ -59,6 +59,22 @@ def test_rotary_positions_may_differ_by_row():
         torch.testing.assert_close(result[row], rotary(x[row], positions[row, 0]))
 
 
+def test_rotary_looks_ranges_up():
+    """Of any dtype in any order, with gradients after inference."""
+    rotary = Rotary(6)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        for start, stop in ((3, 8), (0, 5), (200, 205), (7, 12)):
+            x = torch.randn(2, 3, 5, 6).to(dtype).requires_grad_()
+            with torch.inference_mode():
+                quick = rotary(x, range(start, stop))
+            result = rotary(x, range(start, stop))
+            exact = rotary(x, torch.arange(start, stop))
+            assert torch.equal(result, exact) and torch.equal(quick, exact)
+            grads = [torch.autograd.grad(each.sum(), x)[0] for each in (result, exact)]
+            assert torch.equal(*grads) and grads[0].any()
+    assert rotary.state_dict() == {}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rotary_is_exact_far_from_the_start(dtype):
     x, positions = torch.randn(1, 1, 4, 16).to(dtype), torch.arange(100_000, 100_004)

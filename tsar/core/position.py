@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from tsar.core.tracing import is_traced
 from tsar.exceptions import ParameterError
 
 __all__ = ["LearnedPosition", "RelativeBias", "Rotary", "SinusoidalPosition"]
@@ -100,34 +101,57 @@ class Rotary(nn.Module):
         self.width = width
         self.n_axes = n_axes
         self.base = base
+        self._table: Tensor | None = None
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | range) -> Tensor:
         """Turn queries or keys.
 
         Parameters
         ----------
         x : Tensor of shape (..., L, E)
         positions : Tensor of shape (..., L), or (..., L, n_axes) with several axes
-            Leading axes are broadcast against those of ``x``.
+            Leading axes are broadcast against those of ``x``. A range of consecutive positions
+            (of one axis) is looked up in a table, which is faster.
 
         Returns
         -------
         Tensor of shape (..., L, E)
         """
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        if isinstance(positions, range):
+            factors = self._looked_up(positions, x.device, dtype)
+        else:
+            factors = self._factors(positions).to(x.device, dtype)
+        cos, sin = factors.unbind(-2)
+        wide = x.to(dtype)
+        swapped = wide.unflatten(-1, (self.n_axes, 2, -1)).flip(-2).flatten(-3)
+        return torch.addcmul(wide * cos, swapped, sin).to(x.dtype)
+
+    def _factors(self, positions: Tensor) -> Tensor:
+        """Factors (..., L, 2, E) of each feature, and of the one that it is paired with."""
         half = self.width // self.n_axes // 2
-        index = torch.arange(half, dtype=torch.float64)
         # Angles are computed in double precision, on the CPU since not every device has it: in
         # single precision those of the thousandth token are wrong in the fourth digit.
-        frequency = self.base ** (-index / half)
+        frequency = self.base ** (-torch.arange(half, dtype=torch.float64) / half)
         place = positions.to("cpu", torch.float64)
         if self.n_axes == 1:
             place = place[..., None]
         angle = place[..., None] * frequency  # (..., L, n_axes, half)
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        cos, sin = (part.to(x.device, dtype) for part in (angle.cos(), angle.sin()))
-        first, second = x.unflatten(-1, (self.n_axes, 2, half)).unbind(-2)
-        turned = torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-2)
-        return turned.flatten(-3).to(x.dtype)
+        cos, sin = angle.cos(), angle.sin()
+        pairs = torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+        return torch.stack([part.flatten(-2) for part in pairs], dim=-2)
+
+    def _looked_up(self, positions: range, device: torch.device, dtype: torch.dtype) -> Tensor:
+        start, stop = positions.start, positions.stop
+        if is_traced():
+            return self._factors(torch.arange(start, stop)).to(device, dtype)
+        table = self._table
+        if table is None or len(table) < stop or table.dtype != dtype or table.device != device:
+            # What is made inside of inference mode could not be used for gradients later.
+            with torch.inference_mode(False):
+                table = self._factors(torch.arange(max(2 * stop, 64))).to(device, dtype)
+            self._table = table
+        return table[start:stop]
 
     def extra_repr(self) -> str:
         return f"{self.width}, n_axes={self.n_axes}, base={self.base}"

@@ -5,11 +5,12 @@ import torch
 from torch.nn import functional as F
 
 from tsar.core.dropout import Dropout
+from tsar.core.ops import chunked_attention
 from tsar.core.ops import matmul_attention as module
 from tsar.core.ops.attention import attention, pick_backend
 from tsar.exceptions import ParameterError
 
-FAST = ("short", "matmul", "sdpa")
+FAST = ("short", "matmul", "sdpa", "chunked")
 # Queries, keys, width, width of the values.
 SIZES = [(7, 11, 3, 5), (1, 1, 1, 1), (13, 13, 4, 4), (1, 9, 2, 6), (5, 30, 3, 2)]
 
@@ -245,3 +246,86 @@ def test_parts_side_by_side_add_their_scores():
 def test_unknown_backend_gets_a_suggestion():
     with pytest.raises(ParameterError, match="did you mean 'matmul'"):
         attention(*_tensors(), backend="matmull")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(chunked_attention, "_QUERIES", 3)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("backend", ["reference", *FAST])
+@pytest.mark.parametrize("sizes", [(13, 13), (4, 11), (9, 5), (1, 7)])
+@pytest.mark.parametrize(("window", "sinks"), [(None, 0), (1, 0), (4, 0), (3, 2), (40, 1)])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_windows_by_a_mask_of_all_pairs(backend, sizes, window, sinks, causal, masked):
+    """The mask is written down pair by pair; queries that see nothing are among them."""
+    (n_queries, n_keys), mask = sizes, None
+    tensors = _tensors(n_queries, n_keys)
+    if masked:
+        mask = torch.rand(4, n_keys, generator=_seeded(3)) > 0.4
+        mask[1] = False
+    seen = torch.ones(4, n_queries, n_keys, dtype=torch.bool)
+    for i in range(n_queries):
+        for j in range(n_keys):
+            apart = i + n_keys - n_queries - j
+            near = window is None or abs(apart) < window or j < sinks
+            late = causal and apart < 0 and n_queries > 1
+            seen[:, i, j] = near and not late
+    if masked:
+        seen &= mask[:, None]
+    expected = _outputs_and_gradients(tensors, mask=seen, backend="reference")
+    options = {"mask": mask, "causal": causal, "window": window, "sinks": sinks}
+    _assert_same(_outputs_and_gradients(tensors, backend=backend, **options), expected, None)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_chunked_gradient_against_differences():
+    tensors = _tensors(5, 7, 2, 3, batch=2, heads=1)
+    mask = torch.rand(2, 1, 5, 7, generator=_seeded(2)) > 0.3
+    options = {"mask": mask, "causal": True, "window": 4, "sinks": 1, "backend": "chunked"}
+    assert torch.autograd.gradcheck(lambda *t: attention(*t, **options), tensors)
+
+
+def test_chunks_remember_and_hold_nothing_of_all_pairs():
+    """The largest tensor that is made has the keys of one chunk, not all pairs."""
+    largest = 0
+
+    class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple | list) else [result]:
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.untyped_storage().size() // tensor.itemsize)
+            return result
+
+    n_tokens = 2048
+    query, key, value = torch.randn(3, 1, 1, n_tokens, 4).unbind(0)
+    with Sizes():
+        query.requires_grad_()
+        attention(query, key, value, causal=True, backend="chunked").sum().backward()
+    assert n_tokens * 4 <= largest <= 128 * n_tokens
+    largest = 0
+    with Sizes(), torch.no_grad():
+        attention(query, key, value, causal=True, window=64, backend="chunked")
+    assert largest <= max(n_tokens * 4, 128 * (128 + 64))
+
+
+@torch.no_grad()
+def test_long_windows_are_chunked():
+    device = torch.device("cpu")
+    assert pick_backend(1000, 1000, device, window=100) == "chunked"
+    assert pick_backend(1000, 1000, device, window=900) == "sdpa"
+    assert pick_backend(1000, 1000, device) == "sdpa"
+    assert pick_backend(200, 200, device, window=10) == "matmul"
+    assert pick_backend(1, 1000, device, window=100) == "sdpa"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_chunks_in_half_precision(dtype):
+    tensors = [tensor.detach().to(dtype) for tensor in _tensors(40, 40)]
+    result = attention(*tensors, causal=True, window=6, backend="chunked")
+    exact = attention(*(t.double() for t in tensors), causal=True, window=6, backend="reference")
+    torch.testing.assert_close(result.double(), exact, rtol=1e-2, atol=1e-2)

@@ -221,19 +221,19 @@ class SoftmaxAttention(CarryingMixer):
             return x, state
         query, key, value = self._project(x, False, start)
         state = state.append(key, value)
-        seen = None
-        if isinstance(state, WindowCache):
+        seen: Any = {"causal": True, "window": self.window, "sinks": self.sinks}
+        if isinstance(state, WindowCache) and state.cache.length < state.length:
+            # Some tokens are left out, so that those held are not where they stand.
             positions = torch.arange(start, start + n_tokens, device=x.device)
-            seen = masks.window(positions, state.positions, self.window, sinks=self.sinks)[None]
-        mixed = self._attend(
-            [query], [state.keys], state.values, False, mask=seen, causal=seen is None
-        )
+            near = masks.window(positions, state.positions, self.window, sinks=self.sinks)
+            seen = {"mask": near[None]}
+        mixed = self._attend([query], [state.keys], state.values, False, **seen)
         return mixed, state
 
     def _wants_tokens_last(self, x: Tensor) -> bool:
         """Whether to lay heads out in memory as the kernel for training wants them."""
         backend = self.backend or pick_backend(
-            x.shape[1], x.shape[1], x.device, drops=self.dropout.active
+            x.shape[1], x.shape[1], x.device, drops=self.dropout.active, window=self.window
         )
         return (
             backend == "matmul"
@@ -262,7 +262,7 @@ class SoftmaxAttention(CarryingMixer):
         query, key, value = self._by_head(self.query_key_value(x), self.sizes)
         query, key = self._normed(query, key)
         if self.rotary is not None:
-            positions = torch.arange(start, start + x.shape[1])
+            positions = range(start, start + x.shape[1])
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         return query, key, value
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tsar.core import masks
 from tsar.core.dropout import Dropout
+from tsar.core.ops.chunked_attention import Sight, chunked_attention
 from tsar.core.ops.matmul_attention import matmul_attention
 from tsar.core.ops.short_attention import short_attention
 from tsar.core.tracing import is_traced
@@ -19,11 +20,13 @@ from tsar.params.constraints import check_choice
 
 __all__ = ["BACKENDS", "attention", "attention_weights", "pick_backend"]
 
-BACKENDS = ("reference", "short", "matmul", "sdpa")
+BACKENDS = ("reference", "short", "matmul", "sdpa", "chunked")
 
 # Keys so few that passes over them are what takes long, and so many that their scores outgrow
 # the cache.
 _SHORT, _LONG = 12, 512
+# Keys per key of a window from which on leaving the others out pays.
+_NARROW = 4
 
 
 def attention(
@@ -63,7 +66,7 @@ def attention(
         ``E ** -0.5`` by default, with the width of all queries together.
     dropout : Dropout, optional
         Applied to the weights.
-    backend : {"reference", "short", "matmul", "sdpa"}, optional
+    backend : {"reference", "short", "matmul", "sdpa", "chunked"}, optional
         Forces a kernel; :func:`pick_backend` chooses otherwise, and while torch traces. Those
         that drop weights, "reference" and "short", draw the same mask.
 
@@ -88,23 +91,26 @@ def attention(
     if backend is not None:
         check_choice("attention", "backend", backend, BACKENDS)
     if backend is None or is_traced():
-        backend = pick_backend(n_queries, n_keys, value.device, drops=drop is not None)
-    scale = width**-0.5 if scale is None else scale
-    # A single query is level with the last key and sees all of them.
-    causal = causal and n_queries > 1
-    triangular = causal and mask is None and window is None and n_queries == n_keys
-    if triangular and backend == "sdpa" and drop is None:
-        mask = None  # said by a flag, which some kernels turn into half the work
-    else:
-        mask = _full_mask(mask, causal, window, sinks, queries[0], keys[0])
+        backend = pick_backend(
+            n_queries, n_keys, value.device, drops=drop is not None, window=window
+        )
     if drop is not None and backend not in ("reference", "short"):
         raise ParameterError(
             f"attention: backend={backend!r} cannot drop weights; use backend='reference'"
         )
-    penalty = _penalty(mask, value)
+    scale = width**-0.5 if scale is None else scale
+    # A single query is level with the last key and sees all of them.
+    sight = Sight(_four_axes(mask), causal and n_queries > 1, window, sinks)
+    if backend == "chunked":
+        return chunked_attention(_wide(queries), _wide(keys), value, sight, scale)
+    triangular = sight.causal and mask is None and window is None and n_queries == n_keys
+    if triangular and backend == "sdpa":
+        penalty = None  # said by a flag, which some kernels turn into half the work
+    else:
+        penalty = _penalty(_full_mask(sight, queries[0], keys[0]), value)
     if backend == "matmul":
         return matmul_attention(queries, keys, value, penalty, scale)
-    wide_query, wide_key = (p[0] if len(p) == 1 else torch.cat(p, -1) for p in (queries, keys))
+    wide_query, wide_key = _wide(queries), _wide(keys)
     if backend == "short":
         shape = torch.Size((*wide_query.shape[:3], n_keys))
         dropped = None if drop is None else drop.draw(shape, value.device)
@@ -138,15 +144,22 @@ def attention_weights(
     Tensor of shape (B, N, L, S)
     """
     wide_query, wide_key = (
-        part if isinstance(part, Tensor) else torch.cat(tuple(part), -1) for part in (query, key)
+        part if isinstance(part, Tensor) else _wide(tuple(part)) for part in (query, key)
     )
     scale = wide_query.shape[-1] ** -0.5 if scale is None else scale
-    causal = causal and wide_query.shape[2] > 1
-    mask = _full_mask(mask, causal, window, sinks, wide_query, wide_key)
-    return _weights(wide_query, wide_key, _penalty(mask, wide_query), scale)
+    sight = Sight(_four_axes(mask), causal and wide_query.shape[2] > 1, window, sinks)
+    penalty = _penalty(_full_mask(sight, wide_query, wide_key), wide_query)
+    return _weights(wide_query, wide_key, penalty, scale)
 
 
-def pick_backend(n_queries: int, n_keys: int, device: torch.device, *, drops: bool = False) -> str:
+def pick_backend(
+    n_queries: int,
+    n_keys: int,
+    device: torch.device,
+    *,
+    drops: bool = False,
+    window: int | None = None,
+) -> str:
     """Choose a kernel, the only place where that is decided.
 
     While torch traces, that is "sdpa", its own, or the reference.
@@ -160,6 +173,8 @@ def pick_backend(n_queries: int, n_keys: int, device: torch.device, *, drops: bo
     device : torch.device
     drops : bool, default False
         Whether weights will be dropped.
+    window : int, optional
+        As :func:`attention` takes it.
 
     Returns
     -------
@@ -174,20 +189,28 @@ def pick_backend(n_queries: int, n_keys: int, device: torch.device, *, drops: bo
         # device, and a training run draws from its own to be repeatable.
         return "reference"
     few = n_keys <= _SHORT or n_queries == 1
-    if traced or few or device.type != "cpu" or max(n_queries, n_keys) > _LONG:
+    if traced or few or device.type != "cpu":
         return "sdpa"
-    return "matmul"
+    if max(n_queries, n_keys) <= _LONG:
+        return "matmul"
+    # Torch's own computes all scores and hides those outside of a window.
+    return "chunked" if window is not None and _NARROW * window <= n_keys else "sdpa"
 
 
-def _full_mask(
-    mask: Tensor | None, causal: bool, window: int | None, sinks: int, query: Tensor, key: Tensor
-) -> Tensor | None:
-    """Bring a mask to four axes and join it with the causal triangle and the window."""
-    if mask is not None:
-        if mask.ndim == 2:
-            mask = mask[:, None, None, :]
-        elif mask.ndim == 3:
-            mask = mask[:, None]
+def _wide(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+def _four_axes(mask: Tensor | None) -> Tensor | None:
+    """Bring a mask to axes that are broadcastable to (B, N, L, S)."""
+    if mask is None or mask.ndim == 4:
+        return mask
+    return mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
+
+
+def _full_mask(sight: Sight, query: Tensor, key: Tensor) -> Tensor | None:
+    """Join a mask with the causal triangle and the window."""
+    mask, causal, window, sinks = sight
     if not causal and window is None:
         return mask
     n_queries, n_keys = query.shape[-2], key.shape[-2]
