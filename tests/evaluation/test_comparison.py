@@ -30,6 +30,15 @@ SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 2, "random_state": 0,
 ASKED = {"windows": 8, "step": 4}
 
 
+JUDGEMENTS = (
+    "critical_difference",
+    "diebold_mariano",
+    "giacomini_white",
+    "win_rates",
+    "winners",
+)
+
+
 @pytest.fixture
 def models():
     return {
@@ -192,7 +201,27 @@ def test_series_without_truth_leave_the_bootstrap_intervals(models, wide):
 
 def test_nothing_to_rank_by_is_told(wide):
     with pytest.warns(DataWarning, match="'mase' is NaN of all models, nothing is ranked"):
-        compare(tsar.Naive(horizon=6), wide * 0 + 1, **ASKED)
+        board = compare(tsar.Naive(horizon=6), wide * 0 + 1, **ASKED)
+    assert board.confidence_set() == []
+    for name in JUDGEMENTS:
+        told = f"Leaderboard.{name}: no series has a loss by 'mase', .* nothing to scale by"
+        with pytest.raises(DataError, match=told):
+            getattr(board, name)()
+    with pytest.raises(DataError, match="nothing to scale by"):
+        plot.critical_difference(board)
+    # The same data are judged by a metric that has no scale.
+    board = compare(tsar.Naive(horizon=6), wide * 0 + 1, metrics="mae", **ASKED)
+    assert board.critical_difference().p_value == 1.0
+
+
+def test_unscaled_series_are_left_out_of_the_ranks(wide):
+    models = [tsar.Naive(horizon=6), tsar.SeasonalNaive(horizon=6)]
+    with pytest.warns(DataWarning, match="did not change"):
+        board = compare(models, wide.assign(flat=1.0), metrics="mase", **ASKED)
+    ranked = board.critical_difference()
+    alone = compare(models, wide, metrics="mase", **ASKED).critical_difference()
+    assert ranked.n_rows == alone.n_rows == wide.shape[1]
+    pd.testing.assert_series_equal(ranked.ranks, alone.ranks)
 
 
 def test_quantiles_and_models_without(models, wide):

@@ -213,3 +213,18 @@ def test_plans_far_from_all_that_was_seen_fall_back(shop):
     assert list(moved.attrs["fallback"]) == ["y"] and "far outside" in moved.attrs["fallback"]["y"]
     naive = tsar.SeasonalNaive(horizon=7, target="y").fit(frame[["y"]]).predict()
     np.testing.assert_array_equal(moved["y"], naive["y"])
+
+
+def test_a_window_is_forecast_alike_alone_and_among_others():
+    rng = np.random.default_rng(0)
+    y = pd.DataFrame(
+        {"y": np.cumsum(rng.normal(size=150))},
+        index=pd.date_range("2024-01-01", periods=150, freq="D"),
+    )
+    model = tsar.AutoReg(lags=25, horizon=6).fit(y)
+    panel = model.read_new(y, allow_new_variates=False)
+    rows = np.arange(100, 140)
+    together = model.forecast(panel, np.zeros(40, dtype=int), rows, 6).point
+    for place, row in enumerate(rows):
+        alone = model.forecast(panel, np.array([0]), np.array([row]), 6).point
+        np.testing.assert_array_equal(together[place], alone[0])

@@ -386,6 +386,7 @@ class Leaderboard:
         return self._pairs(giacomini_white)
 
     def _pairs(self, test: Any) -> pd.DataFrame:
+        self._check_judged(test.__name__)
         names = [name for name in self.frame["model"] if name in self.losses]
         table = pd.DataFrame(np.nan, index=names, columns=names)
         for one in names:
@@ -407,7 +408,7 @@ class Leaderboard:
             the row has the smaller loss; equal losses count as half a win for both. NaN of a
             model with itself.
         """
-        rows = self.series_losses if len(self.series_losses) > 1 else self.losses
+        rows = self._rows("win_rates")
         names = [name for name in self.frame["model"] if name in rows]
         losses = rows[names].to_numpy()
         one, other = losses[:, :, None], losses[:, None]
@@ -463,6 +464,7 @@ class Leaderboard:
         0  rising          Naive   2.0
         1  weekly  SeasonalNaive   0.0
         """
+        self._check_judged("winners")
         losses = self.series_losses
         judged = losses[[name for name in self.frame["model"] if name in losses]].dropna(how="all")
         winners = pd.DataFrame({"model": judged.idxmin(axis=1), "loss": judged.min(axis=1)})
@@ -504,9 +506,26 @@ class Leaderboard:
         CriticalDifference
             See :func:`tsar.evaluation.critical_difference`. Windows that follow each other
             are no independent rows, so that of one series it tells too many models apart.
+
+        Raises
+        ------
+        DataError
+            If no series has a loss, such as where there was nothing to scale by.
         """
-        rows = self.series_losses if len(self.series_losses) > 1 else self.losses
-        return critical_difference(rows, alpha=alpha)
+        return critical_difference(self._rows("critical_difference"), alpha=alpha)
+
+    def _rows(self, method: str) -> pd.DataFrame:
+        """Return the losses of series, or of windows where there is one series."""
+        self._check_judged(method)
+        return self.series_losses if len(self.series_losses) > 1 else self.losses
+
+    def _check_judged(self, method: str) -> None:
+        """Raise a DataError where there are no losses."""
+        if self.losses.empty:
+            raise DataError(
+                f"Leaderboard.{method}: no series has a loss by {self.metric!r}, as nothing was "
+                f"judged, or there was nothing to scale by; compare by another metric, such as mae"
+            )
 
     def __str__(self) -> str:
         shown = self.frame.copy()

@@ -96,7 +96,8 @@ class AutoRegModel(LocalModel):
         steps = x[cutoffs[:, None] + np.arange(horizon)] @ effects
         weights = parameters[1:]
         for step, places in enumerate(longest + np.arange(horizon)[:, None] - lags):
-            from_history = np.add.reduce(values[:, places] * weights, axis=1)
+            # Each window lies in one piece, so that its sum does not depend on the others.
+            from_history = np.add.reduce(values.take(places, axis=1) * weights, axis=1)
             values[:, longest + step] = parameters[0] + from_history + steps[:, step]
         return values[:, longest:]
 

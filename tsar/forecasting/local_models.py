@@ -297,15 +297,16 @@ def forecast_windows(task: Task) -> Windows:
     counts = np.concatenate([[0], np.cumsum(~np.isnan(own.y))])[own.cutoffs]
     if estimate is not None and estimate.scale > 0:
         needed = model.needed(task.regressors.n_estimated(estimate.effects))
-        for place in np.flatnonzero(counts < needed):
-            done.reasons[int(seen[place])] = _too_few(needed, int(counts[place]))
-        enough = np.flatnonzero(counts >= needed)
-        if len(enough):
-            part = own
-            if len(enough) < len(seen):
-                part = replace(own, cutoffs=own.cutoffs[enough])
-            values[seen[enough]], reasons = _apply(part, estimate, values[seen[enough]])
-            done.reasons.update({int(seen[enough[place]]): why for place, why in reasons.items()})
+        part, windows = own, seen
+        # Most series have enough rows for all of their windows.
+        if (counts < needed).any():
+            for place in np.flatnonzero(counts < needed):
+                done.reasons[int(seen[place])] = _too_few(needed, int(counts[place]))
+            enough = np.flatnonzero(counts >= needed)
+            part, windows = replace(own, cutoffs=own.cutoffs[enough]), seen[enough]
+        if len(windows):
+            values[windows], reasons = _apply(part, estimate, values[windows])
+            done.reasons.update({int(windows[place]): why for place, why in reasons.items()})
             done.news.extend(reasons.values())
         return done
     for number, row in enumerate(own.cutoffs.tolist()):
@@ -398,6 +399,6 @@ def _last_season(y: np.ndarray, cutoffs: np.ndarray, horizon: int, season: int) 
     """Return what ``SeasonalNaive`` forecasts, (W, H)."""
     rows = cutoffs[:, None] - season + np.arange(horizon) % season
     held = y[np.maximum(rows, 0)]
-    last = _carried(y[max(first_observed(y), 0) :])
-    last = last[cutoffs - 1 - max(first_observed(y), 0)]
+    begin = max(first_observed(y), 0)
+    last = _carried(y[begin:])[cutoffs - 1 - begin]
     return np.where((rows >= 0) & ~np.isnan(held), held, last[:, None])

@@ -61,8 +61,11 @@ def first_beyond(
     size = np.maximum(top - bottom, least)
     outside = np.maximum(values - top[:, None], bottom[:, None] - values)
     first = np.full(len(cutoffs), horizon)
+    inside = outside <= SLACK * size[:, None]
     # Most forecasts need no closer look; what is no number does.
-    for place in np.flatnonzero(~(outside <= SLACK * size[:, None]).all(axis=1)):
+    if inside.all():
+        return first
+    for place in np.flatnonzero(~inside.all(axis=1)):
         cutoff = cutoffs[place]
         reach = _reach(z[:cutoff], size[place], horizon, season)
         reach = reach * (1.0 + _excess(x[:cutoff], x[cutoff : cutoff + horizon]))
