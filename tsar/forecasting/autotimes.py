@@ -25,8 +25,8 @@ from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.fitted.rolling import steps_covering, windows_at_once
 from tsar.forecasting.layers.covariates import CovariatePathway
 from tsar.forecasting.layers.language_backbone import (
-    FrozenBackbone,
     FittedLanguageModel,
+    FrozenBackbone,
     freeze,
     load_backbone,
 )
