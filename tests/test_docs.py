@@ -30,6 +30,7 @@ API = [
     "tsar.data.datasets",
     "tsar.evaluation",
     "tsar.hierarchy",
+    "tsar.language",
     "tsar.plot",
     "tsar.tuning",
     "tsar.batch",

@@ -29,6 +29,7 @@ PACKAGES = [
     "tsar.exceptions",
     "tsar.core.mixers",
     "tsar.core.inspection",
+    "tsar.language",
     "tsar.core.state",
     "tsar.training",
 ]
@@ -62,6 +63,12 @@ SECTIONS = [
         "Forecast",
         "The models; :doc:`which one for which data </models>`.",
         names=tuple(importlib.import_module("tsar.forecasting").__all__),
+    ),
+    Section(
+        "language",
+        "Model texts",
+        "Language models on the same core; :doc:`how they are used </language>`.",
+        ("tsar.language",),
     ),
     Section(
         "data",

@@ -22,9 +22,11 @@ from rich.table import Table
 import tsar
 from tsar import batch
 from tsar.checks import check_id, checks_for
+from tsar.cli import language
 from tsar.cli.advice import repairs
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
+from tsar.cli.language import run_language_demo
 from tsar.cli.options import (
     READING,
     Data,
@@ -62,6 +64,7 @@ from tsar.evaluation import compare, results_to_latex
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
 from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
+from tsar.params.constraints import check_choice
 from tsar.params.text import parse_parameters
 from tsar.progress import in_place_of_bars
 from tsar.training import on_epoch
@@ -77,6 +80,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(language.app, name="language")
 
 # The exit code where some series have no forecast.
 PARTIAL = 3
@@ -99,12 +103,12 @@ def _root(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the forecast and its plot.")] = Path(
-        "tsar-demo"
-    ),
+    what: Annotated[str, typer.Argument(help="forecasting or language")] = "forecasting",
+    out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("tsar-demo"),
 ) -> None:
-    """Train PatchTST on a bundled data set and compare it with two baselines."""
-    run_demo(out)
+    """Train PatchTST on a bundled data set, or a language model on the help texts of Python."""
+    check_choice("tsar demo", "what", what, ("forecasting", "language"))
+    (run_demo if what == "forecasting" else run_language_demo)(out)
 
 
 @app.command()
