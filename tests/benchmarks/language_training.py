@@ -7,7 +7,8 @@
 The first 90 % of the text are trained on, and all of the rest is scored: in windows that overlap
 by half, and in windows side by side, which is the convention of nanoGPT; with --scored also at
 other lengths than that of the training. With --curve the loss of training goes to a CSV file, by
-tokens and by seconds.
+tokens and by seconds: the mean over each 50 steps, in nats per byte. With --seconds a run is as
+long as that, by the time that steps take at its beginning: for comparisons at equal time.
 """
 
 import argparse
@@ -17,15 +18,32 @@ import time
 from pathlib import Path
 
 import torch
+from sklearn.base import clone
+from torch import Tensor
 
 from tsar.language import LanguageModel
+from tsar.language.corpus import DrawnWindows, OrderedWindows
 from tsar.training import AdamW, Cosine, on_epoch
+
+# Of a point of the curve.
+STEPS_PER_POINT = 50
+
+
+class WatchedModel(LanguageModel):
+    """A language model whose epochs are a few steps, so that its training is seen."""
+
+    def _sources(self, tokens: Tensor) -> tuple[DrawnWindows, OrderedWindows | None]:
+        training, validation = super()._sources(tokens)
+        training.epoch_size = STEPS_PER_POINT * int(self.batch_size)
+        return training, validation
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mixer", nargs="+", default=["attention"], help="several are a hybrid")
     parser.add_argument("--tokens", type=float, default=2.8e6)
+    parser.add_argument("--seconds", type=float, help="train so long, in place of --tokens")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--context", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--layers", type=int, default=4)
@@ -45,7 +63,8 @@ def main() -> None:
     options = _arguments()
     text = Path(os.environ["TSAR_DATA"], "tinyshakespeare", "input.txt").read_text("utf-8")
     cut = int(0.9 * len(text))
-    model = LanguageModel(
+    torch.set_num_threads(options.threads)
+    model = WatchedModel(
         mixer=options.mixer,
         context_length=options.context,
         d_model=options.width,
@@ -61,22 +80,24 @@ def main() -> None:
         random_state=options.seed,
         device="cpu",
     )
+    if options.seconds:
+        model.set_params(max_steps=_steps_within(options.seconds, model, text[:cut]))
+    n_tokens = model.max_steps * options.batch * options.context
     rows = [("tokens", "seconds", "train_loss")]
     began, used = time.perf_counter(), time.process_time()
-    per_epoch = ((cut - 1) // options.context) * options.context
 
     def note(record: dict[str, float]) -> None:
+        n_steps = min(STEPS_PER_POINT * len(rows), model.max_steps)
         seconds = time.perf_counter() - began
-        rows.append(
-            (min(per_epoch * len(rows), int(options.tokens)), seconds, record["train_loss"])
-        )
+        rows.append((n_steps * options.batch * options.context, seconds, record["train_loss"]))
+        print("{:>10,} tokens {:7.0f} s {:.3f} nats".format(*rows[-1]), flush=True)
 
     with on_epoch(note):
         model.fit(text[:cut])
     seconds, processor = time.perf_counter() - began, time.process_time() - used
     n_weights = sum(weights.numel() for weights in model.module_.parameters())
     print(
-        f"{'+'.join(options.mixer)}: {n_weights / 1e6:.2f} M weights, {options.tokens:.3g} tokens, "
+        f"{'+'.join(options.mixer)}: {n_weights / 1e6:.2f} M weights, {n_tokens:,} tokens, "
         f"seed {options.seed}, {torch.get_num_threads()} threads: {seconds:.0f} s "
         f"({processor:.0f} s of processor)"
     )
@@ -93,7 +114,20 @@ def main() -> None:
     if options.out:
         model.set_params(context_length=options.context)
         model.remember_parameters()
-        model.save(options.out, training_state=False)
+        # Of the class that there is wherever it is loaded.
+        trained = LanguageModel(**model.get_params())
+        trained.restore_learned_state(*model.learned_state(), {})
+        trained.save(options.out, training_state=False)
+
+
+def _steps_within(seconds: float, model: LanguageModel, text: str) -> int:
+    """Return how many steps fit, from the time that thirty of them take."""
+    taken = []
+    for n_steps in (5, 35):
+        began = time.perf_counter()
+        clone(model).set_params(max_steps=n_steps).fit(text)
+        taken.append(time.perf_counter() - began)
+    return max(1, round(30 * seconds / (taken[1] - taken[0])))
 
 
 def _nats(model: LanguageModel, text: str, stride: int | None) -> float:
