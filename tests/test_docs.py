@@ -24,6 +24,7 @@ MODULES = [
 API = [
     "tsar",
     "tsar.checks",
+    "tsar.core.decoding",
     "tsar.core.inspection",
     "tsar.core.mixers",
     "tsar.core.state",

@@ -29,6 +29,7 @@ PACKAGES = [
     "tsar.exceptions",
     "tsar.core.mixers",
     "tsar.core.inspection",
+    "tsar.core.decoding",
     "tsar.language",
     "tsar.core.state",
     "tsar.training",

@@ -11,6 +11,7 @@ from sklearn.base import clone
 
 import tsar
 from tsar.checks.language import small_language_model
+from tsar.core.decoding import ModelDraft, NGramDraft, Speculative
 from tsar.core.mixers import causal_mixers
 from tsar.exceptions import DataError, NotFittedError, ParameterError, PersistenceError
 from tsar.language import LanguageModel
@@ -346,3 +347,31 @@ def test_a_trained_model_is_the_backbone_of_autotimes(tmp_path):
 def test_autotimes_takes_language_models_that_are_fitted():
     with pytest.raises(ParameterError, match="FittedLanguageModel or None, got LanguageModel"):
         tsar.AutoTimes(llm=LanguageModel()).check()
+
+
+@pytest.mark.parametrize("mixer", ["attention", ["mamba2", "attention"], "mamba"], ids=str)
+def test_drafts_change_no_greedy_text(mixer):
+    """Inside of the context: where it is full, it is renewed at another place with a draft."""
+    model = _fitted(mixer=mixer, context_length=64, max_steps=20, learning_rate=0.01)
+    model.module_.double()
+    plain = model.generate("the cat", 50, temperature=0)
+    for way in ("prompt_lookup", "ngram", Speculative(NGramDraft(4, model.encode(TEXT)), 5)):
+        assert model.generate("the cat", 50, temperature=0, decoding=way) == plain
+        assert model.decoding_["passes"] + model.decoding_["accepted"] >= 50
+    assert model.decoding_["accepted"] > 0
+    assert len(model.generate(["the", "a"], 20, decoding="ngram", random_state=0)) == 2
+
+
+def test_a_draft_has_the_same_tokenizer():
+    model = _fitted(tokenizer="char")
+    letters = "".join(sorted(set(TEXT)))
+    other = _fitted(TEXT.replace("t", "z"), tokenizer="char")
+    assert other.tokenizer_.n_tokens == len(letters)
+    with pytest.raises(ParameterError, match="the draft has another tokenizer"):
+        model.generate("the", decoding=Speculative(ModelDraft(other)))
+    with pytest.raises(ParameterError, match="draft knows 257 tokens and the model"):
+        model.generate("the", decoding=Speculative(ModelDraft(_fitted())))
+    with pytest.raises(ParameterError, match="did you mean 'ngram'"):
+        model.generate("the", decoding="ngrams")
+    same = _fitted(tokenizer="char", random_state=1)
+    assert model.generate("the", 10, decoding=Speculative(ModelDraft(same)), random_state=0)

@@ -22,7 +22,7 @@ from rich.table import Table
 import tsar
 from tsar import batch
 from tsar.checks import check_id, checks_for
-from tsar.cli import language
+from tsar.cli import bench, language
 from tsar.cli.advice import repairs
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
@@ -81,6 +81,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(language.app, name="language")
+app.add_typer(bench.app, name="bench")
 
 # The exit code where some series have no forecast.
 PARTIAL = 3

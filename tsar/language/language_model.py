@@ -1,10 +1,9 @@
 """The autoregressive language model: any causal mixer, one token after the other."""
 
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -12,20 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsar.core.decoder import Decoder
+from tsar.core.decoding import Draft, Speculative, make_decoding
 from tsar.core.generation import generate, is_bounded
 from tsar.core.mixers import Mixer, accepted_options, causal_mixers, check_heads, make_mixer
 from tsar.core.sampling import Sampler
-from tsar.estimator.trained import LARGEST_SEED
 from tsar.exceptions import DataError, ParameterError
 from tsar.language.base import WINDOWS_AT_ONCE, TextEstimator, texts_so_far
-from tsar.language.corpus import as_prompts, as_texts
+from tsar.language.corpus import as_texts, token_row
 from tsar.language.network import NextToken, TokenNetwork
-from tsar.params.constraints import Interval, check_choice, check_count, check_value
-from tsar.training import Objective, make_generator
+from tsar.language.prompts import continuations, draws_for
+from tsar.language.tokenizer import fingerprint
+from tsar.params.constraints import Interval, check_choice
+from tsar.training import Objective
 
 __all__ = ["LanguageModel"]
-
-Seed = Annotated[int, Interval(0, LARGEST_SEED)] | None
 
 # Logits at a time, where texts are scored: 64 MiB in double precision.
 LOGITS_AT_ONCE = 2**23
@@ -74,7 +73,7 @@ class LanguageModel(TextEstimator):
     >>> from tsar.language import LanguageModel
     >>> texts = ["one, two, three, four. " * 40]
     >>> model = LanguageModel(
-    ...     mixer="mamba2", context_length=32, d_model=32, n_layers=2, d_ff=64, max_steps=60,
+    ...     mixer="mamba2", context_length=32, d_model=32, n_layers=2, d_ff=64, max_steps=150,
     ...     random_state=0, device="cpu",
     ... ).fit(texts)
     >>> model.generate("one, two", max_tokens=7, temperature=0)
@@ -190,6 +189,7 @@ class LanguageModel(TextEstimator):
         top_k: int | None = None,
         top_p: float | None = None,
         stop: str | Sequence[str] = (),
+        decoding: str | Speculative | None = None,
         random_state: int | None = None,
     ) -> Any:
         """Continue a text, or each of several.
@@ -210,6 +210,9 @@ class LanguageModel(TextEstimator):
             Draw from the best few only, see :class:`~tsar.core.sampling.Sampler`.
         stop : str or sequence of str, optional
             End before one of these.
+        decoding : {"prompt_lookup", "ngram"} or Speculative, optional
+            Guess several tokens and verify them in one pass: the same distribution in less time,
+            where the mixer is attention. See :class:`tsar.core.decoding.Speculative`.
         random_state : int or None, default None
             Seed of the draws; None draws a new one.
 
@@ -226,34 +229,18 @@ class LanguageModel(TextEstimator):
             A parameter is outside its range, a prompt is no text, or it is longer than a context
             of attention.
         """
-        how: dict[str, Any] = {
-            "temperature": temperature,
-            "top_k": top_k,
-            "top_p": top_p,
-            "stop": stop,
-        }
         self.check_fitted()
-        prompts = as_prompts(self.name, prompt)
-        check_value(self.name, "random_state", random_state, Seed)
-        # All are checked before the first is continued.
-        streams = [
-            # Each of them is what it would be alone with a seed of its own.
-            self.stream(
-                one,
-                max_tokens,
-                **how,
-                random_state=None if random_state is None else random_state + place,
-            )
-            for place, one in enumerate(prompts)
-        ]
-        totals = {"passes": 0.0, "tokens": 0.0, "seconds": 0.0}
-        self.decoding_: dict[str, float] = totals
-        written: list[str] = []
-        for pieces in streams:
-            written.append("".join(pieces))
-            totals = {key: total + self.decoding_[key] for key, total in totals.items()}
-        self.decoding_ = totals
-        return written[0] if isinstance(prompt, str) else written
+        return continuations(
+            self,
+            prompt,
+            max_tokens,
+            random_state,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop=stop,
+            decoding=decoding,
+        )
 
     def stream(
         self,
@@ -264,13 +251,14 @@ class LanguageModel(TextEstimator):
         top_k: int | None = None,
         top_p: float | None = None,
         stop: str | Sequence[str] = (),
+        decoding: str | Speculative | None = None,
         random_state: int | None = None,
     ) -> Iterator[str]:
         """Continue a text, and give each piece as soon as it is certain.
 
         Parameters
         ----------
-        prompt, max_tokens, temperature, top_k, top_p, stop, random_state
+        prompt, max_tokens, temperature, top_k, top_p, stop, decoding, random_state
             As for :meth:`generate`.
 
         Yields
@@ -278,20 +266,16 @@ class LanguageModel(TextEstimator):
         str
         """
         self.check_fitted()
-        if not isinstance(prompt, str):
-            raise DataError(
-                f"{self.name}: prompt must be a str, got {type(prompt).__name__}; decode it first, "
-                f"or pass several to generate"
-            )
-        as_prompts(self.name, prompt)
-        n_steps = check_count(self.name, "max_tokens", max_tokens)
-        ends = _as_ends(self.name, stop)
+        count, ends, generator = draws_for(self.name, prompt, max_tokens, stop, random_state)
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
-        check_value(self.name, "random_state", random_state, Seed)
-        seed = secrets.randbits(63) if random_state is None else int(random_state)
-        prompt_row = self._token_row(prompt)
-        self._check_room(len(prompt_row))
-        tokens = self._drawn(prompt_row, n_steps, sampler, make_generator(seed, "cpu"))
+        row = self._token_row(prompt)
+        self._check_room(len(row))
+        if decoding is None:
+            tokens = self._drawn(row, count, sampler, generator)
+        else:
+            way = make_decoding(self.name, decoding)
+            self._check_draft(way.draft)
+            tokens = self._verified(way, row, count, sampler, generator)
         return texts_so_far(self.tokenizer_, tokens, ends)
 
     def _check_room(self, n_tokens: int) -> None:
@@ -310,7 +294,7 @@ class LanguageModel(TextEstimator):
     ) -> Iterator[int]:
         began = time.perf_counter()
         boundary = self.tokenizer_.n_tokens
-        self.decoding_ = {"passes": 0, "tokens": 0, "seconds": 0.0}
+        self.decoding_: dict[str, float] = {"passes": 0, "tokens": 0, "seconds": 0.0}
         network: Any = self.module_
         drawn = generate(
             network,
@@ -334,6 +318,50 @@ class LanguageModel(TextEstimator):
             self.decoding_["tokens"] += 1
             yield int(token)
 
+    def _verified(
+        self,
+        way: Speculative,
+        prompt: Tensor,
+        n_steps: int,
+        sampler: Sampler,
+        generator: torch.Generator,
+    ) -> Iterator[int]:
+        boundary, network = self.tokenizer_.n_tokens, cast(Any, self.module_)
+        context = int(self.as_fitted.context_length)
+        drawn = way.decode(
+            network, prompt, n_steps, sampler, generator, context_length=context, stop=boundary
+        )
+        n_drawn = 0
+        for token in drawn:
+            n_drawn += token != boundary
+            self.decoding_ = {**way.statistics, "tokens": n_drawn}
+            if token != boundary:
+                yield token
+
+    def _check_draft(self, draft: Draft) -> None:
+        draft.check(self.module_.n_tokens)  # type: ignore[arg-type]
+        tokenizer = getattr(getattr(draft, "model", None), "tokenizer_", None)
+        if tokenizer is not None and fingerprint(tokenizer) != fingerprint(self.tokenizer_):
+            raise ParameterError(
+                f"{self.name}: the draft has another tokenizer, whose numbers mean other tokens; "
+                f"fit it with tokenizer={self.as_fitted.tokenizer!r} on the same texts"
+            )
+
+    def encode(self, texts: Any) -> list[int]:
+        """Return the tokens of texts, a boundary before each, as a draft counts them.
+
+        Parameters
+        ----------
+        texts : str or sequence of str
+
+        Returns
+        -------
+        list of int
+        """
+        self.check_fitted()
+        listed = as_texts(self.name, texts)
+        return token_row(self.tokenizer_, listed, self.tokenizer_.n_tokens).tolist()
+
     # ----------------------------------------------------------------- AutoTimes
 
     @property
@@ -342,14 +370,6 @@ class LanguageModel(TextEstimator):
         self.check_fitted()
         decoder: nn.Module = self.module_.decoder  # type: ignore[assignment]
         return decoder
-
-
-def _as_ends(owner: str, stop: Any) -> list[str]:
-    """Return the texts to stop at as a list."""
-    ends = [stop] if isinstance(stop, str) else stop
-    if not isinstance(ends, Sequence) or not all(isinstance(end, str) for end in ends):
-        raise ParameterError(f"{owner}: stop must be a str or a sequence of str, got {stop!r}")
-    return [end for end in ends if end]
 
 
 def _losses(network: Any, windows: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ __all__ = ["NextToken", "TokenNetwork"]
 
 # The first values of embeddings that are also the map to logits: with larger ones the first
 # losses are far above that of guessing.
-_FIRST_SCALE = 0.02
+FIRST_SCALE = 0.02
 
 
 class TokenNetwork(nn.Module):
@@ -39,7 +39,7 @@ class TokenNetwork(nn.Module):
         super().__init__()
         self.n_tokens = n_tokens
         self.embedding = nn.Embedding(n_tokens, decoder.d_model)
-        nn.init.normal_(self.embedding.weight, std=_FIRST_SCALE)
+        nn.init.normal_(self.embedding.weight, std=FIRST_SCALE)
         self.decoder = decoder
 
     def hidden(self, ids: Tensor) -> Tensor:

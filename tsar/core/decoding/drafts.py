@@ -1,0 +1,237 @@
+"""Cheap guesses of the next tokens, which a network then verifies in one pass."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsar.core.sampling import Sampler
+from tsar.core.state import rewind
+from tsar.exceptions import ParameterError
+
+__all__ = ["Draft", "ModelDraft", "NGramDraft", "PromptLookup"]
+
+
+class Draft(ABC):
+    """Guesses the next tokens of one text.
+
+    Whatever it guesses, the text that comes out is drawn as without it: a better guess is
+    accepted more often, and that is all.
+    """
+
+    def check(self, n_tokens: int) -> None:  # noqa: B027  (most fit any vocabulary)
+        """Raise a ParameterError unless it fits a vocabulary of so many tokens."""
+
+    @abstractmethod
+    def begin(self, ids: Sequence[int], n_tokens: int) -> None:
+        """Begin with a prompt, of a vocabulary of so many tokens."""
+
+    @abstractmethod
+    def propose(
+        self, n_steps: int, sampler: Sampler, generator: torch.Generator
+    ) -> tuple[list[int], Tensor | None]:
+        """Guess up to so many of the next tokens.
+
+        Returns
+        -------
+        tokens : list of int
+            As many as it can guess.
+        shares : float64 Tensor of shape (len(tokens), V) or None
+            What each was drawn with; None where each was certain.
+        """
+
+    @abstractmethod
+    def accept(self, ids: Sequence[int]) -> None:
+        """Go on from these tokens, which the text has now."""
+
+
+class PromptLookup(Draft):
+    """Guesses what followed the last time that the text read as it does now.
+
+    Parameters
+    ----------
+    longest : int, default 4
+        Last tokens that are looked for, or fewer where they did not come before.
+
+    References
+    ----------
+    Yang et al., "Inference with reference: lossless acceleration of large language models",
+    arXiv:2304.04487.
+    """
+
+    def __init__(self, longest: int = 4) -> None:
+        if longest < 1:
+            raise ParameterError(f"PromptLookup: longest must be at least 1, got {longest!r}")
+        self.longest = longest
+
+    def begin(self, ids: Sequence[int], n_tokens: int) -> None:  # noqa: D102
+        self._ids: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}
+        self.accept(ids)
+
+    def propose(
+        self, n_steps: int, sampler: Sampler, generator: torch.Generator
+    ) -> tuple[list[int], Tensor | None]:
+        for length in range(min(self.longest, len(self._ids)), 0, -1):
+            place = self._after.get(tuple(self._ids[-length:]))
+            if place is not None:
+                return self._ids[place : place + n_steps], None
+        return [], None
+
+    def accept(self, ids: Sequence[int]) -> None:
+        for token in ids:
+            # Noted when something follows: the end of the text is not its own guess.
+            for length in range(1, min(self.longest, len(self._ids)) + 1):
+                self._after[tuple(self._ids[-length:])] = len(self._ids)
+            self._ids.append(token)
+
+
+class NGramDraft(Draft):
+    """Guesses by how often tokens followed the last few, here and in a text seen before.
+
+    Parameters
+    ----------
+    order : int, default 4
+        Tokens that are counted together: the last ``order - 1`` and what follows; where they
+        never came before, fewer.
+    ids : sequence of int, optional
+        Tokens of a text to count beforehand, as :meth:`tsar.language.LanguageModel.encode`
+        returns them; the prompt and the text that is written are counted in any case.
+
+    References
+    ----------
+    Liu et al., "ADED: adaptive draft-verification for efficient large language model decoding",
+    arXiv:2407.12021, whose tables of n-grams grow with the accepted text.
+    """
+
+    def __init__(self, order: int = 4, ids: Sequence[int] | None = None) -> None:
+        if order < 1:
+            raise ParameterError(f"NGramDraft: order must be at least 1, got {order!r}")
+        self.order = order
+        self._counts: dict[tuple[int, ...], dict[int, int]] = {}
+        self._largest = -1
+        listed = [] if ids is None else [int(token) for token in ids]
+        self._count(listed, 0)
+        self._ids: list[int] = []
+
+    def check(self, n_tokens: int) -> None:
+        if self._largest >= n_tokens:
+            raise ParameterError(
+                f"NGramDraft: the counted text has the token {self._largest}, and the model knows "
+                f"{n_tokens}; count tokens of its own tokenizer"
+            )
+
+    def begin(self, ids: Sequence[int], n_tokens: int) -> None:
+        self.check(n_tokens)
+        self._n_tokens = n_tokens
+        self._ids = []
+        self.accept(ids)
+
+    def propose(
+        self, n_steps: int, sampler: Sampler, generator: torch.Generator
+    ) -> tuple[list[int], Tensor | None]:
+        context = self._ids[-(self.order - 1) :] if self.order > 1 else []
+        greedy = sampler.temperature == 0
+        chances = [] if greedy else torch.rand(n_steps, generator=generator).tolist()
+        drawn: list[int] = []
+        shares = None if greedy else torch.zeros(n_steps, self._n_tokens, dtype=torch.float64)
+        for step in range(n_steps):
+            counts = self._following(context)
+            if not counts:
+                break
+            if shares is None:
+                token = max(counts, key=counts.__getitem__)
+            else:
+                token = _drawn(counts, 1 / sampler.temperature, chances[step], shares[step])
+            drawn.append(token)
+            context = [*context, token][-(self.order - 1) :] if self.order > 1 else []
+        return drawn, None if shares is None else shares[: len(drawn)]
+
+    def accept(self, ids: Sequence[int]) -> None:
+        begin = len(self._ids)
+        self._ids.extend(ids)
+        self._count(self._ids, begin)
+
+    def _count(self, ids: list[int], begin: int) -> None:
+        for place in range(begin, len(ids)):
+            token = ids[place]
+            self._largest = max(self._largest, token)
+            for length in range(min(self.order - 1, place) + 1):
+                counts = self._counts.setdefault(tuple(ids[place - length : place]), {})
+                counts[token] = counts.get(token, 0) + 1
+
+    def _following(self, context: list[int]) -> dict[int, int]:
+        for begin in range(len(context) + 1):
+            counts = self._counts.get(tuple(context[begin:]))
+            if counts:
+                return counts
+        return {}
+
+
+def _drawn(counts: dict[int, int], power: float, chance: float, shares: Tensor) -> int:
+    """Draw a token by its count to a power, and write what all are drawn with into ``shares``."""
+    tokens = list(counts)
+    weights = torch.tensor(list(counts.values()), dtype=torch.float64)
+    # The largest is 1: a low temperature would make it infinite.
+    weights = (weights / weights.max()) ** power
+    weights /= weights.sum()
+    shares[tokens] = weights
+    place = int(torch.searchsorted(weights.cumsum(0), chance, right=True))
+    return tokens[min(place, len(tokens) - 1)]
+
+
+class ModelDraft(Draft):
+    """Guesses by a smaller network of the same tokens.
+
+    Parameters
+    ----------
+    model : object
+        A fitted :class:`tsar.language.LanguageModel`, or a causal network of tokens.
+
+    References
+    ----------
+    Leviathan, Kalman and Matias, "Fast inference from transformers via speculative decoding", ICML
+    2023; Chen et al., "Accelerating large language model decoding with speculative sampling",
+    arXiv:2302.01318.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.network = getattr(model, "module_", model)
+
+    def check(self, n_tokens: int) -> None:
+        if self.network.n_tokens != n_tokens:
+            raise ParameterError(
+                f"ModelDraft: the draft knows {self.network.n_tokens} tokens and the model "
+                f"{n_tokens}; both must have the same tokenizer"
+            )
+
+    def begin(self, ids: Sequence[int], n_tokens: int) -> None:
+        self.check(n_tokens)
+        self._device = next(self.network.parameters()).device
+        self._state, self._unread = self.network.init_state(1), list(ids)
+
+    def propose(
+        self, n_steps: int, sampler: Sampler, generator: torch.Generator
+    ) -> tuple[list[int], Tensor | None]:
+        logits, self._state = self._read(self._unread, self._state)
+        # What is guessed is read from a state that is given up again.
+        state, self._unread = self._state, []
+        drawn: list[int] = []
+        shares = []
+        for step in range(n_steps):
+            shares.append(sampler.probabilities(logits))
+            drawn.append(int(sampler.draw(logits, generator)))
+            if step + 1 < n_steps:
+                logits, state = self._read(drawn[-1:], state)
+        rewind(self._state)
+        return drawn, torch.stack(shares)
+
+    def accept(self, ids: Sequence[int]) -> None:
+        self._unread = [*self._unread, *ids]
+
+    def _read(self, ids: list[int], state: Any) -> tuple[Tensor, Any]:
+        logits, state = self.network.extend(torch.tensor([ids], device=self._device), state)
+        return logits[0, -1], state
