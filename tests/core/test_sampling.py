@@ -88,11 +88,11 @@ def test_draws_are_repeatable():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -0.1}, "temperature must be 0 or a positive number, got -0.1"),
-        ({"temperature": math.nan}, "temperature must be 0 or a positive number, got nan"),
-        ({"top_k": 0}, "top_k must be at least 1, got 0"),
-        ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
-        ({"top_p": 1.1}, r"top_p must be in \(0, 1\], got 1.1"),
+        ({"temperature": -0.1}, "temperature must be a number in \\[0, inf\\), got -0.1"),
+        ({"temperature": math.nan}, "temperature must be a number in \\[0, inf\\), got nan"),
+        ({"top_k": 0}, "top_k must be an integer in \\[1, inf\\) or None, got 0"),
+        ({"top_p": 0.0}, r"top_p must be a number in \(0, 1\] or None, got 0.0"),
+        ({"top_p": 1.1}, r"top_p must be a number in \(0, 1\] or None, got 1.1"),
     ],
 )
 def test_numbers_out_of_range(options, message):

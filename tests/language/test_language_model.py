@@ -152,12 +152,12 @@ def test_a_text_learned_by_heart_is_continued_far_past_the_context():
 
 def test_drawn_tokens_are_as_frequent_as_they_are_likely():
     model = _fitted("abcacb" * 20, tokenizer=Three(), context_length=4)
-    texts = model.generate([""] * 3000, max_tokens=1, random_state=0)
+    texts = model.generate([""] * 1000, max_tokens=1, random_state=0)
     with torch.inference_mode():
         expected = model.module_(torch.tensor([[3]]))[0, -1].double().softmax(dim=-1)
     for letter, share in zip([*"abc", ""], expected.tolist(), strict=True):
         count = texts.count(letter)
-        assert abs(count - 3000 * share) < 4 * math.sqrt(3000 * share * (1 - share) + 1)
+        assert abs(count - 1000 * share) < 4 * math.sqrt(1000 * share * (1 - share) + 1)
 
 
 def test_stop_ends_before_it_however_it_is_cut():
@@ -180,6 +180,35 @@ def test_characters_are_whole_when_they_are_streamed():
         assert "".join(pieces) == text and all("\ufffd" not in piece for piece in pieces)
     # What is no UTF-8 comes out replaced, at the end at the latest.
     assert "".join(texts_so_far(model.tokenizer_, iter([0xE2, 0x82]))) == "\ufffd"
+
+
+def test_prompts_of_any_lengths_are_continued_as_each_alone():
+    model = _fitted(mixer=["mamba2", "attention"])
+    prompts = ["the cat", "", "dog"]
+    together = model.generate(prompts, 12, random_state=5)
+    tokens = model.decoding_["tokens"]
+    alone = [model.generate(one, 12, random_state=5 + place) for place, one in enumerate(prompts)]
+    assert together == alone
+    assert sum(map(len, alone)) <= tokens <= 36
+    assert model.generate([]) == [] and model.decoding_["tokens"] == 0
+
+
+def test_a_prompt_fits_into_the_context_of_attention():
+    text = TEXT[:16]
+    for mixer in ("attention", ["mamba2", "attention"]):
+        model = _fitted(mixer=mixer)
+        assert isinstance(model.generate(text[:15], 2, random_state=0), str)
+        with pytest.raises(DataError, match="the prompt has 17 tokens .* context_length=16"):
+            model.generate(text, 2)
+    assert isinstance(_fitted(mixer="mamba2").generate(TEXT, 2, random_state=0), str)
+
+
+def test_draws_leave_the_global_generator_alone():
+    model = _fitted()
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    model.generate("the", 5)
+    assert torch.initial_seed() == 3 and torch.equal(torch.get_rng_state(), before)
 
 
 def test_gradients_of_whoever_reads_along_are_on():
@@ -220,6 +249,8 @@ def test_training_goes_on_where_it_ended():
     np.testing.assert_array_equal(twice.log_likelihood(TEXT), warm.log_likelihood(TEXT))
     with pytest.raises(ParameterError, match="have changed since the last fit"):
         warm.set_params(d_model=16).fit(TEXT)
+    with pytest.raises(ParameterError, match="tokenizer has changed .* from 'byte' to 'char'"):
+        twice.set_params(tokenizer="char").partial_fit(TEXT)
 
 
 def test_the_end_is_held_out_for_early_stopping():
@@ -266,12 +297,22 @@ def test_what_cannot_be_asked():
         ({"temperature": -1.0}, "temperature"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_k": 0}, "top_k"),
-        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"temperature": "1"}, "temperature must be a number in"),
+        ({"top_k": 2.5}, "top_k must be an integer"),
+        ({"max_tokens": 0}, "max_tokens must be an integer in .1, inf., got 0"),
+        ({"random_state": "seed"}, "random_state must be an integer"),
+        ({"random_state": -1}, "random_state must be an integer"),
+        ({"stop": 5}, "stop must be a str or a sequence of str, got 5"),
+        ({"stop": [5]}, "stop must be a str or a sequence of str"),
     ):
         with pytest.raises(ParameterError, match=words):
             model.generate("the", **how)
-    with pytest.raises(DataError, match="prompt must be a str, got bytes"):
-        model.generate([b"the"])
+    with pytest.raises(DataError, match="every prompt must be a str, got bytes at place 1"):
+        model.generate(["the", b"the"])
+    with pytest.raises(DataError, match="prompts must be a str or a sequence of str, got None"):
+        model.generate(None)
+    with pytest.raises(DataError, match="prompt must be a str, got list"):
+        model.stream(["the"])
     with pytest.raises(ParameterError, match="stride must be from 1 to context_length=16, got 17"):
         model.log_likelihood("the", stride=17)
     with pytest.raises(NotFittedError):

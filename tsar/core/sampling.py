@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tsar.exceptions import ParameterError
-from tsar.params.constraints import check_choice
+from tsar.params.constraints import Interval, check_choice, check_value
 
 __all__ = ["GUIDANCE_SCHEDULES", "Guidance", "Sampler", "draw", "uniform"]
 
@@ -75,14 +76,10 @@ class Sampler:
     top_p: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise ParameterError(
-                f"Sampler: temperature must be 0 or a positive number, got {self.temperature!r}"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ParameterError(f"Sampler: top_k must be at least 1, got {self.top_k!r}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ParameterError(f"Sampler: top_p must be in (0, 1], got {self.top_p!r}")
+        check_value("Sampler", "temperature", self.temperature, Annotated[float, Interval(0)])
+        check_value("Sampler", "top_k", self.top_k, Annotated[int, Interval(1)] | None)
+        share = Annotated[float, Interval(0, 1, open_low=True)]
+        check_value("Sampler", "top_p", self.top_p, share | None)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return what tokens are drawn with.

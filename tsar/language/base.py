@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
 
 import numpy as np
@@ -20,7 +21,7 @@ from tsar.language.tokenizer import (
     fitted_tokenizer,
     tokenizer_from_record,
 )
-from tsar.params.constraints import Interval
+from tsar.params.constraints import Interval, check_count
 from tsar.training import AdamW, Cosine, Objective, Optimizer, Schedule, resolve_device, seeded
 from tsar.training.state import TrainedFitted, TrainingRecord
 from tsar.training.threads import settle_number
@@ -175,6 +176,12 @@ class TextEstimator(TrainedEstimator):
         listed = as_texts(self.name, texts)
         settle_number()
         go_on = go_on and self.__sklearn_is_fitted__()
+        if go_on and _kind(self.as_fitted.tokenizer) != _kind(self.tokenizer):
+            raise ParameterError(
+                f"{self.name}: tokenizer has changed since the last fit, from "
+                f"{self.as_fitted.tokenizer!r} to {self.tokenizer!r}; restore it, or fit with "
+                f"warm_start=False"
+            )
         tokenizer: Tokenizer = (
             self.tokenizer_ if go_on else fitted_tokenizer(self.tokenizer, listed)
         )
@@ -273,8 +280,8 @@ class TextEstimator(TrainedEstimator):
         """
         self.check_fitted()
         length = int(self.as_fitted.context_length)
-        stride = max(1, length // 2) if stride is None else stride
-        if not isinstance(stride, int) or not 1 <= stride <= length:
+        stride = max(1, length // 2) if stride is None else check_count(self.name, "stride", stride)
+        if stride > length:
             raise ParameterError(
                 f"{self.name}: stride must be from 1 to context_length={length}, got {stride!r}"
             )
@@ -338,6 +345,11 @@ class TextEstimator(TrainedEstimator):
         self.remember_parameters()
 
 
+def _kind(tokenizer: Any) -> Any:
+    """Return what tells one value of the parameter from another; of objects, their class."""
+    return tokenizer if isinstance(tokenizer, str | Integral) else type(tokenizer)
+
+
 def texts_so_far(
     tokenizer: Tokenizer, tokens: Iterator[int], stop: Sequence[str] = ()
 ) -> Iterator[str]:
@@ -346,14 +358,10 @@ def texts_so_far(
     A character whose bytes are not all there is waited for, and so is what may be the beginning of
     a text to stop at, which is left out.
     """
-    pending: list[int] = []
     text = ""
     longest = max((len(end) for end in stop), default=0)
-    for token in tokens:
-        pending.append(token)
-        decoded = tokenizer.decode(pending)
-        if not decoded.endswith("\ufffd") or len(pending) > 8:
-            text, pending = text + decoded, []
+    for piece in tokenizer.decode_each(tokens):
+        text += piece
         places = [place for end in stop if (place := text.find(end)) >= 0]
         if places:
             yield text[: min(places)]
@@ -362,6 +370,5 @@ def texts_so_far(
         if ready > 0:
             yield text[:ready]
             text = text[ready:]
-    text += tokenizer.decode(pending)
-    places = [place for end in stop if (place := text.find(end)) >= 0]
-    yield text[: min(places)] if places else text
+    if text:
+        yield text

@@ -1,6 +1,6 @@
 """Texts as one row of tokens, and windows cut from it anywhere."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from tsar.exceptions import DataError
 from tsar.language.tokenizer import Tokenizer
 
-__all__ = ["DrawnWindows", "OrderedWindows", "as_texts", "token_row"]
+__all__ = ["DrawnWindows", "OrderedWindows", "as_prompts", "as_texts", "token_row"]
 
 
 def as_texts(owner: str, texts: Any) -> list[str]:
@@ -27,23 +27,65 @@ def as_texts(owner: str, texts: Any) -> list[str]:
     DataError
         There is no text at all, or something that is none.
     """
+    listed = _listed(owner, "text", texts)
+    if not any(listed):
+        raise DataError(f"{owner}: there is no text to read; pass at least one that is not empty")
+    return listed
+
+
+def as_prompts(owner: str, prompts: Any) -> list[str]:
+    """Return prompts as a list, as :func:`as_texts` does; there may be none, and empty ones.
+
+    Parameters
+    ----------
+    owner : str
+        For messages.
+    prompts : str or iterable of str
+
+    Raises
+    ------
+    DataError
+        Something is no text.
+    """
+    return _listed(owner, "prompt", prompts)
+
+
+def _listed(owner: str, what: str, texts: Any) -> list[str]:
     if isinstance(texts, str):
         texts = [texts]
-    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+    if isinstance(texts, bytes | bytearray):
         raise DataError(
-            f"{owner}: texts must be a str or a sequence of str, got {type(texts).__name__}; "
-            f"decode bytes first, as in data.decode('utf-8')"
+            f"{owner}: every {what} must be a str, got {type(texts).__name__}; decode it first, as "
+            f"in data.decode('utf-8')"
+        )
+    # Sets have no order, and of mappings and frames only the names would be read.
+    unordered = isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1
+    if unordered or not isinstance(texts, Iterable):
+        raise DataError(
+            f"{owner}: {what}s must be a str or a sequence of str, got {type(texts).__name__}; "
+            f"pass a list, or a column of a frame"
         )
     listed = list(texts)
     for place, text in enumerate(listed):
         if not isinstance(text, str):
             raise DataError(
-                f"{owner}: every text must be a str, got {type(text).__name__} at place {place}; "
+                f"{owner}: every {what} must be a str, got {type(text).__name__} at place {place}; "
                 f"leave it out or convert it"
             )
-    if not any(listed):
-        raise DataError(f"{owner}: there is no text to read; pass at least one that is not empty")
+        _check_characters(owner, what, place, text)
     return listed
+
+
+def _check_characters(owner: str, what: str, place: int, text: str) -> None:
+    """Refuse halves of characters, which have no bytes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{owner}: the {what} at place {place} has half a character (a lone surrogate, "
+            f"{text[error.start]!r}) at {error.start}; read it with the right encoding, or take "
+            f"such out by text.encode('utf-8', 'ignore').decode('utf-8')"
+        ) from None
 
 
 def token_row(tokenizer: Tokenizer, texts: Sequence[str], boundary: int) -> Tensor:

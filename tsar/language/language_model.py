@@ -1,5 +1,6 @@
 """The autoregressive language model: any causal mixer, one token after the other."""
 
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,18 +13,24 @@ from torch.nn import functional as F
 
 from tsar.core.decoder import Decoder
 from tsar.core.decoding import Draft, Speculative, make_decoding
-from tsar.core.generation import generate
+from tsar.core.generation import generate, is_bounded
 from tsar.core.mixers import Mixer, accepted_options, causal_mixers, check_heads, make_mixer
 from tsar.core.sampling import Sampler
+from tsar.estimator.trained import LARGEST_SEED
 from tsar.exceptions import DataError, ParameterError
 from tsar.language.base import WINDOWS_AT_ONCE, TextEstimator, texts_so_far
-from tsar.language.corpus import as_texts, token_row
+from tsar.language.corpus import as_prompts, as_texts, token_row
 from tsar.language.network import NextToken, TokenNetwork
 from tsar.language.tokenizer import fingerprint
-from tsar.params.constraints import Interval, check_choice
+from tsar.params.constraints import Interval, check_choice, check_count, check_value
 from tsar.training import Objective, make_generator
 
 __all__ = ["LanguageModel"]
+
+Seed = Annotated[int, Interval(0, LARGEST_SEED)] | None
+
+# Logits at a time, where texts are scored: 64 MiB in double precision.
+LOGITS_AT_ONCE = 2**23
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -141,7 +148,8 @@ class LanguageModel(TextEstimator):
             return _losses(network, tokens[None]).sum()
         starts = torch.arange(0, n_scored - length + 1, stride, device=tokens.device)
         total = tokens.new_zeros((), dtype=torch.float64)
-        for part in starts.split(WINDOWS_AT_ONCE):
+        at_once = LOGITS_AT_ONCE // (length * network.n_tokens)
+        for part in starts.split(min(max(at_once, 1), WINDOWS_AT_ONCE)):
             windows = tokens[part[:, None] + torch.arange(length + 1, device=tokens.device)]
             losses = _losses(network, windows)
             total += losses[:, length - stride :].sum()
@@ -195,7 +203,8 @@ class LanguageModel(TextEstimator):
         Parameters
         ----------
         prompt : str or sequence of str, default ""
-            What to continue; nothing begins a text.
+            What to continue; nothing begins a text. Where attention reads it, it must fit into
+            ``context_length`` tokens together with the boundary before it.
         max_tokens : int, default 200
             Tokens to add at most. A text ends sooner where the model says that it does.
         temperature : float, default 1.0
@@ -220,23 +229,34 @@ class LanguageModel(TextEstimator):
         NotFittedError
             ``fit`` was not called.
         ParameterError, DataError
-            A parameter is outside its range, or a prompt is no text.
+            A parameter is outside its range, a prompt is no text, or it is longer than a context
+            of attention.
         """
-        self.decoding_: dict[str, float] = {}
         how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         how |= {"stop": stop, "decoding": decoding}
-        if isinstance(prompt, str):
-            return "".join(self.stream(prompt, max_tokens, **how, random_state=random_state))
-        totals: dict[str, float] = {}
-        written: list[str] = []
-        for place, one in enumerate(prompt):
+        self.check_fitted()
+        prompts = as_prompts(self.name, prompt)
+        check_value(self.name, "random_state", random_state, Seed)
+        # All are checked before the first is continued.
+        streams = [
             # Each of them is what it would be alone with a seed of its own.
-            seed = None if random_state is None else random_state + place
-            written.append("".join(self.stream(one, max_tokens, **how, random_state=seed)))
+            self.stream(
+                one,
+                max_tokens,
+                **how,
+                random_state=None if random_state is None else random_state + place,
+            )
+            for place, one in enumerate(prompts)
+        ]
+        self.decoding_: dict[str, float] = {}
+        totals: dict[str, float] = {"passes": 0, "tokens": 0, "seconds": 0.0}
+        written: list[str] = []
+        for pieces in streams:
+            written.append("".join(pieces))
             for key, number in self.decoding_.items():
                 totals[key] = totals.get(key, 0) + number
         self.decoding_ = totals
-        return written
+        return written[0] if isinstance(prompt, str) else written
 
     def stream(
         self,
@@ -264,21 +284,35 @@ class LanguageModel(TextEstimator):
         self.check_fitted()
         if not isinstance(prompt, str):
             raise DataError(
-                f"{self.name}: prompt must be a str, got {type(prompt).__name__}; decode it first"
+                f"{self.name}: prompt must be a str, got {type(prompt).__name__}; decode it first, "
+                f"or pass several to generate"
             )
-        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
-            raise ParameterError(f"{self.name}: max_tokens must be at least 1, got {max_tokens!r}")
-        ends = [stop] if isinstance(stop, str) else list(stop)
+        as_prompts(self.name, prompt)
+        n_steps = check_count(self.name, "max_tokens", max_tokens)
+        ends = _as_ends(self.name, stop)
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
-        seed = torch.seed() if random_state is None else random_state
+        check_value(self.name, "random_state", random_state, Seed)
+        seed = secrets.randbits(63) if random_state is None else int(random_state)
         row, generator = self._token_row(prompt), make_generator(seed, "cpu")
+        self._check_room(len(row))
         if decoding is None:
-            tokens = self._drawn(row, max_tokens, sampler, generator)
+            tokens = self._drawn(row, n_steps, sampler, generator)
         else:
             way = make_decoding(self.name, decoding)
             self._check_draft(way.draft)
-            tokens = self._verified(way, row, max_tokens, sampler, generator)
-        return texts_so_far(self.tokenizer_, tokens, [end for end in ends if end])
+            tokens = self._verified(way, row, n_steps, sampler, generator)
+        return texts_so_far(self.tokenizer_, tokens, ends)
+
+    def _check_room(self, n_tokens: int) -> None:
+        """Refuse a prompt that could not be read to its beginning."""
+        network: Any = self.module_
+        length = int(self.as_fitted.context_length)
+        if n_tokens > length and not is_bounded(network.init_state(1)):
+            raise DataError(
+                f"{self.name}: the prompt has {n_tokens} tokens with the boundary before it, more "
+                f"than context_length={length}, beyond which attention knows no positions; pass "
+                f"its end, fit with a larger context_length, or use a recurrent mixer"
+            )
 
     def _drawn(
         self, prompt: Tensor, n_steps: int, sampler: Sampler, generator: torch.Generator
@@ -361,6 +395,14 @@ class LanguageModel(TextEstimator):
         self.check_fitted()
         decoder: nn.Module = self.module_.decoder  # type: ignore[assignment]
         return decoder
+
+
+def _as_ends(owner: str, stop: Any) -> list[str]:
+    """Return the texts to stop at as a list."""
+    ends = [stop] if isinstance(stop, str) else stop
+    if not isinstance(ends, Sequence) or not all(isinstance(end, str) for end in ends):
+        raise ParameterError(f"{owner}: stop must be a str or a sequence of str, got {stop!r}")
+    return [end for end in ends if end]
 
 
 def _losses(network: Any, windows: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Texts to integers and back: by bytes, by characters, or by pairs that are often met."""
 
+import codecs
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
 
 from tsar.exceptions import MissingExtraError, ParameterError
@@ -55,12 +57,49 @@ class Tokenizer(ABC):
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids."""
 
+    def decode_each(self, ids: Iterable[int]) -> Iterator[str]:
+        """Decode ids as they come: each piece is certain, together they are the text of all ids.
+
+        A character of several ids is given when the last of them is there. What cannot be decoded
+        is replaced as soon as no more bytes can repair it, at the end at the latest.
+        """
+        read: list[int] = []
+        text, yielded = "", ""
+        for place in ids:
+            read.append(place)
+            text = self.decode(read)
+            certain = text.rstrip("\ufffd")
+            if len(certain) > len(yielded):
+                yield certain[len(yielded) :]
+                yielded = certain
+        yield text[len(yielded) :]
+
     @abstractmethod
     def record(self) -> str:
         """Return all that it was fitted to, as text."""
 
 
-class ByteTokenizer(Tokenizer):
+class _ByteLevelTokenizer(Tokenizer):
+    """A tokenizer whose tokens are bytes of UTF-8."""
+
+    @abstractmethod
+    def _bytes(self, place: int) -> bytes:
+        """Return the bytes of an id."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(map(self._bytes, ids)).decode("utf-8", errors="replace")
+
+    def decode_each(self, ids: Iterable[int]) -> Iterator[str]:
+        """Decode ids as they come, by a decoder that waits for what is missing."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for place in ids:
+            if text := decoder.decode(self._bytes(place)):
+                yield text
+        yield decoder.decode(b"", final=True)
+
+
+class ByteTokenizer(_ByteLevelTokenizer):
     """Every byte of the UTF-8 form is a token: any text in 256 ids, nothing to fit."""
 
     kind = "byte"
@@ -70,9 +109,8 @@ class ByteTokenizer(Tokenizer):
         """Return the bytes of a text."""
         return list(text.encode("utf-8"))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of bytes; those that are no UTF-8 become U+FFFD."""
-        return bytes(ids).decode("utf-8", errors="replace")
+    def _bytes(self, place: int) -> bytes:
+        return bytes((place,))
 
     def record(self) -> str:
         """Return nothing: there is nothing fitted."""
@@ -120,12 +158,16 @@ class CharTokenizer(Tokenizer):
         """Return the text of ids."""
         return "".join(self.characters[place] for place in ids)
 
+    def decode_each(self, ids: Iterable[int]) -> Iterator[str]:
+        """Decode ids as they come: each is a character."""
+        return map(self.characters.__getitem__, ids)
+
     def record(self) -> str:
         """Return the characters."""
         return self.characters
 
 
-class BPETokenizer(Tokenizer):
+class BPETokenizer(_ByteLevelTokenizer):
     """Pieces of words that are often met, found by joining bytes; needs the extra ``language``.
 
     Parameters
@@ -148,6 +190,9 @@ class BPETokenizer(Tokenizer):
             raise ParameterError(f"BPETokenizer: this is no tokenizer: {error}") from None
         self.content = content
         self.n_tokens = self._inner.get_vocab_size()
+        byte_of = _bytes_by_letter()
+        pieces = (self._inner.id_to_token(place) for place in range(self.n_tokens))
+        self._pieces = [bytes(byte_of[letter] for letter in piece) for piece in pieces]
 
     @classmethod
     def of(cls, texts: Sequence[str], n_tokens: int) -> "BPETokenizer":
@@ -167,9 +212,8 @@ class BPETokenizer(Tokenizer):
         """Return the ids of a text."""
         return list(self._inner.encode(text).ids)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; bytes that are no UTF-8 become U+FFFD."""
-        return str(self._inner.decode(list(ids)))
+    def _bytes(self, place: int) -> bytes:
+        return self._pieces[place]
 
     def record(self) -> str:
         """Return the JSON of the library."""
@@ -201,6 +245,21 @@ class _Wrapped(Tokenizer):
         return ""
 
 
+def _bytes_by_letter() -> dict[str, int]:
+    """Return the byte that each letter of a byte-level vocabulary stands for.
+
+    Bytes that print stand for themselves, the others for letters from 256 on.
+
+    References
+    ----------
+    Radford et al., "Language models are unsupervised multitask learners", 2019, section 2.2.
+    """
+    printing = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printing]
+    letters = [*printing, *range(256, 256 + len(others))]
+    return {chr(letter): byte for letter, byte in zip(letters, [*printing, *others], strict=True)}
+
+
 def _tokenizers() -> Any:
     try:
         import tokenizers
@@ -229,8 +288,8 @@ def fitted_tokenizer(how: Any, texts: Sequence[str]) -> Tokenizer:
         return ByteTokenizer()
     if how == "char":
         return CharTokenizer.of(texts)
-    if isinstance(how, int):
-        return BPETokenizer.of(texts, how)
+    if isinstance(how, Integral):
+        return BPETokenizer.of(texts, int(how))
     return _Wrapped(how)
 
 
