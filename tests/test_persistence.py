@@ -12,7 +12,8 @@ import torch
 import tsar
 from tsar.estimator import saving
 from tsar.estimator.manifest import write_manifest
-from tsar.exceptions import NotFittedError, PersistenceError
+from tsar.exceptions import NotFittedError, ParameterError, PersistenceError
+from tsar.training import AdamW
 
 SMALL = {"context_length": 24, "horizon": 6, "max_epochs": 1, "random_state": 0, "device": "cpu"}
 
@@ -237,3 +238,19 @@ def test_a_class_of_ones_own_is_loaded_by_naming_it(wide, tmp_path):
         tsar.load(tmp_path / "own", cls=tsar.Naive)
     with pytest.raises(PersistenceError, match="cls must be a class of estimators, got 'Halved'"):
         tsar.load(tmp_path / "own", cls="Halved")
+
+
+def test_a_reference_that_is_wrong_is_no_damage(tmp_path):
+    kind = AdamW(weight_decay=0.1)
+    sea = tsar.load_dataset("elnino")
+    model = tsar.NLinear(
+        context_length=24, horizon=6, max_steps=2, optimizer=kind, random_state=0
+    ).fit(sea)
+    model.save(tmp_path / "model")
+    with pytest.raises(
+        ParameterError, match="optimizer must be one of 'adam', 'adamw' or .* got 'sgd'"
+    ):
+        tsar.load(tmp_path / "model", optimizer="sgd")
+    twin = tsar.load(tmp_path / "model", optimizer=AdamW(weight_decay=0.2))
+    assert twin.optimizer.weight_decay == 0.2
+    pd.testing.assert_frame_equal(twin.predict(), model.predict())

@@ -30,7 +30,7 @@ from tsar.forecasting.outputs.distributions import Distribution
 from tsar.forecasting.outputs.losses import Loss
 from tsar.forecasting.registry import FORECASTERS
 from tsar.hierarchy import Reconciled
-from tsar.params.constraints import did_you_mean
+from tsar.params.constraints import check_parameters, did_you_mean
 from tsar.params.objects import Storable
 from tsar.params.records import check_nesting, check_record
 from tsar.params.registry import Registry, check_subclass_of
@@ -214,6 +214,8 @@ def load(
         The folder is no saved model, is damaged, was written by a later version, or
         names a class that is neither of tsar, registered, given, nor of a trusted module; a
         reference is missing or is none of the model's.
+    ParameterError
+        A reference is not what the parameter may be.
     """
     source = path_of("load", folder)
     trusted = (trust,) if isinstance(trust, str) else trust
@@ -311,6 +313,8 @@ def _check_references(
                 f"load: {name} of {folder!r} is saved with the model as {held!r}, got "
                 f"{references[name]!r}; leave it out"
             )
+    # What is passed wrongly is no damage of the folder.
+    check_parameters(cls(**references))
     for name, kind in lost.items():
         if name not in references:
             raise PersistenceError(

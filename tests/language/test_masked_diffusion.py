@@ -190,7 +190,8 @@ def test_guidance_adds_what_the_prompt_changes():
 
 
 @pytest.mark.parametrize(
-    "mixer", [*(set(MIXERS) - {"residual_attention", "autocorrelation"}), ["mamba2", "attention"]],
+    "mixer",
+    [*sorted(set(MIXERS) - {"residual_attention", "autocorrelation"}), ["mamba2", "attention"]],
     ids=str,
 )  # fmt: skip
 def test_every_mixer_sees_both_ways_and_knows_the_order(mixer):
