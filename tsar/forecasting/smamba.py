@@ -82,7 +82,7 @@ class SMambaNetwork(VariateTokenNetwork):
         options = accepted_options(
             mixer, d_state=d_state, d_conv=d_conv, expand=expand, n_heads=n_heads
         )
-        if "d_state" in options:
+        if _scans(mixer):
             options["backend"] = scan_backend
         super().__init__(
             context_length=context_length,
@@ -157,7 +157,7 @@ class SMamba(VariateTokenForecaster):
     def _check_consistency(self) -> None:
         super()._check_consistency()
         if self.scan_backend is not None:
-            if not accepted_options(self.mixer, d_state=self.d_state):
+            if not _scans(self.mixer):
                 raise ParameterError(
                     f"SMamba: scan_backend must be None with mixer={self.mixer!r}, which has no "
                     f"scan, got {self.scan_backend!r}"
@@ -196,3 +196,8 @@ class SMamba(VariateTokenForecaster):
         self.scan_backend_: str | None = None
         if mamba is not None:
             self.scan_backend_ = mamba.backend or pick_backend(self._forecast_device)
+
+
+def _scans(mixer: str) -> bool:
+    """Whether a mixer has a selective scan, whose form can be chosen; attention has kernels."""
+    return len(accepted_options(mixer, d_state=1, backend=None)) == 2

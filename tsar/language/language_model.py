@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,15 +13,16 @@ from torch.nn import functional as F
 from tsar.core.decoder import Decoder
 from tsar.core.decoding import Draft, Speculative, make_decoding
 from tsar.core.generation import generate, is_bounded
-from tsar.core.mixers import Mixer, accepted_options, causal_mixers, check_heads, make_mixer
+from tsar.core.mixers import Mixer, causal_mixers
 from tsar.core.sampling import Sampler
 from tsar.exceptions import DataError, ParameterError
-from tsar.language.base import WINDOWS_AT_ONCE, TextEstimator, texts_so_far
+from tsar.language.base import WINDOWS_AT_ONCE, texts_so_far
 from tsar.language.corpus import as_texts, token_row
+from tsar.language.mixed import MixedText
 from tsar.language.network import NextToken, TokenNetwork
 from tsar.language.prompts import continuations, draws_for
 from tsar.language.tokenizer import fingerprint
-from tsar.params.constraints import Interval, check_choice
+from tsar.params.constraints import check_choice
 from tsar.training import Objective
 
 __all__ = ["LanguageModel"]
@@ -31,7 +32,7 @@ LOGITS_AT_ONCE = 2**23
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LanguageModel(TextEstimator):
+class LanguageModel(MixedText):
     """A language model of any causal mixer: fitted to texts, it continues a text.
 
     Blocks of a mixer and a feed-forward part, normalised by root mean squares, between an
@@ -44,18 +45,6 @@ class LanguageModel(TextEstimator):
         What mixes tokens: "attention", "mamba", "mamba2", "linear_attention", "retention" or any
         other that is causal, see :mod:`tsar.core.mixers`. Of a list the blocks take one after the
         other, from the first again at the end: ``["mamba2", "attention"]`` is a hybrid.
-    d_model : int, default 128
-        Width of the tokens.
-    n_layers : int, default 4
-        Blocks.
-    n_heads : int, default 4
-        Of mixers that have heads; divides ``d_model``.
-    d_ff : int, default 512
-        Width inside of the feed-forward part.
-    mlp : {"gelu", "swiglu"} or None, default "gelu"
-        The feed-forward part; None leaves it out, as stacks of Mamba do.
-    dropout : float, default 0.0
-        Of both branches of a block.
 
     Attributes
     ----------
@@ -80,46 +69,14 @@ class LanguageModel(TextEstimator):
     ', three'
     """
 
-    mixer: str | type[Mixer] | list[Any] = "attention"
-    d_model: Annotated[int, Interval(1)] = 128
-    n_layers: Annotated[int, Interval(1)] = 4
-    n_heads: Annotated[int, Interval(1)] = 4
-    d_ff: Annotated[int, Interval(1)] = 512
-    mlp: Literal["gelu", "swiglu"] | None = "gelu"
-    dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
-
     # ------------------------------------------------------------------ network
 
-    @property
-    def _mixers(self) -> list[Any]:
-        mixers = self.mixer if isinstance(self.mixer, list) else [self.mixer]
-        return [mixers[layer % len(mixers)] for layer in range(int(self.n_layers))]
-
-    def _check_consistency(self) -> None:
-        super()._check_consistency()
-        if self.mixer == []:
-            raise ParameterError(f"{self.name}: mixer must name at least one mixer, got []")
-        for mixer in self._mixers:
-            if not (isinstance(mixer, type) and issubclass(mixer, Mixer) and mixer.causal):
-                check_choice(self.name, "mixer", mixer, causal_mixers())
-            check_heads(self.name, mixer, d_model=int(self.d_model), n_heads=int(self.n_heads))
+    def _check_mixer(self, mixer: Any) -> None:
+        if not (isinstance(mixer, type) and issubclass(mixer, Mixer) and mixer.causal):
+            check_choice(self.name, "mixer", mixer, causal_mixers())
 
     def _make_network(self, n_tokens: int) -> TokenNetwork:
-        mixers = [
-            make_mixer(
-                mixer,
-                int(self.d_model),
-                **accepted_options(
-                    mixer,
-                    n_heads=int(self.n_heads),
-                    causal=True,
-                    rotary=True,
-                    qk_norm=True,
-                    dropout=self.dropout,
-                ),
-            )
-            for mixer in self._mixers
-        ]
+        mixers = [self._make_mixer(mixer, causal=True) for mixer in self._mixers]
         decoder = Decoder(
             mixers,
             d_model=int(self.d_model),

@@ -16,18 +16,15 @@ from tsar.core.mixers import (
     MIXERS,
     Bidirectional,
     Mixer,
-    accepted_options,
     causal_mixers,
-    check_heads,
-    make_mixer,
 )
 from tsar.core.mlp import make_mlp
 from tsar.core.norm import make_norm
 from tsar.core.ops.even_products import linear
 from tsar.core.sampling import Guidance, Sampler
 from tsar.core.unmasking import ORDERS, even_counts, unmask
-from tsar.exceptions import ParameterError
-from tsar.language.base import WINDOWS_AT_ONCE, TextEstimator, texts_so_far
+from tsar.language.base import WINDOWS_AT_ONCE, texts_so_far
+from tsar.language.mixed import MixedText
 from tsar.language.network import FIRST_SCALE
 from tsar.language.prompts import continuations, draws_for
 from tsar.params.constraints import Interval, check_choice, check_value
@@ -96,7 +93,7 @@ class UniformCounts(Objective):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class MaskedText(TextEstimator):
+class MaskedText(MixedText):
     """A language model that draws masked tokens in any order, seeing all others.
 
     A subclass gives the objective.
@@ -107,18 +104,6 @@ class MaskedText(TextEstimator):
         What mixes tokens, in both directions and by their order: "attention" is turned by
         positions, recurrences such as "mamba2" run both ways. Of a list the blocks take one after
         the other, from the first again at the end.
-    d_model : int, default 128
-        Width of the tokens.
-    n_layers : int, default 4
-        Blocks.
-    n_heads : int, default 4
-        Of mixers that have heads; divides ``d_model``.
-    d_ff : int, default 512
-        Width inside of the feed-forward part.
-    mlp : {"gelu", "swiglu"} or None, default "gelu"
-        The feed-forward part; None leaves it out.
-    dropout : float, default 0.0
-        Of both branches of a block.
     likelihood_draws : int, default 32
         Random masks of a window from which the bound of its likelihood is estimated.
 
@@ -128,13 +113,6 @@ class MaskedText(TextEstimator):
         Of the last ``generate``: ``passes`` of the network, ``tokens`` drawn, and ``seconds``.
     """
 
-    mixer: str | type[Mixer] | list[Any] = "attention"
-    d_model: Annotated[int, Interval(1)] = 128
-    n_layers: Annotated[int, Interval(1)] = 4
-    n_heads: Annotated[int, Interval(1)] = 4
-    d_ff: Annotated[int, Interval(1)] = 512
-    mlp: Literal["gelu", "swiglu"] | None = "gelu"
-    dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
     likelihood_draws: Annotated[int, Interval(1)] = 32
 
     @abstractmethod
@@ -143,41 +121,22 @@ class MaskedText(TextEstimator):
 
     # ------------------------------------------------------------------ network
 
-    @property
-    def _mixers(self) -> list[Any]:
-        mixers = self.mixer if isinstance(self.mixer, list) else [self.mixer]
-        return [mixers[layer % len(mixers)] for layer in range(int(self.n_layers))]
+    def _check_mixer(self, mixer: Any) -> None:
+        if not (isinstance(mixer, type) and issubclass(mixer, Mixer)):
+            # Of residual attention tokens could be in any order.
+            check_choice(self.name, "mixer", mixer, [*causal_mixers(), "bidirectional_mamba"])
 
-    def _check_consistency(self) -> None:
-        super()._check_consistency()
-        if self.mixer == []:
-            raise ParameterError(f"{self.name}: mixer must name at least one mixer, got []")
-        for mixer in self._mixers:
-            if not (isinstance(mixer, type) and issubclass(mixer, Mixer)):
-                # Of residual attention tokens could be in any order.
-                check_choice(self.name, "mixer", mixer, [*causal_mixers(), "bidirectional_mamba"])
-            check_heads(self.name, mixer, d_model=int(self.d_model), n_heads=int(self.n_heads))
-
-    def _make_mixer(self, mixer: Any) -> Mixer:
-        options = accepted_options(
-            mixer,
-            n_heads=int(self.n_heads),
-            causal=False,
-            rotary=True,
-            qk_norm=True,
-            dropout=self.dropout,
-        )
+    def _both_ways(self, mixer: Any) -> Mixer:
         cls: type[Mixer] = mixer if isinstance(mixer, type) else MIXERS[mixer]
         if not cls.causal:
-            return make_mixer(mixer, int(self.d_model), **options)
-        ahead, back = (make_mixer(mixer, int(self.d_model), **options) for _ in range(2))
-        return Bidirectional(ahead, back)
+            return self._make_mixer(mixer, causal=False)
+        return Bidirectional(*(self._make_mixer(mixer, causal=True) for _ in range(2)))
 
     def _make_network(self, n_tokens: int) -> MaskedTokenNetwork:
         d_model, d_ff = int(self.d_model), int(self.d_ff)
         blocks = [
             Block(
-                self._make_mixer(mixer),
+                self._both_ways(mixer),
                 None
                 if self.mlp is None
                 else make_mlp(self.mlp, d_model, d_ff, dropout=self.dropout),

@@ -1,0 +1,72 @@
+"""Estimators of texts whose network is a stack of blocks with mixers of one's choice."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from tsar.core.mixers import Mixer, accepted_options, check_heads, make_mixer
+from tsar.exceptions import ParameterError
+from tsar.language.base import TextEstimator
+from tsar.params.constraints import Interval
+
+__all__ = ["MixedText"]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MixedText(TextEstimator):
+    """A stack of blocks that is fitted to texts; a subclass says which mixers fit.
+
+    Parameters
+    ----------
+    mixer : str, subclass of Mixer, or list of these, default "attention"
+        What mixes tokens, see :mod:`tsar.core.mixers`. Of a list the blocks take one after the
+        other, from the first again at the end: ``["mamba2", "attention"]`` is a hybrid.
+    d_model : int, default 128
+        Width of the tokens.
+    n_layers : int, default 4
+        Blocks.
+    n_heads : int, default 4
+        Of mixers that have heads; divides ``d_model``.
+    d_ff : int, default 512
+        Width inside of the feed-forward part.
+    mlp : {"gelu", "swiglu"} or None, default "gelu"
+        The feed-forward part; None leaves it out, as stacks of Mamba do.
+    dropout : float, default 0.0
+        Of both branches of a block.
+    """
+
+    mixer: str | type[Mixer] | list[Any] = "attention"
+    d_model: Annotated[int, Interval(1)] = 128
+    n_layers: Annotated[int, Interval(1)] = 4
+    n_heads: Annotated[int, Interval(1)] = 4
+    d_ff: Annotated[int, Interval(1)] = 512
+    mlp: Literal["gelu", "swiglu"] | None = "gelu"
+    dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
+
+    @property
+    def _mixers(self) -> list[Any]:
+        """The mixer of each block."""
+        mixers = self.mixer if isinstance(self.mixer, list) else [self.mixer]
+        return [mixers[layer % len(mixers)] for layer in range(int(self.n_layers))]
+
+    def _check_mixer(self, mixer: Any) -> None:
+        """Raise a ParameterError unless a mixer is of the kind that is needed."""
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if self.mixer == []:
+            raise ParameterError(f"{self.name}: mixer must name at least one mixer, got []")
+        for mixer in self._mixers:
+            self._check_mixer(mixer)
+            check_heads(self.name, mixer, d_model=int(self.d_model), n_heads=int(self.n_heads))
+
+    def _make_mixer(self, mixer: Any, *, causal: bool) -> Mixer:
+        """Build a mixer with what it has of: heads, positions, normalised queries, dropout."""
+        options = accepted_options(
+            mixer,
+            n_heads=int(self.n_heads),
+            causal=causal,
+            rotary=True,
+            qk_norm=True,
+            dropout=self.dropout,
+        )
+        return make_mixer(mixer, int(self.d_model), **options)
