@@ -175,10 +175,7 @@ def forecast(
     for path in (paths.out, paths.report):
         if path is not None:
             remove_unfinished(path)
-    for name, value in (("block_rows", block_rows), ("fit_rows", fit_rows)):
-        wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
-        if value is not None and (wrong or not value >= 1 or value % 1):
-            raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
+    _check_counts(block_rows=block_rows, fit_rows=fit_rows)
     chosen = chosen_model(model, params, horizon, id_column, time_column, target)
     check_id(chosen)
     check_wanted(chosen, horizon, quantiles, level)
@@ -199,6 +196,7 @@ def forecast(
     )
     roles = Roles(chosen.id_column, chosen.time_column, used_columns(chosen, preparation.names))
     file = open_source(paths.source, roles, stated, rows_at_once=block_rows)
+    _check_columns(file, chosen, shard)
     if not is_fitted(chosen):
         chosen.set_params(id_column=file.id_column, time_column=file.time_column)
         if chosen.target is None:
@@ -220,14 +218,6 @@ def forecast(
         shard=shard,
         on_progress=on_progress or (lambda done, n_series: None),
     )
-    if file.series is None and shard is not None:
-        raise ParameterError("batch: shard is for files of several series; pass id_column=")
-    named = (file.id_column, file.time_column, *listed(chosen.target))
-    if file.series is not None and STATUS in named:
-        raise DataError(
-            f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
-            f"the time or a target; rename it in the file"
-        )
     result = run.one_series(paths) if file.series is None else run.all_series(paths)
     result.seconds = time.perf_counter() - begun
     result.unused = list(file.table.unused)
@@ -235,6 +225,33 @@ def forecast(
     if paths.report is not None:
         write_json(result.to_json(), paths.report)
     return result
+
+
+def _status(ids: pd.Series, short: list[Any], replaced: Mapping[Any, str]) -> np.ndarray:
+    """Return what became of the series of each row."""
+    plain = ids.map({one: plain_label(one) for one in ids.unique()})
+    status = np.where(plain.isin(list(replaced)), FALLBACK, OK)
+    return np.where(plain.isin(short), SHORT, status)
+
+
+def _check_counts(**counts: Any) -> None:
+    """Raise a ParameterError unless each is a number of rows, or None."""
+    for name, value in counts.items():
+        wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
+        if value is not None and (wrong or not value >= 1 or value % 1):
+            raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
+
+
+def _check_columns(file: Any, model: Any, shard: tuple[int, int] | None) -> None:
+    """Raise an error where a file has no parts, or no room for the column of the status."""
+    if file.series is None and shard is not None:
+        raise ParameterError("batch: shard is for files of several series; pass id_column=")
+    targets = listed(model.target) or listed(file.table.targets)
+    if file.series is not None and STATUS in (file.id_column, file.time_column, *targets):
+        raise DataError(
+            f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
+            f"the time or a target; rename it in the file"
+        )
 
 
 def _read_future(path: Path, table: TableFile, stated: FileFormat) -> tuple[pd.DataFrame, str]:
@@ -484,11 +501,7 @@ class _Run:
                 name: why for name, why in result.attrs["fallback"].items() if name not in short
             }
             result.attrs = {}
-            plain = result[id_column].map(
-                {one: plain_label(one) for one in result[id_column].unique()}
-            )
-            status = np.where(plain.isin(list(replaced)), FALLBACK, OK)
-            status = np.where(plain.isin(short), SHORT, status)
+            status = _status(result[id_column], short, replaced)
             self.template = result.iloc[:0]
             steps = int(self.horizon or model.horizon_)
             counted = result[self.file.time_column].iloc[::steps].value_counts()
