@@ -60,8 +60,9 @@ def check_levels(owner: str, quantiles: Any, fitted: Sequence[float]) -> list[fl
         return []
     if not fitted:
         raise ParameterError(
-            f"{owner}: predict(quantiles=...) needs a model fitted for quantiles; set "
-            f"loss='quantile' and quantiles=, or a distribution such as loss='gaussian', before fit"
+            f"{owner}: predict(quantiles=...) needs a model fitted for quantiles; call "
+            f"calibrate(df) and ask for level=, or fit a model that is trained, such as NLinear, "
+            f"with loss='quantile' and quantiles=, or with a distribution such as loss='gaussian'"
         )
     levels = list(quantiles) if isinstance(quantiles, Sequence | np.ndarray) else [quantiles]
     if isinstance(quantiles, str) or any(level not in fitted for level in levels):

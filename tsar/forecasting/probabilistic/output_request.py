@@ -133,9 +133,9 @@ def check_asked(
         calibration.check_paths(name)
     elif not predictive.can_sample:
         raise ParameterError(
-            f"{name}: predict(samples=...) needs a model fitted with a distribution, or a "
-            f"calibrated one; set loss to one of {', '.join(map(repr, DISTRIBUTIONS))} before "
-            f"fit, or call calibrate(df)"
+            f"{name}: predict(samples=...) needs a calibrated model, or one fitted with a "
+            f"distribution; call calibrate(df), or fit a model that is trained, such as NLinear, "
+            f"with loss one of {', '.join(map(repr, DISTRIBUTIONS))}"
         )
     if keys or levels:
         raise ParameterError(
