@@ -8,7 +8,6 @@ from tsar.core.decoder import Decoder
 from tsar.core.generation import (
     RenewedContext,
     TokenLevels,
-    equal_lengths,
     generate,
     generate_levels,
     is_bounded,
@@ -192,15 +191,6 @@ def test_a_full_context_is_begun_anew_with_its_latest_half(network):
         renewed.extend(torch.zeros(1, 9, dtype=torch.int64), renewed.init_state(1))
     with pytest.raises(ParameterError, match="at least 1, got 0"):
         RenewedContext(network, 0)
-
-
-def test_prompts_of_equal_length_go_together():
-    prompts = [torch.arange(n) for n in (3, 1, 3, 2, 1)]
-    groups = list(equal_lengths(prompts))
-    assert [rows for rows, _ in groups] == [[1, 4], [3], [0, 2]]
-    for rows, ids in groups:
-        for row, prompt in zip(rows, ids, strict=True):
-            assert torch.equal(prompt, prompts[row])
 
 
 def test_prompts_have_tokens(network):

@@ -45,7 +45,6 @@ def test_probabilities_of_all_texts_of_a_length_sum_to_one(mixer):
     """Of a length by the rule of the chain: no text ends before, as none may hold a boundary."""
     model = _fitted("abcacb" * 20, mixer=mixer, tokenizer=Three(), context_length=4)
     texts = ["".join(letters) for letters in itertools.product("abc", repeat=4)]
-    total = 0.0
     network = model.module_
     with torch.inference_mode():
         for text in texts:
@@ -342,6 +341,9 @@ def test_a_trained_model_is_the_backbone_of_autotimes(tmp_path):
     pd.testing.assert_frame_equal(forecaster.predict(), forecast)
     with pytest.raises(PersistenceError, match="other weights"):
         tsar.load(tmp_path / "forecaster", llm=model)
+    # What is fitted after that stands on what it has learned meanwhile.
+    assert not clone(forecaster).fit(frame).predict().equals(forecast)
+    assert not forecaster.fit(frame).predict().equals(forecast)
 
 
 def test_autotimes_takes_language_models_that_are_fitted():

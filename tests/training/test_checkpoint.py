@@ -14,6 +14,8 @@ import torch
 import tsar
 from tsar.data.windows import Windows
 from tsar.exceptions import ParameterError, TrainingError
+from tsar.language import LanguageModel
+from tsar.language.corpus import DrawnWindows
 from tsar.training import checkpoint as module
 from tsar.training import on_epoch
 
@@ -266,3 +268,28 @@ def test_a_folder_that_cannot_be_is_found_before_the_training(wide, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="no folder that can be written"):
         _model().fit(wide, checkpoint=tmp_path / "file" / "below")
+
+
+def test_a_language_model_goes_on_with_its_own_texts_only(tmp_path, monkeypatch):
+    def fit(text, folder=None):
+        model = LanguageModel(
+            context_length=16, d_model=8, n_layers=1, d_ff=8, n_heads=2, dropout=0.2,
+            max_steps=12, batch_size=4, random_state=0, device="cpu",
+        )  # fmt: skip
+        return model.fit(text, checkpoint=folder)
+
+    text, plain, drawn = "the cat sat on the mat. " * 20, DrawnWindows.draw, []
+
+    def draw(self, size, generator):
+        drawn.append(size)
+        if len(drawn) > 7:
+            raise Stop
+        return plain(self, size, generator)
+
+    with monkeypatch.context() as stopping, pytest.raises(Stop):
+        stopping.setattr(DrawnWindows, "draw", draw)
+        fit(text, tmp_path / "run")
+    with pytest.raises(TrainingError, match="another training"):
+        fit(text.replace("cat", "dog"), tmp_path / "run")
+    _same(fit(text, tmp_path / "run"), fit(text))
+    assert not (tmp_path / "run").exists()

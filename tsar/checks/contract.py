@@ -8,7 +8,7 @@ import random
 import tempfile
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from tsar.estimator.base import Estimator
 from tsar.exceptions import NotFittedError
 from tsar.persistence import load
 
-__all__ = ["CONTRACT_CHECKS", "Check", "Family", "raises"]
+__all__ = ["CONTRACT_CHECKS", "Check", "Family", "made_small", "raises"]
 
 Check: TypeAlias = Callable[[Any], None]
 FamilyCheck: TypeAlias = "Callable[..., None]"
@@ -48,6 +48,22 @@ class Family(ABC):
     def checks(self, estimator: Any) -> tuple[Check, ...]:
         """Return further checks that an estimator of the family has to pass."""
         return ()
+
+
+def made_small(cls: type[Any], settings: Mapping[str, Any], **parameters: Any) -> Any:
+    """Return an estimator of a class with those of some settings that it has.
+
+    Parameters
+    ----------
+    cls : type
+    settings : mapping of str to object
+        What makes any estimator of the family small.
+    **parameters
+        Set on top of them.
+    """
+    estimator = cls()
+    small = {name: value for name, value in settings.items() if name in estimator.get_params()}
+    return estimator.set_params(**{**small, **parameters})
 
 
 def raises(error: type[Exception], words: str, call: Callable[[], Any]) -> None:

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 from sklearn.pipeline import Pipeline
 
-from tsar.checks.contract import Check, Family, raises
+from tsar.checks.contract import Check, Family, made_small, raises
 from tsar.core.mixers import MIXERS, causal_mixers
 from tsar.exceptions import DataError, NotFittedError, ParameterError, foreign_warnings
 from tsar.forecasting.base import Forecaster
@@ -47,9 +47,8 @@ def small_forecaster(cls: type[Forecaster], **parameters: Any) -> Forecaster:
     **parameters
         Set on top of the small settings.
     """
-    estimator = cls()
-    small = {name: value for name, value in SMALL.items() if name in estimator.get_params()}
-    return estimator.set_params(**{**small, **parameters})
+    estimator: Forecaster = made_small(cls, SMALL, **parameters)
+    return estimator
 
 
 class Forecasting(Family):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from tsar.checks.contract import Check, Family, raises
+from tsar.checks.contract import Check, Family, made_small, raises
 from tsar.exceptions import DataError, NotFittedError
 from tsar.language.base import TextEstimator
 
@@ -29,9 +29,8 @@ def small_language_model(cls: type[TextEstimator], **parameters: Any) -> TextEst
     **parameters
         Set on top of the small settings.
     """
-    estimator = cls()
-    small = {name: value for name, value in SMALL.items() if name in estimator.get_params()}
-    return estimator.set_params(**{**small, **parameters})
+    estimator: TextEstimator = made_small(cls, SMALL, **parameters)
+    return estimator
 
 
 class Language(Family):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import tsar
@@ -153,8 +154,6 @@ def _help_of_python() -> str:
 
 def _nats_of_pairs(training: str, end: str) -> float:
     """Return the nats per byte of a table of which byte follows which, each seen once more."""
-    import numpy as np
-
     seen, told = (np.frombuffer(text.encode("utf-8"), dtype=np.uint8) for text in (training, end))
     counts = np.ones((256, 256))
     np.add.at(counts, (seen[:-1], seen[1:]), 1)

@@ -4,7 +4,7 @@ Text is the case of one token in a level, see :func:`generate`; a pyramid of ima
 each size.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
@@ -21,7 +21,6 @@ __all__ = [
     "RenewedContext",
     "TokenLevels",
     "TokenNetwork",
-    "equal_lengths",
     "generate",
     "generate_levels",
     "is_bounded",
@@ -331,24 +330,3 @@ def generate(
     levels = TokenLevels(network, max_tokens=n_steps, stop_token=stop)
     for rows, tokens in generate_levels(levels, prompts, sampler=sampler, generator=generator):
         yield rows, tokens[:, 0]
-
-
-def equal_lengths(prompts: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
-    """Put prompts of equal length together, since a state has as many tokens in each row.
-
-    Parameters
-    ----------
-    prompts : sequence of int64 Tensor of shape (T,)
-
-    Yields
-    ------
-    rows : list of int
-        Which prompts have that length.
-    ids : int64 Tensor of shape (b, T)
-        The shortest first.
-    """
-    by_length: dict[int, list[int]] = {}
-    for row, prompt in enumerate(prompts):
-        by_length.setdefault(len(prompt), []).append(row)
-    for _, rows in sorted(by_length.items()):
-        yield rows, torch.stack([prompts[row] for row in rows])

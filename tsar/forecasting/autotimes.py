@@ -171,6 +171,9 @@ class AutoTimes(NetworkForecaster):
             check_choice("AutoTimes", "mixer", self.mixer, causal_mixers())
             check_heads("AutoTimes", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
         else:
+            if not isinstance(self.llm, str):
+                # It may have learned more since it was copied.
+                self.__dict__.pop("_loaded", None)
             # Better now than after reading the data.
             self._language_model()
 

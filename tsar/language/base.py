@@ -1,5 +1,6 @@
 """What all estimators have in common that are fitted to texts."""
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from tsar.language.corpus import DrawnWindows, OrderedWindows, as_texts, token_r
 from tsar.language.tokenizer import (
     Tokenizer,
     UserTokenizer,
-    fingerprint,
     fitted_tokenizer,
     tokenizer_from_record,
 )
 from tsar.params.constraints import Interval, check_count
 from tsar.training import AdamW, Cosine, Objective, Optimizer, Schedule, resolve_device, seeded
+from tsar.training.checkpoint import checkpoints_in, digest
 from tsar.training.state import TrainedFitted, TrainingRecord
 from tsar.training.threads import settle_number
 
@@ -128,7 +129,9 @@ class TextEstimator(TrainedEstimator):
                 f"{self.name}: one of max_steps and max_epochs must be a number, got None for both"
             )
 
-    def fit(self, texts: Any, y: None = None) -> Self:
+    def fit(
+        self, texts: Any, y: None = None, *, checkpoint: str | os.PathLike[str] | None = None
+    ) -> Self:
         """Train on texts; afresh, unless ``warm_start`` is set.
 
         Parameters
@@ -137,6 +140,10 @@ class TextEstimator(TrainedEstimator):
             A text, or any number of them, as in a Series: each is told from the next.
         y : None
             Ignored.
+        checkpoint : path, optional
+            A folder in which the training leaves its state every ten minutes. Where a fit was
+            killed, the same call goes on from there, and gives the same weights as if it had
+            not been. Nothing is left of a fit that ended.
 
         Returns
         -------
@@ -149,9 +156,10 @@ class TextEstimator(TrainedEstimator):
         DataError
             There is no text, or too little of it for one window.
         TrainingError
-            The loss is not finite.
+            The loss is not finite, or the checkpoint is of another training.
         """
-        return self._fit(texts, go_on=self.warm_start)
+        with checkpoints_in(checkpoint):
+            return self._fit(texts, go_on=self.warm_start)
 
     def partial_fit(self, texts: Any, y: None = None) -> Self:
         """Go on training the fitted network, on these texts; the tokenizer stays.
@@ -198,7 +206,7 @@ class TextEstimator(TrainedEstimator):
             state = self._training_state.named(self._trained_names(network))
         if checkpoint is not None:
             with self._named_training_errors():
-                checkpoint.claim(self._identity(fingerprint(tokenizer), network, state, seed))
+                checkpoint.claim(self._identity(digest([tokens]), network, state, seed))
         result = self._train(
             network,
             training,

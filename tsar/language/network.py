@@ -25,8 +25,6 @@ class TokenNetwork(nn.Module):
     decoder : Decoder
     n_tokens : int
         V. What a token is embedded as is also what its logit is a product with.
-    dropout : float, default 0.0
-        Of the embedded tokens.
 
     References
     ----------

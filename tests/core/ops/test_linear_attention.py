@@ -52,6 +52,17 @@ def test_chunks_are_the_loop_in_value_and_gradient(length, decays, shared, dtype
         torch.testing.assert_close(result, expected, rtol=tolerance, atol=tolerance)
 
 
+def test_many_tokens_are_summed_in_half_precision():
+    """Ones: a sum that were kept in bfloat16 itself would end at 256."""
+    ones = torch.ones(1, 1, 3000, 1, dtype=torch.bfloat16)
+    y, state = linear_attention(ones, ones, ones)
+    assert y.dtype == torch.bfloat16 and float(state) == 3000
+    torch.testing.assert_close(y[0, 0, :, 0], torch.arange(1, 3001).to(torch.bfloat16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, state = linear_attention(ones.float(), ones.float(), ones.float())
+    assert float(state) == 3000
+
+
 def test_what_has_decayed_away_is_nothing_and_nothing_overflows():
     query, key, value, _, state = _inputs(70, decays=False)
     fast = torch.full((3, 2, 70), -1e4, dtype=torch.float64)

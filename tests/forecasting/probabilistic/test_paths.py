@@ -186,7 +186,7 @@ def test_windows_are_lined_up_by_their_cutoff():
 def test_what_cannot_be_sampled_is_refused(tmp_path):
     frame = _long(_walks(2, 30))
     model = _naive().fit(frame)
-    with pytest.raises(ParameterError, match=r"samples=.* or a calibrated one"):
+    with pytest.raises(ParameterError, match=r"samples=.*\) needs a calibrated model"):
         model.predict(samples=3)
     model.calibrate(frame)
     with pytest.raises(ParameterError, match=r"samples are calibrated for 6 steps, got horizon=7"):

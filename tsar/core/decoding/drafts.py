@@ -98,7 +98,7 @@ class NGramDraft(Draft):
         never came before, fewer.
     ids : sequence of int, optional
         Tokens of a text to count beforehand, as :meth:`tsar.language.LanguageModel.encode`
-        returns them; the prompt and the text that is written are counted in any case.
+        returns them; of every text, its prompt and what is written of it are counted as well.
 
     References
     ----------
@@ -110,11 +110,12 @@ class NGramDraft(Draft):
         if order < 1:
             raise ParameterError(f"NGramDraft: order must be at least 1, got {order!r}")
         self.order = order
-        self._counts: dict[tuple[int, ...], dict[int, int]] = {}
+        self._seen_before = _Counts(order)
         self._largest = -1
-        listed = [] if ids is None else [int(token) for token in ids]
-        self._count(listed, 0)
-        self._ids: list[int] = []
+        if ids is not None:
+            listed = [int(token) for token in ids]
+            self._largest = max(listed, default=-1)
+            self._seen_before.add(listed, 0)
 
     def check(self, n_tokens: int) -> None:
         if self._largest >= n_tokens:
@@ -126,7 +127,9 @@ class NGramDraft(Draft):
     def begin(self, ids: Sequence[int], n_tokens: int) -> None:
         self.check(n_tokens)
         self._n_tokens = n_tokens
-        self._ids = []
+        # Of this text alone: the next one is drawn as if this had not been.
+        self._written = _Counts(self.order)
+        self._ids: list[int] = []
         self.accept(ids)
 
     def propose(
@@ -152,22 +155,39 @@ class NGramDraft(Draft):
     def accept(self, ids: Sequence[int]) -> None:
         begin = len(self._ids)
         self._ids.extend(ids)
-        self._count(self._ids, begin)
-
-    def _count(self, ids: list[int], begin: int) -> None:
-        for place in range(begin, len(ids)):
-            token = ids[place]
-            self._largest = max(self._largest, token)
-            for length in range(min(self.order - 1, place) + 1):
-                counts = self._counts.setdefault(tuple(ids[place - length : place]), {})
-                counts[token] = counts.get(token, 0) + 1
+        self._written.add(self._ids, begin)
 
     def _following(self, context: list[int]) -> dict[int, int]:
         for begin in range(len(context) + 1):
-            counts = self._counts.get(tuple(context[begin:]))
-            if counts:
-                return counts
+            ending = tuple(context[begin:])
+            before, written = self._seen_before.after(ending), self._written.after(ending)
+            if before and written:
+                tokens = before.keys() | written.keys()
+                return {
+                    token: before.get(token, 0) + written.get(token, 0) for token in sorted(tokens)
+                }
+            if before or written:
+                return before or written
         return {}
+
+
+class _Counts:
+    """How often each token followed each of the endings that are shorter than an n-gram."""
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self._by_ending: dict[tuple[int, ...], dict[int, int]] = {}
+
+    def add(self, ids: list[int], begin: int) -> None:
+        """Count the tokens from a place on."""
+        for place in range(begin, len(ids)):
+            for length in range(min(self.order - 1, place) + 1):
+                counts = self._by_ending.setdefault(tuple(ids[place - length : place]), {})
+                counts[ids[place]] = counts.get(ids[place], 0) + 1
+
+    def after(self, ending: tuple[int, ...]) -> dict[int, int]:
+        """Return what followed an ending."""
+        return self._by_ending.get(ending, {})
 
 
 def _drawn(counts: dict[int, int], power: float, chance: float, shares: Tensor) -> int:

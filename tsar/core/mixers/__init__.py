@@ -5,7 +5,7 @@ from typing import Any
 
 from tsar.core.mixers.attention import ResidualAttention, SoftmaxAttention
 from tsar.core.mixers.auto_correlation import AutoCorrelation
-from tsar.core.mixers.base import CarryingMixer, Mixer
+from tsar.core.mixers.base import CarryingMixer, Mixer, RecurrentMixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.gated_linear_attention import GatedLinearAttention, Retention
 from tsar.core.mixers.linear_attention import LinearAttention
@@ -27,6 +27,7 @@ __all__ = [
     "Mamba2",
     "MambaState",
     "Mixer",
+    "RecurrentMixer",
     "ResidualAttention",
     "Retention",
     "SoftmaxAttention",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["CarryingMixer", "Mixer", "refuse_memory", "refuse_pair_mask"]
+__all__ = ["CarryingMixer", "Mixer", "RecurrentMixer", "refuse_memory"]
 
 
 class Mixer(nn.Module):
@@ -136,6 +136,57 @@ class CarryingMixer(Mixer):
         raise NotImplementedError(f"{type(self).__name__} has no mix")
 
 
+class RecurrentMixer(Mixer):
+    """A mixer that goes through the tokens in their order, with a state of fixed size.
+
+    A subclass gives ``init_state`` and ``scan``.
+    """
+
+    causal = True
+
+    def scan(self, x: Tensor, mask: Tensor | None, state: Any) -> tuple[Tensor, Any]:
+        """Mix tokens, given the state before them.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, L, D)
+        mask : bool Tensor of shape (B, L), optional
+            A token that is masked changes nothing for those after it.
+        state : nested tuples or None
+            None before the first token.
+
+        Returns
+        -------
+        y : Tensor of shape (B, L, D)
+        state : nested tuples
+            After the last token.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no scan")
+
+    def forward(
+        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
+    ) -> Tensor:
+        """Mix tokens (B, L, D); ``mask`` of shape (B, L).
+
+        Raises
+        ------
+        ParameterError
+            If a mask says something of pairs of tokens, or there is a memory.
+        """
+        refuse_memory(self, memory)
+        if mask is not None and mask.shape != x.shape[:2]:
+            raise ParameterError(
+                f"{type(self).__name__}: mask must have the shape {tuple(x.shape[:2])}, one entry "
+                f"per token, got {tuple(mask.shape)}; a recurrence cannot hide a token from some "
+                f"only"
+            )
+        return self.scan(x, mask, None)[0]
+
+    def extend(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Mix more tokens (B, T, D)."""
+        return self.scan(x, None, state)
+
+
 def refuse_memory(mixer: Mixer, memory: Tensor | None) -> None:
     """Raise an error if there is a memory, for a mixer that reads none.
 
@@ -148,19 +199,4 @@ def refuse_memory(mixer: Mixer, memory: Tensor | None) -> None:
         raise ParameterError(
             f"{type(mixer).__name__}: cannot read a memory, only its own tokens; use "
             f"SoftmaxAttention or AutoCorrelation"
-        )
-
-
-def refuse_pair_mask(mixer: Mixer, mask: Tensor | None, x: Tensor) -> None:
-    """Raise an error unless a mask says something of single tokens, for a recurrence.
-
-    Raises
-    ------
-    ParameterError
-        If it has another shape than (B, L).
-    """
-    if mask is not None and mask.shape != x.shape[:2]:
-        raise ParameterError(
-            f"{type(mixer).__name__}: mask must have the shape {tuple(x.shape[:2])}, one entry per "
-            f"token, got {tuple(mask.shape)}; a recurrence cannot hide a token from some only"
         )

@@ -1,36 +1,25 @@
 """Linear attention that forgets: at a fixed rate per head, or as fast as a token says."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsar.core.linear import Linear
-from tsar.core.mixers.base import Mixer, refuse_memory, refuse_pair_mask
+from tsar.core.mixers.base import RecurrentMixer
+from tsar.core.mixers.linear_attention import SummedState
 from tsar.core.ops.linear_attention import linear_attention
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
-__all__ = ["GatedLinearAttention", "GatedLinearAttentionState", "Retention"]
+__all__ = ["GatedLinearAttention", "Retention"]
 
 # The gates begin near 1, or nothing would be remembered for long enough to be learned from.
 _TEMPERATURE = 16.0
 
 
-class GatedLinearAttentionState(NamedTuple):
-    """What it remembers: one sum, however many tokens there were.
-
-    Parameters
-    ----------
-    sum : Tensor of shape (B, N, E, E)
-        Of keys times values, the older the fainter.
-    """
-
-    sum: Tensor
-
-
-class GatedLinearAttention(Mixer):
+class GatedLinearAttention(RecurrentMixer):
     """``S_t = g_t S_{t-1} + k_t v_t'``, read by queries, normalised per head and gated.
 
     Parameters
@@ -54,7 +43,6 @@ class GatedLinearAttention(Mixer):
     large language models", arXiv:2307.08621, eqs. 3 to 8, without the turning by positions.
     """
 
-    causal = True
     rates: Tensor
 
     def __init__(
@@ -76,43 +64,26 @@ class GatedLinearAttention(Mixer):
         self.norm = nn.RMSNorm(d_model // n_heads)
         self.output = Linear(d_model, d_model, bias=False)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
-    ) -> Tensor:
-        """Mix tokens (B, L, D); ``mask`` of shape (B, L): what is masked is not waited for.
-
-        Raises
-        ------
-        ParameterError
-            If a mask says something of pairs of tokens, or there is a memory.
-        """
-        refuse_memory(self, memory)
-        refuse_pair_mask(self, mask, x)
-        return self._mix(x, mask, None)[0]
-
-    def init_state(self, batch: int) -> GatedLinearAttentionState:
+    def init_state(self, batch: int) -> SummedState:
         """Return the state before the first token: zeros."""
         weight = self.output.weight
         width = len(weight) // self.n_heads
-        return GatedLinearAttentionState(weight.new_zeros(batch, self.n_heads, width, width))
+        return SummedState(weight.new_zeros(batch, self.n_heads, width, width))
 
-    def extend(
-        self, x: Tensor, state: GatedLinearAttentionState
-    ) -> tuple[Tensor, GatedLinearAttentionState]:
-        """Mix more tokens (B, T, D)."""
-        y, total = self._mix(x, None, state.sum)
-        return y, GatedLinearAttentionState(total)
-
-    def _mix(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    def scan(
+        self, x: Tensor, mask: Tensor | None, state: SummedState | None
+    ) -> tuple[Tensor, SummedState]:
+        """See :meth:`RecurrentMixer.scan`; what is masked is not waited for."""
         heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
         query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, L, E)
         log_decay = self._log_decay(x)
         if mask is not None:
             key = key.masked_fill(~mask[:, None, :, None], 0.0)
             log_decay = log_decay.masked_fill(~mask[:, None], 0.0)
-        y, state = linear_attention(query * self.scale, key, value, log_decay, state)
+        before = None if state is None else state.sum
+        y, total = linear_attention(query * self.scale, key, value, log_decay, before)
         y = self.norm(y).transpose(1, 2).flatten(2)
-        return self.output(y * F.silu(self.gate(x))), state
+        return self.output(y * F.silu(self.gate(x))), SummedState(total)
 
     def _log_decay(self, x: Tensor) -> Tensor:
         """Return how much of the state a token leaves, (B, N, L)."""

@@ -6,28 +6,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tsar.core.linear import Linear
-from tsar.core.mixers.base import Mixer, refuse_memory, refuse_pair_mask
+from tsar.core.mixers.base import RecurrentMixer
 from tsar.core.ops.linear_attention import linear_attention
 from tsar.exceptions import ParameterError
 
-__all__ = ["LinearAttention", "LinearAttentionState"]
+__all__ = ["LinearAttention", "SummedState"]
 
 _SMALLEST_SUM = 1e-6
 
 
-class LinearAttentionState(NamedTuple):
+class SummedState(NamedTuple):
     """What linear attention remembers: one sum, however many tokens there were.
 
     Parameters
     ----------
-    sum : Tensor of shape (B, N, E, E + 1)
-        Of keys times values, and of keys in the last column.
+    sum : Tensor of shape (B, N, E, V)
+        Of keys times values. Where there is a normaliser, the last column is the sum of the keys.
     """
 
     sum: Tensor
 
 
-class LinearAttention(Mixer):
+class LinearAttention(RecurrentMixer):
     """Causal attention with weights ``phi(q)' phi(k)``, where ``phi(x) = elu(x) + 1``.
 
     The weights of a token are divided by their sum. A state of fixed size stands for all tokens
@@ -50,8 +50,6 @@ class LinearAttention(Mixer):
     attention", ICML 2020, eqs. 7 to 20.
     """
 
-    causal = True
-
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
         if d_model % n_heads:
@@ -62,38 +60,23 @@ class LinearAttention(Mixer):
         self.query_key_value = Linear(d_model, 3 * d_model)
         self.output = Linear(d_model, d_model)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
-    ) -> Tensor:
-        """Mix tokens (B, L, D); ``mask`` of shape (B, L).
-
-        Raises
-        ------
-        ParameterError
-            If a mask says something of pairs of tokens, or there is a memory.
-        """
-        refuse_memory(self, memory)
-        refuse_pair_mask(self, mask, x)
-        return self._mix(x, mask, None)[0]
-
-    def init_state(self, batch: int) -> LinearAttentionState:
+    def init_state(self, batch: int) -> SummedState:
         """Return the state before the first token: zeros."""
         weight = self.output.weight
         width = len(weight) // self.n_heads
-        return LinearAttentionState(weight.new_zeros(batch, self.n_heads, width, width + 1))
+        return SummedState(weight.new_zeros(batch, self.n_heads, width, width + 1))
 
-    def extend(self, x: Tensor, state: LinearAttentionState) -> tuple[Tensor, LinearAttentionState]:
-        """Mix more tokens (B, T, D)."""
-        y, total = self._mix(x, None, state.sum)
-        return y, LinearAttentionState(total)
-
-    def _mix(self, x: Tensor, mask: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    def scan(
+        self, x: Tensor, mask: Tensor | None, state: SummedState | None
+    ) -> tuple[Tensor, SummedState]:
+        """See :meth:`RecurrentMixer.scan`."""
         heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
         query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, L, E)
         query, key = F.elu(query) + 1, F.elu(key) + 1
         if mask is not None:
             key = key.masked_fill(~mask[:, None, :, None], 0.0)
         # A column of ones adds up the keys beside what they weigh.
-        y, state = linear_attention(query, key, F.pad(value, (0, 1), value=1.0), state=state)
+        before = None if state is None else state.sum
+        y, total = linear_attention(query, key, F.pad(value, (0, 1), value=1.0), state=before)
         y = y[..., :-1] / (y[..., -1:] + _SMALLEST_SUM)
-        return self.output(y.transpose(1, 2).flatten(2)), state
+        return self.output(y.transpose(1, 2).flatten(2)), SummedState(total)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsar.core.linear import Linear
-from tsar.core.mixers.base import Mixer, refuse_memory, refuse_pair_mask
+from tsar.core.mixers.base import RecurrentMixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.ops.causal_conv import causal_conv
 from tsar.core.ops.even_products import linear
@@ -37,7 +37,7 @@ class MambaState(NamedTuple):
     hidden: Tensor
 
 
-class Mamba(Mixer):
+class Mamba(RecurrentMixer):
     """A selective state space between a gate and a short convolution.
 
     A token is widened to a value and a gate; the value goes through a causal
@@ -66,7 +66,6 @@ class Mamba(Mixer):
     of the authors' code.
     """
 
-    causal = True
     # How fast a state forgets, and the way around it, are no weights of a map.
     no_decay = ("log_decay", "skip")
 
@@ -99,20 +98,6 @@ class Mamba(Mixer):
         self.skip = nn.Parameter(torch.ones(width))
         self.output = Linear(width, d_model, bias=False)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
-    ) -> Tensor:
-        """Mix tokens (B, L, D); ``mask`` of shape (B, L).
-
-        Raises
-        ------
-        ParameterError
-            If a mask says something of pairs of tokens, or there is a memory.
-        """
-        refuse_memory(self, memory)
-        refuse_pair_mask(self, mask, x)
-        return self._mix(x, mask, None, self.backend)[0]
-
     def init_state(self, batch: int) -> MambaState:
         """Return the state before the first token: zeros."""
         width, d_conv = self.conv_weight.shape
@@ -121,18 +106,10 @@ class Mamba(Mixer):
             like.new_zeros(batch, d_conv - 1, width), like.new_zeros(batch, *self.log_decay.shape)
         )
 
-    def extend(self, x: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
-        """Mix more tokens (B, T, D)."""
-        # For a single token the plain form is the fastest; the kernel of mamba-ssm cannot start
-        # from a state.
-        backend = None if self.backend == "mamba_ssm" else self.backend
-        y, state = self._mix(x, None, state, "reference" if x.shape[1] < 2 else backend)
-        # Not a view, which would keep all inputs of the piece.
-        return y, MambaState(state.inputs.clone(), state.hidden)
-
-    def _mix(
-        self, x: Tensor, mask: Tensor | None, state: MambaState | None, backend: str | None
+    def scan(
+        self, x: Tensor, mask: Tensor | None, state: MambaState | None
     ) -> tuple[Tensor, MambaState]:
+        """See :meth:`RecurrentMixer.scan`."""
         value, gate = self.input(x).chunk(2, dim=-1)  # (B, L, E) each
         if mask is not None:
             value = value.masked_fill(~mask[..., None], 0.0)
@@ -152,9 +129,16 @@ class Mamba(Mixer):
             delta_softplus=True,
             mask=mask,
             initial_state=hidden,
-            backend=backend,
+            backend=self.backend if state is None else self._backend_from_a_state(x.shape[1]),
         )
-        return self.output(y), MambaState(inputs, hidden)
+        # Not a view, which would keep all inputs of the piece.
+        return self.output(y), MambaState(inputs.clone(), hidden)
+
+    def _backend_from_a_state(self, n_tokens: int) -> str | None:
+        """For a single token the plain form is the fastest; mamba-ssm's kernel begins anew."""
+        if n_tokens < 2:
+            return "reference"
+        return None if self.backend == "mamba_ssm" else self.backend
 
 
 class BidirectionalMamba(Bidirectional):

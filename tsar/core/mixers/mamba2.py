@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsar.core.linear import Linear
-from tsar.core.mixers.base import Mixer, refuse_memory, refuse_pair_mask
+from tsar.core.mixers.base import RecurrentMixer
 from tsar.core.ops.causal_conv import causal_conv
 from tsar.core.ops.linear_attention import linear_attention
 
@@ -32,7 +32,7 @@ class Mamba2State(NamedTuple):
     hidden: Tensor
 
 
-class Mamba2(Mixer):
+class Mamba2(RecurrentMixer):
     """``h_t = exp(a dt_t) h_{t-1} + dt_t b_t x_t'``, ``y_t = c_t' h_t + d x_t``, gated.
 
     ``x``, ``b``, ``c``, ``dt`` and the gate are maps of the token; the first three pass a short
@@ -58,8 +58,6 @@ class Mamba2(Mixer):
     structured state space duality", ICML 2024, sections 5 to 7; the first values are those of
     the authors' code.
     """
-
-    causal = True
 
     def __init__(
         self,
@@ -89,20 +87,6 @@ class Mamba2(Mixer):
         self.norm = nn.RMSNorm(width)
         self.output = Linear(width, d_model, bias=False)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
-    ) -> Tensor:
-        """Mix tokens (B, L, D); ``mask`` of shape (B, L).
-
-        Raises
-        ------
-        ParameterError
-            If a mask says something of pairs of tokens, or there is a memory.
-        """
-        refuse_memory(self, memory)
-        refuse_pair_mask(self, mask, x)
-        return self._mix(x, mask, None)[0]
-
     def init_state(self, batch: int) -> Mamba2State:
         """Return the state before the first token: zeros."""
         mixed, d_conv = self.conv_weight.shape
@@ -111,15 +95,10 @@ class Mamba2(Mixer):
         hidden = like.new_zeros(batch, self.n_heads, d_state, width // self.n_heads)
         return Mamba2State(like.new_zeros(batch, d_conv - 1, mixed), hidden)
 
-    def extend(self, x: Tensor, state: Mamba2State) -> tuple[Tensor, Mamba2State]:
-        """Mix more tokens (B, T, D)."""
-        y, state = self._mix(x, None, state)
-        # Not a view, which would keep all inputs of the piece.
-        return y, Mamba2State(state.inputs.clone(), state.hidden)
-
-    def _mix(
+    def scan(
         self, x: Tensor, mask: Tensor | None, state: Mamba2State | None
     ) -> tuple[Tensor, Mamba2State]:
+        """See :meth:`RecurrentMixer.scan`."""
         gate, mixed, step = self.input(x).split(self.parts, dim=-1)
         if mask is not None:
             mixed = mixed.masked_fill(~mask[..., None], 0.0)
@@ -139,4 +118,6 @@ class Mamba2(Mixer):
             hidden,
         )
         y = (y.transpose(1, 2) + self.skip[:, None] * value).flatten(2)
-        return self.output(self.norm(y * F.silu(gate))), Mamba2State(inputs, hidden)
+        # Not a view, which would keep all inputs of the piece.
+        after = Mamba2State(inputs.clone(), hidden)
+        return self.output(self.norm(y * F.silu(gate))), after

@@ -41,13 +41,25 @@ def linear_attention(
     -------
     y : Tensor of shape (B, N, L, V)
     state : Tensor of shape (B, N, E, V)
-        After the last token.
+        After the last token; in single precision at least, since a sum in half precision stops
+        growing at a few hundred.
 
     References
     ----------
     Katharopoulos et al., "Transformers are RNNs", ICML 2020, section 3.3; Dao and Gu,
     "Transformers are SSMs", ICML 2024, section 6: the chunks.
     """
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    with torch.autocast(value.device.type, enabled=False):
+        decay = None if log_decay is None else log_decay.to(dtype)
+        begun = None if state is None else state.to(dtype)
+        y, after = _scan(query.to(dtype), key.to(dtype), value.to(dtype), decay, begun)
+    return y.to(value.dtype), after
+
+
+def _scan(
+    query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor | None, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     batch, n_heads, length, width = value.shape
     if state is None:
         state = value.new_zeros(batch, n_heads, key.shape[-1], width)
