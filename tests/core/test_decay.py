@@ -18,6 +18,24 @@ DECAYED = {
     "mamba2": {"conv_weight", "input.weight", "output.weight"},
     "mamba": {"conv_weight", *(f"{p}.weight" for p in ("input", "select", "step_size", "output"))},
 }
+DECAYED |= {
+    "gated_state_space": {"weight", *(f"{p}.weight" for p in ("input", "widen", "output"))},
+    "structured_state_space": {"weight", "output.weight"},
+    "mega": {f"{part}.weight" for part in ("value", "base", "candidate")},
+    "prefix_attention": {"key_value.weight", "output.weight"},
+    "attention_free": {"query_key_value.weight", "output.weight"},
+    "sparse_keys": {f"{part}.weight" for part in ("query_key_value", "score", "output")},
+    "fourier": set(),
+    "light_convolution": {"input.weight", "output.weight"},
+    "dynamic_convolution": {f"{part}.weight" for part in ("input", "kernel", "output")},
+    "neighbourhood": {"query_key_value.weight", "output.weight"},
+    "low_rank": {f"{part}.weight" for part in ("query", "key_value", "output")},
+    "latents": {
+        f"{way}.{part}.weight"
+        for way in ("read", "write")
+        for part in ("query_key_value", "output")
+    },
+}
 DECAYED["gated_linear_attention"] = DECAYED["retention"] | {"forget.weight"}
 DECAYED["residual_attention"] = DECAYED["attention"]
 DECAYED["bidirectional_mamba"] = {

@@ -191,7 +191,10 @@ def test_guidance_adds_what_the_prompt_changes():
 
 @pytest.mark.parametrize(
     "mixer",
-    [*sorted(set(MIXERS) - {"residual_attention", "autocorrelation"}), ["mamba2", "attention"]],
+    [
+        *sorted(set(MIXERS) - {"residual_attention", "autocorrelation", "latents"}),
+        ["mamba2", "attention"],
+    ],
     ids=str,
 )  # fmt: skip
 def test_every_mixer_sees_both_ways_and_knows_the_order(mixer):

@@ -3,12 +3,14 @@
 Masks are True where a query (an axis before the last) may attend to a key (the last axis).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["block_diffusion", "visible", "window"]
+__all__ = ["block_diffusion", "neighbours", "visible", "window"]
 
 
 def visible(query_levels: Tensor, key_levels: Tensor | None = None) -> Tensor:
@@ -68,6 +70,36 @@ def window(
     if size is None:
         return seen
     return seen & ((distance.abs() < size) | (key_positions < sinks))
+
+
+def neighbours(shape: Sequence[int], size: int, *, device: torch.device | None = None) -> Tensor:
+    """Return which tokens are near each token of a grid.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the grid: (L,) of a sequence, (rows, columns) of an image, laid out row by row.
+    size : int
+        Tokens along each axis, or all where the grid has fewer. At a border the window is shifted
+        inwards, so that it is as large everywhere.
+    device : torch.device, optional
+
+    Returns
+    -------
+    int64 Tensor of shape (L, size ** axes)
+
+    References
+    ----------
+    Hassani et al., "Neighborhood attention transformer", CVPR 2023, section 3.1.
+    """
+    near = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    for n_places in shape:
+        width = min(size, n_places)
+        first = torch.arange(n_places, device=device) - width // 2
+        along = first.clamp(0, n_places - width)[:, None] + torch.arange(width, device=device)
+        # Every token of the axes so far is cut into as many as this axis has.
+        near = (near[:, None, :, None] * n_places + along[:, None]).flatten(2).flatten(0, 1)
+    return near
 
 
 def block_diffusion(

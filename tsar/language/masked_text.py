@@ -16,7 +16,7 @@ from tsar.core.mixers import (
     MIXERS,
     Bidirectional,
     Mixer,
-    causal_mixers,
+    ordered_mixers,
 )
 from tsar.core.mlp import make_mlp
 from tsar.core.norm import make_norm
@@ -123,8 +123,7 @@ class MaskedText(MixedText):
 
     def _check_mixer(self, mixer: Any) -> None:
         if not (isinstance(mixer, type) and issubclass(mixer, Mixer)):
-            # Of residual attention tokens could be in any order.
-            check_choice(self.name, "mixer", mixer, [*causal_mixers(), "bidirectional_mamba"])
+            check_choice(self.name, "mixer", mixer, ordered_mixers())
 
     def _both_ways(self, mixer: Any) -> Mixer:
         cls: type[Mixer] = mixer if isinstance(mixer, type) else MIXERS[mixer]

@@ -4,37 +4,60 @@ import inspect
 from typing import Any
 
 from tsar.core.mixers.attention import ResidualAttention, SoftmaxAttention
+from tsar.core.mixers.attention_free import AttentionFree
 from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import CarryingMixer, Mixer, RecurrentMixer
 from tsar.core.mixers.bidirectional import Bidirectional
+from tsar.core.mixers.dynamic_convolution import DynamicConvolution, LightConvolution
+from tsar.core.mixers.fourier import Fourier
 from tsar.core.mixers.gated_linear_attention import GatedLinearAttention, Retention
+from tsar.core.mixers.latents import LatentAttention
 from tsar.core.mixers.linear_attention import LinearAttention
+from tsar.core.mixers.low_rank import LowRankAttention
 from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
 from tsar.core.mixers.mamba2 import Mamba2
+from tsar.core.mixers.mega import Mega
+from tsar.core.mixers.neighbourhood import NeighbourhoodAttention
+from tsar.core.mixers.prefix_attention import PrefixAttention
+from tsar.core.mixers.sparse_keys import SparseKeys
+from tsar.core.mixers.state_space import GatedStateSpace, StructuredStateSpace
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 from tsar.params.registry import Registry, check_subclass_of
 
 __all__ = [
     "MIXERS",
+    "AttentionFree",
     "AutoCorrelation",
     "Bidirectional",
     "BidirectionalMamba",
     "CarryingMixer",
+    "DynamicConvolution",
+    "Fourier",
     "GatedLinearAttention",
+    "GatedStateSpace",
+    "LatentAttention",
+    "LightConvolution",
     "LinearAttention",
+    "LowRankAttention",
     "Mamba",
     "Mamba2",
     "MambaState",
+    "Mega",
     "Mixer",
+    "NeighbourhoodAttention",
+    "PrefixAttention",
     "RecurrentMixer",
     "ResidualAttention",
     "Retention",
     "SoftmaxAttention",
+    "SparseKeys",
+    "StructuredStateSpace",
     "accepted_options",
     "causal_mixers",
     "check_heads",
     "make_mixer",
+    "ordered_mixers",
 ]
 
 
@@ -52,6 +75,18 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "mamba": Mamba,
         "bidirectional_mamba": BidirectionalMamba,
         "mamba2": Mamba2,
+        "gated_state_space": GatedStateSpace,
+        "structured_state_space": StructuredStateSpace,
+        "mega": Mega,
+        "prefix_attention": PrefixAttention,
+        "attention_free": AttentionFree,
+        "sparse_keys": SparseKeys,
+        "fourier": Fourier,
+        "light_convolution": LightConvolution,
+        "dynamic_convolution": DynamicConvolution,
+        "neighbourhood": NeighbourhoodAttention,
+        "low_rank": LowRankAttention,
+        "latents": LatentAttention,
     },
     check_subclass_of(Mixer, "a mixer", "tsar.core.mixers"),
 )
@@ -101,6 +136,19 @@ def causal_mixers() -> list[str]:
     """List the mixers that let a token depend on no later one, always or if they are asked to."""
     return [
         name for name, cls in MIXERS.items() if cls.causal or accepted_options(cls, causal=True)
+    ]
+
+
+def ordered_mixers() -> list[str]:
+    """List the mixers that can tell in which order tokens are, by themselves.
+
+    Those are the causal ones, what is made of them, and those that can turn tokens by positions.
+    """
+    causal = causal_mixers()
+    return [
+        name
+        for name, cls in MIXERS.items()
+        if name in causal or issubclass(cls, Bidirectional) or accepted_options(cls, rotary=True)
     ]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["CarryingMixer", "Mixer", "RecurrentMixer", "refuse_memory"]
+__all__ = ["CarryingMixer", "Mixer", "RecurrentMixer", "check_token_mask", "refuse_memory"]
 
 
 class Mixer(nn.Module):
@@ -151,7 +151,7 @@ class RecurrentMixer(Mixer):
         ----------
         x : Tensor of shape (B, L, D)
         mask : bool Tensor of shape (B, L), optional
-            A token that is masked changes nothing for those after it.
+            A token that is masked adds nothing to the state.
         state : nested tuples or None
             None before the first token.
 
@@ -174,17 +174,12 @@ class RecurrentMixer(Mixer):
             If a mask says something of pairs of tokens, or there is a memory.
         """
         refuse_memory(self, memory)
-        if mask is not None and mask.shape != x.shape[:2]:
-            raise ParameterError(
-                f"{type(self).__name__}: mask must have the shape {tuple(x.shape[:2])}, one entry "
-                f"per token, got {tuple(mask.shape)}; a recurrence cannot hide a token from some "
-                f"only"
-            )
+        check_token_mask(self, mask, x)
         return self.scan(x, mask, None)[0]
 
     def extend(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Mix more tokens (B, T, D)."""
-        return self.scan(x, None, state)
+        return self.scan(x, None, state) if x.shape[1] else (x, state)
 
 
 def refuse_memory(mixer: Mixer, memory: Tensor | None) -> None:
@@ -199,4 +194,27 @@ def refuse_memory(mixer: Mixer, memory: Tensor | None) -> None:
         raise ParameterError(
             f"{type(mixer).__name__}: cannot read a memory, only its own tokens; use "
             f"SoftmaxAttention or AutoCorrelation"
+        )
+
+
+def check_token_mask(mixer: Mixer, mask: Tensor | None, x: Tensor) -> None:
+    """Raise an error unless a mask says of each token whether it is there, and no more.
+
+    Parameters
+    ----------
+    mixer : Mixer
+        One that cannot hide a token from some of the others only.
+    mask : bool Tensor or None
+    x : Tensor of shape (B, L, D)
+
+    Raises
+    ------
+    ParameterError
+        If it has another shape than (B, L).
+    """
+    if mask is not None and mask.shape != x.shape[:2]:
+        raise ParameterError(
+            f"{type(mixer).__name__}: mask must have the shape {tuple(x.shape[:2])}, one entry per "
+            f"token, got {tuple(mask.shape)}; a token cannot be hidden from some of the others "
+            f"only, which SoftmaxAttention can do"
         )

@@ -1,0 +1,83 @@
+"""State spaces whose modes do not change with the tokens, as convolutions by Fourier transforms.
+
+Letters: B batch, L tokens, E channels, N modes of a channel.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["diagonal_recurrence", "long_convolution"]
+
+
+def long_convolution(x: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve every channel with a kernel as long as the sequence, over past tokens only.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, L, E)
+    kernel : Tensor of shape (E, L)
+        The first number belongs to the token itself.
+
+    Returns
+    -------
+    Tensor of shape (B, L, E)
+    """
+    length = x.shape[1]
+    # Twice as long, or the end would come around to the beginning.
+    spectrum = torch.fft.rfft(x, 2 * length, dim=1) * torch.fft.rfft(kernel.T, 2 * length, dim=0)
+    return torch.fft.irfft(spectrum, 2 * length, dim=1)[:, :length]
+
+
+def diagonal_recurrence(
+    x: Tensor, rate: Tensor, weight: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Compute ``h_t = exp(rate) h_{t-1} + x_t`` and ``y_t = Re(sum over n of weight h_t)``.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, L, E)
+    rate : Tensor of shape (E, N), or (1, N) for the same modes in each channel
+        Complex or real, with a real part of at most 0.
+    weight : Tensor of shape (E, N)
+        Complex where the rates are.
+    state : Tensor of shape (B, E, N), optional
+        ``h`` before the first token, zeros by default; complex where the rates are.
+
+    Returns
+    -------
+    y : Tensor of shape (B, L, E)
+    state : Tensor of shape (B, E, N)
+        ``h`` after the last token, with single precision at least.
+
+    References
+    ----------
+    Gupta et al., "Diagonal state spaces are as effective as structured state spaces", NeurIPS
+    2022, section 3; Gu et al., "On the parameterization and initialization of diagonal state
+    space models", NeurIPS 2022, section 3.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        length = x.shape[1]
+        if length == 1:
+            added = wide[:, 0, :, None]
+            state = added.to(rate.dtype) if state is None else state * rate.exp() + added
+            state = state.expand(-1, -1, rate.shape[1])
+            return _real((state * weight).sum(dim=-1))[:, None].to(x.dtype), state
+        # exp(rate * l) for l from 0 to L, of shape (E or 1, L + 1, N).
+        powers = (rate[:, None] * torch.arange(length + 1, device=x.device)[:, None]).exp()
+        kernel = _real((powers[:, :-1] * weight[:, None]).sum(dim=-1))  # (E, L)
+        y = long_convolution(wide, kernel)
+        left = powers[:, :-1].flip(1)
+        if len(rate) == 1:
+            after = torch.einsum("ble,ln->ben", wide.to(rate.dtype), left[0])
+        else:
+            after = torch.einsum("ble,eln->ben", wide.to(rate.dtype), left)
+        if state is not None:
+            entered = (powers[:, 1:] * weight[:, None]).expand(x.shape[2], -1, -1)
+            y = y + _real(torch.einsum("ben,eln->ble", state, entered))
+            after = after + state * powers[:, -1]
+    return y.to(x.dtype), after
+
+
+def _real(x: Tensor) -> Tensor:
+    return x.real if x.is_complex() else x
