@@ -59,7 +59,7 @@ class MixedText(TextEstimator):
             self._check_mixer(mixer)
             check_heads(self.name, mixer, d_model=int(self.d_model), n_heads=int(self.n_heads))
 
-    def _make_mixer(self, mixer: Any, *, causal: bool) -> Mixer:
+    def _make_mixer(self, mixer: Any, *, causal: bool, d_model: int | None = None) -> Mixer:
         """Build a mixer with what it has of: heads, positions, normalised queries, dropout."""
         options = accepted_options(
             mixer,
@@ -69,4 +69,4 @@ class MixedText(TextEstimator):
             qk_norm=True,
             dropout=self.dropout,
         )
-        return make_mixer(mixer, int(self.d_model), **options)
+        return make_mixer(mixer, int(self.d_model) if d_model is None else d_model, **options)
