@@ -3,6 +3,7 @@
     TSAR_DATA=... python tests/benchmarks/language_training.py --mixer attention --tokens 2800000
     TSAR_DATA=... python tests/benchmarks/language_training.py --mixer mamba2 --tokens 410000 \
         --layers 7 --mlp none
+    TSAR_DATA=... python tests/benchmarks/language_training.py --model masked_diffusion
 
 The first 90 % of the text are trained on, and all of the rest is scored: in windows that overlap
 by half, and in windows side by side, which is the convention of nanoGPT; with --scored also at
@@ -21,25 +22,43 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from tsar.language import LanguageModel
+from tsar.language import (
+    AnyOrderLM,
+    BlockTransformer,
+    LanguageModel,
+    MaskedDiffusionLM,
+    MegaByte,
+)
+from tsar.language.base import TextEstimator
 from tsar.language.corpus import DrawnWindows, OrderedWindows
 from tsar.training import AdamW, Cosine, on_epoch
 
+MODELS: dict[str, type[TextEstimator]] = {
+    "language_model": LanguageModel,
+    "megabyte": MegaByte,
+    "block_transformer": BlockTransformer,
+    "masked_diffusion": MaskedDiffusionLM,
+    "any_order": AnyOrderLM,
+}
 # Of a point of the curve.
 STEPS_PER_POINT = 50
 
 
-class WatchedModel(LanguageModel):
-    """A language model whose epochs are a few steps, so that its training is seen."""
+def watched(cls: type[TextEstimator]) -> type[TextEstimator]:
+    """Return a class whose epochs are a few steps, so that its training is seen."""
 
-    def _sources(self, tokens: Tensor) -> tuple[DrawnWindows, OrderedWindows | None]:
-        training, validation = super()._sources(tokens)
-        training.epoch_size = STEPS_PER_POINT * int(self.batch_size)
-        return training, validation
+    class Watched(cls):  # type: ignore[misc, valid-type]
+        def _sources(self, tokens: Tensor) -> tuple[DrawnWindows, OrderedWindows | None]:
+            training, validation = super()._sources(tokens)
+            training.epoch_size = STEPS_PER_POINT * int(self.batch_size)
+            return training, validation
+
+    return Watched
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="language_model", choices=list(MODELS))
     parser.add_argument("--mixer", nargs="+", default=["attention"], help="several are a hybrid")
     parser.add_argument("--tokens", type=float, default=2.8e6)
     parser.add_argument("--seconds", type=float, help="train so long, in place of --tokens")
@@ -48,6 +67,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--patch", type=int, default=4, help="tokens of a patch, if there are any")
+    parser.add_argument("--local-width", type=int, default=64)
+    parser.add_argument("--local-layers", type=int, default=2)
     parser.add_argument("--mlp", default="gelu", choices=["gelu", "swiglu", "none"])
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--dropout", type=float, default=0.0)
@@ -64,7 +86,14 @@ def main() -> None:
     text = Path(os.environ["TSAR_DATA"], "tinyshakespeare", "input.txt").read_text("utf-8")
     cut = int(0.9 * len(text))
     torch.set_num_threads(options.threads)
-    model = WatchedModel(
+    cls = MODELS[options.model]
+    patched = {
+        "patch_size": options.patch,
+        "d_local": options.local_width,
+        "n_local_layers": options.local_layers,
+    }
+    model = watched(cls)(
+        **{name: value for name, value in patched.items() if name in cls().get_params()},
         mixer=options.mixer,
         context_length=options.context,
         d_model=options.width,
@@ -97,8 +126,8 @@ def main() -> None:
     seconds, processor = time.perf_counter() - began, time.process_time() - used
     n_weights = sum(weights.numel() for weights in model.module_.parameters())
     print(
-        f"{'+'.join(options.mixer)}: {n_weights / 1e6:.2f} M weights, {n_tokens:,} tokens, "
-        f"seed {options.seed}, {torch.get_num_threads()} threads: {seconds:.0f} s "
+        f"{options.model}, {'+'.join(options.mixer)}: {n_weights / 1e6:.2f} M weights, "
+        f"{n_tokens:,} tokens, seed {options.seed}, {torch.get_num_threads()} threads: {seconds:.0f} s "
         f"({processor:.0f} s of processor)"
     )
     tail = text[cut:]
@@ -115,12 +144,12 @@ def main() -> None:
         model.set_params(context_length=options.context)
         model.remember_parameters()
         # Of the class that there is wherever it is loaded.
-        trained = LanguageModel(**model.get_params())
+        trained = cls(**model.get_params())
         trained.restore_learned_state(*model.learned_state(), {})
         trained.save(options.out, training_state=False)
 
 
-def _steps_within(seconds: float, model: LanguageModel, text: str) -> int:
+def _steps_within(seconds: float, model: TextEstimator, text: str) -> int:
     """Return how many steps fit, from the time that thirty of them take."""
     taken = []
     for n_steps in (5, 35):
@@ -130,7 +159,7 @@ def _steps_within(seconds: float, model: LanguageModel, text: str) -> int:
     return max(1, round(30 * seconds / (taken[1] - taken[0])))
 
 
-def _nats(model: LanguageModel, text: str, stride: int | None) -> float:
+def _nats(model: TextEstimator, text: str, stride: int | None) -> float:
     return -float(model.log_likelihood(text, stride=stride)[0]) / len(text.encode("utf-8"))
 
 
