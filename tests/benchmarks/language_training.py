@@ -127,8 +127,8 @@ def main() -> None:
     n_weights = sum(weights.numel() for weights in model.module_.parameters())
     print(
         f"{options.model}, {'+'.join(options.mixer)}: {n_weights / 1e6:.2f} M weights, "
-        f"{n_tokens:,} tokens, seed {options.seed}, {torch.get_num_threads()} threads: {seconds:.0f} s "
-        f"({processor:.0f} s of processor)"
+        f"{n_tokens:,} tokens, seed {options.seed}, {torch.get_num_threads()} threads: "
+        f"{seconds:.0f} s ({processor:.0f} s of processor)"
     )
     tail = text[cut:]
     for name, stride in (("overlapping by half", None), ("side by side", options.context)):
