@@ -7,8 +7,15 @@ import pandas as pd
 import typer
 
 from tsar.core.mixers import MIXERS, causal_mixers
+from tsar.data.datasets import load_dataset
 from tsar.data.tables import check_writable, write_table
-from tsar.evaluation.mixers import copying, mixer_costs
+from tsar.evaluation.mixers import (
+    copying,
+    cost_exponents,
+    forecast_errors,
+    mixer_costs,
+    text_losses,
+)
 from tsar.params.constraints import check_choice
 
 __all__ = ["app"]
@@ -30,24 +37,75 @@ def mixers(
     copy_steps: Annotated[
         int, typer.Option(help="Steps of the training on copying; 0 leaves it out.")
     ] = 400,
-    out: Annotated[Path | None, typer.Option(help="Write the table here, too.")] = None,
+    text_steps: Annotated[
+        int, typer.Option(help="Steps of the training on a text; 0 leaves it out.")
+    ] = 400,
+    forecast_epochs: Annotated[
+        int, typer.Option(help="Epochs of PatchTST on ETTh1; 0 leaves it out.")
+    ] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the times here, and what is learned beside it.")
+    ] = None,
 ) -> None:
-    """Time every mixer over the length of a sequence, and let the causal ones learn to copy."""
+    """Put mixers side by side: formula, time and memory over the length, and what they learn.
+
+    The causal ones learn to copy twelve letters and the help texts of Python; all of them forecast
+    ETTh1. The models of a task have as many weights, as far as their mixers let them.
+    """
     names = mixer or list(MIXERS)
     for name in names:
         check_choice("tsar bench mixers", "--mixer", name, MIXERS)
-    if out is not None:
-        check_writable(out)
-    costs = mixer_costs(names, length or (128, 512, 2048, 8192), verbose=1)
-    print(_wide(costs).to_string())
+    learned_out = None if out is None else out.with_name(f"{out.stem}_learned{out.suffix}")
+    for path in (out, learned_out):
+        if path is not None:
+            check_writable(path)
+    if forecast_epochs:
+        # Before any work starts.
+        load_dataset("ETTh1")
+    lengths = length or (128, 512, 2048, 8192)
+    costs = mixer_costs(names, lengths, verbose=1)
+    print(_formulas(names).to_string())
+    table = _wide(costs)
+    if len(lengths) > 1:
+        table["exponent"] = cost_exponents(costs).map("{:.2f}".format)
+    print(f"\nMilliseconds, and numbers remembered:\n{table.to_string()}")
     if out is not None:
         write_table(costs, out)
         print(f"Wrote {out}")
     causal = [name for name in names if name in causal_mixers()]
+    parts = []
     if causal and copy_steps:
-        print(f"\nCopying twelve letters, after {copy_steps} steps (2.08 nats: nothing learned):")
-        copied = copying(causal, max_steps=copy_steps, verbose=1).set_index("mixer")
-        print(copied.sort_values("nats").to_string(float_format="{:.3f}".format))
+        copied = copying(causal, max_steps=copy_steps, verbose=1)
+        parts.append(_prefixed(copied, "copy"))
+    if causal and text_steps:
+        parts.append(_prefixed(text_losses(causal, max_steps=text_steps, verbose=1), "text"))
+    if forecast_epochs:
+        errors = forecast_errors(names, max_epochs=forecast_epochs, verbose=1)
+        parts.append(_prefixed(errors, "etth1"))
+    if not parts:
+        return
+    learned = pd.concat(parts, axis=1).reindex([name for name in names if _has(parts, name)])
+    print(
+        f"\nCopying of twelve letters after {copy_steps} steps (2.08 nats: nothing learned), a "
+        f"text after {text_steps}, forecasts after {forecast_epochs} epochs:"
+    )
+    print(learned.to_string(float_format="{:.3f}".format, na_rep=""))
+    if learned_out is not None:
+        write_table(learned.reset_index(), learned_out)
+        print(f"Wrote {learned_out}")
+
+
+def _formulas(names: list[str]) -> pd.DataFrame:
+    rows = {name: {"cost": MIXERS[name].cost, "formula": MIXERS[name].formula} for name in names}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("mixer")
+
+
+def _prefixed(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    return table.set_index("mixer").add_prefix(f"{task}_")
+
+
+def _has(parts: list[pd.DataFrame], name: str) -> bool:
+    return any(name in part.index for part in parts)
 
 
 def _wide(costs: pd.DataFrame) -> pd.DataFrame:

@@ -117,9 +117,10 @@ def run_language_demo(folder: Path, say: Callable[[str], Any] = print) -> dict[s
         Nats per byte of the model and of a table of pairs of bytes, on the held-out end.
     """
     from tsar.language import LanguageModel
+    from tsar.language.corpus import bundled_text
 
     check_folder(folder / "model")
-    text = _help_of_python()
+    text = bundled_text()
     training, (end,) = _divided([text], HELD_OUT)
     say(f"The help texts of Python: {len(text):,} characters, of which the last tenth is held out")
     model = LanguageModel(**DEMO)
@@ -143,13 +144,6 @@ def run_language_demo(folder: Path, say: Callable[[str], Any] = print) -> dict[s
     say(f"\nWrote {folder / 'model'} and {path}; more of it:")
     say(f"tsar language generate {folder / 'model'} --prompt 'The statement'")
     return nats
-
-
-def _help_of_python() -> str:
-    """Return a text that every Python brings along."""
-    from pydoc_data.topics import topics
-
-    return "\n\n".join(topics[name] for name in sorted(topics)).encode("ascii", "ignore").decode()
 
 
 def _nats_of_pairs(training: str, end: str) -> float:

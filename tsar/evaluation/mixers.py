@@ -1,21 +1,24 @@
-"""What mixers cost, side by side: time and memory over the length, and what they learn to copy."""
+"""Mixers side by side: time and memory over the length, and what they learn of three tasks."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.base import clone
 from torch import Tensor
 
 from tsar.core.mixers import MIXERS, Mixer, accepted_options, causal_mixers, make_mixer
+from tsar.data.datasets import Borders, load_card, load_dataset
+from tsar.evaluation.published import evaluate
 from tsar.params.constraints import check_choice, check_count
 from tsar.progress import progress
 
-__all__ = ["copying", "mixer_costs"]
+__all__ = ["copying", "cost_exponents", "forecast_errors", "mixer_costs", "text_losses"]
 
-LETTERS = "abcdefgh"
+LETTERS, BLANK = "abcdefgh", "."
 # Tokens of which the copying of texts is learned and asked.
 COPIED = 12
 FEWEST_SECONDS = 0.05
@@ -115,8 +118,34 @@ def _numbers(state: Any) -> int:
     return sum(map(_numbers, state)) if isinstance(state, tuple) else 0
 
 
+def cost_exponents(costs: pd.DataFrame) -> pd.Series:
+    """Return how the time of a pass grows with the length: 1 in proportion, 2 with its square.
+
+    Parameters
+    ----------
+    costs : DataFrame
+        Of :func:`mixer_costs`, for two lengths at least.
+
+    Returns
+    -------
+    Series
+        For each mixer the slope of the line that fits the logarithms best.
+    """
+    logs = costs.assign(length=np.log(costs["length"]), pass_ms=np.log(costs["pass_ms"]))
+    slopes = {
+        mixer: float(np.polyfit(rows["length"], rows["pass_ms"], 1)[0])
+        for mixer, rows in logs.groupby("mixer", sort=False)
+    }
+    return pd.Series(slopes, name="exponent")
+
+
 def copying(
-    mixers: Sequence[Any], *, max_steps: int = 400, random_state: int = 0, verbose: int = 0
+    mixers: Sequence[Any],
+    *,
+    selective: bool = False,
+    max_steps: int = 400,
+    random_state: int = 0,
+    verbose: int = 0,
 ) -> pd.DataFrame:
     """Measure what language models of each mixer learn to copy: twelve letters, and again.
 
@@ -124,6 +153,9 @@ def copying(
     ----------
     mixers : sequence of str or list of str
         Causal ones; a list is a hybrid.
+    selective : bool, default False
+        Whether blanks stand between the letters at random, which are not to be copied: what is
+        remembered has to depend on what is read.
     max_steps : int, default 400
         Steps of the training.
     random_state : int, default 0
@@ -134,43 +166,224 @@ def copying(
     Returns
     -------
     DataFrame
-        A row for each mixer: ``weights``, ``seconds`` of training, and ``nats``, the mean loss of
-        a letter of the copy on new texts; ln 8 = 2.08 for who remembers nothing.
-    """
-    from tsar.language import LanguageModel
+        A row for each mixer: ``weights``, as equal as they can be made, ``seconds`` of training,
+        ``nats``, the mean loss of a letter of the copy on new texts (ln 8 = 2.08 for who remembers
+        nothing), and ``right``, the share of these letters that would be guessed.
 
+    References
+    ----------
+    Gu and Dao, "Mamba", arXiv:2312.00752, section 4.1.1 (selective copying).
+    """
     check_count("copying", "max_steps", max_steps)
     draw = np.random.default_rng(random_state)
-    words = ["".join(draw.choice(list(LETTERS), COPIED)) for _ in range(2100)]
-    training, told = words[:2000], words[2000:]
+    pairs = [_pair(draw, selective) for _ in range(2100)]
+    texts = [f"{shown}|{word}" for shown, word in pairs]
     rows = []
-    with progress(shown=verbose >= 1, total=len(mixers), desc="copying", unit="mixer") as bar:
+    for mixer, model in _equal_models(
+        mixers, len(texts[0]) + 1, max_steps, random_state, texts[:4], verbose, "copying"
+    ):
+        began = time.perf_counter()
+        model.fit(texts[:2000])
+        seconds = time.perf_counter() - began
+        whole = model.log_likelihood(texts[2000:])
+        first = model.log_likelihood([text[:-COPIED] for text in texts[2000:]])
+        ids = torch.tensor([model.encode(text) for text in texts[2000:]])
+        with torch.inference_mode():
+            guessed = model.module_(ids[:, :-1])[:, -COPIED:].argmax(dim=-1)
+        rows.append(
+            {
+                "mixer": mixer,
+                "weights": _n_weights(model),
+                "seconds": seconds,
+                "nats": float((first - whole).mean() / COPIED),
+                "right": float((guessed == ids[:, -COPIED:]).double().mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _pair(draw: np.random.Generator, selective: bool) -> tuple[str, str]:
+    """Return what is shown, and what of it is to be copied."""
+    word = "".join(draw.choice(list(LETTERS), COPIED))
+    if not selective:
+        return word, word
+    shown = np.full(4 * COPIED, BLANK)
+    shown[np.sort(draw.choice(len(shown), COPIED, replace=False))] = list(word)
+    return "".join(shown), word
+
+
+def text_losses(
+    mixers: Sequence[Any],
+    text: str | None = None,
+    *,
+    max_steps: int = 400,
+    random_state: int = 0,
+    verbose: int = 0,
+) -> pd.DataFrame:
+    """Measure what language models of each mixer learn of a text.
+
+    Parameters
+    ----------
+    mixers : sequence of str or list of str
+        Causal ones; a list is a hybrid.
+    text : str, optional
+        By default the help texts of Python. The last tenth is held out.
+    max_steps : int, default 400
+        Steps of 8 windows of 128 bytes.
+    random_state : int, default 0
+        Seed of the training.
+    verbose : int, default 0
+        With 1, a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        A row for each mixer: ``weights``, as equal as they can be made, ``seconds`` of training,
+        and ``nats`` per byte of the held-out end.
+    """
+    from tsar.language.corpus import bundled_text
+
+    check_count("text_losses", "max_steps", max_steps)
+    text = bundled_text() if text is None else text
+    cut = int(0.9 * len(text))
+    rows = []
+    for mixer, model in _equal_models(
+        mixers, 128, max_steps, random_state, text[:cut], verbose, "text"
+    ):
+        model.set_params(tokenizer="byte", batch_size=8)
+        began = time.perf_counter()
+        model.fit(text[:cut])
+        seconds = time.perf_counter() - began
+        nats = float(model.bits_per_byte(text[cut:]) * np.log(2))
+        rows.append(
+            {"mixer": mixer, "weights": _n_weights(model), "seconds": seconds, "nats": nats}
+        )
+    return pd.DataFrame(rows)
+
+
+def _equal_models(
+    mixers: Sequence[Any],
+    context_length: int,
+    max_steps: int,
+    random_state: int,
+    texts: Any,
+    verbose: int,
+    task: str,
+) -> Iterator[tuple[str, Any]]:
+    """Give a small language model for each mixer, the feed-forward parts as wide as to be equal."""
+    from tsar.language import LanguageModel
+
+    with progress(shown=verbose >= 1, total=len(mixers), desc=task, unit="mixer") as bar:
         for mixer in mixers:
             model = LanguageModel(
                 mixer=mixer,
                 tokenizer="char",
-                context_length=2 * COPIED + 2,
+                context_length=context_length,
                 d_model=64,
                 n_layers=2,
                 n_heads=4,
-                d_ff=128,
                 batch_size=32,
                 max_steps=max_steps,
                 random_state=random_state,
                 device="cpu",
             )
+            model.set_params(d_ff=_equal_width(model, texts))
+            yield mixer if isinstance(mixer, str) else "+".join(mixer), model
+            bar.update()
+
+
+def forecast_errors(
+    mixers: Sequence[str] | None = None,
+    frame: pd.DataFrame | None = None,
+    borders: Any = None,
+    *,
+    max_epochs: int = 5,
+    random_state: int = 0,
+    verbose: int = 0,
+) -> pd.DataFrame:
+    """Measure forecasts of PatchTST with each mixer, 96 steps from 336.
+
+    Parameters
+    ----------
+    mixers : sequence of str, optional
+        All of them by default.
+    frame : DataFrame, optional
+        Wide; by default ETTh1, which has to be there, see :func:`tsar.load_dataset`.
+    borders : Borders or sequence of int, optional
+        Where training, validation and test end; needed with a frame.
+    max_epochs : int, default 5
+        Longest training.
+    random_state : int, default 0
+        Seed of the training.
+    verbose : int, default 0
+        With 1, a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        A row for each mixer: ``weights``, as equal as they can be made, ``seconds`` of training,
+        ``mse`` and ``mae`` over all test windows on the z-scored scale.
+    """
+    from tsar import PatchTST
+
+    check_count("forecast_errors", "max_epochs", max_epochs)
+    names = list(MIXERS) if mixers is None else list(mixers)
+    if frame is None:
+        frame, borders = load_dataset("ETTh1"), load_card("ETTh1").borders
+    split = borders if isinstance(borders, Borders) else Borders(*borders)
+    training = frame.iloc[: split.val_end]
+    rows = []
+    with progress(shown=verbose >= 1, total=len(names), desc="forecasts", unit="mixer") as bar:
+        for name in names:
+            model = PatchTST(
+                mixer=name,
+                context_length=336,
+                horizon=96,
+                d_model=16,
+                n_heads=4,
+                n_layers=3,
+                dropout=0.3,
+                max_epochs=max_epochs,
+                batch_size=128,
+                learning_rate=1e-3,
+                early_stopping=split.val_end - split.train_end,
+                random_state=random_state,
+                device="cpu",
+            )
+            model.set_params(d_ff=_equal_width(model, training.tail(600), early_stopping=96))
             began = time.perf_counter()
-            model.fit([f"{word}|{word}" for word in training])
+            model.fit(training)
             seconds = time.perf_counter() - began
-            whole = model.log_likelihood([f"{word}|{word}" for word in told])
-            first = model.log_likelihood([f"{word}|" for word in told])
+            errors = evaluate(model, frame, split)
             rows.append(
                 {
-                    "mixer": mixer if isinstance(mixer, str) else "+".join(mixer),
-                    "weights": sum(weights.numel() for weights in model.module_.parameters()),
+                    "mixer": name,
+                    "weights": _n_weights(model),
                     "seconds": seconds,
-                    "nats": float((first - whole).mean() / COPIED),
+                    "mse": errors["mse"],
+                    "mae": errors["mae"],
                 }
             )
             bar.update()
     return pd.DataFrame(rows)
+
+
+def _equal_width(model: Any, data: Any, **options: Any) -> int:
+    """Return the width of the feed-forward part that makes a model as large as one of attention.
+
+    The number of weights is a line over that width; two models give it.
+    """
+    tiny = {"d_ff": 1, "max_epochs": 1, "max_steps": 1, **options}
+
+    def size(**parameters: Any) -> int:
+        made = clone(model).set_params(**{**tiny, **parameters})
+        return _n_weights(made.fit(data))
+
+    aim = size(mixer="attention", d_ff=2 * int(model.d_model))
+    base = size()
+    slope = size(d_ff=2) - base
+    return max(1, 1 + round((aim - base) / slope))
+
+
+def _n_weights(model: Any) -> int:
+    return sum(weights.numel() for weights in model.module_.parameters())

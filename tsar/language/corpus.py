@@ -10,7 +10,14 @@ from torch import Tensor
 from tsar.exceptions import DataError
 from tsar.language.tokenizer import Tokenizer
 
-__all__ = ["DrawnWindows", "OrderedWindows", "as_prompts", "as_texts", "token_row"]
+__all__ = [
+    "DrawnWindows",
+    "OrderedWindows",
+    "as_prompts",
+    "as_texts",
+    "bundled_text",
+    "token_row",
+]
 
 
 def as_texts(owner: str, texts: Any) -> list[str]:
@@ -139,3 +146,10 @@ class OrderedWindows:
     def batch(self, index: Tensor) -> Tensor:
         """Return some of the windows (B, length + 1)."""
         return self.windows[index]
+
+
+def bundled_text() -> str:
+    """Return a text that every Python brings along: what ``help()`` says of its topics."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics)).encode("ascii", "ignore").decode()

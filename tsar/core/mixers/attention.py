@@ -71,6 +71,9 @@ class SoftmaxAttention(CarryingMixer):
     generalized multi-query transformer models from multi-head checkpoints", EMNLP 2023.
     """
 
+    formula = "softmax(q_t k_s' / sqrt(E)) v_s"
+    cost = "L^2 D"
+
     def __init__(
         self,
         d_model: int,
@@ -342,6 +345,9 @@ class ResidualAttention(SoftmaxAttention):
     ----------
     He et al., "RealFormer: transformer likes residual attention", Findings of ACL 2021.
     """
+
+    formula = "softmax(sum over layers of q_t k_s' / sqrt(E)) v_s"
+    cost = "L^2 D"
 
     def __init__(
         self,

@@ -55,6 +55,9 @@ class AttentionFree(RecurrentMixer):
     window, AFT-conv with one, a head per channel).
     """
 
+    formula = "sigmoid(q_t) sum_s exp(k_s + w_{t-s}) v_s / sum_s exp(k_s + w_{t-s})"
+    cost = "L log L D"
+
     no_decay = ("near",)
 
     def __init__(self, d_model: int, *, window: int = 16) -> None:

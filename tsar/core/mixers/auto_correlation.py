@@ -44,6 +44,9 @@ class AutoCorrelation(Mixer):
     series forecasting", NeurIPS 2021, section 3.2.
     """
 
+    formula = "v shifted by the delays at which q and k agree most"
+    cost = "L log L D"
+
     def __init__(
         self,
         d_model: int,

@@ -24,10 +24,15 @@ class Mixer(nn.Module):
     no_decay : tuple of str
         Names of parameters, as ``named_parameters`` of this module has them, that weight decay
         leaves alone; see :func:`tsar.core.decay.no_decay_names` for those that need not be named.
+    formula, cost : str
+        What becomes of token ``t``, and how the time of a pass grows with the length L and the
+        width D, in a line each, for tables of mixers.
     """
 
     causal: bool = False
     no_decay: tuple[str, ...] = ()
+    formula: str = ""
+    cost: str = ""
 
     def forward(
         self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None

@@ -51,6 +51,9 @@ class DynamicConvolution(Mixer):
     sections 3 and 4.
     """
 
+    formula = "sum_i softmax(W x_t)_i v_{t+i}"
+    cost = "L K D"
+
     def __init__(
         self, d_model: int, n_heads: int, *, kernel_size: int = 15, causal: bool = False
     ) -> None:
@@ -131,6 +134,9 @@ class LightConvolution(DynamicConvolution):
     ----------
     Wu et al., "Pay less attention with lightweight and dynamic convolutions", ICLR 2019, section 3.
     """
+
+    formula = "sum_i softmax(w)_i v_{t+i}"
+    cost = "L K D"
 
     def _make_kernel(self, d_model: int) -> nn.Module:
         return _Constant(self.n_heads * self.kernel_size)

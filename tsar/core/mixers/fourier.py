@@ -41,6 +41,9 @@ class Fourier(Mixer):
     "FNetAR: mixing tokens with autoregressive Fourier transforms", arXiv:2107.10932.
     """
 
+    formula = "Re(F x F'), causal: rows of F cut off behind t"
+    cost = "L log L D, causal L^2 D"
+
     features: Tensor
     circle: Tensor
 

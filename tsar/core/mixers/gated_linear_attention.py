@@ -43,6 +43,9 @@ class GatedLinearAttention(RecurrentMixer):
     large language models", arXiv:2307.08621, eqs. 3 to 8, without the turning by positions.
     """
 
+    formula = "q_t' S_t, S_t = g(x_t) S_{t-1} + k_t v_t'"
+    cost = "L D E"
+
     rates: Tensor
 
     def __init__(
@@ -105,6 +108,9 @@ class Retention(GatedLinearAttention):
     Sun et al., "Retentive network: a successor to transformer for large language models",
     arXiv:2307.08621.
     """
+
+    formula = "q_t' S_t, S_t = g S_{t-1} + k_t v_t'"
+    cost = "L D E"
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__(d_model, n_heads, decay="fixed")

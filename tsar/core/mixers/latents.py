@@ -36,6 +36,9 @@ class LatentAttention(Mixer):
     and 10.
     """
 
+    formula = "attention to m latents, which attend to all"
+    cost = "L m D"
+
     no_decay = ("latents",)
 
     def __init__(

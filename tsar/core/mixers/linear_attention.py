@@ -50,6 +50,9 @@ class LinearAttention(RecurrentMixer):
     attention", ICML 2020, eqs. 7 to 20.
     """
 
+    formula = "phi(q_t)' S_t / phi(q_t)' z_t, S_t = S_{t-1} + phi(k_t) v_t'"
+    cost = "L D E"
+
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
         if d_model % n_heads:

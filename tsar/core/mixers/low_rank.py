@@ -39,6 +39,9 @@ class LowRankAttention(Mixer):
     with the pooling that its "general projections" name, which fits sequences of any length.
     """
 
+    formula = "attention to r means of keys and values"
+    cost = "L r D"
+
     def __init__(self, d_model: int, n_heads: int, *, rank: int = 32, rotary: bool = False) -> None:
         super().__init__()
         if d_model % n_heads:

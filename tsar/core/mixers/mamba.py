@@ -66,6 +66,9 @@ class Mamba(RecurrentMixer):
     of the authors' code.
     """
 
+    formula = "c_t' h_t, h_t = exp(a dt_t) h_{t-1} + dt_t b_t x_t, per channel"
+    cost = "L D N"
+
     # How fast a state forgets, and the way around it, are no weights of a map.
     no_decay = ("log_decay", "skip")
 
@@ -156,6 +159,9 @@ class BidirectionalMamba(Bidirectional):
     Wang et al., "Is Mamba effective for time series forecasting?",
     arXiv:2403.11144, section 3.3.
     """
+
+    formula = "Mamba from both ends, added"
+    cost = "2 L D N"
 
     def __init__(
         self,

@@ -59,6 +59,9 @@ class Mamba2(RecurrentMixer):
     the authors' code.
     """
 
+    formula = "c_t' h_t, h_t = exp(a dt_t) h_{t-1} + dt_t b_t x_t', a per head"
+    cost = "L D N"
+
     def __init__(
         self,
         d_model: int,

@@ -60,6 +60,9 @@ class Mega(Mixer):
     authors' code.
     """
 
+    formula = "u_t (h_t - x_t), h attends with moving averages as q and k"
+    cost = "L^2 D"
+
     causal = True
     no_decay = ("delta", "alpha", "beta", "gamma", "omega", "query_key_scale", "query_key_bias")
 

@@ -43,6 +43,9 @@ class NeighbourhoodAttention(Mixer):
     Hassani et al., "Neighborhood attention transformer", CVPR 2023, section 3.1.
     """
 
+    formula = "attention to the window around t"
+    cost = "L window D"
+
     def __init__(
         self,
         d_model: int,

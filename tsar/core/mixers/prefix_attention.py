@@ -33,6 +33,9 @@ class PrefixAttention(RecurrentMixer):
     Feng et al., "Attention as an RNN", arXiv:2405.13956, section 3.3 (Aaren).
     """
 
+    formula = "sum_s exp(q k_s) v_s / sum_s exp(q k_s), q a weight"
+    cost = "L log L D"
+
     no_decay = ("query",)
 
     def __init__(self, d_model: int, n_heads: int) -> None:

@@ -73,6 +73,9 @@ class SparseKeys(Mixer):
     where scores are nearly equal, is left out here.
     """
 
+    formula = "attention to a window and the k best-scored tokens"
+    cost = "L (k + window) D"
+
     causal = True
 
     def __init__(

@@ -72,6 +72,9 @@ class GatedStateSpace(RecurrentMixer):
     state spaces", NeurIPS 2022. There are 512 modes there.
     """
 
+    formula = "W (W_y (K * gelu(W_u x)) gelu(W_v x)), K of fixed modes"
+    cost = "L log L D / 4 + L D^2"
+
     no_decay = ("log_decay", "frequency")
 
     def __init__(
@@ -132,6 +135,9 @@ class StructuredStateSpace(RecurrentMixer):
     the diagonal form of Gu et al., "On the parameterization and initialization of diagonal state
     space models", NeurIPS 2022, section 4 (S4D-Lin, zero-order hold).
     """
+
+    formula = "K_d * x_d, K_d of fixed modes per channel"
+    cost = "L log L D + D N L"
 
     no_decay = ("log_decay", "frequency")
 
