@@ -8,7 +8,13 @@ from torch.nn import functional as F
 
 from tsar.core.sampling import uniform
 
-__all__ = ["masked_losses", "random_masks", "stratified", "uniform_counts"]
+__all__ = [
+    "masked_losses",
+    "random_block_masks",
+    "random_masks",
+    "stratified",
+    "uniform_counts",
+]
 
 
 def stratified(n: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -37,6 +43,40 @@ def random_masks(counts: Tensor, n_tokens: int, generator: torch.Generator | Non
     """Draw masks (B, L) of so many tokens (B,) each, every set of them as likely as another."""
     keys = uniform(torch.Size([len(counts), n_tokens]), generator, counts.device)
     return keys.argsort(dim=1).argsort(dim=1) < counts[:, None]
+
+
+def random_block_masks(
+    maskable: Tensor, block_size: int, n: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Draw masks block by block: any number of tokens of each, and every set of so many alike.
+
+    Parameters
+    ----------
+    maskable : bool Tensor of shape (L,)
+        Which tokens may be masked.
+    block_size : int
+        The last block may be shorter.
+    n : int
+        How many masks.
+    generator : torch.Generator, optional
+
+    Returns
+    -------
+    masks : bool Tensor of shape (n, L)
+    weights : float64 Tensor of shape (n, L)
+        Of the losses of masked tokens: how many of the block may be masked, for each that is. The
+        weighted sum is on average the loss of drawing a block one by one in a random order.
+    """
+    length, device = len(maskable), maskable.device
+    short = -length % block_size
+    by_block = F.pad(maskable, (0, short)).unflatten(0, (-1, block_size))  # (K, P)
+    sizes = by_block.sum(dim=1)
+    shares = uniform(torch.Size([n, len(sizes)]), generator, device)
+    counts = (shares * sizes).long().clamp(max=sizes - 1) + 1  # 0 where there are none
+    keys = uniform(torch.Size([n, *by_block.shape]), generator, device).masked_fill(~by_block, 2.0)
+    masks = (keys.argsort(dim=2).argsort(dim=2) < counts[..., None]) & by_block
+    weights = (sizes.double() / counts.clamp_min(1))[..., None].expand_as(masks)
+    return masks.flatten(1)[:, :length], weights.flatten(1)[:, :length]
 
 
 def masked_losses(

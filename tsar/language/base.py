@@ -179,7 +179,8 @@ class TextEstimator(TrainedEstimator):
     # The caller may have turned gradients off around the fit.
     @torch.inference_mode(False)
     @torch.enable_grad()
-    def _fit(self, texts: Any, go_on: bool) -> Self:
+    def _fit(self, texts: Any, go_on: bool, initial: Any = None) -> Self:
+        """Train, from the weights of the fit before, of another model, or from new ones."""
         self.check()
         listed = as_texts(self.name, texts)
         settle_number()
@@ -193,6 +194,8 @@ class TextEstimator(TrainedEstimator):
         tokenizer: Tokenizer = (
             self.tokenizer_ if go_on else fitted_tokenizer(self.tokenizer, listed)
         )
+        if initial is not None and not go_on:
+            tokenizer = initial.tokenizer_
         tokens = token_row(tokenizer, listed, tokenizer.n_tokens)
         training, validation = self._sources(tokens)
         device = resolve_device(self.device)
@@ -200,6 +203,8 @@ class TextEstimator(TrainedEstimator):
         seed = self._training_seed(checkpoint)
         with seeded(seed):
             network = self._make_network(tokenizer.n_tokens + 1).to(device)
+            if initial is not None and not go_on:
+                self._begin_from(initial, network)
         state = None
         if go_on:
             self._continue_from(network)
@@ -223,6 +228,10 @@ class TextEstimator(TrainedEstimator):
         self.n_tokens_ = len(tokens)
         self.remember_parameters()
         return self
+
+    def _begin_from(self, initial: Any, network: nn.Module) -> None:
+        """Give a new network the weights of a model of another kind."""
+        raise NotImplementedError(f"{self.name} begins with weights of its own")
 
     def _continue_from(self, network: nn.Module) -> None:
         fitted, fresh = self.module_.state_dict(), network.state_dict()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tsar.core.block import Block, Encoder
+from tsar.core.block import Encoder
 from tsar.core.masking import masked_losses, random_masks, uniform_counts
 from tsar.core.mixers import (
     MIXERS,
@@ -18,7 +18,6 @@ from tsar.core.mixers import (
     Mixer,
     ordered_mixers,
 )
-from tsar.core.mlp import make_mlp
 from tsar.core.norm import make_norm
 from tsar.core.ops.even_products import linear
 from tsar.core.sampling import Guidance, Sampler
@@ -30,10 +29,10 @@ from tsar.language.prompts import continuations, draws_for
 from tsar.params.constraints import Interval, check_choice, check_value
 from tsar.training import Objective, make_generator
 
-__all__ = ["MaskedText", "MaskedTokenNetwork", "UniformCounts"]
+__all__ = ["LIKELIHOOD_SEED", "MaskedText", "MaskedTokenNetwork", "UniformCounts"]
 
 # A likelihood must not change from call to call, nor with the texts that are asked for together.
-_LIKELIHOOD_SEED = 0
+LIKELIHOOD_SEED = 0
 
 
 class MaskedTokenNetwork(nn.Module):
@@ -65,8 +64,12 @@ class MaskedTokenNetwork(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return logits (B, L, V) of tokens (B, L); that of the mask, the last, is -inf."""
-        logits = linear(self.encoder(self.embedding(ids)), self.embedding.weight)
-        is_mask = torch.arange(logits.shape[-1], device=ids.device) == self.mask_token
+        return self.logits(self.encoder(self.embedding(ids)))
+
+    def logits(self, encoded: Tensor) -> Tensor:
+        """Return the logits (B, L, V) of encoded tokens (B, L, D)."""
+        logits = linear(encoded, self.embedding.weight)
+        is_mask = torch.arange(logits.shape[-1], device=encoded.device) == self.mask_token
         return logits.masked_fill(is_mask, -torch.inf)
 
 
@@ -132,19 +135,8 @@ class MaskedText(MixedText):
         return Bidirectional(*(self._make_mixer(mixer, causal=True) for _ in range(2)))
 
     def _make_network(self, n_tokens: int) -> MaskedTokenNetwork:
-        d_model, d_ff = int(self.d_model), int(self.d_ff)
-        blocks = [
-            Block(
-                self._both_ways(mixer),
-                None
-                if self.mlp is None
-                else make_mlp(self.mlp, d_model, d_ff, dropout=self.dropout),
-                d_model=d_model,
-                norm="rms",
-                dropout=self.dropout,
-            )
-            for mixer in self._mixers
-        ]
+        d_model = int(self.d_model)
+        blocks = [self._make_block(self._both_ways(mixer)) for mixer in self._mixers]
         return MaskedTokenNetwork(Encoder(blocks, make_norm("rms", d_model)), d_model, n_tokens)
 
     # --------------------------------------------------------------- likelihood
@@ -181,7 +173,7 @@ class MaskedText(MixedText):
 
     def _text_losses(self, tokens: Tensor, stride: int) -> Tensor:
         length, n_scored = int(self.as_fitted.context_length), len(tokens) - 1
-        generator = make_generator(_LIKELIHOOD_SEED, "cpu")
+        generator = make_generator(LIKELIHOOD_SEED, "cpu")
         total = tokens.new_zeros((), dtype=torch.float64)
         done = 0
         while done < n_scored:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from tsar.core.block import Block
 from tsar.core.mixers import Mixer, accepted_options, check_heads, make_mixer
+from tsar.core.mlp import make_mlp
 from tsar.exceptions import ParameterError
 from tsar.language.base import TextEstimator
 from tsar.params.constraints import Interval
@@ -41,6 +43,18 @@ class MixedText(TextEstimator):
     d_ff: Annotated[int, Interval(1)] = 512
     mlp: Literal["gelu", "swiglu"] | None = "gelu"
     dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
+
+    def _make_block(self, mixer: Mixer) -> Block:
+        """Build a block of a stack that sees both ways, as a causal decoder has them."""
+        mlp = self.mlp
+        d_model, d_ff = int(self.d_model), int(self.d_ff)
+        return Block(
+            mixer,
+            None if mlp is None else make_mlp(mlp, d_model, d_ff, dropout=self.dropout),
+            d_model=d_model,
+            norm="rms",
+            dropout=self.dropout,
+        )
 
     @property
     def _mixers(self) -> list[Any]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from tsar.core.block import Block, Encoder
 from tsar.core.decoder import Decoder
+from tsar.core.masks import visible
 from tsar.core.mixers import (
     MIXERS,
     Mixer,
@@ -166,10 +167,73 @@ def test_what_sees_all_tokens_does_not_work_piece_by_piece(name):
         mixer.step(_tokens(1)[:, 0], None)
 
 
-@pytest.mark.parametrize("options", [{}, {"causal": True, "residual_scores": True}])
-def test_attention_that_cannot_be_extended(options):
-    with pytest.raises(NotImplementedError, match="only if causal=True and residual_scores=False"):
-        SoftmaxAttention(D_MODEL, 2, **options).init_state(BATCH)
+def test_attention_that_cannot_be_extended():
+    with pytest.raises(NotImplementedError, match="only if residual_scores=False"):
+        SoftmaxAttention(D_MODEL, 2, causal=True, residual_scores=True).init_state(BATCH)
+    both_ways = SoftmaxAttention(D_MODEL, 2)
+    with pytest.raises(NotImplementedError, match="pass levels=, or build it with causal=True"):
+        both_ways.extend(_tokens(3), both_ways.init_state(BATCH))
+
+
+LEVELS = torch.tensor([0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 3, 4, 4])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("options", [{}, {"rotary": True}, {"window": 4, "sinks": 1}], ids=str)
+def test_tokens_of_a_level_see_each_other(options, causal):
+    """Level after level, several at a time, and all at once under the mask of the rule."""
+    torch.manual_seed(0)
+    mixer = SoftmaxAttention(D_MODEL, 3, causal=causal, **options).double()
+    full = SoftmaxAttention(D_MODEL, 3, **options).double()
+    full.load_state_dict(mixer.state_dict())
+    x = _tokens(len(LEVELS))
+    expected = full(x, mask=visible(LEVELS)[None])
+    for cuts in ([3, 5, 6, 11], [5, 11], [3, 5, 6], []):
+        state, outputs = mixer.init_state(BATCH), []
+        for piece, levels in zip(
+            x.tensor_split(cuts, dim=1), LEVELS.tensor_split(cuts), strict=True
+        ):
+            output, state = mixer.extend(piece, state, levels)
+            outputs.append(output)
+        torch.testing.assert_close(torch.cat(outputs, dim=1), expected)
+    _, start = mixer.extend(x[:, :3], mixer.init_state(BATCH), LEVELS[:3])
+    output, states = mixer.extend_each(x[:, 3:11], start, LEVELS[3:11])
+    torch.testing.assert_close(output, expected[:, 3:11])
+    again, _ = mixer.extend(x[:, 6:11], rewind(states[2]), LEVELS[6:11])
+    torch.testing.assert_close(again, expected[:, 6:11])
+
+
+def test_levels_go_through_stacks_and_past_what_goes_token_by_token():
+    torch.manual_seed(0)
+    blocks = [_block("attention"), _block("mamba")]
+    for block in blocks:
+        block.double().eval()
+    x = _tokens(6)
+    levels = torch.tensor([0, 0, 0, 1, 1, 1])
+    plain = Encoder(blocks)
+    output, _ = plain.extend(x, plain.init_state(BATCH), levels)
+    first = blocks[0].after_mixer(
+        x, blocks[0].mixer.extend(blocks[0].before_mixer(x), blocks[0].init_state(BATCH), levels)[0]
+    )
+    torch.testing.assert_close(output, blocks[1](first))
+    assert not torch.allclose(output, plain(x))
+    _, states = plain.extend_each(x[:, :3], plain.init_state(BATCH), levels[:3])
+    after, _ = plain.extend(x[:, 3:], states[-1], levels[3:])
+    torch.testing.assert_close(after, output[:, 3:])
+
+
+def test_tokens_are_where_they_are_said_to_be():
+    """Shuffled together with their positions, they become what they were, shuffled."""
+    torch.manual_seed(0)
+    mixer = SoftmaxAttention(D_MODEL, 3, rotary=True).double()
+    stack = Encoder([Block(mixer, None, d_model=D_MODEL)]).double()
+    x, order = _tokens(9), torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    expected = stack(x)
+    torch.testing.assert_close(stack(x[:, order], positions=order), expected[:, order])
+    assert not torch.allclose(stack(x[:, order]), expected[:, order])
+    torch.testing.assert_close(mixer(x[:, order], positions=order), mixer(x)[:, order])
+    with pytest.raises(ParameterError, match="Mamba takes tokens one after the other"):
+        Encoder([_block("mamba")]).double()(x, positions=order)
 
 
 def test_a_step_is_written_once():

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tsar.core import masks
 from tsar.core.dropout import Dropout
@@ -71,6 +72,7 @@ class SoftmaxAttention(CarryingMixer):
     generalized multi-query transformer models from multi-head checkpoints", EMNLP 2023.
     """
 
+    takes_levels = True
     formula = "softmax(q_t k_s' / sqrt(E)) v_s"
     cost = "L^2 D"
 
@@ -125,7 +127,12 @@ class SoftmaxAttention(CarryingMixer):
             self._recorded = None
 
     def forward(
-        self, x: Tensor, *, mask: Tensor | None = None, memory: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Attend from every token, to the tokens or to a memory.
 
@@ -137,13 +144,16 @@ class SoftmaxAttention(CarryingMixer):
             or broadcastable to (B, N, L, S).
         memory : Tensor of shape (B, S, D), optional
             Where keys and values come from. All of it is seen, by a causal mixer as well.
+        positions : int64 Tensor of shape (L,), optional
+            Where the tokens are, by which queries and keys are turned; one after the other by
+            default.
 
         Returns
         -------
         Tensor of shape (B, L, D)
         """
         if memory is None:
-            return self.mix(x, None, mask=mask)[0]
+            return self.mix(x, None, mask=mask, positions=positions)[0]
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
         d_model = x.shape[2]
         query_bias, other_bias = (
@@ -160,6 +170,7 @@ class SoftmaxAttention(CarryingMixer):
         carry: tuple[list[Tensor], list[Tensor]] | None,
         *,
         mask: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> tuple[Tensor, tuple[list[Tensor], list[Tensor]] | None]:
         """Attend; the carry is the queries and keys of the layers so far."""
         if self.causal and mask is not None and mask.ndim == 2:
@@ -167,7 +178,7 @@ class SoftmaxAttention(CarryingMixer):
             itself = torch.eye(x.shape[1], dtype=torch.bool, device=mask.device)
             mask = mask[:, None] | itself  # (B, L, L)
         tokens_last = self._wants_tokens_last(x)
-        query, key, value = self._project(x, tokens_last)
+        query, key, value = self._project(x, tokens_last, positions)
         queries, keys = ([], []) if carry is None else carry
         queries, keys = [*queries, query], [*keys, key]
         mixed = self._attend(
@@ -184,7 +195,7 @@ class SoftmaxAttention(CarryingMixer):
 
     def init_state(self, batch: int) -> KVCache | WindowCache:
         """Return an empty cache of keys and values."""
-        self._check_extends()
+        self._check_no_residual()
         weight = self.output.weight
         empty = weight.new_empty(batch, self.n_kv_heads, 0, len(weight) // self.n_heads)
         cache = KVCache.holding(empty, empty)
@@ -192,44 +203,73 @@ class SoftmaxAttention(CarryingMixer):
             return cache
         return WindowCache(cache, 0, self.window, self.sinks)
 
-    def _check_extends(self) -> None:
-        if not self.causal or self.residual_scores:
+    def _check_no_residual(self) -> None:
+        if self.residual_scores:
             raise NotImplementedError(
                 f"{type(self).__name__} does not work piece by piece; attention does only if "
-                f"causal=True and residual_scores=False"
+                f"residual_scores=False"
             )
 
     def extend(
-        self, x: Tensor, state: KVCache | WindowCache
+        self, x: Tensor, state: KVCache | WindowCache, levels: Tensor | None = None
     ) -> tuple[Tensor, KVCache | WindowCache]:
-        """Attend from more tokens (B, T, D) to each other and to those before them."""
-        mixed, state = self._extended(x, state)
+        """Attend from more tokens to those before them, and to each other as far as they may.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, T, D)
+        state : KVCache or WindowCache
+        levels : int64 Tensor of shape (T,), optional
+            A token sees those of its own level and of lower ones, and all of the state. By default
+            each has its own, in their order, which is what causal attention is.
+
+        Returns
+        -------
+        y : Tensor of shape (B, T, D)
+        state : KVCache or WindowCache
+        """
+        mixed, state = self._extended(x, state, levels)
         return mixed, state.trimmed() if isinstance(state, WindowCache) else state
 
     def extend_each(
-        self, x: Tensor, state: KVCache | WindowCache
+        self, x: Tensor, state: KVCache | WindowCache, levels: Tensor | None = None
     ) -> tuple[Tensor, tuple[KVCache | WindowCache, ...]]:
         """Attend from all of these tokens at once; the states after each share one cache."""
-        mixed, after = self._extended(x, state)
+        mixed, after = self._extended(x, state, levels)
         lengths = range(state.length + 1, after.length + 1)
         return mixed, tuple(after.first(length) for length in lengths)
 
     def _extended(
-        self, x: Tensor, state: KVCache | WindowCache
+        self, x: Tensor, state: KVCache | WindowCache, levels: Tensor | None
     ) -> tuple[Tensor, KVCache | WindowCache]:
         """Attend from more tokens, and return the cache of all that is still held."""
-        self._check_extends()
+        self._check_no_residual()
+        if levels is None and not self.causal:
+            raise NotImplementedError(
+                f"{type(self).__name__} does not work piece by piece unless it is said which "
+                f"tokens see which; pass levels=, or build it with causal=True"
+            )
         n_tokens, start = x.shape[1], state.length
         if n_tokens == 0:
             return x, state
-        query, key, value = self._project(x, False, start)
+        query, key, value = self._project(x, False, range(start, start + n_tokens))
         state = state.append(key, value)
-        seen: Any = {"causal": True, "window": self.window, "sinks": self.sinks}
+        seen: Any = {"causal": levels is None, "window": self.window, "sinks": self.sinks}
         if isinstance(state, WindowCache) and state.cache.length < state.length:
             # Some tokens are left out, so that those held are not where they stand.
             positions = torch.arange(start, start + n_tokens, device=x.device)
-            near = masks.window(positions, state.positions, self.window, sinks=self.sinks)
+            near = masks.window(
+                positions,
+                state.positions,
+                self.window,
+                sinks=self.sinks,
+                causal=levels is None,
+            )
             seen = {"mask": near[None]}
+        if levels is not None:
+            held = state.keys.shape[2]
+            shown = F.pad(masks.visible(levels), (held - n_tokens, 0), value=True)[None]
+            seen["mask"] = shown & seen["mask"] if "mask" in seen else shown
         mixed = self._attend([query], [state.keys], state.values, False, **seen)
         return mixed, state
 
@@ -256,8 +296,10 @@ class SoftmaxAttention(CarryingMixer):
             and self.output.bias is not None
         )
 
-    def _project(self, x: Tensor, tokens_last: bool, start: int = 0) -> tuple[Tensor, ...]:
-        """Queries (B, N, L, E), keys and values (B, heads of keys, L, E), from position start."""
+    def _project(
+        self, x: Tensor, tokens_last: bool, positions: Tensor | range | None
+    ) -> tuple[Tensor, ...]:
+        """Queries (B, N, L, E), keys and values (B, heads of keys, L, E), at these positions."""
         if tokens_last:
             maps = zip(*(p.chunk(3) for p in self.query_key_value.parameters()), strict=True)
             turned = (to_tokens_last(x, weight, bias) for weight, bias in maps)
@@ -265,7 +307,7 @@ class SoftmaxAttention(CarryingMixer):
         query, key, value = self._by_head(self.query_key_value(x), self.sizes)
         query, key = self._normed(query, key)
         if self.rotary is not None:
-            positions = range(start, start + x.shape[1])
+            positions = range(x.shape[1]) if positions is None else positions
             query, key = self.rotary(query, positions), self.rotary(key, positions)
         return query, key, value
 

@@ -24,6 +24,10 @@ class Mixer(nn.Module):
     no_decay : tuple of str
         Names of parameters, as ``named_parameters`` of this module has them, that weight decay
         leaves alone; see :func:`tsar.core.decay.no_decay_names` for those that need not be named.
+    takes_levels : bool
+        Whether ``forward`` takes ``positions`` and ``extend`` takes ``levels``, see
+        :class:`~tsar.core.mixers.SoftmaxAttention`. A mixer that does not goes through the tokens
+        of a level in their order.
     formula, cost : str
         What becomes of token ``t``, and how the time of a pass grows with the length L and the
         width D, in a line each, for tables of mixers.
@@ -31,6 +35,7 @@ class Mixer(nn.Module):
 
     causal: bool = False
     no_decay: tuple[str, ...] = ()
+    takes_levels: bool = False
     formula: str = ""
     cost: str = ""
 
@@ -121,7 +126,13 @@ class CarryingMixer(Mixer):
     Only :class:`~tsar.core.block.Encoder` knows of this; to all others it is a mixer.
     """
 
-    def mix(self, x: Tensor, carry: Any, *, mask: Tensor | None = None) -> tuple[Tensor, Any]:
+    def mix(
+        self,
+        x: Tensor,
+        carry: Any,
+        *,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
         """Mix, given what the layer before has handed on.
 
         Parameters

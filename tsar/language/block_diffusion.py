@@ -1,0 +1,441 @@
+"""Diffusion inside of blocks of tokens, one block after the other."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from tsar.core import masks
+from tsar.core.block import Encoder
+from tsar.core.generation import is_bounded
+from tsar.core.masking import masked_losses, random_block_masks
+from tsar.core.mixers import MIXERS, Mixer
+from tsar.core.norm import make_norm
+from tsar.core.sampling import Sampler
+from tsar.core.state import rewind
+from tsar.core.unmasking import unmask
+from tsar.exceptions import ParameterError
+from tsar.language.base import WINDOWS_AT_ONCE, texts_so_far
+from tsar.language.masked_text import LIKELIHOOD_SEED, MaskedTokenNetwork
+from tsar.language.mixed import MixedText
+from tsar.language.prompts import continuations, draws_for
+from tsar.params.constraints import Interval, check_choice, check_value
+from tsar.training import Objective, make_generator
+from tsar.training.checkpoint import checkpoints_in
+
+__all__ = ["BlockDiffusionLM"]
+
+
+class BlockNetwork(MaskedTokenNetwork):
+    """Logits of the masked tokens of each block, from its other tokens and the blocks before.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Of mixers that take levels.
+    d_model, n_tokens : int
+        See :class:`MaskedTokenNetwork`.
+    block_size : int
+    """
+
+    def __init__(self, encoder: Encoder, d_model: int, n_tokens: int, block_size: int) -> None:
+        super().__init__(encoder, d_model, n_tokens)
+        self.block_size = block_size
+
+    def forward(self, ids: Tensor, clean: Tensor) -> Tensor:  # type: ignore[override]
+        """Return the logits (B, L, V) of all blocks at once.
+
+        Parameters
+        ----------
+        ids : int64 Tensor of shape (B, L)
+            With masks.
+        clean : int64 Tensor of shape (B, L)
+            Without, which is what later blocks see of earlier ones.
+        """
+        length = ids.shape[1]
+        both = self.embedding(torch.cat([ids, clean], dim=1))
+        seen = masks.block_diffusion(length, self.block_size, device=ids.device)
+        # A noisy token is where its clean one is.
+        places = torch.arange(length, device=ids.device).repeat(2)
+        return self.logits(self.encoder(both, mask=seen[None], positions=places)[:, :length])
+
+    def levels(self, n_tokens: int, device: torch.device) -> Tensor:
+        """Return the block of each of so many tokens, which begin with a block."""
+        return torch.arange(n_tokens, device=device) // self.block_size
+
+    def init_state(self, batch: int) -> Any:
+        """Return the state before the first block of ``batch`` sequences."""
+        return self.encoder.init_state(batch)
+
+    def extend_each(self, ids: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        """Read whole blocks (B, T); return the logits (B, T, V), and the states after each token.
+
+        The state before is that behind a block. Of the states behind the tokens, those behind a
+        block are of use.
+        """
+        levels = self.levels(ids.shape[1], ids.device)
+        encoded, states = self.encoder.extend_each(self.embedding(ids), state, levels)
+        return self.logits(encoded), states
+
+
+class BlockCounts(Objective):
+    """Any number of masked tokens in each block; see :func:`random_block_masks`."""
+
+    def loss(self, network: nn.Module, batch: Tensor, generator: torch.Generator) -> Any:
+        """Return the weighted loss of windows (B, L + 1), the first token of which is given."""
+        maskable = torch.ones(batch.shape[1], dtype=torch.bool, device=batch.device)
+        maskable[0] = False
+        losses = weighted_losses(network, batch, maskable, generator)
+        n_tokens = len(batch) * (batch.shape[1] - 1)
+        return {"loss": (losses.sum(), torch.tensor(n_tokens, device=batch.device))}
+
+
+def weighted_losses(
+    network: Any, windows: Tensor, maskable: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Mask windows (B, L) at random; return the losses (B, L), weighted to bound the likelihood."""
+    chosen, weights = random_block_masks(maskable, network.block_size, len(windows), generator)
+    losses = masked_losses(
+        lambda noisy: network(noisy, windows), windows, chosen, network.mask_token
+    )
+    return losses * weights.to(losses.dtype)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class BlockDiffusionLM(MixedText):
+    """A language model that writes block after block, and the tokens of a block in any order.
+
+    Between blocks it is autoregressive, with keys and values of what is written; inside of a block
+    it is a masked model, which draws several tokens in a pass where it is sure of them. Blocks of
+    one token are an autoregressive model, blocks as long as the context masked diffusion.
+
+    Parameters
+    ----------
+    mixer : str, subclass of Mixer, or list of these, default "attention"
+        What mixes tokens: one that takes levels, which of tsar's own is attention.
+    block_size : int, default 4
+        Tokens of a block.
+    likelihood_draws : int, default 32
+        Random masks of a window from which the bound of its likelihood is estimated; with blocks
+        of one token every one of them is exact.
+
+    Attributes
+    ----------
+    decoding_ : dict
+        Of the last ``generate``: ``passes`` of the network, ``tokens`` drawn, and ``seconds``.
+
+    References
+    ----------
+    Arriola et al., "Block diffusion: interpolating between autoregressive and diffusion language
+    models", ICLR 2025, sections 3 and 4: masks and bound; Wu et al., "Fast-dLLM",
+    arXiv:2505.22618, section 3.3: tokens above a confidence in one pass.
+
+    Examples
+    --------
+    >>> from tsar.language import BlockDiffusionLM, LanguageModel
+    >>> settings = {"context_length": 32, "d_model": 32, "n_layers": 1, "d_ff": 64,
+    ...             "learning_rate": 0.01, "random_state": 0, "device": "cpu"}
+    >>> texts = ["one, two, three, four. " * 40]
+    >>> trained = LanguageModel(**settings, max_steps=150).fit(texts)
+    >>> model = BlockDiffusionLM(**settings, max_steps=150).fit(texts, initial=trained)
+    >>> len(model.generate("one, two", max_tokens=7, random_state=0)) <= 7
+    True
+    """
+
+    block_size: Annotated[int, Interval(1)] = 4
+    likelihood_draws: Annotated[int, Interval(1)] = 32
+
+    def fit(
+        self,
+        texts: Any,
+        y: None = None,
+        *,
+        initial: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Train on texts; afresh, unless ``warm_start`` is set.
+
+        Parameters
+        ----------
+        texts : str or sequence of str
+            A text, or any number of them, as in a Series: each is told from the next.
+        y : None
+            Ignored.
+        initial : LanguageModel, optional
+            A fitted one of the same sizes, whose tokenizer and weights are taken over. A fifth of
+            its steps makes a model of blocks of it.
+        checkpoint : path, optional
+            A folder in which the training leaves its state every ten minutes. Where a fit was
+            killed, the same call goes on from there, and gives the same weights as if it had
+            not been. Nothing is left of a fit that ended.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            A parameter is outside of its constraint, or the initial model has other sizes.
+        DataError
+            There is no text, or too little of it for one window.
+        NotFittedError
+            The initial model is not fitted.
+        TrainingError
+            The loss is not finite, or the checkpoint is of another training.
+        """
+        if initial is not None:
+            if not hasattr(initial, "check_fitted") or not isinstance(initial, MixedText):
+                raise ParameterError(
+                    f"{self.name}: initial must be a fitted LanguageModel, got {initial!r}"
+                )
+            initial.check_fitted()
+            if initial.as_fitted.tokenizer != self.tokenizer:
+                raise ParameterError(
+                    f"{self.name}: initial has tokenizer={initial.as_fitted.tokenizer!r}, and this "
+                    f"model tokenizer={self.tokenizer!r}; give both the same"
+                )
+        with checkpoints_in(checkpoint):
+            return self._fit(texts, go_on=self.warm_start, initial=initial)
+
+    # ------------------------------------------------------------------ network
+
+    def _check_mixer(self, mixer: Any) -> None:
+        if not (isinstance(mixer, type) and issubclass(mixer, Mixer) and mixer.takes_levels):
+            fitting = [
+                name
+                for name, cls in MIXERS.items()
+                # What hands its scores on keeps no state.
+                if cls.takes_levels and name != "residual_attention"
+            ]
+            check_choice(self.name, "mixer", mixer, fitting)
+
+    def _make_network(self, n_tokens: int) -> BlockNetwork:
+        blocks = [self._make_block(self._make_mixer(mixer, causal=False)) for mixer in self._mixers]
+        d_model = int(self.d_model)
+        encoder = Encoder(blocks, make_norm("rms", d_model))
+        return BlockNetwork(encoder, d_model, n_tokens, int(self.block_size))
+
+    def _begin_from(self, initial: Any, network: nn.Module) -> None:
+        given = {
+            name.removeprefix("decoder."): weight
+            for name, weight in initial.module_.state_dict().items()
+        }
+        own = network.state_dict()
+        rows = given["embedding.weight"]
+        table = own["embedding.weight"]
+        if rows.shape[1] == table.shape[1]:
+            # One token more, which stands for a mask.
+            given["embedding.weight"] = torch.cat([rows, table[len(rows) :]])
+        unlike = sorted(given.keys() ^ own.keys()) or [
+            name for name in own if own[name].shape != given[name].shape
+        ]
+        if unlike:
+            raise ParameterError(
+                f"{self.name}: initial, a {initial.name}, has other weights than this model, "
+                f"beginning with {unlike[0]!r}; give both the same mixer, d_model, n_layers, "
+                f"n_heads, d_ff and mlp"
+            )
+        network.load_state_dict(given)
+
+    def _objective(self) -> Objective:
+        return BlockCounts()
+
+    # --------------------------------------------------------------- likelihood
+
+    def _text_losses(self, tokens: Tensor, stride: int) -> Tensor:
+        length, n_scored = int(self.as_fitted.context_length), len(tokens) - 1
+        n_draws = int(self.as_fitted.likelihood_draws)
+        generator = make_generator(LIKELIHOOD_SEED, "cpu")
+        total = tokens.new_zeros((), dtype=torch.float64)
+        done = 0
+        while done < n_scored:
+            # The first window scores all that it holds, each later one what is left at its end.
+            stop = min(n_scored, length if done == 0 else done + stride)
+            window = tokens[max(0, stop - length) : stop + 1]
+            maskable = torch.arange(len(window), device=window.device) >= len(window) - stop + done
+            for begin in range(0, n_draws, WINDOWS_AT_ONCE):
+                n = min(WINDOWS_AT_ONCE, n_draws - begin)
+                losses = weighted_losses(self.module_, window.expand(n, -1), maskable, generator)
+                total += losses.double().sum() / n_draws
+            done = stop
+        return total
+
+    # ----------------------------------------------------------------- generate
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] = "",
+        max_tokens: int = 200,
+        *,
+        threshold: float | None = 0.9,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] = (),
+        random_state: int | None = None,
+    ) -> Any:
+        """Continue a text, or each of several, block after block.
+
+        Parameters
+        ----------
+        prompt : str or sequence of str, default ""
+            What to continue; nothing begins a text.
+        max_tokens : int, default 200
+            Tokens to draw. A text ends sooner where the model says that it does.
+        threshold : float or None, default 0.9
+            In each pass all tokens are taken that were drawn with a larger probability than this,
+            and the likeliest in any case. None takes one in a random place, which is an exact
+            draw.
+        temperature : float, default 1.0
+            0 takes the likeliest token every time.
+        top_k, top_p : int and float, optional
+            Draw from the best few only, see :class:`~tsar.core.sampling.Sampler`.
+        stop : str or sequence of str, optional
+            End before one of these.
+        random_state : int or None, default None
+            Seed of the draws; None draws a new one.
+
+        Returns
+        -------
+        str, or list of str
+            What is added, without the prompt.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        ParameterError, DataError
+            A parameter is outside its range, or a prompt is no text.
+        """
+        self.check_fitted()
+        return continuations(
+            self,
+            prompt,
+            max_tokens,
+            random_state,
+            threshold=threshold,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            stop=stop,
+        )
+
+    def stream(
+        self,
+        prompt: str = "",
+        max_tokens: int = 200,
+        *,
+        threshold: float | None = 0.9,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] = (),
+        random_state: int | None = None,
+    ) -> Iterator[str]:
+        """Continue a text, and give every block as soon as it is there.
+
+        Parameters
+        ----------
+        prompt, max_tokens, threshold, temperature, top_k, top_p, stop, random_state
+            As for :meth:`generate`.
+
+        Yields
+        ------
+        str
+        """
+        self.check_fitted()
+        count, ends, generator = draws_for(self.name, prompt, max_tokens, stop, random_state)
+        check_value(self.name, "threshold", threshold, Annotated[float, Interval(0, 1)] | None)
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
+        tokens = self._drawn(self._token_row(prompt), count, threshold, sampler, generator)
+        return texts_so_far(self.tokenizer_, tokens, ends)
+
+    def _drawn(
+        self,
+        row: Tensor,
+        max_tokens: int,
+        threshold: float | None,
+        sampler: Sampler,
+        generator: torch.Generator,
+    ) -> Iterator[int]:
+        began = time.perf_counter()
+        boundary, n_given = self.tokenizer_.n_tokens, len(row)
+        self.decoding_: dict[str, float] = {"passes": 0, "tokens": 0, "seconds": 0.0}
+        reading = _Reading(self.module_, int(self.as_fitted.context_length) + 1)
+        while len(row) < n_given + max_tokens:
+            ids = reading.next_block(row)
+            n_open = int((ids == reading.mask_token).sum())
+            passes = unmask(
+                reading.logits,
+                ids,
+                mask_token=reading.mask_token,
+                sampler=sampler,
+                generator=generator,
+                order="random" if threshold is None else "confidence",
+                threshold=threshold,
+            )
+            while True:
+                # Not around the loop: the mode would be that of whoever reads along.
+                with torch.inference_mode():
+                    revealed = next(passes, None)
+                if revealed is None:
+                    break
+                ids = revealed
+                self.decoding_["passes"] += 1
+            new = ids[0, ids.shape[1] - n_open :][: n_given + max_tokens - len(row)]
+            self.decoding_["seconds"] = time.perf_counter() - began
+            for token in new.tolist():
+                if token == boundary:
+                    return
+                self.decoding_["tokens"] += 1
+                yield token
+            row = torch.cat([row, new])
+
+
+class _Reading:
+    """A text of whole blocks that a network has read, and the block that is written.
+
+    A block that is full is read in the first pass over the next one, so that it costs no pass of
+    its own.
+    """
+
+    def __init__(self, network: Any, limit: int) -> None:
+        self.network = network
+        self.mask_token: int = network.mask_token
+        self.size: int = network.block_size
+        # A state that grows holds no more than the windows of the training.
+        self.limit = None if is_bounded(network.init_state(1)) else max(limit, 2 * self.size)
+        self.state = network.init_state(1)
+        # Of the text, where the state began, and where it ends.
+        self.begin = self.end = 0
+        self.unread: Tensor | None = None
+
+    def next_block(self, row: Tensor) -> Tensor:
+        """Return the block (1, P) behind the last that is full, filled up with masks."""
+        n_whole = len(row) // self.size * self.size
+        if self.limit is not None and n_whole + self.size - self.begin > self.limit:
+            # Anew, from the last half.
+            n_again = max(self.limit // 2 // self.size, 1) * self.size
+            self.begin = self.end = max(0, n_whole - n_again)
+            self.state = self.network.init_state(1)
+        self.unread = row[None, self.end : n_whole]
+        self.end = n_whole
+        open_part = row[n_whole:]
+        masked = row.new_full((self.size - len(open_part),), self.mask_token)
+        return torch.cat([open_part, masked])[None]
+
+    def logits(self, ids: Tensor) -> Tensor:
+        """Return the logits (1, P, V) of the block as it is now."""
+        unread = ids[:, :0] if self.unread is None else self.unread
+        every, states = self.network.extend_each(
+            torch.cat([unread, ids], dim=1), rewind(self.state)
+        )
+        if unread.shape[1]:
+            self.state = states[unread.shape[1] - 1]
+        self.unread = None
+        return every[:, unread.shape[1] :]
