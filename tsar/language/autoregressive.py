@@ -147,7 +147,7 @@ class AutoregressiveText(MixedText):
             Draw from the best few only, see :class:`~tsar.core.sampling.Sampler`.
         stop : str or sequence of str, optional
             End before one of these.
-        decoding : {"prompt_lookup", "ngram"} or Speculative, optional
+        decoding : {"prompt_lookup", "ngram", "jacobi"} or Speculative, optional
             Guess several tokens and verify them in one pass: the same distribution in less time,
             where the mixer is attention. See :class:`tsar.core.decoding.Speculative`.
         random_state : int or None, default None

@@ -46,7 +46,7 @@ class TokenNetwork(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the logits (B, L, V) of what follows each of the tokens (B, L)."""
-        return self._logits(self.hidden(ids))
+        return self.logits(self.hidden(ids))
 
     def init_state(self, batch: int) -> DecoderState:
         """Return the state before the first token of ``batch`` sequences."""
@@ -55,15 +55,20 @@ class TokenNetwork(nn.Module):
     def extend(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Read more tokens (B, T); return the logits (B, T, V) of what follows, and the state."""
         decoded, state = self.decoder.extend(self.embedding(ids), state)
-        return self._logits(decoded), state
+        return self.logits(decoded), state
 
     def extend_each(self, ids: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
         """Read more tokens (B, T), and return the states after each of them."""
-        decoded, states = self.decoder.extend_each(self.embedding(ids), state)
-        return self._logits(decoded), states
+        decoded, states = self.hidden_each(ids, state)
+        return self.logits(decoded), states
 
-    def _logits(self, decoded: Tensor) -> Tensor:
-        return linear(decoded, self.embedding.weight)
+    def hidden_each(self, ids: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        """Read more tokens (B, T); return what logits are made of (B, T, D), and the states."""
+        return self.decoder.extend_each(self.embedding(ids), state)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., D)."""
+        return linear(hidden, self.embedding.weight)
 
 
 class NextToken(Objective):

@@ -6,19 +6,27 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 from scipy.stats import chisquare
 from torch import nn
 
 from tsar.core.decoder import Decoder
 from tsar.core.decoding import (
+    BlockwiseHeads,
     Draft,
+    HeadsDraft,
+    HydraHeads,
+    JacobiDraft,
+    MedusaHeads,
     ModelDraft,
     NGramDraft,
     PromptLookup,
+    SpecTr,
     Speculative,
     make_decoding,
     residual,
     verify,
+    verify_candidates,
 )
 from tsar.core.generation import generate
 from tsar.core.mixers import Mamba2, SoftmaxAttention
@@ -43,7 +51,7 @@ class Small(nn.Module):
         self.decoder = Decoder(
             [made[name]() for name in mixers], d_model=8, d_ff=16, max_tokens=None, position=None
         )
-        self.logits = nn.Linear(8, N_TOKENS)
+        self.map = nn.Linear(8, N_TOKENS)
         self.sharp = sharp
         self.double().eval()
 
@@ -52,11 +60,17 @@ class Small(nn.Module):
 
     def extend(self, ids, state):
         decoded, state = self.decoder.extend(self.embedding(ids), state)
-        return self.sharp * self.logits(decoded), state
+        return self.logits(decoded), state
 
     def extend_each(self, ids, state):
-        decoded, states = self.decoder.extend_each(self.embedding(ids), state)
-        return self.sharp * self.logits(decoded), states
+        decoded, states = self.hidden_each(ids, state)
+        return self.logits(decoded), states
+
+    def hidden_each(self, ids, state):
+        return self.decoder.extend_each(self.embedding(ids), state)
+
+    def logits(self, hidden):
+        return self.sharp * self.map(hidden)
 
 
 class Fixed(Draft):
@@ -80,6 +94,15 @@ def _generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def _heads(cls):
+    """Untrained ones, which guess something all the same."""
+    torch.manual_seed(3)
+    heads = cls(3, torch.randn(N_TOKENS, 8)).double()
+    for weight in heads.parameters():
+        nn.init.normal_(weight)
+    return HeadsDraft(heads.requires_grad_(False))
+
+
 def _drafts():
     text = torch.randint(N_TOKENS, (60,), generator=_generator(9)).tolist()
     return {
@@ -88,6 +111,11 @@ def _drafts():
         "prompt": lambda: PromptLookup(2),
         "model": lambda: ModelDraft(Small(5)),
         "recurrent model": lambda: ModelDraft(Small(5, ("mamba2",))),
+        "unsure model": lambda: ModelDraft(Small(5), confidence=0.5),
+        "jacobi": JacobiDraft,
+        "blockwise": lambda: _heads(BlockwiseHeads),
+        "medusa": lambda: _heads(MedusaHeads),
+        "hydra": lambda: _heads(HydraHeads),
         "fixed": lambda: Fixed([0.7, 0.2, 0.1]),
         "wrong": lambda: Fixed([0.0, 0.0, 1.0]),
     }
@@ -106,9 +134,51 @@ def test_verified_tokens_are_distributed_as_the_target_says(n_drafted):
     assert chisquare(counts, n_texts * target[0].numpy()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("n_candidates", [1, 2, 5])
+def test_several_candidates_leave_the_target_as_it_is(n_candidates):
+    """Two places, with drafts drawn anew: all nine texts, against the target."""
+    generator = _generator(n_candidates)
+    target = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]], dtype=torch.float64)
+    shares = torch.tensor([[0.2, 0.1, 0.7], [0.6, 0.2, 0.2]], dtype=torch.float64)
+    n_texts, counts, kept = 2500, np.zeros((3, 3)), 0
+    rows = torch.stack([target[0], target[1], torch.full((3,), 1 / 3).double()])
+    for _ in range(n_texts):
+        drafted = [
+            [int(torch.multinomial(row, 1, generator=generator)) for row in shares]
+            for _ in range(n_candidates)
+        ]
+        whole = rows.expand(n_candidates, -1, -1)
+        proposed = shares.expand(n_candidates, -1, -1)
+        draft, tokens = verify_candidates(whole, drafted, proposed, generator)
+        assert drafted[draft][: len(tokens) - 1] == tokens[:-1]
+        kept += len(tokens) > 1
+        if len(tokens) == 1:
+            tokens.append(int(torch.multinomial(target[1], 1, generator=generator)))
+        counts[tokens[0], tokens[1]] += 1
+    expected = n_texts * torch.outer(target[0], target[1]).numpy()
+    assert chisquare(counts.ravel(), expected.ravel()).pvalue > 1e-3
+    # What is kept of a first token is what the paper says: rho times beta.
+    p, q = target[0].numpy(), shares[0].numpy()
+
+    def gap(rho):
+        beta = np.minimum(q, p / rho).sum()
+        return 1 - (1 - beta) ** n_candidates - rho * beta
+
+    rho = 1.0 if n_candidates == 1 else brentq(gap, 1.0, n_candidates)
+    share = rho * np.minimum(q, p / rho).sum()
+    assert kept / n_texts == pytest.approx(share, abs=4 * math.sqrt(0.25 / n_texts))
+
+
 def test_the_residual_by_hand():
     p, q = torch.tensor([0.5, 0.3, 0.2]).double(), torch.tensor([0.1, 0.1, 0.8]).double()
     np.testing.assert_allclose(residual(p, q), [0.4 / 0.6, 0.2 / 0.6, 0.0])
+
+
+def _ways(draft, n_tokens):
+    """With one draft, and with several unless they would be the same."""
+    yield Speculative(draft(), n_tokens)
+    if not draft().wants_hidden:
+        yield SpecTr(draft(), n_tokens, 3)
 
 
 @pytest.mark.parametrize("mixers", [("attention",), ("mamba2", "attention")])
@@ -119,13 +189,14 @@ def test_greedy_tokens_are_those_without_a_draft(kind, mixers):
         greedy = Sampler(temperature=0)
         plain = generate(network, prompt[None], 30, greedy, context_length=context)
         expected = [int(tokens) for _, tokens in plain]
-        way = Speculative(_drafts()[kind](), n_tokens)
-        drawn = list(way.decode(network, prompt, 30, greedy, _generator(), context_length=context))
         # A context that is full is renewed at another place with a draft than without.
         alike = 30 if context is None else context - len(prompt)
-        assert len(drawn) == len(expected) == 30 and drawn[:alike] == expected[:alike]
-        if context is None:
-            assert way.statistics["passes"] + way.statistics["accepted"] == 30
+        for way in _ways(_drafts()[kind], n_tokens):
+            drawn = way.decode(network, prompt, 30, greedy, _generator(), context_length=context)
+            drawn = list(drawn)
+            assert len(drawn) == len(expected) == 30 and drawn[:alike] == expected[:alike]
+            if context is None:
+                assert way.statistics["passes"] + way.statistics["accepted"] == 30
 
 
 @pytest.mark.parametrize("kind", _drafts())
@@ -141,25 +212,30 @@ def test_texts_are_as_frequent_as_the_target_says(kind):
             sampler.probabilities(logits)[:, 1:-1].gather(-1, ids[:, 2:, None]).prod(dim=1)[:, 0]
         )
     assert float(shares.sum()) == pytest.approx(1.0)
-    n_texts, counts, draft = 600, dict.fromkeys(texts, 0), _drafts()[kind]()
-    for _ in range(n_texts):
-        way = Speculative(draft, 3)
-        counts[tuple(way.decode(network, prompt, 4, sampler, generator))] += 1
-    expected = n_texts * shares.numpy()
-    observed = np.array(list(counts.values()))
-    assert not observed[expected == 0].any()
-    # Rare ones together, as the test wants a few of each.
-    often = expected >= 5
-    observed = np.append(observed[often], observed[~often].sum())
-    expected = np.append(expected[often], expected[~often].sum())
-    assert chisquare(observed, expected).pvalue > 1e-3
+    n_texts = 250
+    for way in _ways(_drafts()[kind], 3):
+        counts = dict.fromkeys(texts, 0)
+        for _ in range(n_texts):
+            counts[tuple(way.decode(network, prompt, 4, sampler, generator))] += 1
+        expected = n_texts * shares.numpy()
+        observed = np.array(list(counts.values()))
+        assert not observed[expected == 0].any()
+        # Rare ones together, as the test wants a few of each.
+        often = expected >= 5
+        observed = np.append(observed[often], observed[~often].sum())
+        expected = np.append(expected[often], expected[~often].sum())
+        assert chisquare(observed, expected).pvalue > 1e-4
+
+
+SLOW = ["ngram", "prompt", "model", "unsure model", "jacobi", "blockwise", "medusa", "hydra"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ngram", "model"])
+@pytest.mark.parametrize("kind", [*SLOW, "spectr ngram", "spectr model"])
 def test_texts_are_as_frequent_in_a_hundred_thousand(kind):
     network, prompt = Small(1, sharp=1.5), torch.tensor([0, 1])
-    sampler, generator, draft = Sampler(), _generator(4), _drafts()[kind]()
+    sampler, generator, draft = Sampler(), _generator(4), _drafts()[kind.split()[-1]]()
+    way = SpecTr(draft, 2, 3) if kind.startswith("spectr") else Speculative(draft, 2)
     with torch.no_grad():
         logits, _ = network.extend(prompt[None], network.init_state(1))
         first = sampler.probabilities(logits[0, -1])
@@ -168,7 +244,7 @@ def test_texts_are_as_frequent_in_a_hundred_thousand(kind):
         expected = (first[:, None] * sampler.probabilities(logits[:, -1])).flatten().numpy()
     counts = np.zeros(9)
     for _ in range(100_000):
-        one, other = Speculative(draft, 2).decode(network, prompt, 2, sampler, generator)
+        one, other = way.decode(network, prompt, 2, sampler, generator)
         counts[3 * one + other] += 1
     assert chisquare(counts, 100_000 * expected).pvalue > 1e-3
 
@@ -208,6 +284,41 @@ def test_what_was_written_before_does_not_change_the_next_text():
     assert one == other
 
 
+def test_jacobi_guesses_what_was_said_behind():
+    draft = JacobiDraft()
+    draft.begin([1, 2], 3)
+    tokens, shares = draft.propose(2, Sampler(), _generator())
+    assert tokens == [2, 2]
+    target = torch.eye(3, dtype=torch.float64)[[0, 1, 2]]
+    draft.see(target, 0, None)  # the first guess was wrong: 0 is drawn with the first row
+    draft.accept([0])
+    tokens, shares = draft.propose(3, Sampler(), _generator())
+    assert tokens == [1, 2, 0]
+    torch.testing.assert_close(shares[:2], target[1:])
+
+
+@pytest.mark.parametrize("cls", [BlockwiseHeads, MedusaHeads, HydraHeads])
+def test_losses_of_heads_are_those_of_their_guesses_token_by_token(cls):
+    heads = _heads(cls).heads
+    hidden = torch.randn(2, 5, 8, dtype=torch.float64, generator=_generator(1))
+    ids = torch.randint(3, (2, 6), generator=_generator(2))
+    losses = heads.losses(hidden, ids)
+    assert [loss.shape for loss in losses] == [(2, 4), (2, 3), (2, 2)]
+    for head, loss in enumerate(losses):
+        for b, t in itertools.product(range(2), range(5 - head - 1)):
+            following = [ids[b, t + 1 + k] for k in range(head + 1)]
+            shares = heads.guess(head, hidden[b, t], following).log_softmax(dim=-1)
+            assert float(loss[b, t]) == pytest.approx(-float(shares[ids[b, t + head + 2]]))
+
+
+def test_new_medusa_heads_say_what_the_network_says():
+    embedding = torch.randn(3, 8, generator=_generator(0))
+    hidden = torch.randn(4, 8, generator=_generator(1))
+    for cls in (MedusaHeads, HydraHeads):
+        guess = cls(2, embedding).guess(0, hidden, [torch.tensor([0, 1, 2, 0])])
+        torch.testing.assert_close(guess, hidden @ embedding.T)
+
+
 def test_counts_back_off_and_grow():
     draft = NGramDraft(3, [0, 1, 2, 0, 1, 2, 0, 1, 0])
     draft.begin([0, 1], 3)
@@ -225,6 +336,12 @@ def test_counts_back_off_and_grow():
     [
         (lambda: Speculative("ngram"), "draft must be a Draft"),
         (lambda: Speculative(PromptLookup(), 0), "n_tokens must be at least 1"),
+        (lambda: SpecTr(PromptLookup(), 2, 0), "n_candidates must be at least 1"),
+        (lambda: SpecTr(_heads(MedusaHeads)), "HeadsDraft draws one draft .* use Speculative"),
+        (lambda: ModelDraft(Small(0), confidence=2), "confidence must be in"),
+        (lambda: _heads(HydraHeads).check(5), "heads know 3 tokens and the model 5"),
+        (lambda: _heads(HydraHeads).check_network(nn.Linear(1, 1)), "Linear gives no hidden"),
+        (lambda: MedusaHeads(0, torch.zeros(3, 8)), "n_heads must be at least 1"),
         (lambda: NGramDraft(0), "order must be at least 1"),
         (lambda: PromptLookup(0), "longest must be at least 1"),
         (lambda: make_decoding("me", "promt_lookup"), "did you mean 'prompt_lookup'"),

@@ -1,24 +1,41 @@
 """Ways to draw the same texts with fewer passes of the network."""
 
-from tsar.core.decoding.drafts import Draft, ModelDraft, NGramDraft, PromptLookup
-from tsar.core.decoding.speculative import Speculative, residual, verify
+from tsar.core.decoding.drafts import Draft, JacobiDraft, ModelDraft, NGramDraft, PromptLookup
+from tsar.core.decoding.heads import (
+    BlockwiseHeads,
+    DraftHeads,
+    HeadsDraft,
+    HydraHeads,
+    MedusaHeads,
+)
+from tsar.core.decoding.speculative import SpecTr, Speculative
+from tsar.core.decoding.verification import residual, verify, verify_candidates
 from tsar.params.constraints import check_choice
 
 __all__ = [
+    "BlockwiseHeads",
     "Draft",
+    "DraftHeads",
+    "HeadsDraft",
+    "HydraHeads",
+    "JacobiDraft",
+    "MedusaHeads",
     "ModelDraft",
     "NGramDraft",
     "PromptLookup",
+    "SpecTr",
     "Speculative",
     "make_decoding",
     "residual",
     "verify",
+    "verify_candidates",
 ]
 
 # Those that need nothing but the text itself.
 DECODINGS = {
     "prompt_lookup": lambda: Speculative(PromptLookup()),
     "ngram": lambda: Speculative(NGramDraft()),
+    "jacobi": lambda: Speculative(JacobiDraft()),
 }
 
 
@@ -29,7 +46,7 @@ def make_decoding(owner: str, decoding: str | Speculative) -> Speculative:
     ----------
     owner : str
         Who asks, for messages.
-    decoding : {"prompt_lookup", "ngram"} or Speculative
+    decoding : {"prompt_lookup", "ngram", "jacobi"} or Speculative
 
     Raises
     ------

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsar.core.sampling import Sampler
+from tsar.core.sampling import Sampler, draw
 from tsar.core.state import rewind
 from tsar.exceptions import ParameterError
 
-__all__ = ["Draft", "ModelDraft", "NGramDraft", "PromptLookup"]
+__all__ = ["Draft", "JacobiDraft", "ModelDraft", "NGramDraft", "PromptLookup"]
 
 
 class Draft(ABC):
@@ -19,10 +19,20 @@ class Draft(ABC):
 
     Whatever it guesses, the text that comes out is drawn as without it: a better guess is
     accepted more often, and that is all.
+
+    Attributes
+    ----------
+    wants_hidden : bool
+        Whether :meth:`see` is to be told what the network has of the last token.
     """
+
+    wants_hidden: bool = False
 
     def check(self, n_tokens: int) -> None:  # noqa: B027  (most fit any vocabulary)
         """Raise a ParameterError unless it fits a vocabulary of so many tokens."""
+
+    def check_network(self, network: Any) -> None:  # noqa: B027  (most look at tokens only)
+        """Raise a ParameterError unless the network gives what the draft wants to see of it."""
 
     @abstractmethod
     def begin(self, ids: Sequence[int], n_tokens: int) -> None:
@@ -45,6 +55,57 @@ class Draft(ABC):
     @abstractmethod
     def accept(self, ids: Sequence[int]) -> None:
         """Go on from these tokens, which the text has now."""
+
+    def see(  # noqa: B027  (most look at the tokens only)
+        self, target: Tensor, n_kept: int, hidden: Tensor | None
+    ) -> None:
+        """Look at what the network said, before the tokens are accepted.
+
+        Parameters
+        ----------
+        target : float64 Tensor of shape (k + 1, V)
+            What tokens are drawn with, before and after each of the k guesses.
+        n_kept : int
+            How many of the guesses stay.
+        hidden : Tensor of shape (D,) or None
+            What the network has of the last of them, if it is wanted.
+        """
+
+
+class JacobiDraft(Draft):
+    """Guesses what the network said in the pass before of the places behind what was refused.
+
+    Those were computed from guesses that were wrong in part, and often are right all the same: at
+    a temperature of 0 it is the iteration of Jacobi towards the text where nothing changes any
+    more. It costs nothing besides, and needs neither texts nor a second model.
+
+    References
+    ----------
+    Song et al., "Accelerating feedforward computation via parallel nonlinear equation solving",
+    ICML 2021; Teng et al., "Accelerating auto-regressive text-to-image generation with
+    training-free speculative Jacobi decoding", arXiv:2410.01699, which draws and verifies.
+    """
+
+    def begin(self, ids: Sequence[int], n_tokens: int) -> None:
+        self._n_tokens, self._last = n_tokens, ids[-1]
+        self._behind = torch.zeros(0, n_tokens, dtype=torch.float64)
+
+    def propose(
+        self, n_steps: int, sampler: Sampler, generator: torch.Generator
+    ) -> tuple[list[int], Tensor | None]:
+        # Beyond what is known, the last token again: the iteration has to begin somewhere.
+        n_known = min(n_steps, len(self._behind))
+        shares = torch.zeros(n_steps, self._n_tokens, dtype=torch.float64)
+        shares[:, self._last] = 1.0
+        shares[:n_known] = self._behind[:n_known]
+        return draw(shares, generator).tolist(), shares
+
+    def see(self, target: Tensor, n_kept: int, hidden: Tensor | None) -> None:
+        # The row behind the last kept token is what the next one was drawn with.
+        self._behind = target[n_kept + 1 :]
+
+    def accept(self, ids: Sequence[int]) -> None:
+        self._last = ids[-1]
 
 
 class PromptLookup(Draft):
@@ -209,6 +270,8 @@ class ModelDraft(Draft):
     ----------
     model : object
         A fitted :class:`tsar.language.LanguageModel`, or a causal network of tokens.
+    confidence : float, default 0.0
+        It guesses no further behind a token whose probability is the largest and below this.
 
     References
     ----------
@@ -217,7 +280,10 @@ class ModelDraft(Draft):
     arXiv:2302.01318.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, confidence: float = 0.0) -> None:
+        if not 0 <= confidence <= 1:
+            raise ParameterError(f"ModelDraft: confidence must be in [0, 1], got {confidence!r}")
+        self.confidence = confidence
         self.model = model
         self.network = getattr(model, "module_", model)
 
@@ -236,16 +302,19 @@ class ModelDraft(Draft):
     def propose(
         self, n_steps: int, sampler: Sampler, generator: torch.Generator
     ) -> tuple[list[int], Tensor | None]:
-        logits, self._state = self._read(self._unread, self._state)
+        if self._unread:
+            self._logits, self._state = self._read(self._unread, self._state)
+            self._unread = []
         # What is guessed is read from a state that is given up again.
-        state, self._unread = self._state, []
+        logits, state = self._logits, self._state
         drawn: list[int] = []
         shares = []
         for step in range(n_steps):
             shares.append(sampler.probabilities(logits))
             drawn.append(int(sampler.draw(logits, generator)))
-            if step + 1 < n_steps:
-                logits, state = self._read(drawn[-1:], state)
+            if step + 1 == n_steps or float(shares[-1].max()) < self.confidence:
+                break
+            logits, state = self._read(drawn[-1:], state)
         rewind(self._state)
         return drawn, torch.stack(shares)
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from tsar.core.decoding.drafts import Draft
+from tsar.core.decoding.verification import verify, verify_candidates
 from tsar.core.generation import TokenNetwork, is_bounded
-from tsar.core.sampling import Sampler, draw
-from tsar.core.state import rewind
+from tsar.core.sampling import Sampler
+from tsar.core.state import rewind, select
 from tsar.exceptions import ParameterError
 
-__all__ = ["ReadingAhead", "Speculative", "residual", "verify"]
+__all__ = ["ReadingAhead", "SpecTr", "Speculative"]
 
 
 class ReadingAhead(TokenNetwork, Protocol):
@@ -23,63 +24,8 @@ class ReadingAhead(TokenNetwork, Protocol):
         """Return what ``extend`` does, with the state after each of the tokens."""
         ...
 
-
-def residual(target: Tensor, proposed: Tensor) -> Tensor:
-    """Return what is drawn from after a refusal: ``max(p - q, 0)``, divided by its sum.
-
-    Parameters
-    ----------
-    target, proposed : float64 Tensor of shape (V,)
-        p and q.
-    """
-    left = (target - proposed).clamp(min=0)
-    return left / left.sum()
-
-
-def verify(
-    target: Tensor,
-    drafted: list[int],
-    proposed: Tensor | None,
-    generator: torch.Generator | None = None,
-) -> list[int]:
-    """Keep the first of the drafted tokens, and draw the one after them.
-
-    A token x is kept with probability ``min(1, p(x) / q(x))``. In place of the first that is not,
-    one is drawn from the :func:`residual`; if all are kept, one more from p. So every token is
-    distributed as p says, whatever q is.
-
-    Parameters
-    ----------
-    target : float64 Tensor of shape (k + 1, V)
-        p, what tokens are to be drawn with, after each of the k drafted ones and before them.
-    drafted : list of k int
-    proposed : float64 Tensor of shape (k, V), optional
-        q, what each was drawn with; None where each was certain.
-    generator : torch.Generator, optional
-
-    Returns
-    -------
-    list of int
-        Between one and k + 1 tokens.
-
-    References
-    ----------
-    Leviathan, Kalman and Matias, "Fast inference from transformers via speculative decoding", ICML
-    2023, algorithm 1.
-    """
-    places = torch.arange(len(drafted))
-    ahead = target[places, drafted]
-    odds = (ahead if proposed is None else ahead / proposed[places, drafted]).tolist()
-    chances = torch.rand(len(drafted), generator=generator, dtype=torch.float64).tolist()
-    for place, token in enumerate(drafted):
-        if chances[place] >= odds[place]:
-            if proposed is None:
-                certain = torch.zeros_like(target[place])
-                certain[token] = 1.0
-            else:
-                certain = proposed[place]
-            return [*drafted[:place], int(draw(residual(target[place], certain), generator))]
-    return [*drafted, int(draw(target[-1], generator))]
+    # What a draft of heads wants besides, if the network has it: ``hidden_each``, which returns
+    # hidden states in place of logits, and ``logits`` of hidden states.
 
 
 class Speculative:
@@ -157,6 +103,7 @@ class Speculative:
         began = time.perf_counter()
         counts = {"passes": 0, "proposed": 0, "accepted": 0}
         self.draft.check(network.n_tokens)
+        self.draft.check_network(network)
         with torch.inference_mode():
             self.draft.begin(prompt.tolist(), network.n_tokens)
             state = network.init_state(1)
@@ -172,22 +119,16 @@ class Speculative:
                 room = max_tokens - n_drawn - 1
                 if limit is not None:
                     room = min(room, limit - n_read - len(unread))
-                drafted: list[int] = []
-                proposed: Tensor | None = None
-                if room > 0:
-                    drafted, proposed = self.draft.propose(
-                        min(self.n_tokens, room), sampler, generator
-                    )
-                ids = torch.tensor([[*unread, *drafted]], device=prompt.device)
-                # The states between are only needed behind what may be refused.
-                first, rest = ids[:, : len(unread)], ids[:, len(unread) :]
-                logits, states = _read(network, first, rest, state)
-                target = sampler.probabilities(logits).cpu()
-                tokens = verify(target, drafted, proposed, generator)
-                state = rewind(states[len(tokens) - 1])
+                read = torch.tensor([unread], device=prompt.device)
+                if read.shape[1] > 1:
+                    # A prompt: one state behind it is enough.
+                    _, state = network.extend(read[:, :-1], state)
+                tokens, state, n_proposed = self._pass(
+                    network, read[:, -1:], min(self.n_tokens, room), state, sampler, generator
+                )
                 n_read += len(unread) + len(tokens) - 1
                 counts["passes"] += 1
-                counts["proposed"] += len(drafted)
+                counts["proposed"] += n_proposed
                 counts["accepted"] += len(tokens) - 1
                 self.draft.accept(tokens)
                 text += tokens
@@ -199,13 +140,112 @@ class Speculative:
                 if token == stop:
                     return
 
+    def _pass(
+        self,
+        network: ReadingAhead,
+        last: Tensor,
+        room: int,
+        state: Any,
+        sampler: Sampler,
+        generator: torch.Generator,
+    ) -> tuple[list[int], Any, int]:
+        """Read the last token (1, 1) and what is guessed behind it.
 
-def _read(
-    network: ReadingAhead, certain: Tensor, drafted: Tensor, state: Any
-) -> tuple[Tensor, tuple[Any, ...]]:
-    """Read tokens; return the logits from the last certain one on, and the states there."""
-    if certain.shape[1] > 1:
-        # A prompt: one state behind it is enough.
-        _, state = network.extend(certain[:, :-1], state)
-    logits, states = network.extend_each(torch.cat([certain[:, -1:], drafted], dim=1), state)
-    return logits[0], states
+        Returns
+        -------
+        tokens : list of int
+            Those that are kept, and one more.
+        state : nested tuples
+            Behind all of them but the last.
+        n_proposed : int
+        """
+        drafted: list[int] = []
+        proposed: Tensor | None = None
+        if room > 0:
+            drafted, proposed = self.draft.propose(room, sampler, generator)
+        ids = torch.cat([last, last.new_tensor([drafted])], dim=1) if drafted else last
+        if self.draft.wants_hidden:
+            hidden, states = network.hidden_each(ids, state)  # type: ignore[attr-defined]
+            logits = network.logits(hidden)  # type: ignore[attr-defined]
+        else:
+            hidden = None
+            logits, states = network.extend_each(ids, state)
+        target = sampler.probabilities(logits[0]).cpu()
+        tokens = verify(target, drafted, proposed, generator)
+        n_kept = len(tokens) - 1
+        self.draft.see(target, n_kept, None if hidden is None else hidden[0, n_kept])
+        return tokens, rewind(states[n_kept]), len(drafted)
+
+
+class SpecTr(Speculative):
+    """Decoding with several drafts of the same text, of which the best part is kept.
+
+    Drafts are drawn independently and read as a batch, so that more of their tokens are kept than
+    of a single one; the text is distributed exactly as without. It pays where a batch of a few
+    costs about what one text does, and where the draft does not guess the same every time.
+
+    Parameters
+    ----------
+    draft : Draft
+        As for :class:`Speculative`.
+    n_tokens : int, default 4
+        Tokens that are guessed in each draft.
+    n_candidates : int, default 2
+        Drafts for each pass.
+
+    Attributes
+    ----------
+    statistics : dict of str to float
+        Of the last text: ``passes`` of the network, tokens ``proposed`` and ``accepted``, and
+        ``seconds``.
+
+    References
+    ----------
+    Sun et al., "SpecTr: fast speculative decoding via optimal transport", NeurIPS 2023.
+    """
+
+    def __init__(self, draft: Draft, n_tokens: int = 4, n_candidates: int = 2) -> None:
+        super().__init__(draft, n_tokens)
+        if isinstance(n_candidates, bool) or not isinstance(n_candidates, int) or n_candidates < 1:
+            raise ParameterError(f"SpecTr: n_candidates must be at least 1, got {n_candidates!r}")
+        if draft.wants_hidden:
+            raise ParameterError(
+                f"SpecTr: {type(draft).__name__} draws one draft from what the network made of "
+                f"the last token; use Speculative"
+            )
+        self.n_candidates = n_candidates
+
+    def _pass(
+        self,
+        network: ReadingAhead,
+        last: Tensor,
+        room: int,
+        state: Any,
+        sampler: Sampler,
+        generator: torch.Generator,
+    ) -> tuple[list[int], Any, int]:
+        drafts: list[tuple[list[int], Tensor | None]] = []
+        if room > 0:
+            drafts = [
+                self.draft.propose(room, sampler, generator) for _ in range(self.n_candidates)
+            ]
+        # Cut to the shortest: a rule that looks at no token that it cuts off.
+        length = min((len(tokens) for tokens, _ in drafts), default=0)
+        if length == 0:
+            logits, states = network.extend_each(last, state)
+            target = sampler.probabilities(logits[0]).cpu()
+            tokens = verify(target, [], None, generator)
+            self.draft.see(target, 0, None)
+            return tokens, rewind(states[0]), 0
+        drafted = [tokens[:length] for tokens, _ in drafts]
+        shares = [share[:length] for _, share in drafts if share is not None]
+        proposed = torch.stack(shares) if len(shares) == len(drafts) else None
+        ids = torch.cat([last.expand(len(drafted), 1), last.new_tensor(drafted)], dim=1)
+        rows = torch.zeros(len(drafted), dtype=torch.int64, device=last.device)
+        logits, states = network.extend_each(ids, select(state, rows))
+        target = sampler.probabilities(logits).cpu()
+        row, tokens = verify_candidates(target, drafted, proposed, generator)
+        n_kept = len(tokens) - 1
+        self.draft.see(target[row], n_kept, None)
+        best = torch.tensor([row], device=last.device)
+        return tokens, select(states[n_kept], best), length * len(drafted)

@@ -1,0 +1,97 @@
+"""Trained drafts: greedy texts are the same, guesses are right, and the model stays as it is."""
+
+import pytest
+import torch
+
+from tsar.checks.language import small_language_model
+from tsar.core.decoding import NGramDraft, SpecTr, Speculative
+from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.language import LanguageModel, MegaByte
+from tsar.language.drafts import fit_early_exit, fit_heads
+
+TEXT = "the cat sat on the mat, and the dog sat on the log. " * 12
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LanguageModel(
+        context_length=64, d_model=16, n_layers=3, n_heads=2, d_ff=32, max_steps=200,
+        learning_rate=0.01, batch_size=8, random_state=0, device="cpu",
+    ).fit(TEXT)  # fmt: skip
+
+
+def _in_double(model, draft):
+    """Greedy texts are compared where the passes of one token and of several agree."""
+    model.module_.double()
+    network = getattr(draft, "network", None) or draft.heads
+    network.double()
+
+
+@pytest.mark.parametrize("kind", ["blockwise", "medusa", "hydra"])
+def test_heads_learn_to_guess(model, kind):
+    before = {name: weight.clone() for name, weight in model.module_.state_dict().items()}
+    draft = fit_heads(model, TEXT, kind=kind, max_steps=150, learning_rate=0.01)
+    for name, weight in model.module_.state_dict().items():
+        assert torch.equal(weight, before[name]), name
+    again = fit_heads(model, TEXT, kind=kind, max_steps=150, learning_rate=0.01)
+    for one, other in zip(draft.heads.parameters(), again.heads.parameters(), strict=True):
+        assert torch.equal(one, other)
+    _in_double(model, draft)
+    try:
+        plain = model.generate("the cat", 50, temperature=0)
+        assert model.generate("the cat", 50, temperature=0, decoding=Speculative(draft, 3)) == plain
+        assert model.decoding_["accepted"] > 0.6 * model.decoding_["proposed"]
+        assert model.decoding_["passes"] < 25
+    finally:
+        model.module_.float()
+
+
+def test_the_first_blocks_learn_to_guess(model):
+    before = {name: weight.clone() for name, weight in model.module_.state_dict().items()}
+    draft = fit_early_exit(model, TEXT, max_steps=150, learning_rate=0.01)
+    ours, theirs = draft.network.state_dict(), model.module_.state_dict()
+    for name, weight in theirs.items():
+        assert torch.equal(weight, before[name]), name
+    assert len(draft.network.decoder.encoder.blocks) == 2
+    for name in ("embedding.weight", "decoder.encoder.blocks.0.mlp.expand.weight"):
+        assert torch.equal(ours[name], theirs[name])
+    _in_double(model, draft)
+    try:
+        plain = model.generate("the cat", 50, temperature=0)
+        for way in (Speculative(draft, 6), SpecTr(draft, 3, 2)):
+            assert model.generate("the cat", 50, temperature=0, decoding=way) == plain
+            assert model.decoding_["accepted"] > 0 and model.decoding_["passes"] < 25
+    finally:
+        model.module_.float()
+
+
+def test_ways_that_need_no_training_keep_greedy_texts(model):
+    model.module_.double()
+    try:
+        plain = model.generate("the cat", 50, temperature=0)
+        for way in ("jacobi", SpecTr(NGramDraft(4, model.encode(TEXT)), 4, 3)):
+            assert model.generate("the cat", 50, temperature=0, decoding=way) == plain
+            assert model.decoding_["passes"] < 50
+    finally:
+        model.module_.float()
+
+
+def test_what_no_draft_can_be_trained_for(model):
+    with pytest.raises(ParameterError, match="did you mean 'medusa'"):
+        fit_heads(model, TEXT, kind="meduse")
+    with pytest.raises(ParameterError, match="n_blocks must be less than the 3 blocks"):
+        fit_early_exit(model, TEXT, n_blocks=3)
+    with pytest.raises(ParameterError, match="must be a fitted LanguageModel, got MegaByte"):
+        fit_heads(small_language_model(MegaByte), TEXT)
+    with pytest.raises(NotFittedError):
+        fit_heads(LanguageModel(), TEXT)
+    with pytest.raises(DataError, match="the texts have 5 tokens and the model a context of 64"):
+        fit_heads(model, "short")
+    with pytest.raises(ParameterError, match="max_steps"):
+        fit_heads(model, TEXT, max_steps=0)
+    with pytest.raises(ParameterError, match="confidence"):
+        fit_early_exit(model, TEXT, confidence=1.5)
+    draft = fit_heads(model, TEXT, max_steps=1)
+    patches = small_language_model(MegaByte, d_local=4).fit(TEXT)
+    with pytest.raises(ParameterError, match="PatchedNetwork gives no hidden states"):
+        patches.generate("the", decoding=Speculative(draft))
