@@ -28,6 +28,9 @@ DECAYED |= {
     "fourier": set(),
     "light_convolution": {"input.weight", "output.weight"},
     "dynamic_convolution": {f"{part}.weight" for part in ("input", "kernel", "output")},
+    "flow_attention": {"query_key_value.weight", "output.weight"},
+    "holographic": {"query_key_value.weight", "output.weight"},
+    "landmark": {"key_value.weight", "output.weight"},
     "neighbourhood": {"query_key_value.weight", "output.weight"},
     "low_rank": {f"{part}.weight" for part in ("query", "key_value", "output")},
     "latents": {

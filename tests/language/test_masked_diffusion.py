@@ -10,7 +10,7 @@ from scipy import stats
 
 import tsar
 from tsar.checks.language import small_language_model
-from tsar.core.mixers import MIXERS
+from tsar.core.mixers import ordered_mixers
 from tsar.core.sampling import Sampler
 from tsar.core.unmasking import unmask
 from tsar.exceptions import DataError, NotFittedError, ParameterError
@@ -192,7 +192,7 @@ def test_guidance_adds_what_the_prompt_changes():
 @pytest.mark.parametrize(
     "mixer",
     [
-        *sorted(set(MIXERS) - {"residual_attention", "autocorrelation", "latents"}),
+        *sorted(ordered_mixers()),
         ["mamba2", "attention"],
     ],
     ids=str,

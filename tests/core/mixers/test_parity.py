@@ -12,8 +12,11 @@ from tsar.core.masks import neighbours
 from tsar.core.mixers import (
     AttentionFree,
     DynamicConvolution,
+    FlowAttention,
     Fourier,
     GatedStateSpace,
+    HolographicAttention,
+    LandmarkAttention,
     LatentAttention,
     LightConvolution,
     LowRankAttention,
@@ -24,6 +27,7 @@ from tsar.core.mixers import (
     SparseKeys,
     StructuredStateSpace,
 )
+from tsar.core.mixers.landmark import newton_inverse
 from tsar.core.ops.diagonal_recurrence import diagonal_recurrence
 from tsar.core.ops.prefix_softmax import SoftmaxSums, merge, prefix_softmax
 from tsar.core.ops.sparse_selection import select_softly
@@ -186,7 +190,69 @@ def _sparse_keys(mixer, x):
     return mixer.output(torch.stack(rows))
 
 
+def _flow(mixer, x):
+    heads = mixer.query_key_value(x).unflatten(2, (3, 2, -1))
+    query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))
+    query, key, length = query.sigmoid(), key.sigmoid(), x.shape[1]
+    flows = query @ key.mT  # (B, N, sinks, sources)
+    if mixer.causal:
+        flows = flows.tril()
+    into, out = flows.sum(dim=3) + 1e-6, flows.sum(dim=2) + 1e-6
+    if mixer.causal:  # what flows out of a source up to itself
+        out = (query @ key.mT).triu().sum(dim=2) + 1e-6
+    # With the capacity of all sinks, and of all sources, set to one.
+    by_sink, by_source = flows / into[..., None], flows / out[..., None, :]
+    given, taken = by_sink.sum(dim=2), by_source.sum(dim=3)
+    if mixer.causal:
+        given = ((query / into[..., None]) @ key.mT).triu().sum(dim=2)
+    rows = []
+    for s in range(length):
+        among = given[..., : s + 1] if mixer.causal else given
+        rows.append(among.softmax(dim=-1)[..., s] * among.shape[-1])
+    competing = torch.stack(rows, dim=-1)[..., None] * value
+    mixed = taken.sigmoid()[..., None] * (by_sink @ competing)
+    return mixer.output(mixed.transpose(1, 2).flatten(2))
+
+
+def _holographic(mixer, x):
+    query, key, value = mixer.query_key_value(x).unflatten(2, (3, 2, -1)).unbind(2)
+    width = D // 2
+
+    def bound(a, b):
+        return torch.stack(
+            [sum(a[..., i] * b[..., (n - i) % width] for i in range(width)) for n in range(width)],
+            dim=-1,
+        )
+
+    whole = sum(bound(key[:, s], value[:, s]) for s in range(x.shape[1]))
+    index = torch.arange(width, dtype=torch.float64)
+    transform = torch.exp(-2j * math.pi / width * torch.outer(index, index))
+    weights = []
+    for t in range(x.shape[1]):
+        spectrum = query[:, t].to(torch.complex128) @ transform
+        inverse = (spectrum.conj() / (spectrum.abs() ** 2 + 1e-6)) @ transform.conj() / width
+        brought = bound(inverse.real, whole)
+        near = (brought * value[:, t]).sum(dim=-1)
+        weights.append(near / brought.norm(dim=-1) / value[:, t].norm(dim=-1))
+    shares = torch.stack(weights, dim=1).softmax(dim=1) * x.shape[1]
+    return mixer.output((shares[..., None] * value).flatten(2))
+
+
+def _gaussian(mixer, x):
+    key, value = mixer.key_value(x).unflatten(2, (2, 2, -1)).unbind(2)
+    outputs = []
+    for t in range(x.shape[1]):
+        distance = (key[:, t : t + 1] - key).square().sum(dim=-1)
+        weights = (-distance / (2 * (D / 2) ** 0.5)).exp()
+        outputs.append((weights[..., None] * value).sum(dim=1).flatten(1))
+    return mixer.output(torch.stack(outputs, dim=1))
+
+
 FORMULAS = {
+    "flow": (lambda: FlowAttention(D, 2), _flow),
+    "causal flow": (lambda: FlowAttention(D, 2, causal=True), _flow),
+    "holographic": (lambda: HolographicAttention(D, 2), _holographic),
+    "landmarks everywhere": (lambda: LandmarkAttention(D, 2, n_landmarks=65), _gaussian),
     "prefix_attention": (lambda: PrefixAttention(D, 2), _prefix_attention),
     "attention_free": (lambda: AttentionFree(D, window=5), _attention_free),
     "without order": (lambda: AttentionFree(D, window=0), _attention_free),
@@ -338,6 +404,50 @@ def test_latents_read_all_and_are_read_by_all():
     assert not torch.allclose(mixer(x), mixer(x, mask=mask))
 
 
+@pytest.mark.parametrize("make", [FlowAttention, HolographicAttention, LandmarkAttention])
+def test_what_is_masked_is_what_is_not_there(make):
+    torch.manual_seed(0)
+    mixer, x = make(D, 2).double(), _tokens(9)
+    mask = torch.arange(9).expand(2, -1) < 6
+    torch.testing.assert_close(mixer(x, mask=mask)[:, :6], mixer(x[:, :6]))
+
+
+def test_few_landmarks_are_the_projection_on_their_kernels():
+    """``K(x, l) K(l, l)^-1 K(l, x) v``, with the inverse of LAPACK; a stretch may be masked."""
+    torch.manual_seed(0)
+    mixer, x = LandmarkAttention(D, 2, n_landmarks=4).double(), _tokens(33)
+    key, value = mixer.key_value(x).unflatten(2, (2, 2, -1)).transpose(1, 3).unbind(2)
+    parts = [key[:, :, [t for t in range(33) if 4 * t // 33 == k]].mean(dim=2) for k in range(4)]
+
+    def kernel(a, b):
+        squares = (a[:, :, :, None] - b[:, :, None]).square().sum(dim=-1)
+        return (-squares / (2 * (D / 2) ** 0.5)).exp()
+
+    for n_parts in (4, 3):
+        marks = torch.stack(parts[:n_parts], dim=2)
+        length = [33, 25][4 - n_parts]
+        across = kernel(key[:, :, :length], marks)
+        ridge = 0.01 * torch.eye(n_parts, dtype=torch.float64)
+        inverse = torch.linalg.inv(kernel(marks, marks) + ridge)
+        expected = across @ inverse @ across.mT @ value[:, :, :length]
+        mask = None if n_parts == 4 else (torch.arange(33) < length).expand(2, -1)
+        result = mixer(x, mask=mask)[:, :length]
+        torch.testing.assert_close(result, mixer.output(expected.transpose(1, 2).flatten(2)))
+
+
+def test_an_inverse_by_products_has_its_own_gradient():
+    generator = torch.Generator().manual_seed(0)
+    half = torch.randn(2, 6, 6, dtype=torch.float64, generator=generator)
+    matrix = half @ half.mT + 0.5 * torch.eye(6, dtype=torch.float64)
+    results = []
+    for inverse in (newton_inverse, torch.linalg.inv):
+        a = matrix.clone().requires_grad_()
+        y = inverse(a)
+        results.append((y, *torch.autograd.grad(y.sin().sum(), a)))
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
 # ------------------------------------------------------------------------- ops
 
 
@@ -459,6 +569,10 @@ def test_an_attention_free_mixer_without_a_window_knows_no_order():
         (lambda: NeighbourhoodAttention(6, 4), "n_heads=4 does not divide d_model=6"),
         (lambda: LowRankAttention(6, 2, rank=0), "rank must be at least 1, got 0"),
         (lambda: LowRankAttention(6, 4), "n_heads=4 does not divide d_model=6"),
+        (lambda: FlowAttention(6, 4), "FlowAttention: n_heads=4 does not divide d_model=6"),
+        (lambda: HolographicAttention(6, 4), "n_heads=4 does not divide d_model=6"),
+        (lambda: LandmarkAttention(6, 4), "n_heads=4 does not divide d_model=6"),
+        (lambda: LandmarkAttention(6, 2, n_landmarks=0), "n_landmarks must be at least 1"),
         (lambda: SparseKeys(6, 2, n_keys=0), "n_keys and window must be at least 1, got 0 and 64"),
         (lambda: SparseKeys(6, 4), "n_heads=4 does not divide d_model=6"),
     ],

@@ -9,8 +9,11 @@ from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import CarryingMixer, Mixer, RecurrentMixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.dynamic_convolution import DynamicConvolution, LightConvolution
+from tsar.core.mixers.flow_attention import FlowAttention
 from tsar.core.mixers.fourier import Fourier
 from tsar.core.mixers.gated_linear_attention import GatedLinearAttention, Retention
+from tsar.core.mixers.holographic import HolographicAttention
+from tsar.core.mixers.landmark import LandmarkAttention
 from tsar.core.mixers.latents import LatentAttention
 from tsar.core.mixers.linear_attention import LinearAttention
 from tsar.core.mixers.low_rank import LowRankAttention
@@ -33,9 +36,12 @@ __all__ = [
     "BidirectionalMamba",
     "CarryingMixer",
     "DynamicConvolution",
+    "FlowAttention",
     "Fourier",
     "GatedLinearAttention",
     "GatedStateSpace",
+    "HolographicAttention",
+    "LandmarkAttention",
     "LatentAttention",
     "LightConvolution",
     "LinearAttention",
@@ -85,6 +91,9 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "light_convolution": LightConvolution,
         "dynamic_convolution": DynamicConvolution,
         "neighbourhood": NeighbourhoodAttention,
+        "flow_attention": FlowAttention,
+        "holographic": HolographicAttention,
+        "landmark": LandmarkAttention,
         "low_rank": LowRankAttention,
         "latents": LatentAttention,
     },
@@ -140,16 +149,8 @@ def causal_mixers() -> list[str]:
 
 
 def ordered_mixers() -> list[str]:
-    """List the mixers that can tell in which order tokens are, by themselves.
-
-    Those are the causal ones, what is made of them, and those that can turn tokens by positions.
-    """
-    causal = causal_mixers()
-    return [
-        name
-        for name, cls in MIXERS.items()
-        if name in causal or issubclass(cls, Bidirectional) or accepted_options(cls, rotary=True)
-    ]
+    """List the mixers that can tell in which order tokens are."""
+    return [name for name, cls in MIXERS.items() if cls.knows_order]
 
 
 def check_heads(owner: str, mixer: str | type[Mixer], *, d_model: int, n_heads: int) -> None:

@@ -388,6 +388,7 @@ class ResidualAttention(SoftmaxAttention):
     He et al., "RealFormer: transformer likes residual attention", Findings of ACL 2021.
     """
 
+    knows_order = False
     formula = "softmax(sum over layers of q_t k_s' / sqrt(E)) v_s"
     cost = "L^2 D"
 

@@ -28,6 +28,9 @@ class Mixer(nn.Module):
         Whether ``forward`` takes ``positions`` and ``extend`` takes ``levels``, see
         :class:`~tsar.core.mixers.SoftmaxAttention`. A mixer that does not goes through the tokens
         of a level in their order.
+    knows_order : bool
+        Whether a mixer that sees all tokens can tell in which order they are, by itself or by
+        turning them by their positions.
     formula, cost : str
         What becomes of token ``t``, and how the time of a pass grows with the length L and the
         width D, in a line each, for tables of mixers.
@@ -36,6 +39,7 @@ class Mixer(nn.Module):
     causal: bool = False
     no_decay: tuple[str, ...] = ()
     takes_levels: bool = False
+    knows_order: bool = True
     formula: str = ""
     cost: str = ""
 

@@ -36,6 +36,7 @@ class LatentAttention(Mixer):
     and 10.
     """
 
+    knows_order = False
     formula = "attention to m latents, which attend to all"
     cost = "L m D"
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
 from tsar.core.ops.attention import attention
+from tsar.core.ops.stretches import stretch_means
 from tsar.core.position import Rotary
 from tsar.exceptions import ParameterError
 
@@ -69,23 +70,15 @@ class LowRankAttention(Mixer):
         """
         refuse_memory(self, memory)
         check_token_mask(self, mask, x)
-        length = x.shape[1]
-        rank = min(self.rank, length)
-        stretch = torch.arange(length, device=x.device) * rank // length
-        member = (stretch == torch.arange(rank, device=x.device)[:, None]).to(x.dtype)  # (rank, L)
-        if mask is not None:
-            member = member * mask[:, None].to(x.dtype)  # (B, rank, L)
-        count = member.sum(dim=-1, keepdim=True)
-        mean = member / count.clamp_min(1.0)
+        mean, there = stretch_means(x, self.rank, mask)
         # The mean of maps is the map of the mean, which there are fewer of.
         key_value = self.key_value(mean @ x).unflatten(2, (2, self.n_heads, -1))
         key, value = (part.transpose(1, 2) for part in key_value.unbind(2))
         query = self.query(x).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
         if self.rotary is not None:
-            positions = torch.arange(length, device=x.device)
+            positions = torch.arange(x.shape[1], device=x.device)
             middles = (mean @ positions.to(x.dtype)[:, None])[..., 0]
             query = self.rotary(query, positions)
             key = self.rotary(key, middles if mask is None else middles[:, None])
-        seen = None if mask is None else count[..., 0] > 0
-        mixed = attention(query, key, value, mask=seen)
+        mixed = attention(query, key, value, mask=None if mask is None else there)
         return self.output(mixed.transpose(1, 2).flatten(2))
