@@ -102,6 +102,7 @@ def test_what_cannot_be_measured(call, words):
 def test_the_command_writes_the_table(tmp_path, capsys):
     out = tmp_path / "costs.csv"
     more = ["--text-steps", "1", "--forecast-epochs", "0"]
+    more += ["--figure", str(tmp_path / "costs.png")]
     arguments = ["--mixer", "mamba2", "--mixer", "autocorrelation", "--length", "8"]
     with pytest.raises(SystemExit) as ended:
         main(["bench", "mixers", *arguments, "--copy-steps", "2", *more, "--out", str(out)])
@@ -111,5 +112,10 @@ def test_the_command_writes_the_table(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "pass_ms@8" in printed and "state@8" in printed
     assert MIXERS["mamba2"].formula in printed and "text_nats" in printed
+    assert (tmp_path / "costs.png").stat().st_size > 1000
     learned = pd.read_csv(tmp_path / "costs_learned.csv")
     assert list(learned["mixer"]) == ["mamba2"] and learned["copy_nats"].notna().all()
+    with pytest.raises(SystemExit) as refused:
+        main(["bench", "mixers", "--figure", str(tmp_path / "costs.txt")])
+    assert refused.value.code == 1
+    assert "must be a .png, .svg or .pdf" in capsys.readouterr().err

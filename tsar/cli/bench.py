@@ -16,6 +16,7 @@ from tsar.evaluation.mixers import (
     mixer_costs,
     text_losses,
 )
+from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
 __all__ = ["app"]
@@ -46,6 +47,9 @@ def mixers(
     out: Annotated[
         Path | None, typer.Option(help="Write the times here, and what is learned beside it.")
     ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw times and states over the length into this file.")
+    ] = None,
 ) -> None:
     """Put mixers side by side: formula, time and memory over the length, and what they learn.
 
@@ -56,6 +60,8 @@ def mixers(
     for name in names:
         check_choice("tsar bench mixers", "--mixer", name, MIXERS)
     learned_out = None if out is None else out.with_name(f"{out.stem}_learned{out.suffix}")
+    if figure is not None:
+        _check_figure(figure)
     for path in (out, learned_out):
         if path is not None:
             check_writable(path)
@@ -72,6 +78,9 @@ def mixers(
     if out is not None:
         write_table(costs, out)
         print(f"Wrote {out}")
+    if figure is not None:
+        _draw(costs, figure)
+        print(f"Wrote {figure}")
     causal = [name for name in names if name in causal_mixers()]
     parts = []
     if causal and copy_steps:
@@ -93,6 +102,31 @@ def mixers(
     if learned_out is not None:
         write_table(learned.reset_index(), learned_out)
         print(f"Wrote {learned_out}")
+
+
+def _check_figure(path: Path) -> None:
+    """Raise an error before any work if a figure could not be written."""
+    from tsar.plot.axes import grid_or_new
+
+    grid_or_new("tsar bench mixers", None, (1, 1))
+    if path.suffix.lower() not in (".png", ".svg", ".pdf") or not path.parent.is_dir():
+        raise ParameterError(
+            f"tsar bench mixers: --figure must be a .png, .svg or .pdf in a folder that exists, "
+            f"got {str(path)!r}"
+        )
+
+
+def _draw(costs: pd.DataFrame, path: Path) -> None:
+    """Draw the time of a pass, that of one more token, and what is remembered, side by side."""
+    from tsar.plot import mixer_costs as draw_costs
+    from tsar.plot.axes import grid_or_new
+
+    axes = grid_or_new("tsar bench mixers", None, (1, 3), size=(15, 5)).ravel()
+    for ax, value in zip(axes, ("pass_ms", "step_ms", "state"), strict=True):
+        if costs[value].notna().any():
+            draw_costs(costs, value, ax=ax)  # type: ignore[arg-type]
+    axes[0].figure.tight_layout()
+    axes[0].figure.savefig(path, dpi=110)
 
 
 def _formulas(names: list[str]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ notebook shows a figure that is the last value of a cell.
 from tsar.plot.errors import error_by_step, reliability, residuals
 from tsar.plot.forecasts import backtest, forecast, forecasts
 from tsar.plot.leaderboards import critical_difference, leaderboard
+from tsar.plot.mixers import mixer_costs, training_losses
 from tsar.plot.models import coefficients, importance, learning_curve
 from tsar.plot.stacks import attention_map, by_depth, by_head
 
@@ -24,6 +25,8 @@ __all__ = [
     "importance",
     "leaderboard",
     "learning_curve",
+    "mixer_costs",
     "reliability",
     "residuals",
+    "training_losses",
 ]
