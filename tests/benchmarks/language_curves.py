@@ -22,7 +22,6 @@ def main() -> None:
     axes = grid_or_new("language_curves", None, (1, 2), size=(11, 4)).ravel()
     for ax, over in zip(axes, ("tokens", "seconds"), strict=True):
         plot.training_losses(curves, over, ax=ax)
-    axes[0].figure.tight_layout()
     axes[0].figure.savefig(options.out, dpi=110)
 
 

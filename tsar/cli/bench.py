@@ -125,7 +125,6 @@ def _draw(costs: pd.DataFrame, path: Path) -> None:
     for ax, value in zip(axes, ("pass_ms", "step_ms", "state"), strict=True):
         if costs[value].notna().any():
             draw_costs(costs, value, ax=ax)  # type: ignore[arg-type]
-    axes[0].figure.tight_layout()
     axes[0].figure.savefig(path, dpi=110)
 
 
