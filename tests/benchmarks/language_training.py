@@ -116,7 +116,9 @@ def main() -> None:
     began, used = time.perf_counter(), time.process_time()
 
     def note(record: dict[str, float]) -> None:
-        n_steps = min(STEPS_PER_POINT * len(rows), model.max_steps)
+        n_steps = STEPS_PER_POINT * len(rows)
+        if n_steps > model.max_steps:
+            return  # of a few steps only
         seconds = time.perf_counter() - began
         rows.append((n_steps * options.batch * options.context, seconds, record["train_loss"]))
         print("{:>10,} tokens {:7.0f} s {:.3f} nats".format(*rows[-1]), flush=True)

@@ -36,6 +36,9 @@ class AddedContext(nn.Module):
         super().__init__()
         self.patch_size = patch_size
         self.map = Linear(d_model // patch_size, d_local)
+        # As small as the embeddings that it is added to, which it would drown otherwise.
+        nn.init.normal_(self.map.weight, std=FIRST_SCALE * (d_model // patch_size) ** -0.5)
+        nn.init.zeros_(self.map.bias)
 
     def forward(self, overall: Tensor) -> Tensor:
         """Return a context (..., P, E) of what was made of the patches before (..., D)."""
