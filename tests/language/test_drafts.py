@@ -95,3 +95,15 @@ def test_what_no_draft_can_be_trained_for(model):
     patches = small_language_model(MegaByte, d_local=4).fit(TEXT)
     with pytest.raises(ParameterError, match="PatchedNetwork gives no hidden states"):
         patches.generate("the", decoding=Speculative(draft))
+
+
+def test_several_suggestions_for_a_prompt(model):
+    ways = model.suggest("the ", 3, 12, counts=NGramDraft(6, model.encode(TEXT)))
+    assert len(set(ways)) == 3 and all(len(way) <= 12 for way in ways)
+    # After "the " come the four nouns, and the best ways are told by the text itself.
+    assert ("the " + ways[0]) in TEXT
+    assert len(model.suggest("the ", 2)) == 2
+    with pytest.raises(DataError, match="than context_length=64"):
+        model.suggest("the ", 2, 100)
+    with pytest.raises(ParameterError, match="n_texts"):
+        model.suggest("the ", 0)

@@ -9,6 +9,7 @@ from tsar.core.decoding.heads import (
     MedusaHeads,
 )
 from tsar.core.decoding.speculative import SpecTr, Speculative
+from tsar.core.decoding.superposed import MixtureNetwork, Suggestion, superposed
 from tsar.core.decoding.verification import residual, verify, verify_candidates
 from tsar.params.constraints import check_choice
 
@@ -20,13 +21,16 @@ __all__ = [
     "HydraHeads",
     "JacobiDraft",
     "MedusaHeads",
+    "MixtureNetwork",
     "ModelDraft",
     "NGramDraft",
     "PromptLookup",
     "SpecTr",
     "Speculative",
+    "Suggestion",
     "make_decoding",
     "residual",
+    "superposed",
     "verify",
     "verify_candidates",
 ]

@@ -172,6 +172,7 @@ class NGramDraft(Draft):
             raise ParameterError(f"NGramDraft: order must be at least 1, got {order!r}")
         self.order = order
         self._seen_before = _Counts(order)
+        self._written = _Counts(order)
         self._largest = -1
         if ids is not None:
             listed = [int(token) for token in ids]
@@ -196,13 +197,13 @@ class NGramDraft(Draft):
     def propose(
         self, n_steps: int, sampler: Sampler, generator: torch.Generator
     ) -> tuple[list[int], Tensor | None]:
-        context = self._ids[-(self.order - 1) :] if self.order > 1 else []
+        context = self._ids[-self.order :]
         greedy = sampler.temperature == 0
         chances = [] if greedy else torch.rand(n_steps, generator=generator).tolist()
         drawn: list[int] = []
         shares = None if greedy else torch.zeros(n_steps, self._n_tokens, dtype=torch.float64)
         for step in range(n_steps):
-            counts = self._following(context)
+            counts = self.following(context)
             if not counts:
                 break
             if shares is None:
@@ -210,7 +211,7 @@ class NGramDraft(Draft):
             else:
                 token = _drawn(counts, 1 / sampler.temperature, chances[step], shares[step])
             drawn.append(token)
-            context = [*context, token][-(self.order - 1) :] if self.order > 1 else []
+            context.append(token)
         return drawn, None if shares is None else shares[: len(drawn)]
 
     def accept(self, ids: Sequence[int]) -> None:
@@ -218,9 +219,11 @@ class NGramDraft(Draft):
         self._ids.extend(ids)
         self._written.add(self._ids, begin)
 
-    def _following(self, context: list[int]) -> dict[int, int]:
+    def following(self, text: Sequence[int]) -> dict[int, int]:
+        """Return what followed the end of a text, as much of it as was ever seen, and how often."""
+        context = tuple(text[max(0, len(text) - self.order + 1) :])
         for begin in range(len(context) + 1):
-            ending = tuple(context[begin:])
+            ending = context[begin:]
             before, written = self._seen_before.after(ending), self._written.after(ending)
             if before and written:
                 tokens = before.keys() | written.keys()
