@@ -21,7 +21,7 @@ from tsar.language.base import WINDOWS_AT_ONCE, texts_so_far
 from tsar.language.corpus import as_texts, token_row
 from tsar.language.mixed import MixedText
 from tsar.language.network import NextToken
-from tsar.language.prompts import continuations, draws_for
+from tsar.language.prompts import continuations, draws_for, in_inference_mode
 from tsar.language.tokenizer import fingerprint
 from tsar.params.constraints import check_choice
 from tsar.training import Objective
@@ -242,12 +242,7 @@ class AutoregressiveText(MixedText):
             context_length=int(self.as_fitted.context_length),
             stop=boundary,
         )
-        while True:
-            # Not around the loop: the mode would be that of whoever reads along.
-            with torch.inference_mode():
-                _, token = next(drawn, (None, None))
-            if token is None:
-                return
+        for _, token in in_inference_mode(drawn):
             self.decoding_["passes"] += 1
             self.decoding_["seconds"] = time.perf_counter() - began
             if int(token) == boundary:

@@ -20,9 +20,10 @@ from tsar.core.state import rewind
 from tsar.core.unmasking import unmask
 from tsar.exceptions import ParameterError
 from tsar.language.base import WINDOWS_AT_ONCE, texts_so_far
+from tsar.language.corpus import scored_windows
 from tsar.language.masked_text import LIKELIHOOD_SEED, MaskedTokenNetwork
 from tsar.language.mixed import MixedText
-from tsar.language.prompts import continuations, draws_for
+from tsar.language.prompts import continuations, draws_for, in_inference_mode
 from tsar.params.constraints import Interval, check_choice, check_value
 from tsar.training import Objective, make_generator
 from tsar.training.checkpoint import checkpoints_in
@@ -248,21 +249,16 @@ class BlockDiffusionLM(MixedText):
     # --------------------------------------------------------------- likelihood
 
     def _text_losses(self, tokens: Tensor, stride: int) -> Tensor:
-        length, n_scored = int(self.as_fitted.context_length), len(tokens) - 1
+        length = int(self.as_fitted.context_length)
         n_draws = int(self.as_fitted.likelihood_draws)
         generator = make_generator(LIKELIHOOD_SEED, "cpu")
         total = tokens.new_zeros((), dtype=torch.float64)
-        done = 0
-        while done < n_scored:
-            # The first window scores all that it holds, each later one what is left at its end.
-            stop = min(n_scored, length if done == 0 else done + stride)
-            window = tokens[max(0, stop - length) : stop + 1]
-            maskable = torch.arange(len(window), device=window.device) >= len(window) - stop + done
+        for window, n_scored in scored_windows(tokens, length, stride):
+            maskable = torch.arange(len(window), device=window.device) >= len(window) - n_scored
             for begin in range(0, n_draws, WINDOWS_AT_ONCE):
                 n = min(WINDOWS_AT_ONCE, n_draws - begin)
                 losses = weighted_losses(self.module_, window.expand(n, -1), maskable, generator)
                 total += losses.double().sum() / n_draws
-            done = stop
         return total
 
     # ----------------------------------------------------------------- generate
@@ -379,12 +375,7 @@ class BlockDiffusionLM(MixedText):
                 order="random" if threshold is None else "confidence",
                 threshold=threshold,
             )
-            while True:
-                # Not around the loop: the mode would be that of whoever reads along.
-                with torch.inference_mode():
-                    revealed = next(passes, None)
-                if revealed is None:
-                    break
+            for revealed in in_inference_mode(passes):
                 ids = revealed
                 self.decoding_["passes"] += 1
             new = ids[0, ids.shape[1] - n_open :][: n_given + max_tokens - len(row)]

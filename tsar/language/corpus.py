@@ -1,6 +1,6 @@
 """Texts as one row of tokens, and windows cut from it anywhere."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ __all__ = [
     "as_prompts",
     "as_texts",
     "bundled_text",
+    "scored_windows",
     "token_row",
 ]
 
@@ -146,6 +147,29 @@ class OrderedWindows:
     def batch(self, index: Tensor) -> Tensor:
         """Return some of the windows (B, length + 1)."""
         return self.windows[index]
+
+
+def scored_windows(tokens: Tensor, length: int, stride: int) -> Iterator[tuple[Tensor, int]]:
+    """Cut windows of a text, each with how many tokens at its end are scored there.
+
+    The first one scores all that it holds, each later one what is left at its end; the token at
+    the beginning of a window is never scored.
+
+    Parameters
+    ----------
+    tokens : int64 Tensor of shape (n,)
+    length, stride : int
+
+    Yields
+    ------
+    window : int64 Tensor of shape (at most length + 1,)
+    n_scored : int
+    """
+    done, last = 0, len(tokens) - 1
+    while done < last:
+        stop = min(last, length if done == 0 else done + stride)
+        yield tokens[max(0, stop - length) : stop + 1], stop - done
+        done = stop
 
 
 def bundled_text() -> str:

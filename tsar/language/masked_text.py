@@ -23,9 +23,10 @@ from tsar.core.ops.even_products import linear
 from tsar.core.sampling import Guidance, Sampler
 from tsar.core.unmasking import ORDERS, even_counts, unmask
 from tsar.language.base import WINDOWS_AT_ONCE, texts_so_far
+from tsar.language.corpus import scored_windows
 from tsar.language.mixed import MixedText
 from tsar.language.network import FIRST_SCALE
-from tsar.language.prompts import continuations, draws_for
+from tsar.language.prompts import continuations, draws_for, in_inference_mode
 from tsar.params.constraints import Interval, check_choice, check_value
 from tsar.training import Objective, make_generator
 
@@ -172,16 +173,11 @@ class MaskedText(MixedText):
         return super().log_likelihood(texts, stride=stride)
 
     def _text_losses(self, tokens: Tensor, stride: int) -> Tensor:
-        length, n_scored = int(self.as_fitted.context_length), len(tokens) - 1
+        length = int(self.as_fitted.context_length)
         generator = make_generator(LIKELIHOOD_SEED, "cpu")
         total = tokens.new_zeros((), dtype=torch.float64)
-        done = 0
-        while done < n_scored:
-            # The first window scores all that it holds, each later one what is left at its end.
-            stop = min(n_scored, length if done == 0 else done + stride)
-            window = tokens[max(0, stop - length) : stop + 1]
-            total += self._bound(window, stop - done, generator)
-            done = stop
+        for window, n_scored in scored_windows(tokens, length, stride):
+            total += self._bound(window, n_scored, generator)
         return total
 
     def _bound(self, window: Tensor, n_scored: int, generator: torch.Generator) -> Tensor:
@@ -337,12 +333,7 @@ class MaskedText(MixedText):
                 reveal=1 if n_passes is None else even_counts(n_new, n_passes),
                 order=order,
             )
-            while True:
-                # Not around the loop: the mode would be that of whoever reads along.
-                with torch.inference_mode():
-                    revealed = next(passes, None)
-                if revealed is None:
-                    break
+            for revealed in in_inference_mode(passes):
                 ids = revealed
                 self.decoding_["passes"] += 1
             new = ids[0, len(before) :]

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
@@ -12,9 +12,25 @@ from tsar.language.corpus import as_prompts
 from tsar.params.constraints import Interval, check_count, check_value
 from tsar.training import make_generator
 
-__all__ = ["Draws", "StreamingModel", "continuations", "draws_for"]
+__all__ = ["Draws", "StreamingModel", "continuations", "draws_for", "in_inference_mode"]
+
+Step = TypeVar("Step")
 
 Seed = Annotated[int, Interval(0, LARGEST_SEED)] | None
+
+
+def in_inference_mode(steps: Iterator[Step]) -> Iterator[Step]:
+    """Take steps of a generation in inference mode, and leave it between them.
+
+    Around the whole loop the mode would be that of whoever reads along.
+    """
+    while True:
+        with torch.inference_mode():
+            try:
+                step = next(steps)
+            except StopIteration:
+                return
+        yield step
 
 
 class StreamingModel(Protocol):
