@@ -4,6 +4,7 @@
 
 MODEL is the folder of a model of attention, as language_training.py --out writes it. The ways take
 turns; of each the median time for a token is printed, and the share of guesses that were kept.
+With --train, heads and an early exit are trained for the model first, for so many steps.
 """
 
 import argparse
@@ -12,7 +13,15 @@ from pathlib import Path
 from statistics import median
 
 import tsar
-from tsar.core.decoding import ModelDraft, NGramDraft, PromptLookup, Speculative
+from tsar.core.decoding import (
+    JacobiDraft,
+    ModelDraft,
+    NGramDraft,
+    PromptLookup,
+    SpecTr,
+    Speculative,
+)
+from tsar.language.drafts import HEADS, fit_early_exit, fit_heads
 
 
 def main() -> None:
@@ -20,14 +29,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--draft", help="folder of a smaller model of the same tokens")
+    parser.add_argument("--train", type=int, default=0, help="steps for heads and an early exit")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--temperature", type=float, default=0.8)
     options = parser.parse_args()
     model = tsar.load(options.model)
     text = Path(os.environ["TSAR_DATA"], "tinyshakespeare", "input.txt").read_text("utf-8")
-    ids = model.encode(text[: int(0.9 * len(text))])
+    text = text[: int(0.9 * len(text))]
+    ids = model.encode(text)
     ways = {"no draft": None, "what came before": Speculative(PromptLookup(), 4)}
     ways |= {f"4-gram, {n} tokens": Speculative(NGramDraft(4, ids), n) for n in (2, 3, 4, 6)}
+    ways["4-gram, 2 drafts of 4"] = SpecTr(NGramDraft(4, ids), 4, 2)
+    ways["Jacobi, 4 tokens"] = Speculative(JacobiDraft(), 4)
+    if options.train:
+        for kind in HEADS:
+            heads = fit_heads(model, text, kind=kind, max_steps=options.train)
+            ways |= {f"{kind} heads, {n} tokens": Speculative(heads, n) for n in (2, 3)}
+        early = fit_early_exit(model, text, max_steps=options.train)
+        ways |= {f"early exit, {n} tokens": Speculative(early, n) for n in (2, 4)}
     if options.draft:
         small = tsar.load(options.draft)
         ways |= {f"small model, {n} tokens": Speculative(ModelDraft(small), n) for n in (1, 2, 3)}
