@@ -36,13 +36,14 @@ def select_softly(scores: Tensor, n_selected: int) -> Tensor:
         low = torch.where(there, scores, floor.masked_fill(floor == torch.inf, 0.0))
         # The sum falls linearly between the places where a score enters or is full.
         places = torch.cat([low, low - 1], dim=-1).sort(dim=-1).values
-        sums = (low[..., None, :] - places[..., :, None]).clamp(0, 1).sum(dim=-1)
+        ordered = low.sort(dim=-1).values
+        sums = _excess(ordered, places) - _excess(ordered - 1, places)
         last = ((sums >= n_selected).sum(dim=-1, keepdim=True) - 1).clamp_min(0)
         # The sum is 0 at the last place, so that there is always one behind.
         sum_at, at = sums.gather(-1, last), places.gather(-1, last)
         sum_behind, behind = sums.gather(-1, last + 1), places.gather(-1, last + 1)
         fall = (sum_at - sum_behind).clamp_min(torch.finfo(scores.dtype).tiny)
-        tau = at + (behind - at) * (sum_at - n_selected) / fall
+        tau = at + (behind - at) * ((sum_at - n_selected) / fall).clamp(0, 1)
         full = low >= tau + 1
         between = (low > tau) & ~full
         n_between = between.sum(dim=-1, keepdim=True).clamp_min(1)
@@ -53,3 +54,14 @@ def select_softly(scores: Tensor, n_selected: int) -> Tensor:
     tau = (sum_between + full.sum(dim=-1, keepdim=True) - n_selected) / n_between
     soft = torch.where(between, low - tau, full.to(low.dtype))
     return torch.where(enough, soft, there.to(low.dtype))
+
+
+def _excess(ordered: Tensor, places: Tensor) -> Tensor:
+    """Return by how much the numbers above each place are above it, in sum.
+
+    ``ordered`` (..., S) ascend; ``places`` (..., R).
+    """
+    size = ordered.shape[-1]
+    n_below = torch.searchsorted(ordered, places, right=True)
+    so_far = torch.nn.functional.pad(ordered.cumsum(dim=-1), (1, 0))
+    return so_far[..., -1:] - so_far.gather(-1, n_below) - (size - n_below) * places
