@@ -14,6 +14,7 @@ from tsar.core.mixers import (
     DynamicConvolution,
     FlowAttention,
     Fourier,
+    GatedConvolution,
     GatedStateSpace,
     HolographicAttention,
     LandmarkAttention,
@@ -248,7 +249,20 @@ def _gaussian(mixer, x):
     return mixer.output(torch.stack(outputs, dim=1))
 
 
+def _gated_convolution(mixer, x):
+    value, gate = mixer.input(x).chunk(2, dim=-1)
+    n_taps, outputs = mixer.conv_weight.shape[1], []
+    for t in range(x.shape[1]):
+        seen = mixer.conv_bias
+        for tap in range(n_taps):
+            if t - n_taps + 1 + tap >= 0:
+                seen = seen + mixer.conv_weight[:, tap] * value[:, t - n_taps + 1 + tap]
+        outputs.append(seen * seen.sigmoid() * gate[:, t] * gate[:, t].sigmoid())
+    return mixer.output(torch.stack(outputs, dim=1))
+
+
 FORMULAS = {
+    "gated_convolution": (lambda: GatedConvolution(D, d_conv=3), _gated_convolution),
     "flow": (lambda: FlowAttention(D, 2), _flow),
     "causal flow": (lambda: FlowAttention(D, 2, causal=True), _flow),
     "holographic": (lambda: HolographicAttention(D, 2), _holographic),

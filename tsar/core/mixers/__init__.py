@@ -17,7 +17,7 @@ from tsar.core.mixers.landmark import LandmarkAttention
 from tsar.core.mixers.latents import LatentAttention
 from tsar.core.mixers.linear_attention import LinearAttention
 from tsar.core.mixers.low_rank import LowRankAttention
-from tsar.core.mixers.mamba import BidirectionalMamba, Mamba, MambaState
+from tsar.core.mixers.mamba import BidirectionalMamba, GatedConvolution, Mamba, MambaState
 from tsar.core.mixers.mamba2 import Mamba2
 from tsar.core.mixers.mega import Mega
 from tsar.core.mixers.neighbourhood import NeighbourhoodAttention
@@ -38,6 +38,7 @@ __all__ = [
     "DynamicConvolution",
     "FlowAttention",
     "Fourier",
+    "GatedConvolution",
     "GatedLinearAttention",
     "GatedStateSpace",
     "HolographicAttention",
@@ -88,6 +89,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "attention_free": AttentionFree,
         "sparse_keys": SparseKeys,
         "fourier": Fourier,
+        "gated_convolution": GatedConvolution,
         "light_convolution": LightConvolution,
         "dynamic_convolution": DynamicConvolution,
         "neighbourhood": NeighbourhoodAttention,
