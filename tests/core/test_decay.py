@@ -33,6 +33,7 @@ DECAYED |= {
     "landmark": {"key_value.weight", "output.weight"},
     "neighbourhood": {"query_key_value.weight", "output.weight"},
     "gated_convolution": {"conv_weight", "input.weight", "output.weight"},
+    "multiresolution": {"query_key_value.weight", "output.weight"},
     "low_rank": {f"{part}.weight" for part in ("query", "key_value", "output")},
     "latents": {
         f"{way}.{part}.weight"

@@ -22,6 +22,7 @@ from tsar.core.mixers import (
     LightConvolution,
     LowRankAttention,
     Mega,
+    MultiresolutionAttention,
     NeighbourhoodAttention,
     PrefixAttention,
     SoftmaxAttention,
@@ -418,6 +419,63 @@ def test_latents_read_all_and_are_read_by_all():
     assert not torch.allclose(mixer(x), mixer(x, mask=mask))
 
 
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("n_refined", [1, 2, 40])
+def test_scores_of_blocks_are_those_of_their_means_unless_refined(length, n_refined):
+    """The whole matrix of scores, written out; with all blocks refined it is attention."""
+    torch.manual_seed(0)
+    mixer = MultiresolutionAttention(D, 2, block_size=4, n_refined=n_refined).double()
+    x = (2 * _tokens(length)).requires_grad_()
+    seen = torch.rand(2, length, generator=torch.Generator().manual_seed(4)) < 0.8
+    seen[:, 0] = True
+    for mask in (None, seen):
+        shown = torch.ones(2, length, dtype=torch.bool) if mask is None else mask
+        query, key, value = mixer.query_key_value(x).unflatten(2, (3, 2, -1)).unbind(2)
+        n_blocks, rows = -(-length // 4), []
+        for b, n in [(b, n) for b in range(2) for n in range(2)]:
+            blocks = [[t for t in range(4 * c, min(4 * c + 4, length)) if shown[b, t]]
+                      for c in range(n_blocks)]  # fmt: skip
+            means = [
+                [
+                    part[b, block, n].mean(dim=0) if block else torch.zeros(D // 2).double()
+                    for block in blocks
+                ]
+                for part in (query / 2, key)
+            ]
+            scores = (query[b, :, n] / 2) @ key[b, :, n].T
+            coarse = torch.stack(means[0]) @ torch.stack(means[1]).T
+            empty = torch.tensor([not block for block in blocks])
+            coarse = coarse.masked_fill(empty, -1e300)
+            best = coarse.flatten().topk(min(n_refined * n_blocks, n_blocks**2)).indices
+            whole = torch.full((length, length), -torch.inf, dtype=torch.float64)
+            for pair in range(n_blocks**2):
+                r, c = pair // n_blocks, pair % n_blocks
+                for t in range(4 * r, min(4 * r + 4, length)):
+                    for s in blocks[c]:
+                        whole[t, s] = scores[t, s] if pair in best else coarse[r, c]
+            rows.append(whole.softmax(dim=-1) @ value[b, :, n])
+        expected = torch.stack(rows).view(2, 2, length, -1).transpose(1, 2).flatten(2)
+        result = mixer(x, mask=mask)
+        torch.testing.assert_close(result, mixer.output(expected))
+        if n_refined == 40:
+            plain = _as_softmax(mixer, mixer.query_key_value.state_dict())
+            exact = plain(x, mask=mask)
+            torch.testing.assert_close(result, exact)
+            grads = [torch.autograd.grad(y.sin().sum(), x)[0] for y in (mixer(x, mask=mask), exact)]
+            torch.testing.assert_close(*grads)
+
+
+def test_the_error_falls_with_what_is_refined():
+    torch.manual_seed(0)
+    plain, x = SoftmaxAttention(D, 2).double(), 3 * _tokens(64)
+    errors = []
+    for n_refined in (1, 2, 4, 8, 16):
+        mixer = MultiresolutionAttention(D, 2, block_size=4, n_refined=n_refined).double()
+        mixer.load_state_dict(plain.state_dict())
+        errors.append(float((mixer(x) - plain(x)).square().mean().detach()))
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-20 < errors[-2]
+
+
 @pytest.mark.parametrize("make", [FlowAttention, HolographicAttention, LandmarkAttention])
 def test_what_is_masked_is_what_is_not_there(make):
     torch.manual_seed(0)
@@ -585,6 +643,8 @@ def test_an_attention_free_mixer_without_a_window_knows_no_order():
         (lambda: LowRankAttention(6, 4), "n_heads=4 does not divide d_model=6"),
         (lambda: FlowAttention(6, 4), "FlowAttention: n_heads=4 does not divide d_model=6"),
         (lambda: HolographicAttention(6, 4), "n_heads=4 does not divide d_model=6"),
+        (lambda: MultiresolutionAttention(6, 4), "n_heads=4 does not divide d_model=6"),
+        (lambda: MultiresolutionAttention(6, 2, n_refined=0), "n_refined must be at least 1"),
         (lambda: LandmarkAttention(6, 4), "n_heads=4 does not divide d_model=6"),
         (lambda: LandmarkAttention(6, 2, n_landmarks=0), "n_landmarks must be at least 1"),
         (lambda: SparseKeys(6, 2, n_keys=0), "n_keys and window must be at least 1, got 0 and 64"),

@@ -20,6 +20,7 @@ from tsar.core.mixers.low_rank import LowRankAttention
 from tsar.core.mixers.mamba import BidirectionalMamba, GatedConvolution, Mamba, MambaState
 from tsar.core.mixers.mamba2 import Mamba2
 from tsar.core.mixers.mega import Mega
+from tsar.core.mixers.multiresolution import MultiresolutionAttention
 from tsar.core.mixers.neighbourhood import NeighbourhoodAttention
 from tsar.core.mixers.prefix_attention import PrefixAttention
 from tsar.core.mixers.sparse_keys import SparseKeys
@@ -52,6 +53,7 @@ __all__ = [
     "MambaState",
     "Mega",
     "Mixer",
+    "MultiresolutionAttention",
     "NeighbourhoodAttention",
     "PrefixAttention",
     "RecurrentMixer",
@@ -92,6 +94,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "gated_convolution": GatedConvolution,
         "light_convolution": LightConvolution,
         "dynamic_convolution": DynamicConvolution,
+        "multiresolution": MultiresolutionAttention,
         "neighbourhood": NeighbourhoodAttention,
         "flow_attention": FlowAttention,
         "holographic": HolographicAttention,
