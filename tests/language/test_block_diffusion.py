@@ -266,6 +266,9 @@ def test_what_cannot_be_asked():
         _fitted(initial=3)
     with pytest.raises(ParameterError, match="initial has tokenizer='char'"):
         _fitted(initial=small_language_model(LanguageModel, tokenizer="char").fit(TEXT))
+    model = _fitted(warm_start=True)
+    with pytest.raises(ParameterError, match="warm_start=True goes on with the weights of the fit"):
+        model.fit(TEXT, initial=small_language_model(LanguageModel).fit(TEXT))
     with pytest.raises(ParameterError, match="threshold"):
         _fitted().generate("the", threshold=1.5)
     with pytest.raises(ParameterError, match="block_size"):

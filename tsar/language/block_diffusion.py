@@ -195,6 +195,11 @@ class BlockDiffusionLM(MixedText):
                     f"{self.name}: initial must be a fitted LanguageModel, got {initial!r}"
                 )
             initial.check_fitted()
+            if self.warm_start and self.__sklearn_is_fitted__():
+                raise ParameterError(
+                    f"{self.name}: warm_start=True goes on with the weights of the fit before, and "
+                    f"initial brings others; pass one of them"
+                )
             if initial.as_fitted.tokenizer != self.tokenizer:
                 raise ParameterError(
                     f"{self.name}: initial has tokenizer={initial.as_fitted.tokenizer!r}, and this "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from tsar.core.mixers import Mixer, check_heads
+from tsar.core.mixers import Mixer
 from tsar.exceptions import ParameterError
 from tsar.language.autoregressive import AutoregressiveText
 from tsar.language.patched import AddedContext, PatchedNetwork, PrefixedContext
@@ -53,7 +53,7 @@ class HierarchicalText(AutoregressiveText):
             raise ParameterError(f"{self.name}: local_mixer must name at least one mixer, got []")
         for mixer in self._local_mixers:
             self._check_mixer(mixer)
-            check_heads(self.name, mixer, d_model=int(self.d_local), n_heads=int(self.n_heads))
+            self._check_width(mixer, int(self.d_local), "d_local")
 
     @property
     def _local_mixers(self) -> list[Any]:

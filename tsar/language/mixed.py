@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from tsar.core.block import Block
-from tsar.core.mixers import Mixer, accepted_options, check_heads, make_mixer
+from tsar.core.mixers import Mixer, accepted_options, make_mixer
 from tsar.core.mlp import make_mlp
 from tsar.exceptions import ParameterError
 from tsar.language.base import TextEstimator
@@ -71,7 +71,19 @@ class MixedText(TextEstimator):
             raise ParameterError(f"{self.name}: mixer must name at least one mixer, got []")
         for mixer in self._mixers:
             self._check_mixer(mixer)
-            check_heads(self.name, mixer, d_model=int(self.d_model), n_heads=int(self.n_heads))
+            self._check_width(mixer, int(self.d_model), "d_model")
+
+    def _check_width(self, mixer: Any, width: int, parameter: str) -> None:
+        """Raise a ParameterError unless heads divide a width, evenly where they are turned."""
+        n_heads = int(self.n_heads)
+        if not accepted_options(mixer, n_heads=n_heads):
+            return
+        turned = bool(accepted_options(mixer, rotary=True))
+        if width % n_heads or (turned and width // n_heads % 2):
+            multiple = "an even multiple" if turned else "a multiple"
+            raise ParameterError(
+                f"{self.name}: {parameter} must be {multiple} of n_heads={n_heads}, got {width}"
+            )
 
     def _make_mixer(self, mixer: Any, *, causal: bool, d_model: int | None = None) -> Mixer:
         """Build a mixer with what it has of: heads, positions, normalised queries, dropout."""

@@ -82,10 +82,10 @@ def test_texts_differ_and_cost_the_passes_of_one(network):
 
 
 def test_what_cannot_be_superposed(network):
-    for wrong in ({"n_texts": 0}, {"max_tokens": 0}, {"weight": 1.0}):
-        with pytest.raises(ParameterError, match="superposed: needs a prompt"):
-            superposed(network, PROMPT, NGramDraft(), **wrong)
-    with pytest.raises(ParameterError, match="got 0 tokens"):
+    for name, wrong in (("n_texts", 0), ("n_texts", "3"), ("max_tokens", 0), ("weight", 1.0)):
+        with pytest.raises(ParameterError, match=f"superposed: {name} must be"):
+            superposed(network, PROMPT, NGramDraft(), **{name: wrong})
+    with pytest.raises(ParameterError, match="at least one token, got none"):
         superposed(network, [], NGramDraft())
     with pytest.raises(ParameterError, match="has the token 7"):
         superposed(network, PROMPT, NGramDraft(2, [0, 7]))

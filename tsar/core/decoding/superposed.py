@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tsar.core.decoding.drafts import NGramDraft
 from tsar.exceptions import ParameterError
+from tsar.params.constraints import Interval, check_count, check_value
 
 __all__ = ["MixtureNetwork", "Suggestion", "superposed"]
 
@@ -90,11 +91,12 @@ def superposed(
     Shen et al., "Superposed decoding: multiple generations from a single autoregressive inference
     pass", NeurIPS 2024, section 3.
     """
-    if min(n_texts, max_tokens) < 1 or not 0 <= weight < 1 or not len(prompt):
-        raise ParameterError(
-            f"superposed: needs a prompt, n_texts and max_tokens of at least 1 and a weight in "
-            f"[0, 1), got {len(prompt)} tokens, {n_texts}, {max_tokens} and {weight}"
-        )
+    check_count("superposed", "n_texts", n_texts)
+    check_count("superposed", "max_tokens", max_tokens)
+    share = Annotated[float, Interval(0, 1, open_high=True)]
+    check_value("superposed", "weight", weight, share)
+    if not len(prompt):
+        raise ParameterError("superposed: prompt must have at least one token, got none")
     counts.check(network.n_tokens)
     device = network.embedding.weight.device
     state = network.decoder.init_state(1)
