@@ -16,6 +16,7 @@ from tsar.core.mixers import (
     Fourier,
     GatedConvolution,
     GatedStateSpace,
+    HashedAttention,
     HolographicAttention,
     LandmarkAttention,
     LatentAttention,
@@ -29,6 +30,7 @@ from tsar.core.mixers import (
     SparseKeys,
     StructuredStateSpace,
 )
+from tsar.core.mixers.hashed_attention import collisions
 from tsar.core.mixers.landmark import newton_inverse
 from tsar.core.ops.diagonal_recurrence import diagonal_recurrence
 from tsar.core.ops.prefix_softmax import SoftmaxSums, merge, prefix_softmax
@@ -476,7 +478,44 @@ def test_the_error_falls_with_what_is_refined():
     assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-20 < errors[-2]
 
 
-@pytest.mark.parametrize("make", [FlowAttention, HolographicAttention, LandmarkAttention])
+def _unit(*shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*shape, dtype=torch.float64, generator=generator), dim=-1)
+
+
+@pytest.mark.parametrize("n_hashes", [1, 3])
+def test_tables_of_hashes_are_sums_over_pairs_that_collide(n_hashes):
+    """Values and the gradients of the paper, with the matrix of collisions written out."""
+    query, key = _unit(2, 2, 33, 4, seed=0), _unit(2, 2, 33, 4, seed=1)
+    value, weight = _unit(2, 2, 33, 5, seed=2), _unit(2, 2, 33, 5, seed=3)
+    directions = _unit(n_hashes, 4, 3, seed=4)
+    signs = [torch.einsum("bnle,hek->hbnlk", part, directions) > 0 for part in (query, key)]
+    same = (signs[0][..., :, None, :] == signs[1][..., None, :, :]).all(dim=-1).double().mean(dim=0)
+    for part in (query, key, value):
+        part.requires_grad_()
+    mixed = collisions(query, key, value, directions)
+    torch.testing.assert_close(mixed, same @ value)
+    grads = torch.autograd.grad((mixed * weight).sum(), (query, key, value))
+    pairs = 1.5 * same * (weight @ value.mT)  # 3 bits, halved
+    expected = (pairs @ key, pairs.mT @ query, same.mT @ weight)
+    for grad, formula in zip(grads, expected, strict=True):
+        torch.testing.assert_close(grad, formula)
+
+
+def test_hashes_weigh_by_the_angle_on_average():
+    query, key, value = _unit(1, 1, 9, 4, seed=0), _unit(1, 1, 9, 4, seed=1), torch.eye(9).double()
+    directions = torch.randn(
+        20_000, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
+    shares = collisions(query, key, value[None, None], directions)[0, 0]
+    angle = (query[0, 0] @ key[0, 0].mT).acos()
+    expected = (1 - angle / math.pi) ** 3
+    assert float((shares - expected).abs().max()) < 4 * 0.5 / 20_000**0.5
+
+
+@pytest.mark.parametrize(
+    "make", [FlowAttention, HashedAttention, HolographicAttention, LandmarkAttention]
+)
 def test_what_is_masked_is_what_is_not_there(make):
     torch.manual_seed(0)
     mixer, x = make(D, 2).double(), _tokens(9)
@@ -645,6 +684,8 @@ def test_an_attention_free_mixer_without_a_window_knows_no_order():
         (lambda: HolographicAttention(6, 4), "n_heads=4 does not divide d_model=6"),
         (lambda: MultiresolutionAttention(6, 4), "n_heads=4 does not divide d_model=6"),
         (lambda: MultiresolutionAttention(6, 2, n_refined=0), "n_refined must be at least 1"),
+        (lambda: HashedAttention(6, 4), "n_heads=4 does not divide d_model=6"),
+        (lambda: HashedAttention(6, 2, n_bits=17), "n_bits must be from 1 to 16"),
         (lambda: LandmarkAttention(6, 4), "n_heads=4 does not divide d_model=6"),
         (lambda: LandmarkAttention(6, 2, n_landmarks=0), "n_landmarks must be at least 1"),
         (lambda: SparseKeys(6, 2, n_keys=0), "n_keys and window must be at least 1, got 0 and 64"),

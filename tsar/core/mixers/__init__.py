@@ -12,6 +12,7 @@ from tsar.core.mixers.dynamic_convolution import DynamicConvolution, LightConvol
 from tsar.core.mixers.flow_attention import FlowAttention
 from tsar.core.mixers.fourier import Fourier
 from tsar.core.mixers.gated_linear_attention import GatedLinearAttention, Retention
+from tsar.core.mixers.hashed_attention import HashedAttention
 from tsar.core.mixers.holographic import HolographicAttention
 from tsar.core.mixers.landmark import LandmarkAttention
 from tsar.core.mixers.latents import LatentAttention
@@ -42,6 +43,7 @@ __all__ = [
     "GatedConvolution",
     "GatedLinearAttention",
     "GatedStateSpace",
+    "HashedAttention",
     "HolographicAttention",
     "LandmarkAttention",
     "LatentAttention",
@@ -97,6 +99,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "multiresolution": MultiresolutionAttention,
         "neighbourhood": NeighbourhoodAttention,
         "flow_attention": FlowAttention,
+        "hashed_attention": HashedAttention,
         "holographic": HolographicAttention,
         "landmark": LandmarkAttention,
         "low_rank": LowRankAttention,
