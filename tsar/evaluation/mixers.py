@@ -324,7 +324,7 @@ def forecast_errors(
         A row for each mixer: ``weights``, as equal as they can be made, ``seconds`` of training,
         ``mse`` and ``mae`` over all test windows on the z-scored scale.
     """
-    from tsar import PatchTST
+    from tsar.forecasting.patchtst import PatchTST
 
     check_count("forecast_errors", "max_epochs", max_epochs)
     names = list(MIXERS) if mixers is None else list(mixers)
