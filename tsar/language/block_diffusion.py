@@ -227,18 +227,18 @@ class BlockDiffusionLM(MixedText):
         return BlockNetwork(encoder, d_model, n_tokens, int(self.block_size))
 
     def _begin_from(self, initial: Any, network: nn.Module) -> None:
-        given = {
+        taken_over = {
             name.removeprefix("decoder."): weight
             for name, weight in initial.module_.state_dict().items()
         }
         own = network.state_dict()
-        rows = given["embedding.weight"]
+        rows = taken_over["embedding.weight"]
         table = own["embedding.weight"]
         if rows.shape[1] == table.shape[1]:
             # One token more, which stands for a mask.
-            given["embedding.weight"] = torch.cat([rows, table[len(rows) :]])
-        unlike = sorted(given.keys() ^ own.keys()) or [
-            name for name in own if own[name].shape != given[name].shape
+            taken_over["embedding.weight"] = torch.cat([rows, table[len(rows) :]])
+        unlike = sorted(taken_over.keys() ^ own.keys()) or [
+            name for name in own if own[name].shape != taken_over[name].shape
         ]
         if unlike:
             raise ParameterError(
@@ -246,7 +246,7 @@ class BlockDiffusionLM(MixedText):
                 f"beginning with {unlike[0]!r}; give both the same mixer, d_model, n_layers, "
                 f"n_heads, d_ff and mlp"
             )
-        network.load_state_dict(given)
+        network.load_state_dict(taken_over)
 
     def _objective(self) -> Objective:
         return BlockCounts()

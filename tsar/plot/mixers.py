@@ -59,10 +59,10 @@ def mixer_costs(
             f"{owner}: costs must be a table of evaluation.mixers.mixer_costs, got one without "
             f"{missing[0]!r}"
         )
-    known = list(costs.loc[costs[value].notna(), "mixer"].unique())
+    measured = list(costs.loc[costs[value].notna(), "mixer"].unique())
     for name in mixers or ():
-        check_choice(owner, "mixers", name, known)
-    names = list(mixers) if mixers is not None else known
+        check_choice(owner, "mixers", name, measured)
+    names = list(mixers) if mixers is not None else measured
     if not names:
         raise DataError(f"{owner}: no mixer of the table has a value of {value!r}")
     ax = axes_or_new(owner, ax)

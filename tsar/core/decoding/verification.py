@@ -105,18 +105,18 @@ def verify_candidates(
             drafted[first][place], p, None if proposed is None else proposed[first], place
         )
         rho = _balance(p, q, len(alive))
-        kept = None
+        accepted = None
         for draft in alive:
             token = drafted[draft][place]
             chance = float(torch.rand((), generator=generator, dtype=torch.float64))
             if chance < float(p[token] / (rho * q[token])):
-                kept = token
+                accepted = token
                 break
-        if kept is None:
+        if accepted is None:
             left = (p - rho * q).clamp(min=0)
             return first, [*tokens, int(draw(left / left.sum(), generator))]
-        tokens.append(kept)
-        alive = [draft for draft in alive if drafted[draft][place] == kept]
+        tokens.append(accepted)
+        alive = [draft for draft in alive if drafted[draft][place] == accepted]
     return alive[0], [*tokens, int(draw(target[alive[0], -1], generator))]
 
 

@@ -101,14 +101,14 @@ class FlowAttention(Mixer):
         flow_out = (key * query.sum(dim=2, keepdim=True)).sum(dim=-1) + _EPSILON
         sinks = (query / flow_in[..., None]).sum(dim=2, keepdim=True)
         sources = (key / flow_out[..., None]).sum(dim=2, keepdim=True)
-        given, taken = (key * sinks).sum(dim=-1), (query * sources).sum(dim=-1)  # (B, N, L)
+        outgoing, incoming = (key * sinks).sum(dim=-1), (query * sources).sum(dim=-1)  # (B, N, L)
         if mask is not None:
-            given = given.masked_fill(~mask[:, None], torch.finfo(given.dtype).min)
+            outgoing = outgoing.masked_fill(~mask[:, None], torch.finfo(outgoing.dtype).min)
         # As many as there are, so that a weight is 1 on average.
         count = x.shape[1] if mask is None else mask.sum(dim=1)[:, None, None]
-        competing = (given.softmax(dim=-1) * count)[..., None] * value
+        competing = (outgoing.softmax(dim=-1) * count)[..., None] * value
         mixed = (query / flow_in[..., None]) @ (key.mT @ competing)
-        return self._put_together(mixed, taken)
+        return self._put_together(mixed, incoming)
 
     def init_state(self, batch: int) -> FlowState:
         """Return the state before the first token: zeros."""
@@ -142,8 +142,8 @@ class FlowAttention(Mixer):
             _so_far(query / flow_in, state.sinks),
             _so_far(key / flow_out, state.sources),
         )
-        given, taken = (key * sinks).sum(dim=-1), (query * sources).sum(dim=-1)
-        share = given.exp()
+        outgoing, incoming = (key * sinks).sum(dim=-1), (query * sources).sum(dim=-1)
+        share = outgoing.exp()
         ones = torch.ones_like(share[:, :1])
         if mask is not None:
             share, ones = share * mask[:, None], ones * mask[:, None]
@@ -162,7 +162,7 @@ class FlowAttention(Mixer):
             count[..., -1].clone(),
             weighed,
         )
-        return self._put_together(mixed, taken), after
+        return self._put_together(mixed, incoming), after
 
     def _project(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
@@ -173,8 +173,8 @@ class FlowAttention(Mixer):
             query, key = query.masked_fill(hidden, 0.0), key.masked_fill(hidden, 0.0)
         return query, key, value
 
-    def _put_together(self, mixed: Tensor, taken: Tensor) -> Tensor:
-        allotted = F.sigmoid(taken)[..., None] * mixed
+    def _put_together(self, mixed: Tensor, incoming: Tensor) -> Tensor:
+        allotted = F.sigmoid(incoming)[..., None] * mixed
         return self.output(allotted.transpose(1, 2).flatten(2))
 
 
