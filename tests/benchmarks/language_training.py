@@ -8,7 +8,7 @@
 The first 90 % of the text are trained on, and all of the rest is scored: in windows that overlap
 by half, and in windows side by side, which is the convention of nanoGPT; with --scored also at
 other lengths than that of the training. With --curve the loss of training goes to a CSV file, by
-tokens and by seconds: the mean over each 50 steps, in nats per byte. With --seconds a run is as
+tokens and by seconds of the processor: the mean over each 50 steps, in nats per byte. With --seconds a run is as
 long as that, by the time that steps take at its beginning: for comparisons at equal time.
 """
 
@@ -119,7 +119,7 @@ def main() -> None:
         n_steps = STEPS_PER_POINT * len(rows)
         if n_steps > model.max_steps:
             return  # of a few steps only
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - used
         rows.append((n_steps * options.batch * options.context, seconds, record["train_loss"]))
         print("{:>10,} tokens {:7.0f} s {:.3f} nats".format(*rows[-1]), flush=True)
 
