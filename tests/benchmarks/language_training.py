@@ -8,8 +8,9 @@
 The first 90 % of the text are trained on, and all of the rest is scored: in windows that overlap
 by half, and in windows side by side, which is the convention of nanoGPT; with --scored also at
 other lengths than that of the training. With --curve the loss of training goes to a CSV file, by
-tokens and by seconds of the processor: the mean over each 50 steps, in nats per byte. With --seconds a run is as
-long as that, by the time that steps take at its beginning: for comparisons at equal time.
+tokens and by seconds of the processor: the mean over each 50 steps, in nats per byte. With
+--seconds a run is as long as that, by the time that steps take at its beginning: for comparisons at
+equal time.
 """
 
 import argparse
