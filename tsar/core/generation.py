@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tsar.core.sampling import Sampler
-from tsar.core.state import KVCache, WindowCache, select
+from tsar.core.state import select
 from tsar.exceptions import ParameterError
 
 __all__ = [
@@ -274,13 +274,13 @@ class RenewedContext:
 def is_bounded(state: Any) -> bool:
     """Whether a state stays as large as it is, however many tokens follow.
 
-    Attention remembers every token, and is wrong of positions that it was not trained on;
-    recurrences, and attention in a window, remember what they have room for.
+    Attention looks back at any token, and is wrong of positions that it was not trained on, which
+    its states say by an attribute ``reaches_back``; recurrences, and attention in a window,
+    remember what they have room for.
     """
-    if isinstance(state, WindowCache):
-        return True
-    if isinstance(state, KVCache):
-        return False
+    reaches_back = getattr(state, "reaches_back", None)
+    if reaches_back is not None:
+        return not reaches_back
     return all(is_bounded(part) for part in state) if isinstance(state, tuple) else True
 
 

@@ -83,6 +83,11 @@ class KVCache(NamedTuple):
     room: CacheRoom
     length: int
 
+    @property
+    def reaches_back(self) -> bool:
+        """Whether tokens look back as far as the sequence goes."""
+        return True
+
     @classmethod
     def holding(cls, keys: Tensor, values: Tensor) -> "KVCache":
         """Make a cache of keys (B, N, L, E) and values (B, N, L, V), which are not written to."""
@@ -156,6 +161,11 @@ class WindowCache(NamedTuple):
     length: int
     window: int
     sinks: int
+
+    @property
+    def reaches_back(self) -> bool:
+        """Whether tokens look back as far as the sequence goes."""
+        return False
 
     @property
     def keys(self) -> Tensor:

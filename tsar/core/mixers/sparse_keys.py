@@ -39,6 +39,11 @@ class SparseKeysState(NamedTuple):
     positions: Tensor
     length: int
 
+    @property
+    def reaches_back(self) -> bool:
+        """Whether tokens look back as far as the sequence goes: those that are chosen may."""
+        return True
+
 
 class SparseKeys(Mixer):
     """Softmax attention to a window of the latest tokens and to ``n_keys`` chosen earlier ones.
