@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from tsar.params.constraints import check_choice
 
-__all__ = ["NORMS", "BatchNorm", "make_norm"]
+__all__ = ["NORMS", "BatchNorm", "RMSNorm", "make_norm"]
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -17,10 +17,21 @@ class BatchNorm(nn.BatchNorm1d):
         return super().forward(x.flatten(0, -2)).view_as(x)
 
 
+class RMSNorm(nn.RMSNorm):
+    """Division by the root of the mean square, computed in the precision of its weights.
+
+    In a network that runs in half precision the tokens have half the digits of the weights, of
+    which torch warns and takes a slow way.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102  (the class says it)
+        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+
+
 NORMS: dict[str, type[nn.Module]] = {
     "layer": nn.LayerNorm,
     "batch": BatchNorm,
-    "rms": nn.RMSNorm,
+    "rms": RMSNorm,
 }
 
 

@@ -102,6 +102,21 @@ def test_a_mixer_may_be_defined_again():
         MIXERS.unregister("attention")
 
 
+@pytest.mark.parametrize("name", MIXERS)
+def test_half_precision_is_near_single(name):
+    """Under autocast, as networks are trained; hashes of vectors near a border may differ."""
+    torch.manual_seed(0)
+    mixer = make_mixer(name, 16, **accepted_options(name, n_heads=2)).eval()
+    x = torch.randn(2, 200, 16, requires_grad=True)
+    expected = mixer(x).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = mixer(x)
+    error = (result.detach().float() - expected).std() / expected.std()
+    assert float(error) < (0.1 if name == "hashed_attention" else 0.02)
+    (gradient,) = torch.autograd.grad(result.float().square().sum(), x)
+    assert torch.isfinite(gradient).all() and gradient.any()
+
+
 def test_heads_are_checked_where_there_are_any():
     check_heads("Model", "attention", d_model=12, n_heads=4)
     check_heads("Model", "mamba", d_model=13, n_heads=4)

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tsar.core import masks
 from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import CarryingMixer
+from tsar.core.norm import RMSNorm
 from tsar.core.ops.attention import attention, attention_weights, pick_backend
 from tsar.core.ops.even_products import linear
 from tsar.core.ops.tokens_last import from_tokens_last, to_tokens_last
@@ -107,8 +108,8 @@ class SoftmaxAttention(CarryingMixer):
         self.sizes = [d_model, n_kv_heads * head_width, n_kv_heads * head_width]
         self.query_key_value = Linear(d_model, sum(self.sizes), bias=bias)
         self.output = Linear(d_model, d_model, bias=bias)
-        self.query_norm = nn.RMSNorm(head_width) if qk_norm else None
-        self.key_norm = nn.RMSNorm(head_width) if qk_norm else None
+        self.query_norm = RMSNorm(head_width) if qk_norm else None
+        self.key_norm = RMSNorm(head_width) if qk_norm else None
         self.rotary = Rotary(head_width) if rotary else None
         self.dropout = Dropout(dropout)
         self._recorded: list[Tensor] | None = None

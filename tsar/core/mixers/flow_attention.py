@@ -108,7 +108,7 @@ class FlowAttention(Mixer):
         count = x.shape[1] if mask is None else mask.sum(dim=1)[:, None, None]
         competing = (outgoing.softmax(dim=-1) * count)[..., None] * value
         mixed = (query / flow_in[..., None]) @ (key.mT @ competing)
-        return self._put_together(mixed, incoming)
+        return self._put_together(mixed, incoming, x)
 
     def init_state(self, batch: int) -> FlowState:
         """Return the state before the first token: zeros."""
@@ -162,20 +162,22 @@ class FlowAttention(Mixer):
             count[..., -1].clone(),
             weighed,
         )
-        return self._put_together(mixed, incoming), after
+        return self._put_together(mixed, incoming, x), after
 
     def _project(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
-        query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, L, E)
+        # In half precision sums over tokens stop growing at a few hundred.
+        wide = heads.to(torch.promote_types(x.dtype, torch.float32))
+        query, key, value = (part.transpose(1, 2) for part in wide.unbind(2))  # (B, N, L, E)
         query, key = F.sigmoid(query), F.sigmoid(key)
         if mask is not None:
             hidden = ~mask[:, None, :, None]
             query, key = query.masked_fill(hidden, 0.0), key.masked_fill(hidden, 0.0)
         return query, key, value
 
-    def _put_together(self, mixed: Tensor, incoming: Tensor) -> Tensor:
+    def _put_together(self, mixed: Tensor, incoming: Tensor, x: Tensor) -> Tensor:
         allotted = F.sigmoid(incoming)[..., None] * mixed
-        return self.output(allotted.transpose(1, 2).flatten(2))
+        return self.output(allotted.transpose(1, 2).flatten(2).to(x.dtype))
 
 
 def _so_far(x: Tensor, before: Tensor) -> Tensor:

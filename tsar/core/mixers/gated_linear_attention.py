@@ -3,12 +3,13 @@
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import RecurrentMixer
 from tsar.core.mixers.linear_attention import SummedState
+from tsar.core.norm import RMSNorm
 from tsar.core.ops.linear_attention import linear_attention
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
@@ -64,7 +65,7 @@ class GatedLinearAttention(RecurrentMixer):
         self.forget = Linear(d_model, n_heads) if decay == "token" else None
         rates = torch.log1p(-torch.exp2(-5 - torch.arange(n_heads, dtype=torch.float64)))
         self.register_buffer("rates", rates.to(torch.get_default_dtype()), persistent=False)
-        self.norm = nn.RMSNorm(d_model // n_heads)
+        self.norm = RMSNorm(d_model // n_heads)
         self.output = Linear(d_model, d_model, bias=False)
 
     def init_state(self, batch: int) -> SummedState:

@@ -100,28 +100,29 @@ class LandmarkAttention(Mixer):
         if self.rotary is not None:
             key = self.rotary(key, range(x.shape[1]))
         mean, there = stretch_means(x, self.n_landmarks, mask)
-        landmarks = (mean if mask is None else mean[:, None]) @ key
-        wide = torch.promote_types(x.dtype, torch.float32)
-        across = self._kernel(key.to(wide), landmarks.to(wide))
-        within = self._kernel(landmarks.to(wide), landmarks.to(wide))
-        if mean.shape[-2] == x.shape[1]:
+        # An inverse by products of half the digits is none.
+        with torch.autocast(x.device.type, enabled=False):
+            wide = torch.promote_types(x.dtype, torch.float32)
+            weights = (mean if mask is None else mean[:, None]).to(wide)
+            mixed = self._mixed(key.to(wide), value.to(wide), weights, there, mask)
+        return self.output(mixed.transpose(1, 2).flatten(2).to(x.dtype))
+
+    def _mixed(
+        self, key: Tensor, value: Tensor, mean: Tensor, there: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Mix values (B, N, L, E) through means of the keys, with weights (..., m, L)."""
+        landmarks = mean @ key
+        across, within = self._kernel(key, landmarks), self._kernel(landmarks, landmarks)
+        if mean.shape[-2] == key.shape[2]:
             # Every token is a landmark, and the inverse cancels.
-            mixed = across @ value.to(wide)
-            if mask is not None:
-                mixed = (across * mask[:, None, None]) @ value.to(wide)
-            return self._put_together(mixed, x)
+            return (across if mask is None else across * mask[:, None, None]) @ value
+        itself = torch.eye(within.shape[-1], dtype=within.dtype, device=within.device)
         if mask is not None:
             across = across * (mask[:, None, :, None] & there[:, None, None])
             # A landmark of nothing stands by itself.
             pairs = there[:, None, :, None] & there[:, None, None]
-            itself = torch.eye(within.shape[-1], dtype=wide, device=x.device)
             within = torch.where(pairs, within, itself)
-        within = within + _RIDGE * torch.eye(within.shape[-1], dtype=wide, device=x.device)
-        mixed = across @ (newton_inverse(within) @ (across.mT @ value.to(wide)))
-        return self._put_together(mixed, x)
-
-    def _put_together(self, mixed: Tensor, x: Tensor) -> Tensor:
-        return self.output(mixed.transpose(1, 2).flatten(2).to(x.dtype))
+        return across @ (newton_inverse(within + _RIDGE * itself) @ (across.mT @ value))
 
     def _kernel(self, one: Tensor, other: Tensor) -> Tensor:
         squares = one.square().sum(dim=-1)[..., None] + other.square().sum(dim=-1)[..., None, :]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import RecurrentMixer
+from tsar.core.norm import RMSNorm
 from tsar.core.ops.causal_conv import causal_conv
 from tsar.core.ops.linear_attention import linear_attention
 
@@ -87,7 +88,7 @@ class Mamba2(RecurrentMixer):
         self.step_bias = nn.Parameter(steps + torch.log(-torch.expm1(-steps)))
         self.log_decay = nn.Parameter(torch.empty(n_heads).uniform_(_SLOWEST, _FASTEST).log())
         self.skip = nn.Parameter(torch.ones(n_heads))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.output = Linear(width, d_model, bias=False)
 
     def init_state(self, batch: int) -> Mamba2State:
