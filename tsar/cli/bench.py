@@ -121,7 +121,7 @@ def _draw(costs: pd.DataFrame, path: Path) -> None:
     from tsar.plot import mixer_costs as draw_costs
     from tsar.plot.axes import grid_or_new
 
-    axes = grid_or_new("tsar bench mixers", None, (1, 3), size=(15, 5)).ravel()
+    axes = grid_or_new("tsar bench mixers", None, (1, 3), size=(15, 5.5)).ravel()
     for ax, value in zip(axes, ("pass_ms", "step_ms", "state"), strict=True):
         if costs[value].notna().any():
             draw_costs(costs, value, ax=ax)  # type: ignore[arg-type]

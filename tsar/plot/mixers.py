@@ -18,6 +18,8 @@ COSTS = {
     "step_ms": "milliseconds of one more token",
     "state": "numbers remembered",
 }
+# One for each ten colours.
+STYLES = ("o-", "s--", "^:", "x-.")
 OVER = ("tokens", "seconds")
 
 
@@ -66,10 +68,12 @@ def mixer_costs(
     if not names:
         raise DataError(f"{owner}: no mixer of the table has a value of {value!r}")
     ax = axes_or_new(owner, ax)
-    for place, name in enumerate(names):
+    # Of the whole table, so that a mixer has one colour in all panels.
+    places = {name: place for place, name in enumerate(costs["mixer"].unique())}
+    for name in names:
         rows = costs[(costs["mixer"] == name) & costs[value].notna()].sort_values("length")
-        style = "o-" if place < 10 else "s--"
-        ax.plot(rows["length"], rows[value], style, markersize=3, color=f"C{place}", label=name)
+        style, colour = STYLES[places[name] // 10 % len(STYLES)], f"C{places[name] % 10}"
+        ax.plot(rows["length"], rows[value], style, markersize=3, color=colour, label=name)
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     ax.set_xlabel("tokens")
