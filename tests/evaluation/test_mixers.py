@@ -92,6 +92,9 @@ def test_every_mixer_says_what_it_is():
         (lambda: copying(["attention"], max_steps=0), "max_steps"),
         (lambda: text_losses(["attention"], max_steps=0), "max_steps"),
         (lambda: forecast_errors(["attention"], max_epochs=0), "max_epochs"),
+        (lambda: forecast_errors(["atention"]), "did you mean 'attention'"),
+        (lambda: forecast_errors(["attention"], pd.DataFrame()), "frame and borders go together"),
+        (lambda: copying(["attention", "latents"]), "mixer must be one of"),
     ],
 )
 def test_what_cannot_be_measured(call, words):

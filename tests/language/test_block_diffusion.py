@@ -113,15 +113,11 @@ def test_one_pass_over_both_halves_is_a_pass_for_each_block(block_size):
         torch.testing.assert_close(together[:, block], logits)
         _, states = network.extend_each(clean[:, block], state)
         state = states[-1]
-    # Several blocks in one pass leave the same state.
-    n_whole = 11 // block_size * block_size
+    # Several whole blocks in one pass, and the block behind them from the state they leave.
+    n_whole = 10 // block_size * block_size
     _, states = network.extend_each(clean[:, :n_whole], network.init_state(2))
-    rest = clean[:, n_whole:] if n_whole < 11 else noisy[:, :block_size]
-    for _ in range(2):
-        again, _ = network.extend_each(rest, states[-1])
-    if n_whole < 11:
-        expected = network(rest.new_tensor(clean[:, :].tolist()), clean)[:, n_whole:]
-        torch.testing.assert_close(again, expected)
+    behind, _ = network.extend_each(noisy[:, n_whole : n_whole + block_size], states[-1])
+    torch.testing.assert_close(behind, together[:, n_whole : n_whole + block_size])
 
 
 @torch.no_grad()
@@ -216,15 +212,14 @@ def test_sure_tokens_come_together():
         **{"batch_size": 16, "random_state": 0, "device": "cpu", "learning_rate": 5e-3},
     }
     trained = LanguageModel(**settings, max_steps=300).fit(text * 40)
-    model = BlockDiffusionLM(**settings, max_steps=150).fit(text * 40, initial=trained)
+    before = trained.log_likelihood(text)
+    model = BlockDiffusionLM(**settings, max_steps=400).fit(text * 40, initial=trained)
+    np.testing.assert_array_equal(trained.log_likelihood(text), before)  # it was copied
     written = model.generate("one two", 150, temperature=0)
     assert (text * 4).startswith("one two" + written)
-    assert model.decoding_["passes"] < 0.7 * model.decoding_["tokens"]
+    assert model.decoding_["passes"] < 0.6 * model.decoding_["tokens"]
     model.generate("one two", 20, threshold=1.0, temperature=0)
     assert model.decoding_["passes"] >= 20
-    before = trained.log_likelihood(text)
-    assert np.isfinite(before).all()  # it was copied, and is as it was
-    np.testing.assert_array_equal(trained.log_likelihood(text), before)
 
 
 def test_it_begins_with_the_weights_of_a_language_model(tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor
 from tsar.core.mixers import MIXERS, Mixer, accepted_options, causal_mixers, make_mixer
 from tsar.data.datasets import Borders, load_card, load_dataset
 from tsar.evaluation.published import evaluate
+from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice, check_count
 from tsar.progress import progress
 
@@ -179,9 +180,11 @@ def copying(
     pairs = [_pair(draw, selective) for _ in range(2100)]
     texts = [f"{shown}|{word}" for shown, word in pairs]
     rows = []
-    for mixer, model in _equal_models(
-        mixers, len(texts[0]) + 1, max_steps, random_state, texts[:4], verbose, "copying"
-    ):
+    settings = {
+        **{"tokenizer": "char", "context_length": len(texts[0]) + 1, "batch_size": 32},
+        **{"max_steps": max_steps, "random_state": random_state},
+    }
+    for mixer, model in _equal_models("copying", mixers, texts[:4], verbose, **settings):
         began = time.perf_counter()
         model.fit(texts[:2000])
         seconds = time.perf_counter() - began
@@ -247,10 +250,11 @@ def text_losses(
     text = bundled_text() if text is None else text
     cut = int(0.9 * len(text))
     rows = []
-    for mixer, model in _equal_models(
-        mixers, 128, max_steps, random_state, text[:cut], verbose, "text"
-    ):
-        model.set_params(tokenizer="byte", batch_size=8)
+    settings = {
+        **{"tokenizer": "byte", "context_length": 128, "batch_size": 8},
+        **{"max_steps": max_steps, "random_state": random_state},
+    }
+    for mixer, model in _equal_models("text", mixers, text[:cut], verbose, **settings):
         began = time.perf_counter()
         model.fit(text[:cut])
         seconds = time.perf_counter() - began
@@ -262,31 +266,18 @@ def text_losses(
 
 
 def _equal_models(
-    mixers: Sequence[Any],
-    context_length: int,
-    max_steps: int,
-    random_state: int,
-    texts: Any,
-    verbose: int,
-    task: str,
+    task: str, mixers: Sequence[Any], texts: Any, verbose: int, **settings: Any
 ) -> Iterator[tuple[str, Any]]:
     """Give a small language model for each mixer, the feed-forward parts as wide as to be equal."""
     from tsar.language import LanguageModel
 
-    with progress(shown=verbose >= 1, total=len(mixers), desc=task, unit="mixer") as bar:
-        for mixer in mixers:
-            model = LanguageModel(
-                mixer=mixer,
-                tokenizer="char",
-                context_length=context_length,
-                d_model=64,
-                n_layers=2,
-                n_heads=4,
-                batch_size=32,
-                max_steps=max_steps,
-                random_state=random_state,
-                device="cpu",
-            )
+    small: dict[str, Any] = {"d_model": 64, "n_layers": 2, "n_heads": 4, "device": "cpu"}
+    models = [LanguageModel(**small, **settings, mixer=mixer) for mixer in mixers]
+    for model in models:
+        # All of them before the first is trained.
+        model.check()
+    with progress(shown=verbose >= 1, total=len(models), desc=task, unit="mixer") as bar:
+        for mixer, model in zip(mixers, models, strict=True):
             model.set_params(d_ff=_equal_width(model, texts))
             yield mixer if isinstance(mixer, str) else "+".join(mixer), model
             bar.update()
@@ -328,6 +319,13 @@ def forecast_errors(
 
     check_count("forecast_errors", "max_epochs", max_epochs)
     names = list(MIXERS) if mixers is None else list(mixers)
+    for name in names:
+        check_choice("forecast_errors", "mixers", name, MIXERS)
+    if (frame is None) != (borders is None):
+        raise ParameterError(
+            "forecast_errors: frame and borders go together: pass where training, validation and "
+            "test of the frame end, as (train_end, val_end, test_end), or neither for ETTh1"
+        )
     if frame is None:
         frame, borders = load_dataset("ETTh1"), load_card("ETTh1").borders
     split = borders if isinstance(borders, Borders) else Borders(*borders)

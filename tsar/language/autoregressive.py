@@ -105,7 +105,8 @@ class AutoregressiveText(MixedText):
 
         Returns
         -------
-        float32 array of shape (n_texts, d_model)
+        float32 array of shape (n_texts, width)
+            As wide as what logits are made of: ``d_model``, or ``d_local`` of a model of patches.
         """
         self.check_fitted()
         network: Any = self.module_

@@ -191,11 +191,7 @@ class TextEstimator(TrainedEstimator):
                 f"{self.as_fitted.tokenizer!r} to {self.tokenizer!r}; restore it, or fit with "
                 f"warm_start=False"
             )
-        tokenizer: Tokenizer = (
-            self.tokenizer_ if go_on else fitted_tokenizer(self.tokenizer, listed)
-        )
-        if initial is not None and not go_on:
-            tokenizer = initial.tokenizer_
+        tokenizer = self._tokenizer_for(listed, self if go_on else initial)
         tokens = token_row(tokenizer, listed, tokenizer.n_tokens)
         training, validation = self._sources(tokens)
         device = resolve_device(self.device)
@@ -228,6 +224,13 @@ class TextEstimator(TrainedEstimator):
         self.n_tokens_ = len(tokens)
         self.remember_parameters()
         return self
+
+    def _tokenizer_for(self, texts: list[str], model: Any) -> Tokenizer:
+        """Return the tokenizer of a model that is gone on from, or one fitted to the texts."""
+        tokenizer: Tokenizer = (
+            fitted_tokenizer(self.tokenizer, texts) if model is None else model.tokenizer_
+        )
+        return tokenizer
 
     def _begin_from(self, initial: Any, network: nn.Module) -> None:
         """Give a new network the weights of a model of another kind."""

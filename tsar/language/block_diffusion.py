@@ -212,12 +212,7 @@ class BlockDiffusionLM(MixedText):
 
     def _check_mixer(self, mixer: Any) -> None:
         if not (isinstance(mixer, type) and issubclass(mixer, Mixer) and mixer.takes_levels):
-            fitting = [
-                name
-                for name, cls in MIXERS.items()
-                # What hands its scores on keeps no state.
-                if cls.takes_levels and name != "residual_attention"
-            ]
+            fitting = [name for name, cls in MIXERS.items() if cls.takes_levels]
             check_choice(self.name, "mixer", mixer, fitting)
 
     def _make_network(self, n_tokens: int) -> BlockNetwork:

@@ -35,7 +35,9 @@ class DraftHeads(nn.Module, ABC):
     def __init__(self, n_heads: int, embedding: Tensor) -> None:
         super().__init__()
         if n_heads < 1:
-            raise ParameterError(f"{type(self).__name__}: n_heads must be at least 1")
+            raise ParameterError(
+                f"{type(self).__name__}: n_heads must be at least 1, got {n_heads!r}"
+            )
         self.n_heads = n_heads
         self.register_buffer("embedding", embedding.detach().clone())
 

@@ -389,6 +389,8 @@ class ResidualAttention(SoftmaxAttention):
     He et al., "RealFormer: transformer likes residual attention", Findings of ACL 2021.
     """
 
+    # What is handed on is of a whole pass, so that there is no state to go on from.
+    takes_levels = False
     knows_order = False
     formula = "softmax(sum over layers of q_t k_s' / sqrt(E)) v_s"
     cost = "L^2 D"
