@@ -12,6 +12,7 @@ from tsar.core import masks
 from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import CarryingMixer
+from tsar.core.mixers.heads import head_width, join_heads
 from tsar.core.norm import RMSNorm
 from tsar.core.ops.attention import attention, attention_weights, pick_backend
 from tsar.core.ops.even_products import linear
@@ -96,7 +97,7 @@ class SoftmaxAttention(CarryingMixer):
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
         _check(d_model, n_heads, n_kv_heads, window, sinks)
-        head_width = d_model // n_heads
+        width = d_model // n_heads
         self.n_heads = n_heads
         self.n_kv_heads = n_kv_heads
         self.causal = causal
@@ -104,13 +105,13 @@ class SoftmaxAttention(CarryingMixer):
         self.window = window
         self.sinks = sinks
         self.backend = backend
-        self.scale = head_width**-0.5
-        self.sizes = [d_model, n_kv_heads * head_width, n_kv_heads * head_width]
+        self.scale = width**-0.5
+        self.sizes = [d_model, n_kv_heads * width, n_kv_heads * width]
         self.query_key_value = Linear(d_model, sum(self.sizes), bias=bias)
         self.output = Linear(d_model, d_model, bias=bias)
-        self.query_norm = RMSNorm(head_width) if qk_norm else None
-        self.key_norm = RMSNorm(head_width) if qk_norm else None
-        self.rotary = Rotary(head_width) if rotary else None
+        self.query_norm = RMSNorm(width) if qk_norm else None
+        self.key_norm = RMSNorm(width) if qk_norm else None
+        self.rotary = Rotary(width) if rotary else None
         self.dropout = Dropout(dropout)
         self._recorded: list[Tensor] | None = None
 
@@ -353,14 +354,11 @@ class SoftmaxAttention(CarryingMixer):
         )  # (B, N, L, E)
         if tokens_last:
             return from_tokens_last(mixed.mT.flatten(1, 2), self.output.weight, self.output.bias)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        return self.output(join_heads(mixed))
 
 
 def _check(d_model: int, n_heads: int, n_kv_heads: int, window: int | None, sinks: int) -> None:
-    if d_model % n_heads:
-        raise ParameterError(
-            f"SoftmaxAttention: n_heads={n_heads} does not divide d_model={d_model}"
-        )
+    head_width("SoftmaxAttention", d_model, n_heads)
     if n_kv_heads < 1 or n_heads % n_kv_heads:
         raise ParameterError(
             f"SoftmaxAttention: n_kv_heads={n_kv_heads} does not divide n_heads={n_heads}"

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer
+from tsar.core.mixers.heads import head_width
 from tsar.core.ops.auto_correlation import auto_correlation
-from tsar.exceptions import ParameterError
 
 __all__ = ["AutoCorrelation"]
 
@@ -57,10 +57,7 @@ class AutoCorrelation(Mixer):
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"AutoCorrelation: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        head_width("AutoCorrelation", d_model, n_heads)
         self.n_choices = n_heads if head_delays else 1
         self.scale = self.n_choices / d_model
         self.factor = factor

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
+from tsar.core.mixers.heads import head_width
 from tsar.exceptions import ParameterError
 
 __all__ = ["ConvolutionState", "DynamicConvolution", "LightConvolution"]
@@ -59,8 +60,7 @@ class DynamicConvolution(Mixer):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        if d_model % n_heads:
-            raise ParameterError(f"{name}: n_heads={n_heads} does not divide d_model={d_model}")
+        head_width(name, d_model, n_heads)
         if kernel_size < 1 or (not causal and kernel_size % 2 == 0):
             raise ParameterError(
                 f"{name}: kernel_size must be a positive number, and odd unless causal=True, got "

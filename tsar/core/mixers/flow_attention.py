@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.ops.linear_attention import linear_attention
-from tsar.exceptions import ParameterError
 
 __all__ = ["FlowAttention", "FlowState"]
 
@@ -73,10 +73,7 @@ class FlowAttention(Mixer):
 
     def __init__(self, d_model: int, n_heads: int, *, causal: bool = False) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"FlowAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        head_width("FlowAttention", d_model, n_heads)
         self.causal = causal
         self.n_heads = n_heads
         self.query_key_value = Linear(d_model, 3 * d_model)
@@ -165,10 +162,9 @@ class FlowAttention(Mixer):
         return self._put_together(mixed, incoming, x), after
 
     def _project(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
         # In half precision sums over tokens stop growing at a few hundred.
-        wide = heads.to(torch.promote_types(x.dtype, torch.float32))
-        query, key, value = (part.transpose(1, 2) for part in wide.unbind(2))  # (B, N, L, E)
+        wide = self.query_key_value(x).to(torch.promote_types(x.dtype, torch.float32))
+        query, key, value = split_heads(wide, self.n_heads, 3)  # (B, N, L, E)
         query, key = F.sigmoid(query), F.sigmoid(key)
         if mask is not None:
             hidden = ~mask[:, None, :, None]
@@ -177,7 +173,7 @@ class FlowAttention(Mixer):
 
     def _put_together(self, mixed: Tensor, incoming: Tensor, x: Tensor) -> Tensor:
         allotted = F.sigmoid(incoming)[..., None] * mixed
-        return self.output(allotted.transpose(1, 2).flatten(2).to(x.dtype))
+        return self.output(join_heads(allotted).to(x.dtype))
 
 
 def _so_far(x: Tensor, before: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import RecurrentMixer
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.mixers.linear_attention import SummedState
 from tsar.core.norm import RMSNorm
 from tsar.core.ops.linear_attention import linear_attention
-from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
 __all__ = ["GatedLinearAttention", "Retention"]
@@ -55,17 +55,16 @@ class GatedLinearAttention(RecurrentMixer):
         super().__init__()
         name = type(self).__name__
         check_choice(name, "decay", decay, ("token", "fixed"))
-        if d_model % n_heads:
-            raise ParameterError(f"{name}: n_heads={n_heads} does not divide d_model={d_model}")
+        width = head_width(name, d_model, n_heads)
         self.n_heads = n_heads
         self.decay = decay
-        self.scale = (d_model // n_heads) ** -0.5
+        self.scale = width**-0.5
         self.query_key_value = Linear(d_model, 3 * d_model, bias=False)
         self.gate = Linear(d_model, d_model, bias=False)
         self.forget = Linear(d_model, n_heads) if decay == "token" else None
         rates = torch.log1p(-torch.exp2(-5 - torch.arange(n_heads, dtype=torch.float64)))
         self.register_buffer("rates", rates.to(torch.get_default_dtype()), persistent=False)
-        self.norm = RMSNorm(d_model // n_heads)
+        self.norm = RMSNorm(width)
         self.output = Linear(d_model, d_model, bias=False)
 
     def init_state(self, batch: int) -> SummedState:
@@ -78,15 +77,14 @@ class GatedLinearAttention(RecurrentMixer):
         self, x: Tensor, mask: Tensor | None, state: SummedState | None
     ) -> tuple[Tensor, SummedState]:
         """See :meth:`RecurrentMixer.scan`; what is masked is not waited for."""
-        heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
-        query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, L, E)
+        query, key, value = split_heads(self.query_key_value(x), self.n_heads, 3)  # (B, N, L, E)
         log_decay = self._log_decay(x)
         if mask is not None:
             key = key.masked_fill(~mask[:, None, :, None], 0.0)
             log_decay = log_decay.masked_fill(~mask[:, None], 0.0)
         before = None if state is None else state.sum
         y, total = linear_attention(query * self.scale, key, value, log_decay, before)
-        y = self.norm(y).transpose(1, 2).flatten(2)
+        y = join_heads(self.norm(y))
         return self.output(y * F.silu(self.gate(x))), SummedState(total)
 
     def _log_decay(self, x: Tensor) -> Tensor:

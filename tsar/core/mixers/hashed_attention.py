@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.position import Rotary
 from tsar.exceptions import ParameterError
 
@@ -61,16 +62,12 @@ class HashedAttention(Mixer):
         rotary: bool = False,
     ) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"HashedAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        width = head_width("HashedAttention", d_model, n_heads)
         if not 1 <= n_bits <= 16 or n_hashes < 1:
             raise ParameterError(
                 f"HashedAttention: n_bits must be from 1 to 16 and n_hashes at least 1, got "
                 f"{n_bits} and {n_hashes}"
             )
-        width = d_model // n_heads
         self.n_heads = n_heads
         self.n_bits = n_bits
         self.query_key_value = Linear(d_model, 3 * d_model)
@@ -90,15 +87,14 @@ class HashedAttention(Mixer):
         """
         refuse_memory(self, memory)
         check_token_mask(self, mask, x)
-        heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
-        query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, L, E)
+        query, key, value = split_heads(self.query_key_value(x), self.n_heads, 3)  # (B, N, L, E)
         if self.rotary is not None:
             query, key = (self.rotary(part, range(x.shape[1])) for part in (query, key))
         if mask is not None:
             value = value.masked_fill(~mask[:, None, :, None], 0.0)
         query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
         mixed = F.normalize(collisions(query, key, value, self.directions), dim=-1)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        return self.output(join_heads(mixed))
 
 
 def collisions(query: Tensor, key: Tensor, value: Tensor, directions: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
-from tsar.exceptions import ParameterError
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 
 __all__ = ["HolographicAttention"]
 
@@ -42,10 +42,7 @@ class HolographicAttention(Mixer):
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"HolographicAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        head_width("HolographicAttention", d_model, n_heads)
         self.n_heads = n_heads
         self.query_key_value = Linear(d_model, 3 * d_model)
         self.output = Linear(d_model, d_model)
@@ -62,9 +59,8 @@ class HolographicAttention(Mixer):
         """
         refuse_memory(self, memory)
         check_token_mask(self, mask, x)
-        heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
-        wide = heads.to(torch.promote_types(x.dtype, torch.float32))
-        query, key, value = (part.transpose(1, 2) for part in wide.unbind(2))  # (B, N, L, E)
+        wide = self.query_key_value(x).to(torch.promote_types(x.dtype, torch.float32))
+        query, key, value = split_heads(wide, self.n_heads, 3)  # (B, N, L, E)
         spectra = [torch.fft.rfft(part, dim=-1) for part in (query, key, value)]
         bound = spectra[1] * spectra[2]
         if mask is not None:
@@ -77,4 +73,4 @@ class HolographicAttention(Mixer):
             nearness = nearness.masked_fill(~mask[:, None], torch.finfo(nearness.dtype).min)
         count = x.shape[1] if mask is None else mask.sum(dim=1)[:, None, None]
         mixed = (nearness.softmax(dim=-1) * count)[..., None] * value
-        return self.output(mixed.transpose(1, 2).flatten(2).to(x.dtype))
+        return self.output(join_heads(mixed).to(x.dtype))

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.ops.stretches import stretch_means
 from tsar.core.position import Rotary
 from tsar.exceptions import ParameterError
@@ -68,19 +69,16 @@ class LandmarkAttention(Mixer):
         self, d_model: int, n_heads: int, *, n_landmarks: int = 32, rotary: bool = False
     ) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"LandmarkAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        width = head_width("LandmarkAttention", d_model, n_heads)
         if n_landmarks < 1:
             raise ParameterError(
                 f"LandmarkAttention: n_landmarks must be at least 1, got {n_landmarks}"
             )
         self.n_heads = n_heads
         self.n_landmarks = n_landmarks
-        self.scale = 0.5 * (d_model // n_heads) ** -0.5
+        self.scale = 0.5 * width**-0.5
         self.key_value = Linear(d_model, 2 * d_model)
-        self.rotary = Rotary(d_model // n_heads) if rotary else None
+        self.rotary = Rotary(width) if rotary else None
         self.output = Linear(d_model, d_model)
 
     def forward(
@@ -95,8 +93,7 @@ class LandmarkAttention(Mixer):
         """
         refuse_memory(self, memory)
         check_token_mask(self, mask, x)
-        heads = self.key_value(x).unflatten(2, (2, self.n_heads, -1))
-        key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, L, E)
+        key, value = split_heads(self.key_value(x), self.n_heads, 2)  # (B, N, L, E)
         if self.rotary is not None:
             key = self.rotary(key, range(x.shape[1]))
         mean, there = stretch_means(x, self.n_landmarks, mask)
@@ -105,7 +102,7 @@ class LandmarkAttention(Mixer):
             wide = torch.promote_types(x.dtype, torch.float32)
             weights = (mean if mask is None else mean[:, None]).to(wide)
             mixed = self._mixed(key.to(wide), value.to(wide), weights, there, mask)
-        return self.output(mixed.transpose(1, 2).flatten(2).to(x.dtype))
+        return self.output(join_heads(mixed).to(x.dtype))
 
     def _mixed(
         self, key: Tensor, value: Tensor, mean: Tensor, there: Tensor, mask: Tensor | None

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import RecurrentMixer
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.ops.linear_attention import linear_attention
-from tsar.exceptions import ParameterError
 
 __all__ = ["LinearAttention", "SummedState"]
 
@@ -55,10 +55,7 @@ class LinearAttention(RecurrentMixer):
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"LinearAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        head_width("LinearAttention", d_model, n_heads)
         self.n_heads = n_heads
         self.query_key_value = Linear(d_model, 3 * d_model)
         self.output = Linear(d_model, d_model)
@@ -73,8 +70,7 @@ class LinearAttention(RecurrentMixer):
         self, x: Tensor, mask: Tensor | None, state: SummedState | None
     ) -> tuple[Tensor, SummedState]:
         """See :meth:`RecurrentMixer.scan`."""
-        heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
-        query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, L, E)
+        query, key, value = split_heads(self.query_key_value(x), self.n_heads, 3)  # (B, N, L, E)
         query, key = F.elu(query) + 1, F.elu(key) + 1
         if mask is not None:
             key = key.masked_fill(~mask[:, None, :, None], 0.0)
@@ -82,4 +78,4 @@ class LinearAttention(RecurrentMixer):
         before = None if state is None else state.sum
         y, total = linear_attention(query, key, F.pad(value, (0, 1), value=1.0), state=before)
         y = y[..., :-1] / (y[..., -1:] + _SMALLEST_SUM)
-        return self.output(y.transpose(1, 2).flatten(2)), SummedState(total)
+        return self.output(join_heads(y)), SummedState(total)

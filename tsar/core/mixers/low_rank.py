@@ -5,6 +5,7 @@ from torch import Tensor
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.ops.attention import attention
 from tsar.core.ops.stretches import stretch_means
 from tsar.core.position import Rotary
@@ -45,17 +46,14 @@ class LowRankAttention(Mixer):
 
     def __init__(self, d_model: int, n_heads: int, *, rank: int = 32, rotary: bool = False) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"LowRankAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        width = head_width("LowRankAttention", d_model, n_heads)
         if rank < 1:
             raise ParameterError(f"LowRankAttention: rank must be at least 1, got {rank}")
         self.n_heads = n_heads
         self.rank = rank
         self.query = Linear(d_model, d_model)
         self.key_value = Linear(d_model, 2 * d_model)
-        self.rotary = Rotary(d_model // n_heads) if rotary else None
+        self.rotary = Rotary(width) if rotary else None
         self.output = Linear(d_model, d_model)
 
     def forward(
@@ -72,13 +70,12 @@ class LowRankAttention(Mixer):
         check_token_mask(self, mask, x)
         mean, there = stretch_means(x, self.rank, mask)
         # The mean of maps is the map of the mean, which there are fewer of.
-        key_value = self.key_value(mean @ x).unflatten(2, (2, self.n_heads, -1))
-        key, value = (part.transpose(1, 2) for part in key_value.unbind(2))
-        query = self.query(x).unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+        key, value = split_heads(self.key_value(mean @ x), self.n_heads, 2)
+        (query,) = split_heads(self.query(x), self.n_heads, 1)
         if self.rotary is not None:
             positions = torch.arange(x.shape[1], device=x.device)
             middles = (mean @ positions.to(x.dtype)[:, None])[..., 0]
             query = self.rotary(query, positions)
             key = self.rotary(key, middles if mask is None else middles[:, None])
         mixed = attention(query, key, value, mask=None if mask is None else there)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        return self.output(join_heads(mixed))

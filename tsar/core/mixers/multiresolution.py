@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.position import Rotary
 from tsar.exceptions import ParameterError
 
@@ -56,10 +57,7 @@ class MultiresolutionAttention(Mixer):
         rotary: bool = False,
     ) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"MultiresolutionAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        width = head_width("MultiresolutionAttention", d_model, n_heads)
         if min(block_size, n_refined) < 1:
             raise ParameterError(
                 f"MultiresolutionAttention: block_size and n_refined must be at least 1, got "
@@ -68,9 +66,9 @@ class MultiresolutionAttention(Mixer):
         self.n_heads = n_heads
         self.block_size = block_size
         self.n_refined = n_refined
-        self.scale = (d_model // n_heads) ** -0.5
+        self.scale = width**-0.5
         self.query_key_value = Linear(d_model, 3 * d_model)
-        self.rotary = Rotary(d_model // n_heads) if rotary else None
+        self.rotary = Rotary(width) if rotary else None
         self.output = Linear(d_model, d_model)
 
     def forward(
@@ -86,8 +84,7 @@ class MultiresolutionAttention(Mixer):
         refuse_memory(self, memory)
         check_token_mask(self, mask, x)
         length = x.shape[1]
-        heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
-        parts = [part.transpose(1, 2) for part in heads.unbind(2)]  # (B, N, L, E)
+        parts = [*split_heads(self.query_key_value(x), self.n_heads, 3)]  # (B, N, L, E)
         if self.rotary is not None:
             parts[:2] = [self.rotary(part, range(length)) for part in parts[:2]]
         short = -length % self.block_size
@@ -99,7 +96,7 @@ class MultiresolutionAttention(Mixer):
         query = query * self.scale
         mixed = self._attend(query, key, value * there[..., None], there)
         mixed = mixed.flatten(2, 3)[:, :, :length]
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        return self.output(join_heads(mixed))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, there: Tensor) -> Tensor:
         """Attend in blocks; ``there`` of shape (B, 1, C, T)."""

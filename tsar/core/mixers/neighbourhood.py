@@ -8,6 +8,7 @@ from torch import Tensor
 from tsar.core import masks
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.position import Rotary
 from tsar.exceptions import ParameterError
 
@@ -56,10 +57,7 @@ class NeighbourhoodAttention(Mixer):
         rotary: bool = False,
     ) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"NeighbourhoodAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        width = head_width("NeighbourhoodAttention", d_model, n_heads)
         if window < 1 or window % 2 == 0:
             raise ParameterError(
                 f"NeighbourhoodAttention: window must be a positive odd number, so that a token is "
@@ -68,10 +66,10 @@ class NeighbourhoodAttention(Mixer):
         self.n_heads = n_heads
         self.window = window
         self.grid = None if grid is None else tuple(grid)
-        self.scale = (d_model // n_heads) ** -0.5
+        self.scale = width**-0.5
         self.query_key_value = Linear(d_model, 3 * d_model)
         n_axes = 1 if grid is None else len(self.grid or ())
-        self.rotary = Rotary(d_model // n_heads, n_axes=n_axes) if rotary else None
+        self.rotary = Rotary(width, n_axes=n_axes) if rotary else None
         self.output = Linear(d_model, d_model)
 
     def forward(
@@ -96,17 +94,21 @@ class NeighbourhoodAttention(Mixer):
                 f"tokens, got {x.shape[1]}"
             )
         check_token_mask(self, mask, x)
-        heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
-        query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, L, E)
+        query, key, value = split_heads(self.query_key_value(x), self.n_heads, 3)  # (B, N, L, E)
         if self.rotary is not None:
             places = _places(shape, x.device)
             query, key = self.rotary(query, places), self.rotary(key, places)
-        scores = self.scale * torch.einsum("bnle,bnlwe->bnlw", query, key[:, :, near])
+        scores = self.scale * torch.einsum("bnle,bnlwe->bnlw", query, _picked(key, near))
         if mask is not None:
             lowest = torch.finfo(scores.dtype).min / 2
             scores = scores.masked_fill(~mask[:, None, near], lowest)
-        mixed = torch.einsum("bnlw,bnlwe->bnle", scores.softmax(dim=-1), value[:, :, near])
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        mixed = torch.einsum("bnlw,bnlwe->bnle", scores.softmax(dim=-1), _picked(value, near))
+        return self.output(join_heads(mixed))
+
+
+def _picked(heads: Tensor, near: Tensor) -> Tensor:
+    """Pick the neighbours (B, N, L, W, E) of each token; the gradient of an index is far slower."""
+    return heads.index_select(2, near.flatten()).unflatten(2, near.shape)
 
 
 def _places(shape: Sequence[int], device: torch.device) -> Tensor:

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import RecurrentMixer
+from tsar.core.mixers.heads import head_width
 from tsar.core.ops.prefix_softmax import SoftmaxSums, prefix_softmax
-from tsar.exceptions import ParameterError
 
 __all__ = ["PrefixAttention"]
 
@@ -40,13 +40,10 @@ class PrefixAttention(RecurrentMixer):
 
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(
-                f"PrefixAttention: n_heads={n_heads} does not divide d_model={d_model}"
-            )
+        width = head_width("PrefixAttention", d_model, n_heads)
         self.n_heads = n_heads
-        self.scale = (d_model // n_heads) ** -0.5
-        self.query = nn.Parameter(torch.randn(n_heads, d_model // n_heads))
+        self.scale = width**-0.5
+        self.query = nn.Parameter(torch.randn(n_heads, width))
         self.key_value = Linear(d_model, 2 * d_model)
         self.output = Linear(d_model, d_model)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
+from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.ops.sparse_selection import select_softly
 from tsar.core.position import Rotary
 from tsar.exceptions import ParameterError
@@ -93,8 +94,7 @@ class SparseKeys(Mixer):
         rotary: bool = False,
     ) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ParameterError(f"SparseKeys: n_heads={n_heads} does not divide d_model={d_model}")
+        width = head_width("SparseKeys", d_model, n_heads)
         if min(n_keys, window) < 1:
             raise ParameterError(
                 f"SparseKeys: n_keys and window must be at least 1, got {n_keys} and {window}"
@@ -102,10 +102,10 @@ class SparseKeys(Mixer):
         self.n_heads = n_heads
         self.n_keys = n_keys
         self.window = window
-        self.scale = (d_model // n_heads) ** -0.5
+        self.scale = width**-0.5
         self.query_key_value = Linear(d_model, 3 * d_model)
         self.score = Linear(d_model, n_heads)
-        self.rotary = Rotary(d_model // n_heads) if rotary else None
+        self.rotary = Rotary(width) if rotary else None
         self.output = Linear(d_model, d_model)
 
     def forward(
@@ -148,8 +148,7 @@ class SparseKeys(Mixer):
         self, x: Tensor, mask: Tensor | None, state: SparseKeysState
     ) -> tuple[Tensor, SparseKeysState]:
         batch, n_tokens, _ = x.shape
-        heads = self.query_key_value(x).unflatten(2, (3, self.n_heads, -1))
-        query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))  # (B, N, T, E)
+        query, key, value = split_heads(self.query_key_value(x), self.n_heads, 3)  # (B, N, T, E)
         start = state.length
         if self.rotary is not None:
             places = range(start, start + n_tokens)
@@ -178,7 +177,7 @@ class SparseKeys(Mixer):
         scores = self.scale * query @ held.keys.mT
         scores = scores.masked_fill(~(near | (chosen > 0)), torch.finfo(scores.dtype).min / 2)
         weights = scores.softmax(dim=-1) * torch.where(near, 1.0, chosen)
-        mixed = self.output((weights @ held.values).transpose(1, 2).flatten(2))
+        mixed = self.output(join_heads(weights @ held.values))
         return mixed, self._kept(held)
 
     def _kept(self, held: SparseKeysState) -> SparseKeysState:
