@@ -189,7 +189,7 @@ def test_patches_are_learned_by_heart_and_saved(cls, tmp_path):
         ({"patch_size": 3}, "d_model must be a multiple of patch_size=3, got 8"),
         ({"patch_size": 1}, "patch_size"),
         ({"d_local": 7}, "multiple of n_heads"),
-        ({"local_mixer": "autocorrelation"}, "mixer must be"),
+        ({"local_mixer": "autocorrelation"}, "local_mixer must be"),
         ({"local_mixer": []}, "local_mixer must name at least one"),
         ({"mixer": "latents"}, "mixer must be"),
         ({"n_local_layers": 0}, "n_local_layers"),

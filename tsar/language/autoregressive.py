@@ -48,9 +48,9 @@ class AutoregressiveText(MixedText):
 
     # ------------------------------------------------------------------ network
 
-    def _check_mixer(self, mixer: Any) -> None:
+    def _check_mixer(self, mixer: Any, parameter: str) -> None:
         if not (isinstance(mixer, type) and issubclass(mixer, Mixer) and mixer.causal):
-            check_choice(self.name, "mixer", mixer, causal_mixers())
+            check_choice(self.name, parameter, mixer, causal_mixers())
 
     @abstractmethod
     def _make_network(self, n_tokens: int) -> nn.Module:

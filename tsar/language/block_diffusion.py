@@ -210,10 +210,10 @@ class BlockDiffusionLM(MixedText):
 
     # ------------------------------------------------------------------ network
 
-    def _check_mixer(self, mixer: Any) -> None:
+    def _check_mixer(self, mixer: Any, parameter: str) -> None:
         if not (isinstance(mixer, type) and issubclass(mixer, Mixer) and mixer.takes_levels):
             fitting = [name for name, cls in MIXERS.items() if cls.takes_levels]
-            check_choice(self.name, "mixer", mixer, fitting)
+            check_choice(self.name, parameter, mixer, fitting)
 
     def _make_network(self, n_tokens: int) -> BlockNetwork:
         blocks = [self._make_block(self._make_mixer(mixer, causal=False)) for mixer in self._mixers]

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from tsar.core.mixers import Mixer
 from tsar.exceptions import ParameterError
 from tsar.language.autoregressive import AutoregressiveText
+from tsar.language.mixed import cycled
 from tsar.language.patched import AddedContext, PatchedNetwork, PrefixedContext
 from tsar.params.constraints import Interval
 
@@ -49,24 +50,14 @@ class HierarchicalText(AutoregressiveText):
                 f"{self.name}: d_model must be a multiple of patch_size={self.patch_size}, got "
                 f"{self.d_model}"
             )
-        if self.local_mixer == []:
-            raise ParameterError(f"{self.name}: local_mixer must name at least one mixer, got []")
-        for mixer in self._local_mixers:
-            self._check_mixer(mixer)
-            self._check_width(mixer, int(self.d_local), "d_local")
-
-    @property
-    def _local_mixers(self) -> list[Any]:
-        """The mixer of each block inside of a patch."""
-        one = self.local_mixer
-        mixers = one if isinstance(one, list) else [one]
-        return [mixers[layer % len(mixers)] for layer in range(int(self.n_local_layers))]
+        self._check_mixers("local_mixer", int(self.n_local_layers), int(self.d_local), "d_local")
 
     def _make_patched(self, n_tokens: int, context: Any) -> PatchedNetwork:
         d_model, d_local = int(self.d_model), int(self.d_local)
         overall = [self._make_mixer(mixer, causal=True) for mixer in self._mixers]
         local = [
-            self._make_mixer(mixer, causal=True, d_model=d_local) for mixer in self._local_mixers
+            self._make_mixer(mixer, causal=True, d_model=d_local)
+            for mixer in cycled(self.local_mixer, int(self.n_local_layers))
         ]
         return PatchedNetwork(
             self._make_decoder(overall, d_model, int(self.d_ff)),

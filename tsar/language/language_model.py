@@ -94,7 +94,7 @@ class LanguageModel(AutoregressiveText):
         row = self._token_row(text)
         check_count(self.name, "max_tokens", max_tokens)
         self._check_room(len(row) + int(max_tokens) - 1)
-        counted = NGramDraft(6, row.tolist()) if counts is None else counts
+        counted = NGramDraft(6) if counts is None else counts
         network: Any = self.module_
         ways = superposed(
             network,

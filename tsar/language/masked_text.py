@@ -125,9 +125,9 @@ class MaskedText(MixedText):
 
     # ------------------------------------------------------------------ network
 
-    def _check_mixer(self, mixer: Any) -> None:
+    def _check_mixer(self, mixer: Any, parameter: str) -> None:
         if not (isinstance(mixer, type) and issubclass(mixer, Mixer)):
-            check_choice(self.name, "mixer", mixer, ordered_mixers())
+            check_choice(self.name, parameter, mixer, ordered_mixers())
 
     def _both_ways(self, mixer: Any) -> Mixer:
         cls: type[Mixer] = mixer if isinstance(mixer, type) else MIXERS[mixer]

@@ -10,7 +10,13 @@ from tsar.exceptions import ParameterError
 from tsar.language.base import TextEstimator
 from tsar.params.constraints import Interval
 
-__all__ = ["MixedText"]
+__all__ = ["MixedText", "cycled"]
+
+
+def cycled(mixer: Any, n_layers: int) -> list[Any]:
+    """Return the mixer of each block: of a list one after the other, from the first again."""
+    mixers = mixer if isinstance(mixer, list) else [mixer]
+    return [mixers[layer % len(mixers)] for layer in range(n_layers)]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -59,19 +65,23 @@ class MixedText(TextEstimator):
     @property
     def _mixers(self) -> list[Any]:
         """The mixer of each block."""
-        mixers = self.mixer if isinstance(self.mixer, list) else [self.mixer]
-        return [mixers[layer % len(mixers)] for layer in range(int(self.n_layers))]
+        return cycled(self.mixer, int(self.n_layers))
 
-    def _check_mixer(self, mixer: Any) -> None:
-        """Raise a ParameterError unless a mixer is of the kind that is needed."""
+    def _check_mixer(self, mixer: Any, parameter: str) -> None:
+        """Raise a ParameterError unless the mixer of a parameter is of the kind that is needed."""
+
+    def _check_mixers(self, parameter: str, n_layers: int, width: int, widths_name: str) -> None:
+        """Check each mixer of a parameter, and that its heads divide the width of its tokens."""
+        value = getattr(self, parameter)
+        if value == []:
+            raise ParameterError(f"{self.name}: {parameter} must name at least one mixer, got []")
+        for mixer in cycled(value, n_layers):
+            self._check_mixer(mixer, parameter)
+            self._check_width(mixer, width, widths_name)
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        if self.mixer == []:
-            raise ParameterError(f"{self.name}: mixer must name at least one mixer, got []")
-        for mixer in self._mixers:
-            self._check_mixer(mixer)
-            self._check_width(mixer, int(self.d_model), "d_model")
+        self._check_mixers("mixer", int(self.n_layers), int(self.d_model), "d_model")
 
     def _check_width(self, mixer: Any, width: int, parameter: str) -> None:
         """Raise a ParameterError unless heads divide a width, evenly where they are turned."""

@@ -37,7 +37,11 @@ def test_one_text_is_the_greedy_one(network):
 def test_two_steps_by_hand(network):
     """All pairs of a first and a second token, from the mixture of the first ones."""
     counts, weight = NGramDraft(2, [2, 3, 2, 4, 3, 1, 4, 1, 4, 0, 3, 0]), 0.4
-    told = {2: {3: 1, 4: 1}, 3: {2: 1, 1: 1, 0: 1}, 4: {3: 1, 1: 1, 0: 1}, 1: {4: 2}, 0: {3: 1}}
+    # What follows what, in the counted text and in the prompt.
+    told = {
+        **{2: {3: 1, 4: 1}, 3: {2: 1, 1: 1, 0: 1}, 4: {3: 1, 1: 1, 0: 1}},
+        **{1: {4: 2, 0: 1}, 0: {3: 1, 2: 1}},
+    }
 
     def step(shares, last, tokens):
         total = sum(told[last].values())

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from tsar.core.sampling import Sampler
 from tsar.core.state import rewind, select
 from tsar.exceptions import ParameterError
 
-__all__ = ["ReadingAhead", "SpecTr", "Speculative"]
+__all__ = ["GivingHidden", "ReadingAhead", "SpecTr", "Speculative"]
 
 
 class ReadingAhead(TokenNetwork, Protocol):
@@ -24,8 +24,17 @@ class ReadingAhead(TokenNetwork, Protocol):
         """Return what ``extend`` does, with the state after each of the tokens."""
         ...
 
-    # What a draft of heads wants besides, if the network has it: ``hidden_each``, which returns
-    # hidden states in place of logits, and ``logits`` of hidden states.
+
+class GivingHidden(ReadingAhead, Protocol):
+    """One that also gives what its logits are made of, which a draft of heads wants."""
+
+    def hidden_each(self, ids: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        """Return hidden states (B, T, D) in place of logits, and the states after each token."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (..., V) of hidden states (..., D)."""
+        ...
 
 
 class Speculative:
@@ -165,8 +174,9 @@ class Speculative:
             drafted, proposed = self.draft.propose(room, sampler, generator)
         ids = torch.cat([last, last.new_tensor([drafted])], dim=1) if drafted else last
         if self.draft.wants_hidden:
-            hidden, states = network.hidden_each(ids, state)  # type: ignore[attr-defined]
-            logits = network.logits(hidden)  # type: ignore[attr-defined]
+            giving = cast(GivingHidden, network)  # as its draft has checked
+            hidden, states = giving.hidden_each(ids, state)
+            logits = giving.logits(hidden)
         else:
             hidden = None
             logits, states = network.extend_each(ids, state)

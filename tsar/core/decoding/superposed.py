@@ -69,7 +69,7 @@ def superposed(
     prompt : sequence of int
         At least one token.
     counts : NGramDraft
-        Of texts such as are written.
+        Of texts such as are written; it counts the prompt as well.
     n_texts : int, default 3
     max_tokens : int, default 10
         Of each text.
@@ -97,7 +97,7 @@ def superposed(
     check_value("superposed", "weight", weight, share)
     if not len(prompt):
         raise ParameterError("superposed: prompt must have at least one token, got none")
-    counts.check(network.n_tokens)
+    counts.begin(prompt, network.n_tokens)
     device = network.embedding.weight.device
     state = network.decoder.init_state(1)
     read = network.embedding(torch.tensor([list(prompt)], device=device))
