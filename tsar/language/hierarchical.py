@@ -77,11 +77,6 @@ class MegaByte(HierarchicalText):
     the bytes there before the small decoder reads them. So the large one runs once for several
     bytes, and the small one over sequences as short as a patch.
 
-    Parameters
-    ----------
-    mixer, d_model, n_layers, d_ff, patch_size, local_mixer, d_local, n_local_layers
-        See :class:`HierarchicalText`: the decoder over patches, and the one inside of them.
-
     References
     ----------
     Yu et al., "MEGABYTE: predicting million-byte sequences with multiscale transformers", NeurIPS
@@ -110,8 +105,6 @@ class BlockTransformer(HierarchicalText):
 
     Parameters
     ----------
-    mixer, d_model, n_layers, d_ff, patch_size, local_mixer, d_local, n_local_layers
-        See :class:`HierarchicalText`: the decoder over blocks, and the one inside of them.
     n_prefix : int, default 2
         Tokens that stand before a block and say what was before.
 
