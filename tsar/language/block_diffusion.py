@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -247,6 +248,35 @@ class BlockDiffusionLM(MixedText):
         return BlockCounts()
 
     # --------------------------------------------------------------- likelihood
+
+    def log_likelihood(self, texts: Any, *, stride: int | None = None) -> np.ndarray:
+        """Return a lower bound of the natural logarithm of the probability of each text.
+
+        It is the mean over all orders of drawing the tokens of each block, estimated from
+        ``likelihood_draws`` random masks, the same ones in every call; with blocks of one token it
+        is exact. So are the perplexity, the bits per byte and the score made from it bounds.
+
+        Parameters
+        ----------
+        texts : str or sequence of str
+        stride : int or None, default None
+            Windows of ``context_length`` tokens begin so far apart, and each scores what the one
+            before has not, given the rest; None takes half a context.
+
+        Returns
+        -------
+        float64 array of shape (n_texts,)
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        DataError
+            Something is no text.
+        ParameterError
+            ``stride`` is not between 1 and ``context_length``.
+        """
+        return super().log_likelihood(texts, stride=stride)
 
     def _text_losses(self, tokens: Tensor, stride: int) -> Tensor:
         length = int(self.as_fitted.context_length)
