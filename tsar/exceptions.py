@@ -27,8 +27,10 @@ __all__ = [
     "OutputInUseError",
     "ParameterError",
     "PersistenceError",
+    "PretrainingWarning",
     "TrainingError",
     "TsarError",
+    "UnknownParameterError",
     "each_warning_once",
     "foreign_warnings",
     "own_warnings",
@@ -42,6 +44,10 @@ class TsarError(Exception):
 
 class ParameterError(TsarError, ValueError):
     """A parameter is outside its declared constraint."""
+
+
+class UnknownParameterError(ParameterError, TypeError):
+    """There is no parameter of that name; a TypeError as well, as Python raises one."""
 
 
 class DataError(TsarError, ValueError):
@@ -85,6 +91,10 @@ class DataWarning(UserWarning):
 
 class InterruptedWarning(UserWarning):
     """Training was interrupted by the keyboard; the model is usable, but not finished."""
+
+
+class PretrainingWarning(UserWarning):
+    """A copy is made without the weights that were pre-trained."""
 
 
 class BackendWarning(UserWarning):

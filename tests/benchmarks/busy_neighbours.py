@@ -25,7 +25,7 @@ import pandas as pd
 ETTH1 = {"d_model": 16, "d_ff": 128, "n_layers": 3, "n_heads": 4, "dropout": 0.3}
 WIDE = {"d_model": 256, "d_ff": 256, "n_layers": 2, "n_heads": 8, "calendar_features": False}
 CASES: dict[str, tuple[str, tuple[int, int], int, dict[str, Any]]] = {
-    "NLinear": ("NLinear", (600, 3), 20, {"context_length": 96, "horizon": 24, "max_epochs": 5}),
+    "NLinear": ("NLinear", (600, 3), 100, {"context_length": 96, "horizon": 24, "max_epochs": 5}),
     "PatchTST": ("PatchTST", (600, 3), 20, {"context_length": 96, "horizon": 24, "max_epochs": 3}),
     "iTransformer, width 256": (
         "iTransformer",

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tsar.batch.source import open_source
+from tsar.data.csvtext import CsvText
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.tables import TableFile
 from tsar.exceptions import DataError, ParameterError
@@ -178,6 +179,27 @@ def test_a_file_without_names(path):
 def test_numbers_may_be_names(names, path):
     path.write_text(f"time,{names}\n" + "".join(f"{day},2001,3\n" for day in DAYS))
     assert list(_both_ways(path)[0]) == ["time", *names.split(",")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "titles", ["Sales of 2024\n", "Sales\n\n", "# unit: kWh\n# source: meter 7\n", '"Load, all"\n']
+)
+def test_titles_above_the_names_are_left_out(titles, separator, path):
+    table = _long(separator, ["1.5", "2.5"])
+    path.write_text(table)
+    plain, _ = _both_ways(path)
+    path.write_text(titles + table)
+    titled, said = _both_ways(path)
+    pd.testing.assert_frame_equal(titled, plain)
+    assert f"names of the columns in line {titles.count(chr(10)) + 1}" in said
+
+
+def test_names_for_fewer_cells_than_there_are_are_no_title(path):
+    # What write.csv of R and a separator at the end of each line make.
+    for text in ("ds,y\na,2024-01-01,1\nb,2024-01-02,2\n", "ds,y\n1,2024-01-01,\n2,2024-01-02,\n"):
+        path.write_text(text)
+        assert CsvText.look_at(path, Roles(), FileFormat()).names[0] == "ds"
 
 
 @pytest.mark.parametrize("header", ["ds,load,load", 'ds,load,"load"', "ds,y,load,y"])

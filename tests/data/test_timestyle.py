@@ -222,3 +222,38 @@ def test_other_integers_are_counted(stamps):
 def test_steps_finer_than_what_was_seen_are_not_cut_off():
     times = pd.DatetimeIndex(["2024-01-01 00:00:00.250", "2024-01-01 00:00:01"])
     assert write_text(times, "%H:%M:%S.%1f") == ["00:00:00.25", "00:00:01.0"]
+
+
+NAMED = [
+    *(
+        "%b %Y",
+        "%B %Y",
+        "%b-%Y",
+        "%b%Y",
+        "%Y %B",
+        "%Y-%b",
+        "%b. %Y",
+        "%d-%b-%Y",
+        "%d %B %Y",
+        "%d%b%Y",
+    ),
+    *("%a %d %b %Y", "%A, %d %B %Y", "%B %d, %Y", "%d-%b-%Y %H:%M", "%d%b%Y:%H:%M:%S"),
+]
+
+
+@pytest.mark.parametrize("case", [str, str.upper, str.lower])
+@pytest.mark.parametrize("start", ["2020-05-01", "2020-01-01"])
+@pytest.mark.parametrize("style", NAMED)
+def test_months_by_name_are_read_and_written_in_any_letters(style, start, case):
+    # May is long and short at once: what comes after it says which it is.
+    times = pd.date_range(start, periods=42, freq="D" if "d" in style else "MS")
+    texts = [case(text) for text in times.strftime(style)]
+    frame = pd.DataFrame({"ds": texts[:40], "y": np.arange(40.0)})
+    model = tsar.Naive(horizon=2, time_column="ds", target="y").fit(frame)
+    assert model.predict()["ds"].tolist() == texts[40:]
+
+
+@pytest.mark.parametrize("text", ["Jan-20", "Jan 2020 1", "Foo 2020", "Janus 2020", "2020 May 1st"])
+def test_what_is_no_month_of_a_year_is_not_taken_for_one(text):
+    style = guess_style(text)
+    assert style is None or "%d" in style

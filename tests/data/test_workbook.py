@@ -78,6 +78,13 @@ def test_what_is_no_table_is_told(tmp_path, rows, message):
         read_table(path)
 
 
+def test_titles_above_the_names_are_left_out(tmp_path):
+    table = [["shop", "sold"], ["a", 1], ["b", 2]]
+    titles = [["Sales of 2024"], [], ["unit", None]]
+    frame = read_table(_written(tmp_path / "titled.xlsx", titles + table))
+    pd.testing.assert_frame_equal(frame, read_table(_written(tmp_path / "plain.xlsx", table)))
+
+
 def test_a_damaged_workbook_is_one_error(shops, tmp_path):
     path = tmp_path / "in.xlsx"
     write_table(shops, path)

@@ -8,7 +8,12 @@ from sklearn.base import clone
 
 import tsar
 from tsar.data.windows import SeriesTensors, Windows
-from tsar.exceptions import InterruptedWarning, NotFittedError, ParameterError
+from tsar.exceptions import (
+    InterruptedWarning,
+    NotFittedError,
+    ParameterError,
+    PretrainingWarning,
+)
 from tsar.forecasting import patch_pretraining
 from tsar.forecasting.layers.embedding import PatchEmbedding
 from tsar.forecasting.outputs.losses import MSELoss
@@ -246,7 +251,8 @@ def test_every_fit_starts_from_the_same_weights(wide, other):
     first = model.fit(wide).predict()
     model.fit(other)
     pd.testing.assert_frame_equal(model.fit(wide).predict(), first, check_exact=True)
-    fresh = clone(model).fit(wide)
+    with pytest.warns(PretrainingWarning, match=r"PatchTST: a clone .* is not pre-trained"):
+        fresh = clone(model).fit(wide)
     assert not hasattr(fresh, "pretrain_history_") and not fresh.predict().equals(first)
     unaware = _model().fit(wide).predict()
     pd.testing.assert_frame_equal(fresh.predict(), unaware, check_exact=True)

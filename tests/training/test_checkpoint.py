@@ -105,6 +105,30 @@ def test_a_fit_in_phases_goes_on_in_the_right_one(n_batches, wide, tmp_path, mon
     _same(twin.fit(wide, checkpoint=tmp_path / "run"), whole)
 
 
+def test_a_pretraining_goes_on_too(wide, tmp_path, monkeypatch):
+    options = {"max_epochs": 3}
+    whole = _model(**options).pretrain(wide, mask_ratio=0.5)
+    with monkeypatch.context() as stopping, pytest.raises(Stop):
+        _stop_after(stopping, 7)
+        _model(**options).pretrain(wide, mask_ratio=0.5, checkpoint=tmp_path / "run")
+    for other, mask in (
+        (_model(**options).fit, {}),
+        (_model(**options).pretrain, {"mask_ratio": 0.8}),
+    ):
+        with pytest.raises(TrainingError, match="is of another training"):
+            other(wide, checkpoint=tmp_path / "run", **mask)
+    asked, plain = [], Windows.batch
+    monkeypatch.setattr(Windows, "batch", lambda self, i: asked.append(1) or plain(self, i))
+    resumed = _model(**options).pretrain(wide, mask_ratio=0.5, checkpoint=tmp_path / "run")
+    first = len(asked)
+    _model(**options).pretrain(wide, mask_ratio=0.5)
+    assert len(asked) - first == first + 7
+    assert not (tmp_path / "run").exists()
+    for name in ("train_loss", "val_loss"):
+        assert resumed.pretrain_history_[name] == whole.pretrain_history_[name]
+    _same(resumed.fit(wide), whole.fit(wide))
+
+
 def test_a_continued_fit_goes_on_too(wide, tmp_path, monkeypatch):
     options = {"warm_start": True, "max_epochs": 2}
     whole, half = (_model(**options).fit(wide) for _ in range(2))

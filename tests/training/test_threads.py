@@ -2,6 +2,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -40,7 +42,8 @@ def _large():
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch):
     """Let the machine be quiet, whatever else runs on it."""
-    monkeypatch.setattr(threads.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(threads, "CROWDED", 1e9)
+    monkeypatch.setattr(threads, "_crowd", threads._Crowd())
 
 
 def _in_new_thread():
@@ -73,7 +76,7 @@ def test_large_work_keeps_the_threads_of_the_caller(monkeypatch):
     values, network = _large()
     with working_threads(network, values, CPU):
         assert torch.get_num_threads() == 2 and not _companions()
-    monkeypatch.setattr(threads.os, "getloadavg", lambda: (99.0, 0.0, 0.0))
+    monkeypatch.setattr(threads, "is_crowded", lambda: True)
     with working_threads(network, values, CPU):
         assert torch.get_num_threads() == 2 and len(_companions()) == 1
         assert _in_new_thread() == 2
@@ -90,8 +93,11 @@ def test_one_thread_stays_one(size):
 
 
 def test_a_crowded_machine_is_waited_for_patiently(monkeypatch):
-    used = iter([(0, 0.0), (5, 1.0), (5 + 265, 2.0), (9999, 9.0)])
-    monkeypatch.setattr(threads, "_switches", lambda: next(used))
+    used = iter([(0, 0), (1, 0.05), (2, 0.1), (3, 0.6), (4, 1.2), (5, 1.25)])
+    monkeypatch.setattr(threads, "_schedule", lambda: next(used))
+    monkeypatch.setattr(threads, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(threads, "CROWDED", 0.2)
+    monkeypatch.setattr(threads, "_crowd", threads._Crowd())
     values, network = _large()
     with working_threads(network, values, CPU) as working:
         working.look()
@@ -101,6 +107,42 @@ def test_a_crowded_machine_is_waited_for_patiently(monkeypatch):
         working.look()
         assert len(_companions()) == 1
     assert not _companions()
+    # What comes next knows it from the beginning, until it is over.
+    with working_threads(network, values, CPU):
+        assert len(_companions()) == 1
+    with working_threads(network, values, CPU):
+        assert not _companions()
+
+
+@pytest.mark.skipif(not Path(threads.SCHEDULE_STATISTICS).exists(), reason="Linux tells, no other")
+def test_the_system_tells_how_long_a_thread_waited():
+    began = threads._schedule()
+    own = time.thread_time()
+    while time.thread_time() - own < 0.05:
+        pass
+    worked, waited = np.subtract(threads._schedule(), began)
+    assert worked == pytest.approx(time.thread_time() - own, rel=0.2) and waited >= 0
+
+
+def test_where_the_system_does_not_tell_nobody_waits_patiently(monkeypatch):
+    monkeypatch.setattr(threads, "SCHEDULE_STATISTICS", "/nowhere")
+    monkeypatch.setattr(threads, "BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(threads, "CROWDED", 0.2)
+    monkeypatch.setattr(threads, "_crowd", threads._Crowd())
+    assert not threads.is_crowded()
+
+
+def test_few_numbers_are_forecast_by_one_thread_on_a_crowded_machine(data, monkeypatch):
+    model = tsar.NLinear(context_length=24, horizon=4, max_steps=2, random_state=0, device="cpu")
+    model.fit(data)
+    seen = []
+    model.module_.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    forecasts = []
+    for crowded in (False, True):
+        monkeypatch.setattr("tsar.forecasting.network.is_crowded", lambda there=crowded: there)
+        forecasts.append(model.predict())
+    assert seen == [2, 1] and torch.get_num_threads() == 2
+    pd.testing.assert_frame_equal(*forecasts, check_exact=True)
 
 
 def test_fit_and_predict_work_with_one_thread_and_give_it_back(data):

@@ -56,7 +56,7 @@ class CsvText:
     path : pathlib.Path
     encoding, separator : str
     skipped : int
-        Lines in front of the table: sep=; is what spreadsheets write for each other.
+        Lines in front of the table: titles, and sep=; which spreadsheets write for each other.
     header : bool
         Whether its first row holds names.
     names : tuple of str
@@ -125,6 +125,10 @@ class CsvText:
         said = SEPARATOR_LINE.match(lines)
         lines = lines if said is None else lines[said.end() :]
         stated_separator = stated.separator or (None if said is None else said[1])
+        n_titles = 0
+        if stated.header is None and lines:
+            n_titles = _titles(lines, SEPARATORS if stated_separator is None else stated_separator)
+            lines = "".join(lines.splitlines(keepends=True)[n_titles:])
         separator, rows = _split(path, lines, complete, roles, stated_separator)
         header = stated.header
         if header is None:
@@ -144,7 +148,8 @@ class CsvText:
         blank = [name for name in names if is_nameless(name) and (sample[name] == "").all()]
         sample = sample.drop(columns=blank)
         return cls(
-            *(path, encoding, separator, int(said is not None), header, tuple(names), sample),
+            *(path, encoding, separator, int(said is not None) + n_titles),
+            *(header, tuple(names), sample),
             *(stated, default),
         )
 
@@ -339,6 +344,8 @@ class CsvText:
             said.append(f"thousands grouped by {notation.thousands!r}")
         if not self.header:
             said.append("no header")
+        if self.skipped:
+            said.append(f"the names of the columns in line {self.skipped + 1}")
         if self.encoding == "utf-16":
             said.append("UTF-16")
         return said
@@ -425,6 +432,36 @@ def _split(
             f"FileFormat(separator={second!r}) says which"
         )
     return likely[0], readings[likely[0]]
+
+
+def _titles(text: str, separators: str) -> int:
+    """Return how many lines stand above the names of the columns, 0 where there is no telling.
+
+    Titles have fewer cells than the rows of a table, and the names below them are no values.
+    """
+    lines = text.splitlines()[:SAMPLE_ROWS]
+    tables = []
+    for separator in separators:
+        table = [next(csv.reader([line], delimiter=separator), []) for line in lines]
+        tables.append([row if any(map(str.strip, row)) else [] for row in table])
+    if any(table[0] and len(table[0]) > 1 and _regular(_filled(table)) == 1 for table in tables):
+        return 0
+    for table in tables:
+        widths = [len(row) for row in table]
+        width = max(widths[len(widths) // 2 :])
+        if width < 2 or widths[0] >= width:
+            continue
+        n_titles = widths.index(width)
+        names = [cell for cell in table[n_titles] if cell.strip()]
+        rows = _filled(table[n_titles:])
+        values = any(is_numeral(cell) or _is_date(cell) for cell in names)
+        if len(rows) > 1 and _regular(rows) == 1 and not values:
+            return n_titles
+    return 0
+
+
+def _filled(rows: list[list[str]]) -> list[list[str]]:
+    return [row for row in rows if row]
 
 
 def _rows(text: str, separator: str) -> Iterator[list[str]]:

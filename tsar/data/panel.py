@@ -222,11 +222,11 @@ class Panel:
 
     def history_lengths(self) -> np.ndarray:
         """Return the rows from the first observation on, shape (S, C); 0 where there is none."""
-        rows = np.arange(len(self.values))[:, None]
-        seen = np.where(np.isnan(self.values), len(rows), rows)
-        first = np.full((self.n_series, self.n_variates), len(rows))
-        full = self.lengths > 0
-        first[full] = np.minimum.reduceat(seen, self.offsets[:-1][full], axis=0)
+        missing, full = np.isnan(self.values), self.lengths > 0
+        first = np.repeat(self.offsets[:-1, None], self.n_variates, axis=1)
+        if missing.any():
+            seen = np.where(missing, len(missing), np.arange(len(missing))[:, None])
+            first[full] = np.minimum.reduceat(seen, self.offsets[:-1][full], axis=0)
         return np.asarray(np.maximum(self.offsets[1:, None] - first, 0))
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -18,6 +18,7 @@ from tsar.data.dtypes import dtype_called, dtype_name
 from tsar.data.timestyle import (
     guess_style,
     month_first,
+    other_month_names,
     parse_text,
     plain,
     spelling,
@@ -434,6 +435,11 @@ def _read_text(times: pd.Index, like: TimeAxis | None) -> Times:
             f"with pd.to_datetime(..., format=...), or name another column by time_column="
         )
     style, parsed = _parse(times, style, str(example), style_before)
+    named = other_month_names(style)
+    if named is not None and parsed.isna().any():
+        parsed_so = parse_text(times, named)
+        if np.count_nonzero(parsed_so.notna()) > np.count_nonzero(parsed.notna()):
+            style, parsed = named, parsed_so
     unparsable = np.asarray(parsed.isna())
     stamps, dtype = np.asarray(parsed.asi8), dtype_name(times.dtype)
     style = spelling(times, parsed, style, style_before)

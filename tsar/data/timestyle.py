@@ -7,6 +7,7 @@ A style is a format of ``strftime``, with what ``strftime`` cannot say:
 ``%1f`` to ``%9f``         a fraction of a second of so many digits
 ``%:z``, ``%#z``           an offset with a colon, and one of hours only
 ``%^b %^B %^a %^A``        names of months and days in capitals
+``%_b %_B %_a %_A``        and in small letters
 ``%#Z``                    UTC under the name GMT
 ``%P``                     am or pm in small letters
 ``%q``                     the quarter, 1 to 4
@@ -27,20 +28,34 @@ __all__ = [
     "date_style",
     "guess_style",
     "month_first",
+    "other_month_names",
     "parse_text",
     "plain",
     "spelling",
     "write_text",
 ]
 
+_MONTHS = "Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|"
+_MONTHS += "Sep(?:tember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?"
+NAME = re.compile(
+    rf"(?<![A-Za-z])(?:{_MONTHS}|(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?)"
+    r"(?![A-Za-z])",
+    re.IGNORECASE,
+)
+MONTH_AND_YEAR = [
+    (re.compile(rf"({_MONTHS})([ \-/.,_]{{0,2}})\d{{4}}", re.IGNORECASE), r"%{}\2%Y"),
+    (re.compile(rf"\d{{4}}([ \-/.,_]{{0,2}})({_MONTHS})", re.IGNORECASE), r"%Y\1%{}"),
+]
 # What pandas does not know the format of: quarters, weeks and months of statistical offices.
 OTHERS = [
     (re.compile(r"\d{4}([ \-/:._]?)([Qq])[1-4]"), r"%Y\1\2%q"),
     (re.compile(r"([Qq])[1-4]([ \-/:._]?)\d{4}"), r"\1%q\2%Y"),
+    (re.compile(r"[1-4]([Qq])([ \-/:._]?)\d{4}"), r"%q\1\2%Y"),
     (re.compile(r"\d{4}(-?)([Ww])\d{2}(-?)[1-7]"), r"%G\1\2%V\3%u"),
     (re.compile(r"\d{4}([ \-/:._]?)([Ww])\d{1,2}"), r"%G\1\2%V"),
     (re.compile(r"([Ww])\d{1,2}([ \-/:._])\d{4}"), r"\1%V\2%G"),
     (re.compile(r"\d{4}([ \-/:._]?)([Mm])\d{1,2}"), r"%Y\1\2%m"),
+    (re.compile(r"\d{1,2}[A-Za-z]{3}\d{4}:\d\d:\d\d:\d\d"), "%d%b%Y:%H:%M:%S"),
 ]
 NUMERIC_DATE = re.compile(r"(?<!\d)(\d{1,2})[/.\- ]{1,2}(\d{1,2})[/.\- ]{1,2}\d{2,4}")
 # A year in front says the order.
@@ -52,8 +67,8 @@ HALF_DAY = re.compile(
 )
 # A spelling that pandas takes for letters of no meaning: 1 o'clock p.m. would be one at night.
 HALF_DAY_WORD = re.compile(r"\d ?[ap]\.? ?m\b", re.IGNORECASE)
-BEYOND = re.compile(r"%-([dmHIMSV])|%([1-9])f|%([:#])z|%(P|#Z|\^[aAbB])|%(q)")
-TOKEN = re.compile(r"%(?:[-:#^]?[A-Za-z]|[1-9]f|%)")
+BEYOND = re.compile(r"%-([dmHIMSV])|%([1-9])f|%([:#])z|%(P|#Z|[\^_][aAbB])|%(q)")
+TOKEN = re.compile(r"%(?:[-:#^_]?[A-Za-z]|[1-9]f|%)")
 PATTERNS = {
     **dict.fromkeys("dmHIMSyV", r"\d{1,2}"),
     **{"Y": r"\d{4}", "G": r"\d{4}", "f": r"\d{1,9}", "j": r"\d{1,3}", "q": "[1-4]", "u": "[1-7]"},
@@ -87,6 +102,13 @@ def guess_style(text: str) -> str | None:
         match = pattern.fullmatch(text)
         if match is not None:
             return match.expand(style)
+    for place, (pattern, style) in enumerate(MONTH_AND_YEAR):
+        match = pattern.fullmatch(text)
+        if match is not None:
+            name = match[1 + place]
+            return match.expand(style).format("b" if len(name) == 3 else "B")
+    # pandas knows no names in capitals.
+    text = NAME.sub(lambda name: name[0].capitalize(), text)
     half_day = HALF_DAY.search(text)
     if half_day is not None:
         text = f"{text[: half_day.start()]}10{half_day[1]}AM{text[half_day.end() :]}"
@@ -118,9 +140,19 @@ def month_first(style: str) -> tuple[str, str] | None:
     return style[: match.start()] + day_first + style[match.end() :], match[2]
 
 
+def other_month_names(style: str) -> str | None:
+    """Return a style with names of months in full instead of cut short, or the other way round.
+
+    May is both, so that one text does not tell. None where no month has a name.
+    """
+    if "%b" in style:
+        return style.replace("%b", "%B")
+    return style.replace("%B", "%b") if "%B" in style else None
+
+
 def plain(style: str) -> str:
     """Return a style as it reads, whatever the zeros and digits of its spelling."""
-    return re.sub(r"%(?:[-:#^]|[1-9](?=f))", "%", style).replace("%P", "%p")
+    return re.sub(r"%(?:[-:#^_]|[1-9](?=f))", "%", style).replace("%P", "%p")
 
 
 def parse_text(texts: Any, style: str) -> pd.DatetimeIndex:
@@ -224,8 +256,10 @@ def spelling(texts: pd.Index, parsed: pd.DatetimeIndex, style: str, like: str | 
         if shown[letter]:
             style = style.replace(f"%{letter}", f"%-{letter}")
     for letter in "aAbB":
-        if f"%{letter}" in style and "".join(_shown(letter, texts, parsed, pattern)).isupper():
-            style = style.replace(f"%{letter}", f"%^{letter}")
+        if f"%{letter}" in style:
+            seen_names = "".join(_shown(letter, texts, parsed, pattern))
+            case = "^" if seen_names.isupper() else "_" if seen_names.islower() else ""
+            style = style.replace(f"%{letter}", f"%{case}{letter}")
     if "%Z" in style and _shown("Z", texts, parsed, pattern) == {"GMT"}:
         style = style.replace("%Z", "%#Z")
     if "%f" in style:
@@ -302,8 +336,9 @@ def _write(time: Any, style: str) -> str:
             zone = time.strftime("%z")
             minutes = zone[3:5] if offset == ":" or zone[3:5] != "00" else ""
             return f"{zone[:3]}:{minutes}" if minutes else zone[:3]
-        if name and name[0] == "^":
-            return str(time.strftime(f"%{name[1]}")).upper()
+        if name and name[0] in "^_":
+            word = str(time.strftime(f"%{name[1]}"))
+            return word.upper() if name[0] == "^" else word.lower()
         if name:
             return "GMT" if name == "#Z" else str(time.strftime("%p")).lower()
         return str(time.quarter)

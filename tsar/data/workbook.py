@@ -4,9 +4,11 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tsar.data.csvtext import MISSING_CELLS
+from tsar.data.numerals import is_numeral
 from tsar.exceptions import DataError, MissingExtraError
 
 __all__ = ["WORKBOOKS", "check_library", "read_cells", "read_workbook", "write_workbook"]
@@ -74,6 +76,7 @@ def read_cells(path: Path) -> pd.DataFrame:
     sheet = sheet.dropna(how="all").dropna(axis=1, how="all")
     if not len(sheet):
         raise DataError(f"{path}: the first sheet is empty; put the table there")
+    sheet = sheet.iloc[_n_titles(sheet) :]
     names = sheet.iloc[0]
     if names.isna().any():
         place = int(names.isna().to_numpy().argmax()) + 1
@@ -86,6 +89,15 @@ def read_cells(path: Path) -> pd.DataFrame:
         doubled = named[named.duplicated()][0]
         raise DataError(f"{path}: column {doubled!r} occurs more than once; rename one")
     return sheet.iloc[1:].set_axis(named, axis=1).reset_index(drop=True)
+
+
+def _n_titles(sheet: pd.DataFrame) -> int:
+    """Return how many rows stand above the first one whose cells all are words, which are names."""
+    full = np.flatnonzero(sheet.notna().all(axis=1))
+    if not len(full):
+        return 0
+    words = [isinstance(cell, str) and not is_numeral(cell) for cell in sheet.iloc[full[0]]]
+    return int(full[0]) if all(words) else 0
 
 
 def write_workbook(frame: pd.DataFrame, path: Path) -> None:

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from tsar.estimator.documentation import PlainSignature, complete
+from tsar.estimator.parameter_names import check_names
 from tsar.estimator.saving import save
 from tsar.exceptions import NotFittedError, ParameterError
 from tsar.params.constraints import check_parameters
@@ -66,6 +67,14 @@ class Estimator(BaseEstimator, ABC):
 
     # ----------------------------------------------------------- parameters
 
+    if not TYPE_CHECKING:  # A checker reads the signature of the constructor.
+
+        def __new__(cls, *args: Any, **params: Any) -> Self:
+            """Refuse names that the constructor does not have, before it does so in fewer words."""
+            if not params.keys() <= cls.__dataclass_fields__.keys():
+                check_names(cls.__name__, params, cls._get_param_names())
+            return super().__new__(cls)
+
     @classmethod
     def upgrade_parameters(cls, saved: dict[str, Any]) -> dict[str, Any]:
         """Return the parameters of a saved model as this version has them.
@@ -92,10 +101,11 @@ class Estimator(BaseEstimator, ABC):
         ------
         ParameterError
             A part has no parameters that could be set, such as an optimiser, which never changes.
-        ValueError
-            There is no such parameter; scikit-learn's tools expect this error.
+        UnknownParameterError
+            There is no such parameter.
         """
         own = self.get_params(deep=False)
+        check_names(self.name, {key: params[key] for key in params if "__" not in key}, own)
         for key, value in params.items():
             name, nested, inner = key.partition("__")
             part = params.get(name, own.get(name))

@@ -298,7 +298,9 @@ class Forecaster(Inspection, Intervals):
         quantiles : sequence of float, optional
             Levels in (0, 1) to return beside the point forecast, in columns
             ``<variate>_q<level>``: those fitted with ``loss="quantile"``, or any with a
-            distribution such as ``loss="gaussian"``.
+            distribution such as ``loss="gaussian"``. Around the point forecasts of a model
+            without either they come from :meth:`calibrate`, by the signed errors of a step: a
+            bound of one side, so that errors need not be alike on both.
         level : float or sequence of float, optional
             Intervals to return beside the point forecast, by the percentage of values they
             are to cover: 80 gives the columns ``<variate>_lo80`` and ``<variate>_hi80``. They

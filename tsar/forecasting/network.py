@@ -61,14 +61,15 @@ from tsar.training.checkpoint import (
 from tsar.training.device import resolve_device
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainedFitted, TrainingRecord
-from tsar.training.threads import settle_number, working_threads
+from tsar.training.threads import is_crowded, settle_number, working_threads
 
 __all__ = ["NetworkForecaster", "NetworkSpec"]
 
 DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 # Of each series, held out where early stopping says no more than True.
 VALIDATION_SHARE = 0.2
-# Torch divides no operation on so few numbers among threads, nor on what a network makes of them.
+# So few numbers are forecast by the threads that there are: to change their number takes a tenth
+# to a quarter of such a forecast. Beside other work, waiting for each other takes more.
 FEW_VALUES = 1024
 
 Positive = Annotated[int, Interval(1)]
@@ -491,7 +492,8 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     @contextlib.contextmanager
     def _forecasting(self, n_windows: int) -> Iterator[Callable[[Inputs], Tensor]]:
         n_variates, context = self.end_.n_variates, self.context_rows
-        if n_windows * context * n_variates < FEW_VALUES:
+        few = n_windows * context * n_variates < FEW_VALUES
+        if few and not is_crowded():
             yield self._forecast_batch
             return
         # That of a whole batch, so that a window is forecast alike whatever is beside it.

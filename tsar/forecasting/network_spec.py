@@ -16,7 +16,7 @@ from tsar.forecasting.layers.covariates import CovariateSpec
 from tsar.forecasting.outputs.output import Output
 from tsar.training.checkpoint import digest
 
-__all__ = ["NetworkSpec", "TrainingData", "spec_of"]
+__all__ = ["NetworkSpec", "TrainingData", "digest_of_series", "spec_of"]
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,15 @@ class TrainingData(NamedTuple):
 
     def digest(self, panel: Panel) -> str:
         """Return a digest of the variates and of all numbers that a network is trained on."""
-        series, covariates = self.series, self.series.covariates
-        tensors: list[Tensor | None] = [series.values, series.observed, series.offsets]
-        tensors += [series.scale, torch.from_numpy(self.held_out)]
-        if covariates is not None:
-            tensors += [covariates.past, covariates.known_ahead, covariates.static]
-        content = f"{digest(tensors)} {list(panel.variates)!r}"
+        content = f"{digest_of_series(self.series, self.held_out)} {list(panel.variates)!r}"
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def digest_of_series(series: SeriesTensors, held_out: np.ndarray) -> str:
+    """Return a digest of all numbers of series, and of how many rows of each are held out."""
+    tensors: list[Tensor | None] = [series.values, series.observed, series.offsets]
+    tensors += [series.scale, torch.from_numpy(held_out)]
+    if series.covariates is not None:
+        covariates = series.covariates
+        tensors += [covariates.past, covariates.known_ahead, covariates.static]
+    return digest(tensors)

@@ -4,6 +4,7 @@ Dimension letters: B windows in a batch, L context steps, C variates, P patches,
 token.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from tsar.data.covariates import CovariateCoding
 from tsar.data.stored_panel import PanelRecord
 from tsar.data.windows import Windows
 from tsar.estimator.base import Estimator
-from tsar.exceptions import ParameterError, PersistenceError
+from tsar.exceptions import ParameterError, PersistenceError, PretrainingWarning, warn
 from tsar.forecasting.layers.embedding import PatchEmbedding
 from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.network import (
@@ -27,6 +28,7 @@ from tsar.forecasting.network import (
     NetworkRecord,
     NetworkSpec,
 )
+from tsar.forecasting.network_spec import digest_of_series
 from tsar.forecasting.outputs.losses import MSELoss
 from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
 from tsar.forecasting.outputs.output import PointOutput
@@ -34,6 +36,7 @@ from tsar.forecasting.probabilistic.calibration import CalibrationRecord
 from tsar.params.arguments import Frame
 from tsar.params.constraints import Interval, check_value
 from tsar.params.records import check_record
+from tsar.training.checkpoint import checkpoints_in
 from tsar.training.device import resolve_device
 from tsar.training.options import Phase, TrainingOptions
 from tsar.training.seeding import make_generator, seeded
@@ -278,13 +281,20 @@ class PretrainedForecaster(NetworkForecaster):
     # The caller may have turned gradients off around it.
     @torch.inference_mode(False)
     @torch.enable_grad()
-    def pretrain(self, df: Frame, *, mask_ratio: float = 0.4) -> Self:
+    def pretrain(
+        self,
+        df: Frame,
+        *,
+        mask_ratio: float = 0.4,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Self:
         """Train the network below its head to reconstruct hidden patches of ``df``.
 
         Afterwards ``fit`` starts from these weights, each time anew, on any data: only the
         parameters that shape the network have to stay (``context_length``, ``d_model`` and
         so on), the variates, the horizon and the training parameters may change.
-        ``clone(model)`` has no pre-trained weights, nor have the models of a grid search.
+        ``clone(model)`` has no pre-trained weights, nor have the models of a grid search; it
+        warns of that.
 
         The training parameters are those of ``fit``; use ``set_params`` between the two.
         The loss is the squared error of the hidden patches of windows normalised one by one
@@ -297,6 +307,8 @@ class PretrainedForecaster(NetworkForecaster):
             As in ``fit``; it need not be what is forecast later.
         mask_ratio : float, default 0.4
             Share of the patches that are hidden, inside (0, 1).
+        checkpoint : path, optional
+            A folder from which a pre-training that was killed goes on, as in ``fit``.
 
         Returns
         -------
@@ -313,7 +325,7 @@ class PretrainedForecaster(NetworkForecaster):
         DataError
             The frame has faults: one error names all of them.
         TrainingError
-            The loss is no longer finite.
+            The loss is no longer finite, or the checkpoint is of another training.
 
         References
         ----------
@@ -321,6 +333,8 @@ class PretrainedForecaster(NetworkForecaster):
         transformers", ICLR 2023, section 3.2.
         """
         check_value(f"{self.name}.pretrain", "mask_ratio", mask_ratio, Inside)
+        with checkpoints_in(checkpoint):
+            opened = self._checkpoint()
         panel = self.read_training(df)
         n_hidden = self._n_hidden(mask_ratio)
         device = resolve_device(self.device)
@@ -328,13 +342,17 @@ class PretrainedForecaster(NetworkForecaster):
         scaling, _, _ = self._training_scaling(panel, panel.offsets[1:] - held_out)
         tensors = self._tensors(panel, scaling, device, CovariateCoding())
         training, validation = self._windows(tensors, panel, held_out)
-        seed = self._draw_seed()
+        seed = self._training_seed(opened)
         spec = NetworkSpec(
             int(self.context_length), int(self.horizon), panel.n_variates, PointOutput()
         )
         network = _patch_network(super()._seeded_network(spec, seed))
         with seeded(seed):
             task = PatchReconstruction(network, dropout=self.dropout).to(self._dtype)
+        if opened is not None:
+            learned_from = f"pretrain {n_hidden} {digest_of_series(tensors, held_out)}"
+            with self._named_training_errors():
+                opened.claim(self._identity(learned_from, task, None, seed))
         hide = partial(MaskedWindows, embedding=network.embedding, n_hidden=n_hidden, seed=seed)
         result = self._train(
             task,
@@ -344,6 +362,7 @@ class PretrainedForecaster(NetworkForecaster):
             [Phase(self._training_options)],
             device=device,
             seed=seed,
+            checkpoint=opened,
         )
         self._backbone = Backbone(
             network.backbone_weights(), {name: getattr(self, name) for name in self._architecture}
@@ -410,6 +429,16 @@ class PretrainedForecaster(NetworkForecaster):
             return names
         still = tuple(f"{name}." for name in _backbone_of(network))
         return [name for name in names if not name.startswith(still)]
+
+    def __sklearn_clone__(self) -> Self:
+        """Copy the parameters, and warn that what was pre-trained stays behind."""
+        if self._is_pretrained:
+            warn(
+                f"{self.name}: a clone has the parameters alone and is not pre-trained; call "
+                f"pretrain on it, or take copy.deepcopy(model) to keep the weights",
+                PretrainingWarning,
+            )
+        return super().__sklearn_clone__()
 
     # -------------------------------------------------------------- persistence
 

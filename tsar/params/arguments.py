@@ -61,8 +61,9 @@ def check_levels(owner: str, quantiles: Any, fitted: Sequence[float]) -> list[fl
     if not fitted:
         raise ParameterError(
             f"{owner}: predict(quantiles=...) needs a model fitted for quantiles; call "
-            f"calibrate(df) and ask for level=, or fit a model that is trained, such as NLinear, "
-            f"with loss='quantile' and quantiles=, or with a distribution such as loss='gaussian'"
+            f"calibrate(df), df may be the frame that was fitted, or fit a model that is trained, "
+            f"such as NLinear, with loss='quantile' and quantiles=, or with a distribution such as "
+            f"loss='gaussian'"
         )
     levels = list(quantiles) if isinstance(quantiles, Sequence | np.ndarray) else [quantiles]
     if isinstance(quantiles, str) or any(level not in fitted for level in levels):

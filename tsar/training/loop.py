@@ -17,7 +17,7 @@ from tsar.progress import beside_bars, progress
 from tsar.training.checkpoint import Checkpoint
 from tsar.training.device import autocast
 from tsar.training.evaluation import evaluate
-from tsar.training.objective import DrawingSource, Objective, Source, Terms, draws, size_of
+from tsar.training.objective import DrawingSource, Objective, Source, Terms, changes, draws, size_of
 from tsar.training.optim import as_optimizer
 from tsar.training.options import TrainingOptions, TrainingResult
 from tsar.training.schedules import make_schedule
@@ -163,6 +163,8 @@ class _Run:
         noise = f"dropout {device.type}"
         self.shuffle, self.noise = make_generator(seed), make_generator(seed, device)
         self.generators = {"shuffle": self.shuffle, noise: self.noise}
+        if changes(source):
+            self.generators["source"] = source.generator
         set_generator(network, self.noise)
         self.how = as_optimizer(options.optimizer)
         self.optimizer = self.how.build(network, options.learning_rate)

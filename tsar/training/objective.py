@@ -6,7 +6,16 @@ from typing import Any, Protocol, TypeAlias, TypeGuard
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DrawingSource", "Objective", "Source", "Terms", "draws", "size_of"]
+__all__ = [
+    "ChangingSource",
+    "DrawingSource",
+    "Objective",
+    "Source",
+    "Terms",
+    "changes",
+    "draws",
+    "size_of",
+]
 
 # Sums of errors and how many entries each of them counts, by the name of the term.
 Terms: TypeAlias = dict[str, tuple[Tensor, Tensor]]
@@ -70,6 +79,18 @@ class Source(Protocol):
         """Return the examples with the numbers ``index``, an int64 Tensor of shape (B,)."""
 
 
+class ChangingSource(Source, Protocol):
+    """A source whose examples have something random in them whenever they are asked for.
+
+    Attributes
+    ----------
+    generator : torch.Generator
+        On the CPU, where all chance is from: a training that goes on restores its state.
+    """
+
+    generator: torch.Generator
+
+
 class DrawingSource(Protocol):
     """Examples that are drawn, as many as are asked for.
 
@@ -83,6 +104,11 @@ class DrawingSource(Protocol):
 
     def draw(self, size: int, generator: torch.Generator) -> Any:
         """Return a batch of ``size`` examples, all chance in them from a generator on the CPU."""
+
+
+def changes(source: Source | DrawingSource) -> TypeGuard[ChangingSource]:
+    """Whether a source has a generator of its own."""
+    return hasattr(source, "generator")
 
 
 def draws(source: Source | DrawingSource) -> TypeGuard[DrawingSource]:

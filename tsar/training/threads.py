@@ -12,8 +12,9 @@ what it makes of the numbers:
   OpenMP does so by itself once its pools have more threads than there are processors, and a
   companion thread holds such a pool, which does nothing. Nothing else reaches the way of waiting
   in a process that has imported torch: OMP_WAIT_POLICY is read once. Other implementations of
-  OpenMP are not reached. How one waits changes no number, so training goes over to it when
-  the system has begun to take its processors away, and an idle machine loses nothing.
+  OpenMP are not reached. How one waits changes no number, so work goes over to it when
+  the system has begun to take its processors away, and an idle machine loses nothing. What one
+  piece of work has seen the next one knows: a forecast is over before it has seen anything.
 
 A number of threads belongs to a thread, but torch also remembers the last one set for threads
 that are still to begin. The companion puts that back at once.
@@ -25,30 +26,31 @@ import dataclasses
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
-__all__ = ["Threads", "largest_tensor", "settle_number", "working_threads"]
+__all__ = ["Threads", "is_crowded", "largest_tensor", "settle_number", "working_threads"]
 
 # Values of a batch times weights, which grows with the time of a step. Fits of 2e7 (NLinear) lose
 # nothing with one thread instead of two, those of 2e8 (PatchTST on three variates) a tenth; those
 # of 1e10 lose a third to a half.
 SMALL = 1_000_000_000
-# Involuntary switches in a second of processor time: some 265 while spinning on a crowded machine.
-# Twenty while sleeping on the same one, so that training which went over to it must not go back.
-CROWDED = 100.0
-# Processor seconds between two looks.
-BETWEEN_LOOKS = 0.1
+# Seconds for which a thread waited for a processor in a second of work: at most .05 on an idle
+# machine, spinning or patient. Beside one process more than there are processors .2 to .7, and
+# beside two 1.
+CROWDED = 0.2
+# Seconds of work between two looks.
+BETWEEN_LOOKS = 0.05
+
+# Since Linux 2.6.24: nanoseconds at work, nanoseconds of waiting for a processor.
+SCHEDULE_STATISTICS = "/proc/thread-self/schedstat"
 
 _lock = threading.Lock()
+_counted: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
 
 
 def _in_forked_process() -> None:
@@ -60,6 +62,45 @@ def _in_forked_process() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_forked_process)
+
+
+def _schedule() -> tuple[float, float]:
+    """Return the seconds at work and those of waiting for a processor, of this thread."""
+    try:
+        with open(SCHEDULE_STATISTICS, "rb") as file:
+            worked, waited, _ = map(int, file.read().split())
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    return worked / 1e9, waited / 1e9
+
+
+class _Crowd(threading.local):
+    """Whether others want the processors, as this thread has seen it last.
+
+    Where the system does not tell, nobody does.
+    """
+
+    def __init__(self) -> None:
+        self.is_there = False
+        self._looked = time.thread_time()
+        self._worked, self._waited = _schedule()
+
+    def look(self) -> bool:
+        """Look again if there was work enough since the last time."""
+        now = time.thread_time()
+        if now - self._looked >= BETWEEN_LOOKS:
+            worked, waited = _schedule()
+            self.is_there = waited - self._waited > CROWDED * (worked - self._worked)
+            self._looked, self._worked, self._waited = now, worked, waited
+        return self.is_there
+
+
+_crowd = _Crowd()
+
+
+def is_crowded() -> bool:
+    """Whether others wanted the processors when this thread last worked."""
+    return _crowd.look()
 
 
 class Threads:
@@ -74,18 +115,10 @@ class Threads:
         self.n_threads = n_threads
         self._companion: threading.Thread | None = None
         self._done = threading.Event()
-        self._seen = _switches()
 
     def look(self) -> None:
         """Go over to waiting patiently if others want the processors."""
-        if self.n_threads == 1 or self._companion is not None:
-            return
-        count, seconds = _switches()
-        before, since = self._seen
-        if seconds - since < BETWEEN_LOOKS:
-            return
-        self._seen = count, seconds
-        if count - before > CROWDED * (seconds - since):
+        if self.n_threads > 1 and self._companion is None and is_crowded():
             self.be_patient()
 
     def be_patient(self) -> None:
@@ -95,17 +128,19 @@ class Threads:
         # Both pools together are one more than the processors; each counts one thread, which is
         # that of Python, only once.
         size = max((os.cpu_count() or 1) - self.n_threads + 2, 2)
-        ready = threading.Event()
+        settled = threading.Event()
 
         def stay() -> None:
             common = torch.get_num_threads()
-            if common < size:
+            if common >= size:
+                settled.set()
+            else:
                 torch.set_num_threads(size)
             # Enough numbers for every thread to be called.
             torch.zeros(size << 15).add_(1)
             if common < size:
                 torch.set_num_threads(common)
-            ready.set()
+                settled.set()
             self._done.wait()
 
         companion = threading.Thread(target=stay, daemon=True, name="tsar-companion")
@@ -113,7 +148,7 @@ class Threads:
             # No thread can be started while the interpreter ends.
             companion.start()
             self._companion = companion
-            ready.wait()
+            settled.wait()
 
     def close(self) -> None:
         """Let go of the companion."""
@@ -142,17 +177,23 @@ def working_threads(network: nn.Module, n_values: int, device: torch.device) -> 
     before = torch.get_num_threads()
     if before == 1 or device.type != "cpu":
         yield Threads(1)
-    elif n_values * sum(weights.numel() for weights in network.parameters()) < SMALL:
+    elif n_values * _n_weights(network) < SMALL:
         with _one_thread(before):
             yield Threads(1)
     else:
         threads = Threads(before)
         try:
-            if _is_crowded():
-                threads.be_patient()
+            threads.look()
             yield threads
         finally:
             threads.close()
+
+
+def _n_weights(network: nn.Module) -> int:
+    # Counting takes a tenth of a millisecond, which short forecasts notice.
+    if network not in _counted:
+        _counted[network] = sum(weights.numel() for weights in network.parameters())
+    return _counted[network]
 
 
 def settle_number() -> None:
@@ -179,12 +220,6 @@ def largest_tensor(batch: Any) -> Tensor | None:
         parts = vars(batch).values()
     tensors = [tensor for tensor in map(largest_tensor, parts) if tensor is not None]
     return max(tensors, key=Tensor.numel, default=None)
-
-
-def _is_crowded() -> bool:
-    """Whether more than there are processors have wanted one in the last minute."""
-    processors = os.cpu_count() or 1
-    return hasattr(os, "getloadavg") and os.getloadavg()[0] > processors + 0.5
 
 
 @contextlib.contextmanager
@@ -225,11 +260,3 @@ def _one_thread(before: int) -> Iterator[None]:
                 with _lock:
                     go.release()
                     done.acquire()
-
-
-def _switches() -> tuple[int, float]:
-    """Return how often the system took a processor away so far, and the processor seconds."""
-    if resource is None:
-        return 0, time.process_time()
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_nivcsw, used.ru_utime + used.ru_stime

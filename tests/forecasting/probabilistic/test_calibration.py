@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import tsar
+from tsar.evaluation import backtest
 from tsar.exceptions import DataError, InterruptedWarning, NotFittedError, ParameterError
 
 HORIZON = 4
@@ -456,3 +457,70 @@ def test_the_repair_of_a_calibration_is_one_that_the_model_has(make, can_hold_ou
         model.calibrate(frame)
     assert ("early_stopping=True" in str(raised.value)) == can_hold_out
     assert model.calibrate(frame, refit=True).calibration_ is not None
+
+
+def test_quantiles_of_points_are_those_of_the_signed_errors():
+    steps = np.arange(140)
+    noise = np.random.default_rng(5).exponential(size=140)
+    series = pd.Series(np.sin(steps / 3) + noise, index=pd.RangeIndex(140), name="y")
+    model = tsar.Naive(horizon=3).fit(series[:60]).calibrate(series[60:])
+    shares = [0.05, 0.5, 0.9]
+    forecast = model.predict(df=series, quantiles=shares)
+    values = series.to_numpy()
+    for step in (1, 2, 3):
+        # Naive forecasts the last value; all of its forecasts whose three steps are known count.
+        cutoffs = np.arange(60, len(values) - 2)
+        errors = np.sort(values[cutoffs + step - 1] - values[cutoffs - 1])
+        n_errors = len(errors)
+        ranks = {0.05: int(np.floor((n_errors + 1) * 0.05)), 0.5: int(np.ceil((n_errors + 1) / 2))}
+        ranks[0.9] = int(np.ceil((n_errors + 1) * 0.9))
+        for share, rank in ranks.items():
+            expected = series.iloc[-1] + errors[rank - 1]
+            assert forecast[f"y_q{share:g}"].iloc[step - 1] == pytest.approx(expected, rel=1e-9)
+
+
+def test_quantiles_of_points_cover_on_each_side_where_errors_are_skewed():
+    rng = np.random.default_rng(3)
+    values = rng.gamma(2, size=(40, 400))
+    ids, times = np.repeat(np.arange(40), 400), np.tile(np.arange(400), 40)
+    panel = pd.DataFrame({"unique_id": ids, "ds": times, "y": values.ravel()})
+    # Apart from the fit, so that no error is flattered.
+    calibrated = panel[(panel["ds"] >= 100) & (panel["ds"] < 200)]
+    model = _linear(max_epochs=6).fit(panel[panel["ds"] < 100]).calibrate(calibrated)
+    later = panel[panel["ds"] >= 150]
+    table = backtest(model, later, windows=50, step=4, quantiles=[0.1, 0.9], level=80)
+    below = (table["y"].to_numpy()[:, None] <= table[["NLinear_q0.1", "NLinear_q0.9"]]).mean()
+    # Of 8,000 values with noise of their own the standard error is .004.
+    np.testing.assert_allclose(below, [0.1, 0.9], atol=0.015)
+    # An interval that is as wide on both sides is left on one of them.
+    outside = [
+        (table["y"] < table["NLinear_lo80"]).mean(),
+        (table["y"] > table["NLinear_hi80"]).mean(),
+    ]
+    assert sum(outside) == pytest.approx(0.2, abs=0.02) and outside[1] > 1.5 * outside[0]
+
+
+def test_quantiles_of_points_are_kept_and_stay_in_their_range(tmp_path):
+    panel = _panel(5, 80)
+    panel["y"] = panel["y"].abs()
+    model = tsar.Naive(horizon=HORIZON, output_range=(0, None)).fit(panel).calibrate(panel)
+    forecast = model.predict(quantiles=[0.02, 0.97])
+    assert (forecast["y_q0.02"] >= 0).all() and (forecast["y_q0.97"] > forecast["y"]).all()
+    model.save(tmp_path / "model")
+    again = tsar.load(tmp_path / "model").predict(quantiles=[0.02, 0.97])
+    pd.testing.assert_frame_equal(again, forecast)
+
+
+def test_quantiles_of_points_are_refused_with_the_reason():
+    panel = _panel(2, 30)
+    model = _naive().fit(panel)
+    with pytest.raises(ParameterError, match=r"call calibrate\(df\)"):
+        model.predict(quantiles=[0.9])
+    model.calibrate(panel)
+    with pytest.raises(ParameterError, match="quantile 0.999 needs at least 999 windows"):
+        model.predict(quantiles=[0.999])
+    with pytest.raises(ParameterError, match="inside|between|in \\(0, 1\\)"):
+        model.predict(quantiles=[1.5])
+    model.calibrate(panel, method="pid", level=80)
+    with pytest.raises(ParameterError, match="needs the calibration 'split', got 'pid'"):
+        model.predict(quantiles=[0.9])

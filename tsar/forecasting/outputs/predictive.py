@@ -63,6 +63,11 @@ class Predictive(ABC):
         """
 
     @property
+    def has_quantiles(self) -> bool:
+        """Whether these forecasts say more than one number per step."""
+        return True
+
+    @property
     def widest_pair(self) -> tuple[float, float] | None:
         """The quantiles furthest to both sides of the median that intervals are made of."""
         return None
@@ -91,6 +96,10 @@ class PointForecasts(Predictive):
 
     def check_quantiles(self, owner: str, quantiles: Any) -> list[float]:
         return check_levels(owner, quantiles, ())
+
+    @property
+    def has_quantiles(self) -> bool:
+        return False
 
     def interval_quantiles(self, owner: str, level: float) -> tuple[float, float]:
         raise ParameterError(

@@ -4,6 +4,7 @@ Dimension letters: S series, W windows, H steps, C variates, T cutoffs of one se
 statistics.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -120,6 +121,30 @@ class Calibration:
                 f"more rows, or a shorter horizon="
             )
 
+    def check_quantiles(self, owner: str, shares: Sequence[float]) -> None:
+        """Raise a ParameterError unless a bound on one side is known for each share."""
+        if shares and self.method != "split":
+            raise ParameterError(
+                f"{owner}: predict(quantiles=...) of a point forecast needs the calibration "
+                f"'split', got {self.method!r}, which follows intervals; call calibrate(df, "
+                f"method='split'), or ask for level="
+            )
+        if shares and self.paths is None:
+            raise ParameterError(
+                f"{owner}: predict(quantiles=...) needs the errors of whole forecasts, which the "
+                f"calibration of an earlier version does not hold; call calibrate(df) again"
+            )
+        for share in shares:
+            assert self.paths is not None, "checked above"
+            needed = fewest_scores(100 * max(share, 1 - share))
+            n_errors = int((~np.isnan(self.paths.ordered)).sum(axis=0).min())
+            if n_errors < needed:
+                raise ParameterError(
+                    f"{owner}: the quantile {share:g} needs at least {needed} windows to "
+                    f"calibrate on, there were {n_errors}; call calibrate with more rows, or ask "
+                    f"for one nearer to 0.5"
+                )
+
     def check_reach(self, owner: str, horizon: int, variates: pd.Index) -> None:
         """Raise a ParameterError for steps or variates that were not calibrated."""
         if horizon > self.horizon:
@@ -177,6 +202,43 @@ class Calibration:
             adapted = (place >= 0)[:, None, None] & ~np.isnan(adaptive)
             margins = np.where(adapted, adaptive, margins)
         return np.asarray(margins)
+
+    def shifts(
+        self, share: float, variates: pd.Index, units: np.ndarray, horizon: int
+    ) -> np.ndarray:
+        """Return how far a quantile lies above the point forecast, on one side of the truth.
+
+        The truth lies below the quantile in at least so many of the cases, and for shares below
+        one half above it in at least the others, if its error could as well have come at any
+        other place among those of the calibration.
+
+        Parameters
+        ----------
+        share : float
+            In (0, 1).
+        variates : Index of shape (C,)
+        units : float array of shape (S, C)
+            As :meth:`units` gives them.
+        horizon : int
+
+        Returns
+        -------
+        float array of shape (S, horizon, C)
+
+        References
+        ----------
+        Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005, section 2.2:
+        conformal predictors of one side.
+        """
+        assert self.paths is not None, "it was checked that there are some"
+        ordered = self.paths.ordered
+        counts = (~np.isnan(ordered)).sum(axis=0)
+        if share >= 0.5:
+            shift = split_threshold(ordered, counts, 100 * share)
+        else:
+            shift = -split_threshold(np.sort(-ordered, axis=0), counts, 100 * (1 - share))
+        shift = shift[:horizon, self.variates.get_indexer(variates)]
+        return np.asarray(shift * units[:, None])
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold, and arrays by name."""

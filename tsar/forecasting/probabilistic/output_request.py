@@ -4,7 +4,7 @@ Dimension letters: S series, H horizon, C variates.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from tsar.forecasting.outputs.predictive import Predictive
 from tsar.forecasting.probabilistic.calibration import Calibration
 from tsar.forecasting.probabilistic.intervals import Intervals
 from tsar.forecasting.probabilistic.paths import arranged
-from tsar.params.arguments import check_percentages, check_samples
+from tsar.params.arguments import check_fractions, check_percentages, check_samples
 
 __all__ = [
     "Answers",
@@ -52,11 +52,14 @@ class OutputRequest:
         How many samples to return in place of the forecast.
     levels : tuple of float
         Intervals, in percent, that the calibration gives.
+    bounds : dict of str to float
+        Quantiles that the calibration gives around a point forecast.
     """
 
     quantiles: dict[str, float]
     samples: int | None
     levels: tuple[float, ...] = ()
+    bounds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,13 @@ def check_asked(
     ParameterError
         There is no such thing.
     """
-    keys = {quantile_key(share): share for share in predictive.check_quantiles(name, quantiles)}
+    keys: dict[str, float] = {}
+    one_sided: dict[str, float] = {}
+    if calibration is not None and not predictive.has_quantiles:
+        one_sided = {quantile_key(share): share for share in check_fractions(name, quantiles)}
+        calibration.check_quantiles(name, list(one_sided.values()))
+    else:
+        keys = {quantile_key(share): share for share in predictive.check_quantiles(name, quantiles)}
     levels: tuple[float, ...] = ()
     percentages = check_percentages(name, level)
     if calibration is not None:
@@ -128,7 +137,7 @@ def check_asked(
             bounds = predictive.interval_quantiles(name, percentage)
             keys |= dict(zip(interval_keys(percentage), bounds, strict=True))
     if samples is None:
-        return OutputRequest(keys, None, levels)
+        return OutputRequest(keys, None, levels, one_sided)
     if calibration is not None:
         calibration.check_paths(name)
     elif not predictive.can_sample:
@@ -137,7 +146,7 @@ def check_asked(
             f"distribution; call calibrate(df), or fit a model that is trained, such as NLinear, "
             f"with loss one of {', '.join(map(repr, DISTRIBUTIONS))}"
         )
-    if keys or levels:
+    if keys or levels or one_sided:
         raise ParameterError(
             f"{name}: samples come in a frame of their own; call predict once with samples= and "
             f"once with quantiles= or level="
@@ -304,7 +313,7 @@ def answer(
     -------
     Answers
     """
-    calibration = model.calibration_ if outputs.levels else None
+    calibration = model.calibration_ if outputs.levels or outputs.bounds else None
     if calibration is not None:
         calibration.check_reach(model.name, horizon, panel.variates)
     moved = (calibration.quantiles or ()) if calibration is not None else ()
@@ -335,4 +344,7 @@ def answer(
                 answers.setdefault(key, np.empty_like(forecasts.point))[part] = model.in_range(
                     values
                 )
+        for key, share in outputs.bounds.items():
+            shifted = point + calibration.shifts(share, panel.variates, units, horizon)
+            answers.setdefault(key, np.empty_like(forecasts.point))[part] = model.in_range(shifted)
     return Answers(answers, forecasts.replaced)

@@ -4,6 +4,7 @@ Dimension letters: K cutoffs, S series, H steps, C variates, N samples.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypedDict
 
 import numpy as np
@@ -79,6 +80,12 @@ class ErrorPaths:
         errors_used = np.where(whole[used][:, None], errors[used], np.nan)
         lined_up[np.searchsorted(times, stamps[used]), place[owners[used]]] = errors_used
         return cls(ids[chosen], variates, lined_up)
+
+    @cached_property
+    def ordered(self) -> np.ndarray:
+        """The errors of all series in their order, shape (M, H, C); NaN at the end."""
+        n_cutoffs, n_series, *steps = self.errors.shape
+        return np.sort(self.errors.reshape(n_cutoffs * n_series, *steps), axis=0)
 
     @property
     def can_sample(self) -> bool:
