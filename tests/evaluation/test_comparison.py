@@ -240,7 +240,14 @@ def test_quantiles_and_models_without(models, wide):
     np.testing.assert_allclose(
         found.loc["net", expected.index].astype(float), expected.astype(float)
     )
-    assert found.loc[["last", "SeasonalNaive"], "crps"].isna().all()
+    # Models of points have quantiles where the level has them calibrated.
+    points = {name: models[name] for name in ("last", "SeasonalNaive") if name in models}
+    tested = backtest(points, wide, quantiles=[0.1, 0.5, 0.9], level=80, **ASKED)
+    for name, crps in measure(tested, "crps").set_index("model")["crps"].items():
+        assert found.loc[name, "crps"] == pytest.approx(crps) and crps > 0
+    bare = compare(models, wide, metrics=["mae", "crps"], quantiles=[0.1, 0.5, 0.9], **ASKED)
+    bare = bare.frame.set_index("model")["crps"]
+    assert bare[["last", "SeasonalNaive"]].isna().all() and bare["net"] > 0
     assert found["coverage_80"].notna().all()
     assert found["mae"].notna().all() and (found["status"] == "ok").all()
 

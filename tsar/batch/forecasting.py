@@ -44,7 +44,6 @@ from tsar.exceptions import (
     each_warning_once,
     own_warnings,
 )
-from tsar.files import remove_unfinished
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.probabilistic.output_request import ensure_intervals
 from tsar.persistence import load
@@ -172,9 +171,7 @@ def forecast(
     """
     begun = time.perf_counter()
     paths = Paths.of(source, out, future, report, resume)
-    for path in (paths.out, paths.report):
-        if path is not None:
-            remove_unfinished(path)
+    paths.remove_unfinished()
     _check_counts(block_rows=block_rows, fit_rows=fit_rows)
     chosen = chosen_model(model, params, horizon, id_column, time_column, target)
     check_id(chosen)
@@ -182,8 +179,6 @@ def forecast(
     if shard is not None:
         check_shard(shard, chosen)
     stated = (file_format or FileFormat()).settled(time_format)
-    if isinstance(events, str | os.PathLike):
-        events = read_events(Path(events), chosen.id_column, stated)
     preparation = Preparation.of(
         "batch",
         duplicates=duplicates,
@@ -191,7 +186,7 @@ def forecast(
         ended=ended,
         ended_after=ended_after,
         trailing=trailing,
-        events=events,
+        events=_read_if_path(events, chosen.id_column, stated),
         country_holidays=country_holidays,
     )
     roles = Roles(chosen.id_column, chosen.time_column, used_columns(chosen, preparation.names))
@@ -252,6 +247,12 @@ def _check_columns(file: Any, model: Any, shard: tuple[int, int] | None) -> None
             f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
             f"the time or a target; rename it in the file"
         )
+
+
+def _read_if_path(events: Any, id_column: Any, stated: FileFormat) -> Any:
+    """Return events, those of a file as the frame that it holds."""
+    is_path = isinstance(events, str | os.PathLike)
+    return read_events(Path(events), id_column, stated) if is_path else events
 
 
 def _read_future(path: Path, table: TableFile, stated: FileFormat) -> tuple[pd.DataFrame, str]:

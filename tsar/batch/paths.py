@@ -7,6 +7,7 @@ from typing import Any
 
 from tsar.data.tables import check_writable
 from tsar.exceptions import DataError, ParameterError
+from tsar.files import remove_unfinished
 
 __all__ = ["Paths"]
 
@@ -39,3 +40,9 @@ class Paths:
             if noted.resolve() in [path.resolve() for path in (read, written, future_file) if path]:
                 raise DataError(f"report {noted} is the file of the data; write to another one")
         return cls(read, written, future_file, noted, resume)
+
+    def remove_unfinished(self) -> None:
+        """Remove what a run that was killed has left beside what is to be written."""
+        for path in (self.out, self.report):
+            if path is not None:
+                remove_unfinished(path)

@@ -94,7 +94,8 @@ def backtest(
         True fits a copy of the model anew at each cutoff, a number k at every k-th one;
         False fits once, if at all. Each fit reads the rows of a series before its cutoff.
     quantiles : sequence of float or None
-        Levels to return in columns ``<name>_q<level>``, as in ``predict``.
+        Levels to return in columns ``<name>_q<level>``, as in ``predict``: also of a model that
+        is calibrated because of ``level``.
     level : float, sequence of float or None
         Intervals to return, by the percentage they are to cover: 80 gives the columns
         ``<name>_lo80`` and ``<name>_hi80``, as in ``predict``. A model that is fitted here
