@@ -4,6 +4,7 @@ from tsar import forecasting
 from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.text import parse_parameters
+from tsar.training import AdamW, Cosine
 
 
 def test_names_follow_from_the_package():
@@ -49,6 +50,40 @@ def test_settings_are_read_with_the_types_of_the_parameters(setting, value):
 @pytest.mark.parametrize("name", sorted(set(forecaster_names()) - {"Ensemble"}))
 def test_no_forecaster_has_more_parameters_than_can_be_read(name):
     assert len(forecaster_class(name)().get_params()) < 40
+
+
+def test_objects_are_read_from_a_call_with_plain_values():
+    cls = forecaster_class("NLinear")
+    texts = ["optimizer=AdamW(weight_decay=.1, betas=(.9, .95))"]
+    texts += ["learning_rate_schedule=Cosine(lowest=0.1, warmup_steps=10)"]
+    read = parse_parameters(cls, texts)
+    optimizer, schedule = read["optimizer"], read["learning_rate_schedule"]
+    assert type(optimizer) is AdamW and optimizer.weight_decay == 0.1
+    assert optimizer.betas == (0.9, 0.95)
+    assert type(schedule) is Cosine and (schedule.lowest, schedule.warmup_steps) == (0.1, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("AdamW(wd=1)", "cannot be read: .*'wd'"),
+        ("AdamW(weight_decay=-1)", "AdamW: weight_decay must be"),
+        ("AdamW(weight_decay=x)", "cannot be read"),
+        ("Admw(weight_decay=1)", None),
+        ("__import__('os').system('true')", None),
+        ("AdamW(", None),
+        ("AdamW(0.1)", None),
+    ],
+)
+def test_text_that_makes_no_object_is_an_error_or_stays_text(text, message):
+    cls = forecaster_class("NLinear")
+    if message is None:
+        assert parse_parameters(cls, [f"optimizer={text}"]) == {"optimizer": text}
+        with pytest.raises(ParameterError, match="optimizer must be one of"):
+            cls(optimizer=text).check()
+        return
+    with pytest.raises(ParameterError, match=message):
+        parse_parameters(cls, [f"optimizer={text}"])
 
 
 def test_text_that_fits_no_type_is_left_to_fit(wide):

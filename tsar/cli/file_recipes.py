@@ -16,6 +16,7 @@ from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.arguments import check_percentages
 from tsar.params.constraints import Interval, admits, check_choice, check_parameters
+from tsar.params.parameter_names import check_names
 from tsar.tuning.spaces import Space
 
 __all__ = ["DEFAULT_MODEL", "FileRecipe", "as_params_table", "load_file_recipe"]
@@ -338,7 +339,9 @@ def _check_names(owner: str, stated: Any, names: list[str]) -> None:
                 f"there"
             )
         left = [name for name in dict.fromkeys(names) if name not in OWN_KEYS]
-        check_choice(owner, "parameter", name, left)
+        check_names(
+            owner, {name: stated[name]} if isinstance(stated, Mapping) else {name: "..."}, left
+        )
 
 
 def _parameters(model: str) -> list[str]:

@@ -12,10 +12,10 @@ from sklearn.base import clone
 from torch import Tensor
 
 from tsar.estimator.documentation import PlainSignature, complete
-from tsar.estimator.parameter_names import check_names
 from tsar.estimator.saving import save
 from tsar.exceptions import NotFittedError, ParameterError
 from tsar.params.constraints import check_parameters
+from tsar.params.parameter_names import check_names
 
 if TYPE_CHECKING:
 

@@ -1,5 +1,6 @@
 """Parameters of estimators from text, by the types of their annotations."""
 
+import ast
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -7,7 +8,8 @@ from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from tsar.exceptions import ParameterError
-from tsar.params.constraints import check_choice
+from tsar.params.objects import Storable
+from tsar.params.parameter_names import check_names
 
 __all__ = ["parse_parameters"]
 
@@ -40,10 +42,18 @@ def parse_parameters(cls: type[Any], settings: Iterable[str]) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         if not equals:
             raise ParameterError(f"{cls.__name__}: a setting must be name=value, got {setting!r}")
-        check_choice(cls.__name__, "parameter", name.strip(), names)
+        check_names(cls.__name__, {name.strip(): _as_number(text.strip())}, names)
         parsed = _parse(text.strip(), hints[name.strip()])
         values[name.strip()] = text.strip() if parsed is _UNFIT else parsed
     return values
+
+
+def _as_number(text: str) -> Any:
+    """Return a number for what is written as one, for the error that repeats it."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _rank(text: str, member: Any) -> int:
@@ -80,8 +90,30 @@ def _parse(text: str, hint: Any) -> Any:
             return _UNFIT
     if hint in (str, Any):
         return text
+    if isinstance(hint, type) and issubclass(hint, Storable):
+        return _object(text, hint)
     if origin is not None and members:
         item = members[0]
         values = [_parse(part.strip(), item) for part in text.strip("[]()").split(",") if part]
         return _UNFIT if any(value is _UNFIT for value in values) else tuple(values)
     return _UNFIT
+
+
+def _object(text: str, base: type[Storable]) -> Any:
+    """Read ``AdamW(weight_decay=0.1)``: a known class, called with plain values by name."""
+    try:
+        call = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return _UNFIT
+    known = base.known_classes()
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+        return _UNFIT
+    if call.func.id not in known or call.args:
+        return _UNFIT
+    try:
+        arguments = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+        return known[call.func.id](**arguments)
+    except (TypeError, SyntaxError, ValueError) as error:
+        if isinstance(error, ParameterError):
+            raise
+        raise ParameterError(f"{text} cannot be read: {error}") from None

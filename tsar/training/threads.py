@@ -55,8 +55,8 @@ _counted: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary(
 
 def _in_forked_process() -> None:
     """Let one thread work in a forked process: the pool of OpenMP has not come along."""
-    global _lock
-    _lock = threading.Lock()
+    global _lock, _crowd
+    _lock, _crowd = threading.Lock(), _Crowd()
     torch.set_num_threads(1)
 
 

@@ -11,6 +11,7 @@ from tsar.data.codec import decode, encode
 from tsar.exceptions import ParameterError
 from tsar.forecasting.base import Forecaster
 from tsar.params.constraints import admits, check_choice
+from tsar.params.parameter_names import check_names
 from tsar.params.text import parse_parameters
 
 __all__ = ["Space", "default_space", "parse_space"]
@@ -132,7 +133,7 @@ def parse_space(cls: type[Any], entries: Iterable[str]) -> dict[str, Any]:
                 f"name=low..high:log or name=choice,choice,..., got {entry!r}"
             )
         if dots:
-            check_choice(cls.__name__, "parameter", name, cls().get_params(deep=False))
+            check_names(cls.__name__, {name: ends[0]}, cls().get_params(deep=False))
             space[name] = (*ends, "log") if scale else ends
         else:
             choices = [f"{name}={choice}" for choice in text.split(",")]

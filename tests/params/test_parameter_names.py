@@ -7,18 +7,18 @@ import pytest
 from sklearn.base import clone
 
 import tsar
-from tsar.estimator.parameter_names import OTHER_NAMES, PARTS
 from tsar.exceptions import ParameterError, UnknownParameterError
+from tsar.params.parameter_names import OTHER_NAMES, PARTS
 from tsar.training import Adam, AdamW, Cosine
 
 CASES = [
-    ({"context_lenght": 9}, "'context_lenght': did you mean context_length"),
+    ({"context_lenght": 9}, "'context_lenght': did you mean 'context_length'"),
     (
         {"input_size": 96, "h": 24},
-        "'input_size', 'h': input_size is called context_length here; h ",
+        "'input_size', 'h': 'input_size' is called 'context_length' here; 'h' ",
     ),
     ({"weight_decay": 0.1}, r"write optimizer=AdamW\(weight_decay=0.1\)"),
-    ({"n_epochs": 3}, "n_epochs is called max_epochs here"),
+    ({"n_epochs": 3}, "'n_epochs' is called 'max_epochs' here"),
     ({"qqq": 1}, "'qqq': the parameters are batch_size, calendar_features, "),
 ]
 

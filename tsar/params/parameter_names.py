@@ -78,8 +78,8 @@ def _advice(name: str, value: Any, names: Collection[str]) -> str:
         if instead.partition("=")[0] in names:
             return f"write {instead} for {name}"
     if _MEANT.get(name) in names:
-        return f"{name} is called {_MEANT[name]} here"
+        return f"{name!r} is called {_MEANT[name]!r} here"
     near = difflib.get_close_matches(name.lower(), list(names), n=1, cutoff=0.6)
     if near:
-        return f"did you mean {near[0]}?"
+        return f"did you mean {near[0]!r}?"
     return f"the parameters are {', '.join(sorted(names))}"
