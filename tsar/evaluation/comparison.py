@@ -65,22 +65,6 @@ def _ranking() -> list[str]:
 
 
 @each_warning_once()
-def _check_metrics(names: Sequence[str], quantiles: Any) -> None:
-    """Raise a ParameterError unless each metric can be had, and the first one ranks."""
-    for name in names:
-        check_choice("compare", "metrics", name, METRICS)
-        if METRICS[name].needs == "samples":
-            raise ParameterError(
-                f"compare: {name!r} needs samples, which are not drawn here; use "
-                f"measure(backtest(models, df, samples=100), {name!r})"
-            )
-    check_choice("compare", "the first metric", names[0] if names else None, _ranking())
-    if METRICS[names[0]].needs == "quantiles" and quantiles is None:
-        raise ParameterError(
-            f"compare: ranking by {names[0]!r} needs quantiles=, such as [0.1, 0.5, 0.9], got None"
-        )
-
-
 def compare(
     models: Any,
     df: Any,
@@ -164,7 +148,18 @@ def compare(
     """
     named = named_models("compare", models)
     names = [metrics] if isinstance(metrics, str) else list(metrics)
-    _check_metrics(names, quantiles)
+    for name in names:
+        check_choice("compare", "metrics", name, METRICS)
+        if METRICS[name].needs == "samples":
+            raise ParameterError(
+                f"compare: {name!r} needs samples, which are not drawn here; use "
+                f"measure(backtest(models, df, samples=100), {name!r})"
+            )
+    check_choice("compare", "the first metric", names[0] if names else None, _ranking())
+    if METRICS[names[0]].needs == "quantiles" and quantiles is None:
+        raise ParameterError(
+            f"compare: ranking by {names[0]!r} needs quantiles=, such as [0.1, 0.5, 0.9], got None"
+        )
     check_count("compare", "n_resamples", n_resamples)
     for name, value, least in (
         ("random_state", random_state, 0),

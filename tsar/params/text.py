@@ -105,14 +105,14 @@ def _object(text: str, base: type[Storable]) -> Any:
         call = ast.parse(text, mode="eval").body
     except SyntaxError:
         return _UNFIT
-    known = base.known_classes()
+    classes = base.known_classes()
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
         return _UNFIT
-    if call.func.id not in known or call.args:
+    if call.func.id not in classes or call.args:
         return _UNFIT
     try:
         arguments = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
-        return known[call.func.id](**arguments)
+        return classes[call.func.id](**arguments)
     except (TypeError, SyntaxError, ValueError) as error:
         if isinstance(error, ParameterError):
             raise
