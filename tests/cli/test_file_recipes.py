@@ -14,6 +14,7 @@ from tsar.cli import main as cli
 from tsar.cli.file_recipes import load_file_recipe
 from tsar.evaluation import backtest
 from tsar.exceptions import DataError, ParameterError
+from tsar.training import AdamW
 from tsar.tuning import OptunaSearch
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -356,6 +357,37 @@ def test_none_is_read_where_it_is_admitted(folder):
     (folder / "own.toml").write_text('[params]\noutput_range = [0, "none"]\nmax_steps = "none"')
     params = load_file_recipe(folder / "own.toml").params("PatchTST")
     assert params == {"output_range": (0, None), "max_steps": None}
+
+
+def test_objects_are_read_from_text_and_printed_as_such(folder, run):
+    params = 'optimizer = "AdamW(weight_decay=0.1)"\nlearning_rate_schedule = "cosine"'
+    (folder / "own.toml").write_text(f"[params]\n{params}")
+    read = load_file_recipe(folder / "own.toml").params("NLinear")
+    assert type(read["optimizer"]) is AdamW and read["optimizer"].weight_decay == 0.1
+    assert read["learning_rate_schedule"] == "cosine"
+    space = '[tune.space]\noptimizer = ["AdamW(weight_decay=0.5)", "AdamW(weight_decay=0.25)"]'
+    (folder / "shop.toml").write_text(RECIPE[: RECIPE.index("[tune.space]")] + space)
+    code, printed, errors = run("tune", "--recipe", "shop/shop.toml")
+    assert (code, errors) == (0, "")
+    (folder / "tuned.toml").write_text(printed)
+    best = load_file_recipe(folder / "tuned.toml").params("NLinear")["optimizer"]
+    assert type(best) is AdamW and best.weight_decay in (0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("max_epochs = 2", "weight_decay = 0.1"),
+        ("context_length = [14, 21]", "weight_decay = [0.1, 0.2]"),
+    ],
+)
+def test_what_is_advised_in_place_of_a_parameter_can_be_written(old, new, folder):
+    (folder / "shop.toml").write_text(RECIPE.replace(old, new))
+    with pytest.raises(ParameterError, match=r"optimizer=AdamW\(weight_decay=0.1\)"):
+        load_file_recipe(folder / "shop.toml")
+    text = 'optimizer = "AdamW(weight_decay=0.1)"' if "[" not in old else 'optimizer = ["AdamW()"]'
+    (folder / "shop.toml").write_text(RECIPE.replace(old, text))
+    load_file_recipe(folder / "shop.toml")
 
 
 def test_policies_for_rows_are_keys_of_a_recipe(folder, sales, run):

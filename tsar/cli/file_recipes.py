@@ -16,7 +16,9 @@ from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.arguments import check_percentages
 from tsar.params.constraints import Interval, admits, check_choice, check_parameters
+from tsar.params.objects import Storable
 from tsar.params.parameter_names import check_names
+from tsar.params.text import parse_object
 from tsar.tuning.spaces import Space
 
 __all__ = ["DEFAULT_MODEL", "FileRecipe", "as_params_table", "load_file_recipe"]
@@ -254,7 +256,7 @@ class FileRecipe:
                     f"{owner}: {name!r} is no parameter of {', '.join(models)}; write it in "
                     f"[params.{others[0]}]"
                 )
-        shared = [name for name in stated if name not in own]
+        shared = {name: stated[name] for name in stated if name not in own}
         _check_names(f"{owner} of {', '.join(models)}", shared, parameter_names)
         for model in dict.fromkeys([*models, *own]):
             params = self.params(model)
@@ -269,7 +271,8 @@ class FileRecipe:
         named = self._named()
         space = self.space(named)
         owner = f"{self.owner}, [tune.space]"
-        _check_names(owner, space, list(forecaster_class(named)().get_params(deep=True)))
+        first = {name: entry[0] for name, entry in space.items()}
+        _check_names(owner, first, list(forecaster_class(named)().get_params(deep=True)))
         try:
             Space(forecaster_class(named)(), space)
         except ParameterError as error:
@@ -315,12 +318,14 @@ def as_params_table(params: Mapping[str, Any]) -> str:
     ----------
     params : mapping of str to value
     """
-    return "\n".join(["[params]", *(f"{name} = {as_toml(params[name])}" for name in params)])
+    texts = {key: repr(one) if isinstance(one, Storable) else one for key, one in params.items()}
+    return "\n".join(["[params]", *(f"{name} = {as_toml(texts[name])}" for name in texts)])
 
 
 def _typed(cls: type[Any], name: str, value: Any) -> Any:
-    """Read a value as ``--set`` does: lists as tuples, and "none", TOML has no other, as None."""
-    plain = _plain(value)
+    """Read a value as ``--set`` does: lists as tuples, objects from text, and "none" as None."""
+    plain = parse_object(cls, name, value) if isinstance(value, str) else value
+    plain = _plain(plain)
     return plain if admits(cls, name, plain) else value
 
 
@@ -330,7 +335,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
-def _check_names(owner: str, stated: Any, names: list[str]) -> None:
+def _check_names(owner: str, stated: Mapping[str, Any], names: list[str]) -> None:
     """Check names of parameters; those that have a key of their own are no parameters here."""
     for name in stated:
         if name in OWN_KEYS:
@@ -339,9 +344,7 @@ def _check_names(owner: str, stated: Any, names: list[str]) -> None:
                 f"there"
             )
         left = [name for name in dict.fromkeys(names) if name not in OWN_KEYS]
-        check_names(
-            owner, {name: stated[name]} if isinstance(stated, Mapping) else {name: "..."}, left
-        )
+        check_names(owner, {name: stated[name]}, left)
 
 
 def _parameters(model: str) -> list[str]:

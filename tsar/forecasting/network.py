@@ -69,7 +69,8 @@ DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 # Of each series, held out where early stopping says no more than True.
 VALIDATION_SHARE = 0.2
 # So few numbers are forecast by the threads that there are: to change their number takes a tenth
-# to a quarter of such a forecast. Beside other work, waiting for each other takes more.
+# to a quarter of such a forecast. Beside other work, waiting for each other takes more. The numbers
+# are the same either way: no operation on so few adds up the parts of several threads.
 FEW_VALUES = 1024
 
 Positive = Annotated[int, Interval(1)]

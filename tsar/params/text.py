@@ -3,7 +3,7 @@
 import ast
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -11,7 +11,7 @@ from tsar.exceptions import ParameterError
 from tsar.params.objects import Storable
 from tsar.params.parameter_names import check_names
 
-__all__ = ["parse_parameters"]
+__all__ = ["parse_object", "parse_parameters"]
 
 
 def parse_parameters(cls: type[Any], settings: Iterable[str]) -> dict[str, Any]:
@@ -46,6 +46,44 @@ def parse_parameters(cls: type[Any], settings: Iterable[str]) -> dict[str, Any]:
         parsed = _parse(text.strip(), hints[name.strip()])
         values[name.strip()] = text.strip() if parsed is _UNFIT else parsed
     return values
+
+
+def parse_object(cls: type[Any], name: str, text: str) -> Any:
+    """Read ``AdamW(weight_decay=0.1)`` where a parameter takes such an object.
+
+    Parameters
+    ----------
+    cls : type
+        Estimator class whose fields are annotated.
+    name : str
+        Of the parameter.
+    text : str
+
+    Returns
+    -------
+    object
+        The text itself where it makes none.
+
+    Raises
+    ------
+    ParameterError
+        The class is known, and cannot be called so.
+    """
+    hint = typing.get_type_hints(cls, include_extras=True).get(name)
+    readings = (_object(text, base) for base in _storable(hint))
+    return next((value for value in readings if value is not _UNFIT), text)
+
+
+def _storable(hint: Any) -> Iterator[type[Storable]]:
+    """Yield the classes of objects that a type admits."""
+    origin, members = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        yield from _storable(members[0])
+    elif origin in (typing.Union, types.UnionType):
+        for member in members:
+            yield from _storable(member)
+    elif isinstance(hint, type) and issubclass(hint, Storable):
+        yield hint
 
 
 def _as_number(text: str) -> Any:

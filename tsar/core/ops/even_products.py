@@ -41,12 +41,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     n_outputs, n_inputs = weight.shape
     rows = x.reshape(-1, n_inputs)
-    n_rows, shape = rows.shape[0], (*x.shape[:-1], n_outputs)
+    n_rows, shape = len(rows), (*x.shape[:-1], n_outputs)
     more_inputs, more_outputs = _rest(n_inputs), _rest(n_outputs)
     if n_rows % TILE:
         rows = torch.cat([rows, rows[-1:].expand(-n_rows % TILE, -1)])
-    elif not (more_inputs or more_outputs):
-        return F.linear(rows, weight, bias).view(shape)
     if not (more_inputs or more_outputs):
         return F.linear(rows, weight, bias)[:n_rows].view(shape)
     if bias is not None:

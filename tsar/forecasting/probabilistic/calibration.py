@@ -149,14 +149,14 @@ class Calibration:
         """Raise a ParameterError for steps or variates that were not calibrated."""
         if horizon > self.horizon:
             raise ParameterError(
-                f"{owner}: intervals and samples are calibrated for {self.horizon} steps, got "
-                f"horizon={horizon}; call calibrate(df, horizon={horizon})"
+                f"{owner}: intervals, quantiles and samples are calibrated for {self.horizon} "
+                f"steps, got horizon={horizon}; call calibrate(df, horizon={horizon})"
             )
         unknown = [name for name in variates if name not in self.variates]
         if unknown:
             raise ParameterError(
-                f"{owner}: intervals and samples are calibrated for the fitted variates, got "
-                f"{unknown[:10]} as well; leave level= and samples= out"
+                f"{owner}: intervals, quantiles and samples are calibrated for the fitted "
+                f"variates, got {unknown[:10]} as well; leave level=, quantiles= and samples= out"
             )
 
     def units(self, panel: Panel) -> np.ndarray:
