@@ -206,7 +206,7 @@ def test_weights_are_dropped_by_the_reference_and_over_few_keys_only():
 
 @pytest.mark.parametrize(
     ("n_keys", "training", "forecast"),
-    [(6, "short", "sdpa"), (42, "matmul", "matmul"), (700, "sdpa", "sdpa")],
+    [(6, "short", "sdpa"), (42, "matmul", "sdpa"), (700, "sdpa", "sdpa")],
 )
 def test_kernel_follows_the_length(n_keys, training, forecast):
     assert pick_backend(n_keys, n_keys, torch.device("cpu")) == training
@@ -214,15 +214,38 @@ def test_kernel_follows_the_length(n_keys, training, forecast):
     assert pick_backend(1, n_keys, torch.device("cpu")) == ("short" if n_keys < 12 else "sdpa")
     with torch.no_grad():
         assert pick_backend(n_keys, n_keys, torch.device("cpu")) == forecast
+        beside = "sdpa" if n_keys < 16 or n_keys > 512 else "matmul"
+        assert pick_backend(n_keys, n_keys, torch.device("cpu"), n_parts=2) == beside
 
 
-@pytest.mark.parametrize("length", [6, 17, 42])
-def test_a_sequence_is_attended_to_alike_in_any_company(length):
-    tensors = _tensors(length, length, 4, 4, batch=9, dtype=torch.float32)
+@pytest.mark.parametrize("sizes", [(6, 6, 4, 4), (12, 12, 8, 8), (17, 17, 4, 4), (42, 42, 4, 4)])
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_sequence_is_attended_to_alike_in_any_company(sizes, causal):
+    tensors = _tensors(*sizes, batch=9, dtype=torch.float32)
     with torch.inference_mode():
-        together = attention(*tensors)
+        together = attention(*tensors, causal=causal)
         for n in range(2, 9):
-            assert torch.equal(attention(*(t[:n] for t in tensors)), together[:n])
+            alone = attention(*(t[:n] for t in tensors), causal=causal)
+            assert torch.equal(alone, together[:n])
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("sizes", [(7, 11, 3, 5), (13, 13, 6, 2), (21, 32, 4, 4), (17, 17, 4, 4)])
+@pytest.mark.parametrize("masking", ["none", "keys", "nothing", "pairs", "causal", "causal keys"])
+def test_backends_agree_without_gradients(backend, sizes, masking):
+    """Keys that are filled up to whole vectors, and features to equal widths, take no part."""
+    tensors = _tensors(*sizes)
+    n_queries, n_keys = sizes[:2]
+    mask = torch.rand(4, n_queries, n_keys, generator=_seeded(3)) > 0.3
+    mask[..., 0] = True
+    mask = mask[:, 0] if "keys" in masking else mask if masking == "pairs" else None
+    if masking == "nothing":
+        mask = torch.arange(4)[:, None].expand(4, n_keys) > 1
+    options = {"mask": mask, "causal": "causal" in masking}
+    expected = attention(*tensors, backend="reference", **options)
+    with torch.no_grad():
+        result = attention(*tensors, backend=backend, **options)
+    torch.testing.assert_close(result, expected)
 
 
 def test_parts_side_by_side_add_their_scores():
@@ -319,7 +342,7 @@ def test_long_windows_are_chunked():
     assert pick_backend(1000, 1000, device, window=100) == "chunked"
     assert pick_backend(1000, 1000, device, window=900) == "sdpa"
     assert pick_backend(1000, 1000, device) == "sdpa"
-    assert pick_backend(200, 200, device, window=10) == "matmul"
+    assert pick_backend(200, 200, device, window=10) == "sdpa"
     assert pick_backend(1, 1000, device, window=100) == "sdpa"
 
 

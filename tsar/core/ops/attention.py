@@ -27,6 +27,9 @@ BACKENDS = ("reference", "short", "matmul", "sdpa", "chunked")
 _SHORT, _LONG = 12, 512
 # Keys per key of a window from which on leaving the others out pays.
 _NARROW = 4
+# Torch's kernel for CPUs takes the exponentials of so many keys at once, and those of a rest one by
+# one: 42 keys take longer than 48. Fewer keys than _FEW are not worth the copy.
+_VECTOR, _FEW = 16, 7
 
 
 def attention(
@@ -92,7 +95,12 @@ def attention(
         check_choice("attention", "backend", backend, BACKENDS)
     if backend is None or is_traced():
         backend = pick_backend(
-            n_queries, n_keys, value.device, drops=drop is not None, window=window
+            n_queries,
+            n_keys,
+            value.device,
+            drops=drop is not None,
+            window=window,
+            n_parts=len(queries),
         )
     if drop is not None and backend not in ("reference", "short"):
         raise ParameterError(
@@ -117,9 +125,7 @@ def attention(
         return short_attention(wide_query, wide_key, value, penalty, scale, dropped)
     if backend == "reference":
         return _reference(wide_query, wide_key, value, penalty, scale, drop)
-    return F.scaled_dot_product_attention(
-        wide_query, wide_key, value, penalty, is_causal=triangular, scale=scale
-    )
+    return _fused(wide_query, wide_key, value, penalty, triangular, scale)
 
 
 def attention_weights(
@@ -159,6 +165,7 @@ def pick_backend(
     *,
     drops: bool = False,
     window: int | None = None,
+    n_parts: int = 1,
 ) -> str:
     """Choose a kernel, the only place where that is decided.
 
@@ -175,26 +182,65 @@ def pick_backend(
         Whether weights will be dropped.
     window : int, optional
         As :func:`attention` takes it.
+    n_parts : int, default 1
+        Queries that lie side by side.
 
     Returns
     -------
     str
         One of :data:`BACKENDS`.
     """
-    traced = is_traced()
-    if device.type == "cpu" and n_keys <= _SHORT and torch.is_grad_enabled() and not traced:
+    traced, learns = is_traced(), torch.is_grad_enabled()
+    if device.type == "cpu" and n_keys <= _SHORT and learns and not traced:
         return "short"
     if drops:
         # On accelerators as well: the fused kernels draw from the global generator of the
         # device, and a training run draws from its own to be repeatable.
         return "reference"
-    few = n_keys <= _SHORT or n_queries == 1
+    few = n_keys <= (_SHORT if learns else _VECTOR) or n_queries == 1
     if traced or few or device.type != "cpu":
         return "sdpa"
     if max(n_queries, n_keys) <= _LONG:
-        return "matmul"
+        # Torch's wants parts side by side copied into one, with values as wide.
+        return "matmul" if learns or n_parts > 1 else "sdpa"
     # Torch's own computes all scores and hides those outside of a window.
     return "chunked" if window is not None and _NARROW * window <= n_keys else "sdpa"
+
+
+def _fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    penalty: Tensor | None,
+    triangular: bool,
+    scale: float,
+) -> Tensor:
+    """Call torch's kernel, without a gradient on a CPU with sizes that it is fast at.
+
+    Its gradient is wrong beside a mask of keys that were filled up. A single query reads a cache,
+    which would be copied.
+    """
+    (n_queries, width), (n_keys, n_features) = query.shape[2:], value.shape[2:]
+    slow = query.device.type == "cpu" and n_queries > 1 and not is_traced()
+    if slow and not torch.is_grad_enabled():
+        if width != n_features:
+            # It computes all scores first unless values are as wide as keys.
+            query, key, value = (
+                F.pad(part, (0, max(width, n_features) - part.shape[-1]))
+                for part in (query, key, value)
+            )
+        rest = -n_keys % _VECTOR if n_keys >= _FEW else 0
+        if rest:
+            # Of itself, the triangle hides what stands behind the last key.
+            if not triangular:
+                penalty = value.new_zeros(1, 1, 1, n_keys) if penalty is None else penalty
+                penalty = F.pad(penalty, (0, rest), value=-torch.inf)
+                penalty = penalty.expand(-1, -1, n_queries, -1)
+            key, value = F.pad(key, (0, 0, 0, rest)), F.pad(value, (0, 0, 0, rest))
+    mixed = F.scaled_dot_product_attention(
+        query, key, value, penalty, is_causal=triangular, scale=scale
+    )
+    return mixed[..., :n_features]
 
 
 def _wide(parts: tuple[Tensor, ...]) -> Tensor:
