@@ -26,7 +26,7 @@ from tsar.training.seeding import make_generator
 SMALL = {
     **{"context_length": 26, "horizon": 5, "patch_length": 4, "stride": 4, "end_padding": False},
     **{"d_model": 8, "n_heads": 2, "d_ff": 11, "n_layers": 2, "dropout": 0.1},
-    **{"max_epochs": 2, "head_epochs": 1, "random_state": 0, "device": "cpu"},
+    **{"max_epochs": 2, "fine_tuning": 1, "random_state": 0, "device": "cpu"},
 }
 
 
@@ -195,7 +195,7 @@ def test_end_to_end_trains_the_head_and_then_everything(wide, other, monkeypatch
         calls.append((frozen, options.max_epochs, options.learning_rate, result.n_epochs))
         return result
 
-    model = _model(max_epochs=3, head_epochs=2, learning_rate=4e-3).pretrain(other)
+    model = _model(max_epochs=3, fine_tuning=2, learning_rate=4e-3).pretrain(other)
     monkeypatch.setattr(phases, "train", spy)
     model.fit(wide)
     backbone = PatchTSTNetwork.BACKBONE
@@ -208,10 +208,10 @@ def test_end_to_end_trains_the_head_and_then_everything(wide, other, monkeypatch
     assert calls[2] == ((), 3, 2e-3, 8)
 
 
-@pytest.mark.parametrize("first", ["end_to_end", "linear_probe"])
+@pytest.mark.parametrize("first", [1, "linear_probe"])
 def test_fine_tuning_may_change_on_the_way(first, wide, other):
     """Moments stay with the parameters that they are of, and the others begin anew."""
-    second = "linear_probe" if first == "end_to_end" else "end_to_end"
+    second = "linear_probe" if first == 1 else 1
     model = _model(fine_tuning=first, early_stopping=False).pretrain(other).fit(wide)
     before = dict(model._training_state.optimizer)
     model.set_params(fine_tuning=second).partial_fit(wide)
@@ -231,7 +231,7 @@ def test_fine_tuning_may_change_on_the_way(first, wide, other):
 
 
 def test_max_steps_bounds_both_parts_together(wide, other):
-    model = _model(batch_size=8, max_epochs=9, head_epochs=1).pretrain(other)
+    model = _model(batch_size=8, max_epochs=9, fine_tuning=1).pretrain(other)
     per_epoch = (len(wide) - int(0.2 * len(wide)) - 26 - 5 + 1) // 8
     model.set_params(max_steps=per_epoch + 2).fit(wide)
     assert model.n_epochs_ == 2
@@ -356,7 +356,7 @@ def test_without_fit_and_pretraining_there_is_nothing_to_save(tmp_path):
     [
         ({"stride": 3}, "do not overlap: stride must be at least patch_length=4, got 3"),
         ({"end_padding": True}, "do not overlap: end_padding must be False, got True"),
-        ({"head_epochs": -1}, r"head_epochs must be an integer in \[0, inf\), got -1"),
+        ({"fine_tuning": -1}, r"fine_tuning must be .* or an integer in \[0, inf\), got -1"),
         ({"fine_tuning": "linear-probe"}, "did you mean 'linear_probe'"),
     ],
 )

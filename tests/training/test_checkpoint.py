@@ -94,7 +94,7 @@ def test_steps_that_are_done_are_not_done_again(wide, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("n_batches", [5, 20, 27])
 def test_a_fit_in_phases_goes_on_in_the_right_one(n_batches, wide, tmp_path, monkeypatch):
-    options = {"head_epochs": 3, "max_epochs": 3, "early_stopping": False, "max_steps": 29}
+    options = {"fine_tuning": 3, "max_epochs": 3, "early_stopping": False, "max_steps": 29}
     start = _model().pretrain(wide).set_params(**options)
     start.save(tmp_path / "start")
     whole = tsar.load(tmp_path / "start").set_params(**options).fit(wide)

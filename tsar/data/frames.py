@@ -125,6 +125,8 @@ class Rows:
         Where a target holds something that is not a number.
     covariates : dict of role to dict of name to array of shape (rows,)
         The columns declared as past, future and static covariates.
+    weight : float array of shape (rows,) or None
+        How much each row counts.
     """
 
     form: FrameForm
@@ -135,6 +137,7 @@ class Rows:
     values: np.ndarray
     not_numeric: dict[Any, np.ndarray] = field(default_factory=dict)
     covariates: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    weight: np.ndarray | None = None
 
 
 def read_rows(

@@ -189,6 +189,7 @@ def without_end(panel: Panel, rows: np.ndarray) -> Panel:
         past={name: column[keep] for name, column in panel.past.items()},
         future={name: column[keep] for name, column in panel.future.items()},
         calendar=None if panel.calendar is None else panel.calendar[keep],
+        weight=None if panel.weight is None else panel.weight[keep],
     )
 
 

@@ -64,13 +64,16 @@ class Batch:
         The history of each window.
     target : Tensor of shape (B, H, C)
         Scaled future.
-    observed : bool Tensor of shape (B, H, C) or None
-        True where the future was measured; None when all of it was.
+    observed : Tensor of shape (B, H, C) or None
+        True where the future was measured; None when all of it was. With weights they are these
+        weights, 0 where nothing was measured.
     scale : Tensor of shape (B, C) or None
         Factor that brings an error back to original units; None stands for 1.
     shift : pair of Tensor or None
         What was taken off the history, (B, L, C), and off the future, (B, H, C); None stands
         for nothing.
+    weight : Tensor of shape (B, L + H, 1) or None
+        How much an error at each step counts, for what is compared in the context.
     """
 
     inputs: Inputs
@@ -78,6 +81,7 @@ class Batch:
     observed: Tensor | None
     scale: Tensor | None
     shift: tuple[Tensor, Tensor] | None = None
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,8 @@ class SeriesTensors:
         Original units per scaled unit, by series.
     covariates : CovariateTensors or None
         What goes with them.
+    weight : Tensor of shape (rows, 1) or None
+        How much an error at each row counts; None stands for 1.
     """
 
     values: Tensor
@@ -173,6 +179,7 @@ class SeriesTensors:
     offsets: Tensor
     scale: Tensor | None = None
     covariates: CovariateTensors | None = None
+    weight: Tensor | None = None
 
     def gather(
         self, series: Tensor, cutoffs: Tensor, before: int, after: int, *, inside: bool = False
@@ -221,6 +228,14 @@ class SeriesTensors:
         if self.covariates is None:
             return {}
         return self.covariates.gather(self.offsets, series, cutoffs, before, after)
+
+    def gather_weight(
+        self, series: Tensor, cutoffs: Tensor, before: int, after: int
+    ) -> Tensor | None:
+        """Cut the weights (B, before + after, 1) of each window, 0 outside of its series."""
+        if self.weight is None:
+            return None
+        return _cut(self.weight, self.offsets, series, cutoffs, before, after)
 
 
 class Windows:
@@ -297,7 +312,11 @@ class Windows:
         covariates = self.series.gather_covariates(
             owner, cutoffs, self.context_length, self.horizon
         )
-        return Batch(Inputs(history, seen, **covariates), future, truth, scale)
+        weight = self.series.gather_weight(owner, cutoffs, self.context_length, self.horizon)
+        if weight is not None:
+            counted = weight[:, self.context_length :].expand_as(future)
+            truth = counted if truth is None else counted * truth
+        return Batch(Inputs(history, seen, **covariates), future, truth, scale, weight=weight)
 
 
 def number_windows(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

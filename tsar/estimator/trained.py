@@ -14,6 +14,7 @@ from tsar.estimator.base import Estimator
 from tsar.exceptions import InterruptedWarning, ParameterError, TrainingError, warn
 from tsar.params.constraints import Interval
 from tsar.training.checkpoint import Checkpoint, checkpoint_folder, describe_value, digest
+from tsar.training.compiling import check_compiler
 from tsar.training.device import resolve_device
 from tsar.training.objective import DrawingSource, Objective, Source
 from tsar.training.optim import Optimizer, as_optimizer
@@ -77,6 +78,10 @@ class TrainedEstimator(Estimator):
         Validations (one per epoch) without improvement before stopping.
     device : str, default "auto"
         "cpu", "cuda", "cuda:k", "mps", or "auto" for an accelerator if there is one.
+    compile : bool, default False
+        Whether torch compiles the training steps (:func:`torch.compile`), which takes from some
+        seconds to a minute once and needs a compiler; long trainings on an accelerator gain.
+        The same seed gives other numbers than without; forecasts are never compiled.
     random_state : int or None, default None
         Seed of weights, shuffling and dropout; None draws a new one (``seed_``).
     warm_start : bool, default False
@@ -116,6 +121,7 @@ class TrainedEstimator(Estimator):
     early_stopping: bool | Positive | Annotated[float, Interval(0, 1, True, True)] = True
     patience: Positive = 5
     device: str = "auto"
+    compile: bool = False
     random_state: Annotated[int, Interval(0, LARGEST_SEED)] | None = None
     warm_start: bool = False
     verbose: Annotated[int, Interval(0)] = 0
@@ -158,6 +164,7 @@ class TrainedEstimator(Estimator):
             learning_rate=self.learning_rate,
             schedule=self.learning_rate_schedule,
             patience=self.patience if self.early_stopping else None,
+            compile=self.compile,
             verbose=self.verbose,
         )
 
@@ -231,6 +238,8 @@ class TrainedEstimator(Estimator):
     ) -> TrainingResult:
         """Run the training loop, naming the estimator in what it reports."""
         with self._named_training_errors():
+            if self.compile:
+                check_compiler(device)
             result = train_phases(
                 network,
                 training,

@@ -155,12 +155,12 @@ class Forecaster(Inspection, Intervals):
         """
         return self._fit(df, y, go_on=False)
 
-    def _fit(self, df: Any, y: None, go_on: bool) -> Self:
+    def _fit(self, df: Any, y: None, go_on: bool, weight: Any = None) -> Self:
         if y is not None:
             raise ParameterError(
                 f"{self.name}: y must be None, got {type(y).__name__}; the target is part of df"
             )
-        panel = self.read_training(df)
+        panel = self.read_training(df, weight)
         with self.named_errors():
             # Better now than after the training.
             panel.frequency.future(panel.last.max(keepdims=True), int(self.horizon), panel.axis)
@@ -189,10 +189,10 @@ class Forecaster(Inspection, Intervals):
         negative = earlier or bool((panel.values < 0).any())
         return None if negative else (0.0, None)
 
-    def read_training(self, df: Any) -> Panel:
-        """Check the parameters, then read a frame to learn from."""
+    def read_training(self, df: Any, weight: Any = None) -> Panel:
+        """Check the parameters, then read a frame to learn from, and weights of its rows."""
         self.check()
-        panel = self.read(df, freq=self.freq)
+        panel = self.read(df, freq=self.freq, weight=weight)
         if np.isnan(panel.values).all():
             raise DataError(f"{self.name}: no value is observed; pass series with some history")
         return panel
@@ -219,7 +219,7 @@ class Forecaster(Inspection, Intervals):
     def expected_predictive(self) -> Predictive:
         return PointForecasts()
 
-    def read(self, df: Any, freq: Any, like: TimeAxis | None = None) -> Panel:
+    def read(self, df: Any, freq: Any, like: TimeAxis | None = None, weight: Any = None) -> Panel:
         """Read a frame with the present parameters and a step, covariates not yet coded.
 
         What text leaves open of its times is settled by those that they are to be like.
@@ -233,6 +233,7 @@ class Forecaster(Inspection, Intervals):
                 time_column=self.time_column,
                 target=self.target,
                 like=like,
+                weight=weight,
                 **self.roles,
             )
 

@@ -53,7 +53,7 @@ from tsar.forecasting.outputs.predictive import (
     QuantileForecasts,
 )
 from tsar.forecasting.probabilistic.calibration import CalibrationRecord
-from tsar.params.arguments import Frame, column_labels
+from tsar.params.arguments import Frame, SampleWeight, column_labels
 from tsar.params.constraints import Interval
 from tsar.training.checkpoint import (
     checkpoints_in,
@@ -161,7 +161,12 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     # ------------------------------------------------------------------ fit
 
     def fit(
-        self, df: Frame, y: None = None, *, checkpoint: str | os.PathLike[str] | None = None
+        self,
+        df: Frame,
+        y: None = None,
+        *,
+        sample_weight: SampleWeight = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Train on a frame; afresh, unless ``warm_start`` is set.
 
@@ -171,6 +176,11 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
             Wide, long or MultiIndex frame, or a Series; see the user guide.
         y : None
             Not used; scikit-learn's tools pass it.
+        sample_weight : array-like of shape (rows of df,), dict or None, default None
+            How much the error at each row counts, in training and in the choice of the best
+            epoch: a number per row, or a dict with one per id. Their ratios matter. A row of
+            weight 0 is read as history and not learned from. The scaling, and what ``calibrate``
+            measures, is that of all rows.
         checkpoint : path, optional
             A folder in which the training leaves its state every ten minutes. Where a fit was
             killed, the same call goes on from there, and gives the same weights as if it had
@@ -190,9 +200,9 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
             The loss is no longer finite, or the checkpoint is of another training.
         """
         with checkpoints_in(checkpoint):
-            return self._fit(df, y, go_on=self.warm_start)
+            return self._fit(df, y, go_on=self.warm_start, weight=sample_weight)
 
-    def partial_fit(self, df: Frame, y: None = None) -> Self:
+    def partial_fit(self, df: Frame, y: None = None, *, sample_weight: SampleWeight = None) -> Self:
         """Continue training for ``max_epochs`` more, with the optimiser as it was left.
 
         Parameters
@@ -201,12 +211,14 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
             With the fitted variates.
         y : None
             Not used.
+        sample_weight : array-like, dict or None, default None
+            As :meth:`fit` takes it.
 
         Returns
         -------
         self
         """
-        return self._fit(df, y, go_on=True)
+        return self._fit(df, y, go_on=True, weight=sample_weight)
 
     @abstractmethod
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
@@ -359,10 +371,24 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         panel, coding = self._coded(panel, stop, self.learned_.coding if go_on else None)
         scaling, remembered, pooled = self._training_scaling(panel, stop)
         series = self._tensors(panel, scaling, device, coding)
+        if panel.weight is not None:
+            series = replace(series, weight=self._weight(panel, stop).to(device))
         training, validation = self._windows(series, panel, held_out)
         return TrainingData(
             series, training, validation, held_out, stop, coding, remembered, pooled
         )
+
+    def _weight(self, panel: Panel, stop: np.ndarray) -> Tensor:
+        """Return the weights of rows, (rows, 1), whose mean over the rows to train on is 1."""
+        assert panel.weight is not None, "it is asked for where there is one"
+        owner = np.repeat(np.arange(panel.n_series), panel.lengths)
+        mean = panel.weight[np.arange(len(owner)) < stop[owner]].mean()
+        if not mean:
+            raise DataError(
+                f"{self.name}: sample_weight is 0 for all rows but those held out, so there is "
+                f"nothing to learn from; set early_stopping=False, or weigh earlier rows"
+            )
+        return torch.from_numpy(panel.weight / mean).to(self._dtype)[:, None]
 
     def _first_network(self, spec: NetworkSpec, seed: int, data: TrainingData) -> nn.Module:
         """Build a network, and estimate what can be before its training."""

@@ -90,4 +90,6 @@ def digest_of_series(series: SeriesTensors, held_out: np.ndarray) -> str:
     if series.covariates is not None:
         covariates = series.covariates
         tensors += [covariates.past, covariates.known_ahead, covariates.static]
+    if series.weight is not None:
+        tensors.append(series.weight)
     return digest(tensors)

@@ -225,6 +225,8 @@ class Backbone:
     parameters: dict[str, Any]
 
 
+# Of the head alone in end-to-end fine-tuning, as in the paper.
+HEAD_EPOCHS = 10
 # Neither nothing nor everything.
 Inside = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
 
@@ -258,23 +260,30 @@ class PretrainedForecaster(NetworkForecaster):
         Repeat the last value ``stride`` times before cutting patches.
     dropout : float, default 0.3
         After the embedding, in the feed-forward part and on both branches of a block.
-    fine_tuning : {"end_to_end", "linear_probe"}, default "end_to_end"
-        What ``fit`` trains after ``pretrain``: first the head alone for ``head_epochs`` and
-        then everything at half the learning rate, or nothing but the head.
-    head_epochs : int, default 10
-        Epochs of "end_to_end" for the head; ``max_epochs`` follow for everything.
+    fine_tuning : {"end_to_end", "linear_probe"} or int, default "end_to_end"
+        What ``fit`` trains after ``pretrain``: nothing but the head, or first the head alone,
+        for 10 epochs or as many as a number says, and then for ``max_epochs`` everything at
+        half the learning rate.
     """
 
     patch_length: Annotated[int, Interval(1)] = 16
     stride: Annotated[int, Interval(1)] = 8
     end_padding: bool = True
     dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.3
-    fine_tuning: Literal["end_to_end", "linear_probe"] = "end_to_end"
-    head_epochs: Annotated[int, Interval(0)] = 10
+    fine_tuning: Literal["end_to_end", "linear_probe"] | Annotated[int, Interval(0)] = "end_to_end"
 
     # Parameters that pre-trained weights belong to.
     learned_record: ClassVar[Any] = PretrainedRecord
     _architecture: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def upgrade_parameters(cls, saved: dict[str, Any]) -> dict[str, Any]:
+        parameters = super().upgrade_parameters(saved)
+        # Of end-to-end fine-tuning, a parameter of its own once.
+        alone = parameters.pop("head_epochs", HEAD_EPOCHS)
+        if parameters.get("fine_tuning") == "end_to_end" and alone != HEAD_EPOCHS:
+            parameters["fine_tuning"] = alone
+        return parameters
 
     # ------------------------------------------------------------- pre-training
 
@@ -419,9 +428,10 @@ class PretrainedForecaster(NetworkForecaster):
         if self.fine_tuning == "linear_probe":
             return [Phase(options, backbone)]
         whole = Phase(replace(options, learning_rate=options.learning_rate / 2))
-        if go_on or not self.head_epochs:
+        alone = HEAD_EPOCHS if self.fine_tuning == "end_to_end" else self.fine_tuning
+        if go_on or not alone:
             return [whole]
-        return [Phase(replace(options, max_epochs=self.head_epochs), backbone), whole]
+        return [Phase(replace(options, max_epochs=alone), backbone), whole]
 
     def _trained_names(self, network: nn.Module) -> list[str]:
         names = super()._trained_names(network)

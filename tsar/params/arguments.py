@@ -1,18 +1,20 @@
 """Arguments of the methods of estimators, checked before any work."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_count, matches
 
 __all__ = [
     "Frame",
+    "SampleWeight",
     "check_fractions",
     "check_horizon",
     "check_levels",
@@ -25,6 +27,7 @@ __all__ = [
 
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
+SampleWeight: TypeAlias = ArrayLike | pd.Series | Mapping[Any, float] | None
 
 Owner = TypeVar("Owner")
 Arguments = ParamSpec("Arguments")

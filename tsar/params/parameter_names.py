@@ -18,6 +18,7 @@ PARTS: dict[str, Callable[[Any], str]] = {
     "gradient_clip_val": lambda value: f"optimizer=Adam(clip={value!r})",
     "precision": lambda value: f"optimizer=Adam(precision={value!r})",
     "warmup_steps": lambda value: f"learning_rate_schedule=Cosine(warmup_steps={value!r})",
+    "head_epochs": lambda value: f"fine_tuning={value!r}",
     "val_size": lambda value: f"early_stopping={value!r}",
     "validation_size": lambda value: f"early_stopping={value!r}",
 }

@@ -15,6 +15,7 @@ from tsar.core.dropout import set_generator
 from tsar.exceptions import ParameterError, TrainingError
 from tsar.progress import beside_bars, progress
 from tsar.training.checkpoint import Checkpoint
+from tsar.training.compiling import compiled_loss
 from tsar.training.device import autocast
 from tsar.training.evaluation import evaluate
 from tsar.training.objective import DrawingSource, Objective, Source, Terms, changes, draws, size_of
@@ -166,6 +167,7 @@ class _Run:
         if changes(source):
             self.generators["source"] = source.generator
         set_generator(network, self.noise)
+        self.loss = compiled_loss(objective) if options.compile else objective.loss
         self.how = as_optimizer(options.optimizer)
         self.optimizer = self.how.build(network, options.learning_rate)
 
@@ -312,7 +314,7 @@ class _Run:
                 n_threads = working_threads(self.network, size, self.device)
                 self.threads = self.stack.enter_context(n_threads)
             with autocast(self.device, self.how.precision):
-                terms = self.objective.loss(self.network, part, self.noise)
+                terms = self.loss(self.network, part, self.noise)
             goal, *others = (total / count.clamp(min=1) for total, count in terms.values())
             for mean in others:
                 goal = goal + mean

@@ -40,6 +40,8 @@ class TrainingOptions:
         given back are then the averaged weights, and training goes on with its own.
     patience : int or None
         Stops after so many validations without a better one; None never does.
+    compile : bool
+        Whether torch compiles the steps; not the validation.
     verbose : int
         With 1, a progress bar, and a line per epoch through the logger "tsar".
     """
@@ -54,6 +56,7 @@ class TrainingOptions:
     schedule: str | Schedule = "constant"
     average: float | None = None
     patience: int | None = None
+    compile: bool = False
     verbose: int = 0
 
     def __post_init__(self) -> None:

@@ -146,13 +146,15 @@ class AutoTimesNetwork(ForecastNetwork):
         target = torch.cat([inputs.target, batch.target[:, :size]], dim=1)[:, size:]
         observed = None
         if inputs.observed is not None or batch.observed is not None:
-            parts = [
+            parts: list[Tensor] = [
                 torch.ones_like(values, dtype=torch.bool) if seen is None else seen
                 for values, seen in (
                     (inputs.target, inputs.observed),
                     (batch.target, batch.observed),
                 )
             ]
+            if batch.weight is not None:
+                parts[0] = parts[0] * batch.weight[:, : inputs.target.shape[1]]
             observed = torch.cat([parts[0], parts[1][:, :size]], dim=1)[:, size:]
         shift = None
         if batch.shift is not None:

@@ -1,0 +1,82 @@
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tsar
+from tsar.exceptions import ParameterError
+
+needs_compiler = pytest.mark.skipif(
+    sys.platform == "win32" or shutil.which("g++") is None, reason="needs a compiler of C++"
+)
+# Torch warns of its own parts while it compiles.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch"
+)
+SIZES = {
+    "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
+    "NLinear": {},
+    "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
+    "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},
+    "iTransformer": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def frame():
+    values = np.random.default_rng(0).normal(size=(150, 2)).cumsum(0)
+    return pd.DataFrame(values, pd.date_range("2020", periods=150, freq="h"), ["a", "b"])
+
+
+def _fitted(name, frame, **options):
+    common = {"context_length": 24, "horizon": 6, "max_steps": 4, "random_state": 0}
+    return getattr(tsar, name)(device="cpu", **{**common, **SIZES[name], **options}).fit(frame)
+
+
+@needs_compiler
+def test_a_compiled_training_gives_the_numbers_of_one_that_is_not(frame):
+    plain, compiled = (_fitted("NLinear", frame, compile=how) for how in (False, True))
+    np.testing.assert_allclose(plain.predict(), compiled.predict(), rtol=1e-5, atol=1e-5)
+    assert plain.history_["val_loss"] == pytest.approx(compiled.history_["val_loss"], rel=1e-5)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_compiled_trainings_of_networks(name, frame):
+    dropout = {} if name == "NLinear" else {"dropout": 0.0}
+    plain, compiled = (_fitted(name, frame, compile=how, **dropout) for how in (False, True))
+    np.testing.assert_allclose(plain.predict(), compiled.predict(), rtol=1e-3, atol=1e-3)
+    if dropout:
+        # What is dropped is drawn from the seed of the run, and from nothing else.
+        before = torch.default_generator.get_state()
+        first = _fitted(name, frame, compile=True, dropout=0.5)
+        assert torch.equal(before, torch.default_generator.get_state())
+        torch.rand(3)
+        again = _fitted(name, frame, compile=True, dropout=0.5)
+        assert again.history_["train_loss"] == first.history_["train_loss"]
+        other = _fitted(name, frame, compile=True, dropout=0.5, random_state=1)
+        assert other.history_["train_loss"] != first.history_["train_loss"]
+
+
+def test_where_nothing_compiles_it_is_refused_before_the_training(frame, monkeypatch):
+    def broken(function):
+        def call(*arguments):
+            raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    message = r"NLinear: compile=True, but .* for cpu here: InvalidCxxCompiler: .* found; install"
+    with pytest.raises(ParameterError, match=message):
+        _fitted("NLinear", frame, compile=True)
+
+
+def test_forecasts_are_not_compiled(frame, monkeypatch):
+    """They do not depend on their company, which a compiler does not know of."""
+    model = _fitted("NLinear", frame).set_params(compile=True)
+    monkeypatch.setattr(torch, "compile", None)
+    assert model.predict().shape == (6, 2)
