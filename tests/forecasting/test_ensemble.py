@@ -291,3 +291,15 @@ def test_an_interrupt_in_a_member_ends_the_fit(wide):
     with on_epoch(press), pytest.raises(KeyboardInterrupt):
         model.fit(wide)
     assert seen == [1] and not model.__sklearn_is_fitted__()
+
+
+@pytest.mark.parametrize("weights", ["mean", "stacking"])
+def test_what_all_trained_members_held_out_is_there_to_calibrate_on(days, weights):
+    options = {"context_length": 8, "max_epochs": 1, "random_state": 0, "device": "cpu"}
+    networks = {str(size): tsar.NLinear(early_stopping=size, **options) for size in (0.2, 0.4)}
+    models = {**networks, "naive": tsar.Naive()}
+    model = tsar.Ensemble(models=models, weights=weights, horizon=HORIZON).fit(days)
+    held_out = [model.models_[name].learned_.held_out for name in networks]
+    assert (held_out[0] < held_out[1]).any()
+    expected = np.minimum(*held_out) if weights == "mean" else 0 * held_out[0]
+    np.testing.assert_array_equal(model.learned_.held_out, expected)

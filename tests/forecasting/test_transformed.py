@@ -202,3 +202,49 @@ def test_what_stands_in_for_a_model_that_failed_is_named(sales):
 def test_wrong_parameters_inside_of_models_are_one_error(sales, wrong, wrap):
     with pytest.raises(ParameterError, match="models? must be"):
         wrap(wrong).fit(sales)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("method", ["split", "aci"])
+def test_calibrated_intervals_are_those_of_transformed_values(sales, name, method):
+    forward, backward = FUNCTIONS[name]
+    seen = sales.groupby("unique_id").head(70)
+    wrapped = tsar.TransformedTarget(model=tsar.AutoReg(), transform=name, horizon=2).fit(seen)
+    alone = tsar.AutoReg(horizon=2).fit(seen.assign(y=forward(seen["y"])))
+    wrapped.calibrate(sales, method=method, level=80)
+    alone.calibrate(sales.assign(y=forward(sales["y"])), method=method, level=80)
+    asked = [{"level": 80}, {"samples": 4}]
+    if method == "split":
+        asked.append({"quantiles": [0.2, 0.9]})
+    new = sales.assign(unique_id=sales["unique_id"].replace("c", "new"))
+    for frame in (None, sales, new):
+        its = None if frame is None else frame.assign(y=forward(frame["y"]))
+        for how in asked:
+            found, expected = wrapped.predict(df=frame, **how), alone.predict(df=its, **how)
+            values = [column for column in found if column not in ("unique_id", "ds", "sample")]
+            np.testing.assert_allclose(
+                found[values], backward(expected[values].to_numpy()), rtol=1e-6
+            )
+
+
+def test_intervals_of_transformed_values_are_saved_with_them(sales, tmp_path):
+    model = tsar.TransformedTarget(transform="log", horizon=2).fit(sales).calibrate(sales)
+    expected = model.predict(level=80)
+    model.save(tmp_path / "model")
+    pd.testing.assert_frame_equal(tsar.load(tmp_path / "model").predict(level=80), expected)
+    # An earlier version had the errors of the values themselves.
+    record, arrays = model.calibration_.to_state()
+    del record["on_error_scale"]
+    earlier = type(model.calibration_).from_state(record, arrays, model.end_)
+    plain = tsar.SeasonalNaive(horizon=2).fit(sales)
+    model.calibration_ = plain.calibration_ = earlier
+    pd.testing.assert_frame_equal(model.predict(level=80), plain.predict(level=80))
+
+
+def test_rows_that_its_model_held_out_are_there_to_calibrate_on(sales):
+    network = tsar.NLinear(**NETWORK | {"early_stopping": True})
+    model = tsar.TransformedTarget(model=network, transform="log", horizon=2).fit(sales)
+    held_out = model.model_.learned_.held_out
+    assert held_out.min() > 2 and np.array_equal(model.learned_.held_out, held_out)
+    counts = model.calibrate(sales, level=50).calibration_.counts[:, 0]
+    np.testing.assert_array_equal(counts, [held_out.sum(), (held_out - 1).sum()])

@@ -250,7 +250,16 @@ class Ensemble(Forecaster):
             Scaling.identity(1, panel.n_variates),
             max(member.context_rows for member in members),
             whole=any(member.learned_.whole for member in members),
+            held_out=self._held_out_by_all(panel),
         )
+
+    def _held_out_by_all(self, panel: Panel) -> np.ndarray:
+        """Return how many rows at the end of each series nothing was learned from, (S,)."""
+        held_out = [one.learned_.held_out for one in self.models_.values() if one.is_trained]
+        # Learned weights have seen the last rows.
+        if not held_out or self.weights not in ("mean", "median"):
+            return np.zeros(panel.n_series, dtype=np.int64)
+        return np.minimum.reduce(held_out)
 
     def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
         # The members keep covariates, coded as they read them.

@@ -68,7 +68,9 @@ class TransformedTarget(Forecaster):
     """A forecaster that learns and forecasts transformed values.
 
     ``fit`` fits a clone of the model to ``transform(y)``; what it forecasts is transformed back:
-    the point forecast, quantiles and samples. An increasing function moves quantiles as it moves
+    the point forecast, quantiles and samples. ``calibrate`` learns from errors of the transformed
+    values, so that its intervals are wide where the data are large, and stay where the function
+    is defined. An increasing function moves quantiles as it moves
     values, so the median stays the median; a mean of the transformed values becomes something
     like a median, below the mean where the function bends down as a logarithm does. Covariates
     stay as they are. ``horizon``, ``freq``, ``gaps`` and columns are those of this estimator.
@@ -170,6 +172,7 @@ class TransformedTarget(Forecaster):
             Scaling.identity(1, panel.n_variates),
             model.context_rows,
             whole=model.learned_.whole,
+            held_out=model.learned_.held_out,
         )
 
     def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
@@ -183,6 +186,17 @@ class TransformedTarget(Forecaster):
             _check_domain(panel, transform)
             return TRANSFORMS[transform].forward(panel.values)
         return _transformed(transformer, panel.values)
+
+    def to_error_scale(self, values: Array) -> Array:
+        """Transform values (..., C): errors are alike where the model forecasts."""
+        if self.transformer_ is None:
+            return TRANSFORMS[self.fitted_parameters_["transform"]].forward(values)
+        return _transformed(self.transformer_, values.reshape(-1, values.shape[-1])).reshape(
+            values.shape
+        )
+
+    def from_error_scale(self, values: Array) -> Array:
+        return self._backward(values)
 
     def _backward(self, values: Array) -> Array:
         """Transform values (..., C) back."""

@@ -197,6 +197,14 @@ class FittedForecaster(Estimator):
         low, high = (None if limit is None else float(limit) for limit in self.output_range_)
         return np.clip(values, low, high)
 
+    def to_error_scale(self, values: np.ndarray) -> np.ndarray:
+        """Bring values (..., C) to the scale on which errors are alike; here that of the data."""
+        return values
+
+    def from_error_scale(self, values: np.ndarray) -> np.ndarray:
+        """Undo :meth:`to_error_scale`."""
+        return values
+
     # ------------------------------------------------- reading and checks
 
     @abstractmethod

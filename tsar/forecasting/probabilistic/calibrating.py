@@ -1,5 +1,6 @@
 """Learn from a backtest of a fitted model how wide its intervals are to be."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,6 +94,11 @@ class _Windows:
         )
         return forecasts.point, low, high
 
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> "_Windows":
+        """Apply a function of values (..., C) to all of the data."""
+        joined = replace(self.joined, values=function(self.joined.values))
+        return replace(self, joined=joined, truth=function(self.truth))
+
     @property
     def counts(self) -> np.ndarray:
         """How many values there are to compare with at each step, int64 of shape (H, C)."""
@@ -116,7 +122,8 @@ def calibrate(
         source = _fitted_on_less(model, df, horizon, needed)
         windows = _Windows.of(source, df, horizon, adaptive)
     _check_windows(model, windows, horizon)
-    point, low, high = windows.forecast(source, horizon, pair)
+    point, low, high = map(model.to_error_scale, windows.forecast(source, horizon, pair))
+    windows = windows.mapped(model.to_error_scale)
     errors = windows.truth - point
     scores = interval_scores(windows.truth, low, high)
     calibration = _calibration_of(windows, np.abs(errors), scores, method, pair, levels)

@@ -38,6 +38,7 @@ class CalibrationRecord(TypedDict):
     ids: IndexRecord
     variates: IndexRecord
     paths: NotRequired[PathsRecord]
+    on_error_scale: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class Calibration:
         Adaptive thresholds in original units; NaN where a series has too few scores.
     paths : ErrorPaths or None
         The errors of whole forecasts; None for a model that an earlier version saved.
+    on_error_scale : bool
+        Whether errors are those of values that the model brought to its scale of errors; False
+        for a model that an earlier version saved.
     """
 
     method: str
@@ -84,6 +88,7 @@ class Calibration:
     counts: np.ndarray
     reach: np.ndarray
     paths: ErrorPaths | None = None
+    on_error_scale: bool = True
 
     @property
     def horizon(self) -> int:
@@ -248,6 +253,7 @@ class Calibration:
             "levels": self.levels,
             "ids": encode_index(self.ids),
             "variates": encode_index(self.variates),
+            "on_error_scale": self.on_error_scale,
         }
         names = ("unit", "relative", "typical", "ordered", "elsewhere", "counts", "reach")
         arrays = {f"calibration.{name}": getattr(self, name) for name in names}
@@ -297,6 +303,7 @@ class Calibration:
             ordered=ordered,
             counts=counts,
             paths=paths,
+            on_error_scale=record.get("on_error_scale", False),
             **{name: arrays[f"calibration.{name}"] for name in shapes},
         )
 

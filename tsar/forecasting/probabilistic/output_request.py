@@ -3,7 +3,7 @@
 Dimension letters: S series, H horizon, C variates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -277,11 +277,12 @@ def sample(
         return arranged(forecasts.samples, errors, ids, horizon, seed)
     if after_fitted:
         panel, rows = join_fitted(panel, owners, rows, model.end_)
+    there, back = _error_scale(model, calibration)
     drawn = np.empty((len(owners), n_samples, horizon, len(variates)))
     for part, histories in window_histories(panel, owners, rows, np.arange(len(owners))):
-        units = calibration.units(histories)[:, None, None]
-        moved = forecasts.point[part][:, None] + errors[part][:, :, :horizon] * units
-        drawn[part] = model.in_range(moved)
+        units = calibration.units(_mapped(histories, there))[:, None, None]
+        moved = there(forecasts.point[part])[:, None] + errors[part][:, :, :horizon] * units
+        drawn[part] = model.in_range(back(moved))
     return drawn
 
 
@@ -333,18 +334,38 @@ def answer(
         return Answers(answers, forecasts.replaced)
     if after_fitted:
         panel, rows = join_fitted(panel, owners, rows, model.end_)
-    low, high = (forecasts.quantiles[share] for share in moved) if moved else (forecasts.point,) * 2
+    there, back = _error_scale(model, calibration)
+    middle = there(forecasts.point)
+    low, high = (there(forecasts.quantiles[share]) for share in moved) if moved else (middle,) * 2
     for part, histories in window_histories(panel, owners, rows, np.arange(len(owners))):
-        units, point = calibration.units(histories), forecasts.point[part]
+        histories = _mapped(histories, there)
+        units, point = calibration.units(histories), middle[part]
+        moved_to: dict[str, np.ndarray] = {}
         for level in outputs.levels:
             margins = calibration.margins(level, histories, units, horizon)
             # An interval that has shrunk to nothing is the point forecast.
             ends = np.minimum(low[part] - margins, point), np.maximum(high[part] + margins, point)
-            for key, values in zip(interval_keys(level), ends, strict=True):
-                answers.setdefault(key, np.empty_like(forecasts.point))[part] = model.in_range(
-                    values
-                )
+            moved_to |= dict(zip(interval_keys(level), ends, strict=True))
         for key, share in outputs.bounds.items():
-            shifted = point + calibration.shifts(share, panel.variates, units, horizon)
-            answers.setdefault(key, np.empty_like(forecasts.point))[part] = model.in_range(shifted)
+            moved_to[key] = point + calibration.shifts(share, panel.variates, units, horizon)
+        for key, values in moved_to.items():
+            beside = answers.setdefault(key, np.empty_like(forecasts.point))
+            beside[part] = model.in_range(back(values))
     return Answers(answers, forecasts.replaced)
+
+
+def _error_scale(
+    model: Intervals, calibration: Calibration
+) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """Return the way to the scale on which a calibration has its errors, and the way back."""
+    if calibration.on_error_scale:
+        return model.to_error_scale, model.from_error_scale
+    return _same, _same
+
+
+def _same(values: np.ndarray) -> np.ndarray:
+    return values
+
+
+def _mapped(panel: Panel, function: Callable[[np.ndarray], np.ndarray]) -> Panel:
+    return panel.with_values(function(panel.values), panel.variates)
