@@ -1,6 +1,7 @@
 """Frequencies against pandas' own date_range."""
 
 import datetime
+import json
 
 import numpy as np
 import pandas as pd
@@ -504,3 +505,84 @@ def test_end_of_nanoseconds_is_no_earlier_time(freq):
     assert frequency.future(read.stamps[-1:], 1, read.axis)[0, 0] > read.stamps[-1]
     with pytest.raises(DataError, match=r"do not fit into the time column \(unit 'ns'\)"):
         frequency.future(read.stamps[-1:], 100_000 if freq == "h" else 2000, read.axis)
+
+
+def _opening(step, days, first, last, *, tz=None, weeks=12):
+    """Write out the stamps of opening hours, weekdays from 0 for Monday."""
+    stamps = pd.date_range("2024-01-01", periods=weeks * 7 * 24 * 60, freq="min", tz=tz)
+    minutes = stamps.hour * 60 + stamps.minute
+    opens, closes = (int(clock[:2]) * 60 + int(clock[3:]) for clock in (first, last))
+    stamps = stamps[
+        stamps.day_of_week.isin(days)
+        & (minutes >= opens)
+        & (minutes <= closes)
+        & ((minutes - opens) % step == 0)
+    ]
+    return pd.DatetimeIndex(stamps, freq=None)
+
+
+OPENING = {
+    "trading bars": (
+        _opening(30, range(5), "09:30", "15:30"),
+        "30min (Mon-Fri 09:30-15:30)",
+        (13, 65),
+    ),
+    "five minutes": (
+        _opening(5, range(5), "09:30", "15:55", tz="America/New_York"),
+        "5min (Mon-Fri 09:30-15:55)",
+        (78, 390),
+    ),
+    "weekdays": (_opening(60, range(5), "00:00", "23:00"), "h (Mon-Fri 00:00-23:00)", (24, 120)),
+    "six days": (_opening(60, range(6), "08:00", "17:00"), "h (Mon-Sat 08:00-17:00)", (10, 60)),
+    "every day": (_opening(60, range(7), "10:00", "19:00"), "h (Mon-Sun 10:00-19:00)", (10, 70)),
+    "two days": (
+        _opening(15, [1, 4], "12:00", "13:45"),
+        "15min (Tue Fri 12:00-13:45)",
+        (8, 16),
+    ),
+    "short Saturday": (
+        _opening(60, range(5), "08:00", "17:00")
+        .append(_opening(60, [5], "09:00", "12:00"))
+        .sort_values(),
+        "h (54 a week)",
+        (54,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPENING)
+def test_opening_hours_are_inferred_and_go_on(name):
+    index, label, cycles = OPENING[name]
+    known, ahead = index[:-40], index[-40:]
+    axis = read_times(known).axis
+    stamps = read_times(known).stamps
+    offsets = np.array([0, len(stamps)])
+    frequency = infer_frequency(stamps, offsets, axis)
+    assert (frequency.name, frequency.cycles) == (label, cycles)
+    positions, phases = frequency.positions(stamps, offsets, axis)
+    assert (np.diff(positions) == 1).all() and frequency.on_grid(phases, axis).all()
+    following = axis.times(frequency.future(stamps[-1:], 40, axis)[0])
+    assert list(following) == list(ahead)
+    again = Frequency.from_dict(json.loads(json.dumps(frequency.to_dict())))
+    assert again == frequency
+    # Some rows are missing and some are astray: the hours are the same.
+    kept = np.random.default_rng(0).random(len(stamps)) > 0.05
+    kept[[0, -1]] = True
+    some = np.sort(np.append(stamps[kept], stamps[7] + 1))
+    assert infer_frequency(some, np.array([0, len(some)]), axis).slots == frequency.slots
+
+
+def test_breaks_that_follow_no_week_are_gaps():
+    hours = pd.date_range("2024-01-01", "2024-12-31", freq="h")
+    half = 6 + 2.5 * np.sin((hours.day_of_year - 80) / 365 * 2 * np.pi)
+    daylight = hours[abs(hours.hour - 12) < half]
+    here_and_there = hours[np.random.default_rng(0).random(len(hours)) > 0.1]
+    one_break = hours[:200].append(hours[260:500])
+    few = [
+        hours[:n][np.random.default_rng(n).random(n) > share]
+        for n in (100, 200, 400, 800)
+        for share in (0.05, 0.1, 0.2, 0.3, 0.4)
+    ]
+    for index in (daylight, here_and_there, one_break, *few):
+        read = read_times(pd.DatetimeIndex(index, freq=None))
+        assert infer_frequency(read.stamps, np.array([0, len(index)]), read.axis).name == "h"

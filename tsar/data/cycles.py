@@ -5,7 +5,7 @@ or as 52 weeks.
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 
 from tsar.data.timeaxis import DAY, UNIT
 
-__all__ = ["WEEK", "cycles_of_length", "cycles_of_months", "cycles_of_offset"]
+__all__ = ["WEEK", "cycles_of_length", "cycles_of_months", "cycles_of_offset", "cycles_of_week"]
 
 WEEK, YEAR, WEEKS_OF_A_YEAR = 7 * DAY, 365 * DAY, 52
 HOUR, MINUTE, SECOND = DAY // 24, DAY // 1440, UNIT["s"]
@@ -68,6 +68,19 @@ def cycles_of_offset(offset: Any) -> tuple[int, ...]:
     if isinstance(offset, pd.offsets.BusinessDay):
         return _whole([_open_days(offset)], n)
     return _whole([_stamps_of_a_year(offset.base)], n)
+
+
+def cycles_of_week(slots: Sequence[int]) -> tuple[int, ...]:
+    """Return the cycles of the opening hours of a week: a day, where all are as long, and a week.
+
+    Parameters
+    ----------
+    slots : sequence of int
+        The stamps of a week, in nanoseconds from Monday's midnight.
+    """
+    _, counts = np.unique(np.asarray(slots) // DAY, return_counts=True)
+    daily = [int(counts[0])] if (counts == counts[0]).all() else []
+    return tuple(dict.fromkeys(_whole([*daily, len(slots)], 1)))
 
 
 def _whole(cycles: Iterable[int], step: int) -> tuple[int, ...]:

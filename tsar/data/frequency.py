@@ -5,26 +5,35 @@ days of a clock change; steps of days, weeks and months belong to the local cale
 daily series stays at local midnight across such a change.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 import pandas as pd
 
-from tsar.data.cycles import WEEK, cycles_of_length, cycles_of_months, cycles_of_offset
+from tsar.data.cycles import (
+    WEEK,
+    cycles_of_length,
+    cycles_of_months,
+    cycles_of_offset,
+    cycles_of_week,
+)
 from tsar.data.offsets import describe_offset, parse_offset, rebuild_offset
 from tsar.data.timeaxis import DAY, UNIT, TimeAxis, Unit
 from tsar.exceptions import DataError
 from tsar.params.constraints import Interval
 from tsar.params.records import Length
 
-__all__ = ["Frequency", "FrequencyRecord", "month_day"]
+__all__ = ["MONDAY", "Frequency", "FrequencyRecord", "month_day"]
 
 # Months from one stamp to the next of the offsets that count months.
 MONTH_STEPS = {
     **{"MonthBegin": 1, "MonthEnd": 1, "QuarterBegin": 3, "QuarterEnd": 3},
     **{"HalfYearBegin": 6, "HalfYearEnd": 6, "YearBegin": 12, "YearEnd": 12},
 }
+# Days from a Monday to the first day of the epoch, a Thursday.
+MONDAY = 3
 LENGTHS = {"hours", "minutes", "seconds", "milliseconds", "microseconds", "nanoseconds"}
 
 
@@ -32,7 +41,7 @@ class FrequencyRecord(TypedDict):
     """A :class:`Frequency` as JSON; earlier versions had the first of the cycles alone."""
 
     name: str
-    rule: Literal["fixed", "months", "offset", "steps"]
+    rule: Literal["fixed", "months", "offset", "steps", "week"]
     step: Annotated[int, Interval(1, 2**63 - 1)]
     local: bool
     day: Annotated[int, Interval(0, 31)] | None
@@ -41,6 +50,7 @@ class FrequencyRecord(TypedDict):
     cycles: NotRequired[list[Length]]
     inexact: NotRequired[bool]
     season_length: NotRequired[Length]
+    slots: NotRequired[list[Annotated[int, Interval(0, WEEK - 1)]]]
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,9 @@ class Frequency:
     ----------
     name : str
         The pandas alias, or a description where pandas has none.
-    rule : {"fixed", "months", "offset", "steps"}
-        A length of time; calendar months; any other pandas offset; integers or periods.
+    rule : {"fixed", "months", "offset", "steps", "week"}
+        A length of time; calendar months; any other pandas offset; integers or periods; a length
+        of time in the opening hours of a week.
     step : int
         Nanoseconds, months, or integers from one stamp to the next.
     local : bool
@@ -70,10 +81,12 @@ class Frequency:
         :mod:`tsar.data.cycles`.
     inexact : bool
         Whether the first of them is a year of days or weeks, which is no whole number of them.
+    slots : tuple of int
+        The stamps of a week, in nanoseconds from Monday's midnight, for ``rule="week"``.
     """
 
     name: str
-    rule: Literal["fixed", "months", "offset", "steps"]
+    rule: Literal["fixed", "months", "offset", "steps", "week"]
     step: int = 1
     local: bool = False
     day: int | None = 1
@@ -81,6 +94,7 @@ class Frequency:
     offset: Any = None
     cycles: tuple[int, ...] = ()
     inexact: bool = False
+    slots: tuple[int, ...] = ()
 
     # --------------------------------------------------------------- made from
 
@@ -148,6 +162,12 @@ class Frequency:
         cycles = cycles_of_length(nanoseconds)
         inexact = bool(cycles) and nanoseconds * cycles[0] > WEEK
         return cls(name, "fixed", step=nanoseconds, cycles=cycles, inexact=inexact)
+
+    @classmethod
+    def of_week(cls, name: str, nanoseconds: int, slots: Sequence[int]) -> "Frequency":
+        """Return a step in the opening hours of a week, whose stamps are given."""
+        cycles = cycles_of_week(slots)
+        return cls(name, "week", step=nanoseconds, cycles=cycles, slots=tuple(slots))
 
     @classmethod
     def of_months(
@@ -238,7 +258,7 @@ class Frequency:
     @property
     def _on_the_wall(self) -> bool:
         """Whether the steps are those of a wall clock."""
-        return self.rule in ("months", "offset") or self.local
+        return self.rule in ("months", "offset", "week") or self.local
 
     def moved(self, stamps: np.ndarray, offsets: np.ndarray, axis: TimeAxis) -> np.ndarray | None:
         """Return how far clock changes moved the stamps, see :meth:`TimeAxis.moved`."""
@@ -277,6 +297,8 @@ class Frequency:
             return times // step, times % step
         if self.rule == "months":
             return self._month_positions(times // axis.per_day, times % axis.per_day)
+        if self.rule == "week":
+            return self._week_positions(times, axis)
         if isinstance(self.offset, pd.offsets.BusinessHour):
             return self._hour_positions(times, axis.unit)
         return self._offset_positions(times // axis.per_day, times % axis.per_day)
@@ -289,7 +311,7 @@ class Frequency:
         if self.rule == "months":
             wanted = True if self.phase is None else phases % self.step == self.phase
             return (phases // self.step % 32 == 0) & wanted
-        if self.rule == "offset":
+        if self.rule in ("offset", "week"):
             return phases % 2 == 0
         if self.phase is None:
             return np.ones(len(phases), dtype=bool)
@@ -306,6 +328,22 @@ class Frequency:
         # 09:00 and 10:00 are two grids.
         phase = number % self.step + self.step * (np.where(day == wanted, 0, day) + 32 * clock)
         return number // self.step, phase
+
+    def _week_positions(self, times: np.ndarray, axis: TimeAxis) -> tuple[np.ndarray, np.ndarray]:
+        slots = self._slots(axis)
+        week, clock = np.divmod(times + MONDAY * axis.per_day, 7 * axis.per_day)
+        place, on_grid = _search(slots, clock)
+        return week * len(slots) + place, (~on_grid).astype(np.int64)
+
+    def _slots(self, axis: TimeAxis) -> np.ndarray:
+        """Return the stamps of a week in the unit of an axis."""
+        slots, unit = np.array(self.slots, dtype=np.int64), UNIT[axis.unit]
+        if (slots % unit).any():
+            raise DataError(
+                f"freq={self.name!r} is finer than the {axis.unit!r} resolution of the "
+                f"timestamps; convert the time column"
+            )
+        return slots // unit
 
     def _offset_positions(
         self, dates: np.ndarray, clock: np.ndarray
@@ -390,6 +428,11 @@ class Frequency:
             stamps = ends[:, None] + ahead * self.length(axis)
         elif self.rule == "months":
             stamps = self._future_months(ends, ahead, axis.per_day)
+        elif self.rule == "week":
+            place, _ = self._week_positions(ends, axis)
+            slots = self._slots(axis)
+            week, number = np.divmod(place[:, None] + ahead, len(slots))
+            stamps = (7 * week - MONDAY) * axis.per_day + slots[number]
         elif isinstance(self.offset, pd.offsets.BusinessDay):
             days = (ends // axis.per_day).view("M8[D]")[:, None]
             following = np.busday_offset(
@@ -422,7 +465,8 @@ class Frequency:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able description."""
         described = None if self.offset is None else describe_offset(self.offset)
-        return {**self.__dict__, "offset": described, "cycles": list(self.cycles)}
+        lists = {"cycles": list(self.cycles), "slots": list(self.slots)}
+        return {**self.__dict__, "offset": described, **lists}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Frequency":
@@ -433,7 +477,8 @@ class Frequency:
         # Models saved before there were cycles have the first of them.
         first = fields.pop("season_length", 1)
         cycles = fields.get("cycles", [first] if first > 1 else [])
-        return cls(**{**fields, "offset": offset, "cycles": tuple(cycles)})
+        slots = tuple(fields.get("slots", ()))
+        return cls(**{**fields, "offset": offset, "cycles": tuple(cycles), "slots": slots})
 
 
 def _search(grid: np.ndarray, stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

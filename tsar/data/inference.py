@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tsar.data.frequency import Frequency, month_day
+from tsar.data.frequency import MONDAY, Frequency, month_day
 from tsar.data.offsets import parse_offset
 from tsar.data.timeaxis import DAY, UNIT, TimeAxis
 from tsar.exceptions import DataError
@@ -17,7 +17,11 @@ __all__ = ["infer_frequency", "usual_step"]
 SAMPLED_STEPS = 100_000
 # Share of the stamps that have to agree on a day of the month, or on open weekdays.
 AGREEMENT = 0.8
-# A weekday with less than this part of the rows due to it is closed, but for stray rows.
+# Share of rows that may lie outside of opening hours; how much of a week, and how many breaks, show
+# that there are any, in two weeks at least. A day of the week is a seventh; rows that are missing
+# by chance are so in all weeks too seldom.
+STRAY, FEWEST_CLOSED, FEWEST_BREAKS = 0.02, 1 / 8, 3
+# A weekday or a time of the week with less than this part of the rows due to it is closed, but for stray rows.
 CLOSED = 0.35
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -63,15 +67,16 @@ def infer_frequency(stamps: np.ndarray, offsets: np.ndarray, axis: TimeAxis) -> 
     if axis.kind == "integer":
         return Frequency.steps(step)
     nanoseconds = step * UNIT[axis.unit]
+    series = int(owner[np.diff(offsets)[owner].argmax()])
+    longest = stamps[offsets[series] : offsets[series + 1]]
+    length = Frequency.of_length(_length_name(nanoseconds), nanoseconds)
     if nanoseconds < 23 * 3600 * UNIT["s"]:
-        return Frequency.of_length(_length_name(nanoseconds), nanoseconds)
+        return length if share == 1 else _infer_opening(longest, length, axis) or length
     local, following = _wall_times(before, after, axis)
     local_step, local_share = _mode(following - local)
     if share > local_share or local_step % axis.per_day:
         # Midnights of another zone, or steps that are no days.
-        return Frequency.of_length(_length_name(nanoseconds), nanoseconds)
-    series = int(owner[np.diff(offsets)[owner].argmax()])
-    longest = stamps[offsets[series] : offsets[series + 1]]
+        return length
     return _infer_days(local // axis.per_day, following // axis.per_day, longest, axis)
 
 
@@ -149,6 +154,52 @@ def _infer_days(
         weekday, _ = _mode((before + 3) % 7)
         return Frequency.of_days(f"W-{WEEKDAYS[weekday].upper()}", 7)
     return Frequency.of_days(f"{step}D", step)
+
+
+def _infer_opening(stamps: np.ndarray, length: Frequency, axis: TimeAxis) -> Frequency | None:
+    """Return the opening hours that explain the breaks between steps of a length, if any do.
+
+    ``stamps`` are those of a series that has such steps.
+    """
+    rows = stamps[:SAMPLED_STEPS]
+    step, week = length.length(axis), 7 * axis.per_day
+    moved = axis.moved(rows, np.array([0, len(rows)]))
+    times = axis.local(rows) if moved is None else axis.local(rows) - moved
+    weeks, clock = np.divmod(times + MONDAY * axis.per_day, week)
+    slots, counts = np.unique(clock, return_counts=True)
+    # What is there now and then is a stray row, and opening hours hold for nearly all of them.
+    slots = slots[counts > CLOSED * len(np.unique(weeks))]
+    strays = ~np.isin(clock, slots)
+    closed_share = 1 - len(slots) * step / week
+    is_short = times[-1] - times[0] < 2 * week
+    if is_short or not len(slots) or closed_share < FEWEST_CLOSED or strays.mean() > STRAY:
+        return None
+    unit = UNIT[axis.unit]
+    opening = Frequency.of_week(
+        _opening_name(length.name, slots * unit, length.step), length.step, (slots * unit).tolist()
+    )
+    positions, phases = opening.positions(rows, np.array([0, len(rows)]), axis)
+    on_grid = opening.on_grid(phases, axis)
+    # Breaks at closed hours, and those that are one step of the opening hours.
+    apart = np.diff(positions)
+    closed = np.diff(times) // step > apart
+    crossed = closed & (apart == 1) & on_grid[1:] & on_grid[:-1]
+    enough = crossed.sum() >= FEWEST_BREAKS and crossed.sum() >= AGREEMENT * closed.sum()
+    return opening if enough else None
+
+
+def _opening_name(step: str, slots: np.ndarray, nanoseconds: int) -> str:
+    """Say when steps are: "30min (Mon-Fri 09:30-15:30)" by the first and the last of a day."""
+    days = slots // DAY
+    hours = [slots[days == day] % DAY for day in np.unique(days)]
+    alike = all(np.array_equal(one, hours[0]) for one in hours)
+    if not alike or (np.diff(hours[0]) != nanoseconds).any():
+        return f"{step} ({len(slots)} a week)"
+    named = [WEEKDAYS[day] for day in np.unique(days)]
+    at_a_stretch = len(named) > 1 and days[-1] - days[0] == len(named) - 1
+    shown = f"{named[0]}-{named[-1]}" if at_a_stretch else " ".join(named)
+    first, last = (str(pd.Timedelta(int(end))).split()[-1][:5] for end in hours[0][[0, -1]])
+    return f"{step} ({shown} {first}-{last})"
 
 
 def _infer_weekdays(before: np.ndarray, after: np.ndarray) -> Frequency:
