@@ -539,3 +539,24 @@ def test_quarters_and_weeks_of_a_file(tmp_path, run):
         *options, "--time", "w", "--time-format", "%G%V", "--set", "season_length=1"
     )
     assert printed == "w,y\n202501,52.0\n202502,52.0\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--id", "shop", "--id", "item"),
+            "--id is given 2 times and takes one value; give it once;",
+        ),
+        (("--horizon", 3, "--time", "when", "--horizon=4"), "--horizon is given 2 times"),
+    ],
+)
+def test_an_option_of_one_value_is_given_once(options, message, csv, run):
+    code, out, errors = run("forecast", csv, *options)
+    assert (code, out) == (1, "") and message in errors
+    # Options that may be repeated, and switches, are none of these.
+    code, _, errors = run(
+        *("backtest", csv, "--model", "Naive", "--horizon", 3, "--target", "price"),
+        *("--target", "load", "--verbose", "--verbose"),
+    )
+    assert code == 0

@@ -6,6 +6,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from tsar.cli.once import Command
 from tsar.core.mixers import MIXERS, causal_mixers
 from tsar.data.datasets import load_dataset
 from tsar.data.tables import check_writable, write_table
@@ -29,7 +30,7 @@ def _root() -> None:
     pass
 
 
-@app.command()
+@app.command(cls=Command)
 def mixers(
     mixer: Annotated[
         list[str] | None, typer.Option(help="A mixer; repeatable. All of them by default.")

@@ -27,6 +27,7 @@ from tsar.cli.advice import repairs
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
 from tsar.cli.language import run_language_demo
+from tsar.cli.once import Command
 from tsar.cli.options import (
     READING,
     Data,
@@ -102,7 +103,7 @@ def _root(
     pass
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     what: Annotated[str, typer.Argument(help="forecasting or language")] = "forecasting",
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("tsar-demo"),
@@ -112,7 +113,7 @@ def demo(
     (run_demo if what == "forecasting" else run_language_demo)(out)
 
 
-@app.command()
+@app.command(cls=Command)
 def forecast(
     ctx: typer.Context,
     data: Data = None,
@@ -277,7 +278,7 @@ def _params(ctx: typer.Context, model: str, settings: list[str] | None) -> dict[
     return {**recipe_params, **parse_parameters(forecaster_class(model), settings or [])}
 
 
-@app.command()
+@app.command(cls=Command)
 def backtest(
     ctx: typer.Context,
     data: Data = None,
@@ -341,7 +342,7 @@ def backtest(
         raise typer.Exit(PARTIAL)
 
 
-@app.command()
+@app.command(cls=Command)
 def tune(
     ctx: typer.Context,
     data: Data = None,
@@ -439,7 +440,7 @@ def _setting(name: str, value: Any) -> str:
     return shlex.quote(f"{name}={','.join(map(str, value)) if listed else value}")
 
 
-@app.command()
+@app.command(cls=Command)
 def reproduce(
     recipe: Annotated[
         str | None, typer.Argument(help="Name of a recipe, or the path of a TOML file.")
@@ -495,7 +496,7 @@ def _line(result: Result) -> str:
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def models(
     name: Annotated[str | None, typer.Argument(help="Show the parameters of one model.")] = None,
     plugin: Plugins = None,
@@ -512,7 +513,7 @@ def models(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     model: Annotated[str, typer.Argument(help="See `tsar models`.")],
     plugin: Plugins = None,
@@ -534,7 +535,7 @@ def _summary(model: str) -> str:
     return (forecaster_class(model).__doc__ or "").strip().partition("\n")[0]
 
 
-@app.command()
+@app.command(cls=Command)
 def datasets(
     name: Annotated[str | None, typer.Argument(help="Show the card of one data set.")] = None,
 ) -> None:
@@ -556,7 +557,7 @@ def datasets(
     console.print(_table(["name", "rows", "variates", "step", "what"], rows))
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(names: Annotated[list[str], typer.Argument(help="Names from `tsar datasets`.")]) -> None:
     """Fetch data sets into the cache and verify them."""
     for name in names:

@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 import tsar
+from tsar.cli.once import Command
 from tsar.cli.options import Settings
 from tsar.estimator.saving import check_folder
 from tsar.exceptions import DataError
@@ -31,7 +32,7 @@ DEMO: dict[str, Any] = {
 HELD_OUT = 0.1
 
 
-@app.command()
+@app.command(cls=Command)
 def train(
     file: Annotated[Path, typer.Argument(help="A text in UTF-8, or a folder of .txt files.")],
     out: Annotated[Path, typer.Option(help="Folder for the trained model.")],
@@ -68,7 +69,7 @@ def train(
     print(f"Wrote {out}")
 
 
-@app.command()
+@app.command(cls=Command)
 def generate(
     folder: Annotated[Path, typer.Argument(help="Folder of a saved language model.")],
     prompt: Annotated[str, typer.Option(help="The text to continue.")] = "",

@@ -21,7 +21,8 @@ AGREEMENT = 0.8
 # that there are any, in two weeks at least. A day of the week is a seventh; rows that are missing
 # by chance are so in all weeks too seldom.
 STRAY, FEWEST_CLOSED, FEWEST_BREAKS = 0.02, 1 / 8, 3
-# A weekday or a time of the week with less than this part of the rows due to it is closed, but for stray rows.
+# A weekday or a time of the week with less than this part of the rows due to it is closed, but for
+# stray rows.
 CLOSED = 0.35
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
