@@ -534,3 +534,36 @@ def test_the_frequency_of_each_other_series_is_named():
     )
     with pytest.raises(DataError, match="id 'c': frequency, count 12, .*, has 'MS'"):
         Panel.from_frame(frame)
+
+
+@pytest.mark.parametrize(
+    ("times", "step", "repair"),
+    [
+        ("jitter", "h", "df.index.round('h')"),
+        ("events", "30min", "df.resample('30min').mean()"),
+        ("month", "MS", "df.index.to_period('M')"),
+    ],
+)
+def test_times_without_a_step_are_told_the_nearest_one(times, step, repair):
+    """What is advised makes them regular."""
+    rng = np.random.default_rng(0)
+    hours = pd.date_range("2024-01-01", periods=60, freq="h")
+    index = {
+        "jitter": hours + pd.to_timedelta(rng.integers(0, 59, 60), unit="s"),
+        "events": hours[0] + pd.to_timedelta(np.cumsum(rng.integers(300, 4000, 60)), unit="s"),
+        "month": pd.date_range("2024-01-01", periods=24, freq="MS")
+        + pd.to_timedelta(rng.integers(12, 17, 24), unit="D"),
+    }[times]
+    frame = pd.DataFrame({"y": rng.normal(size=len(index))}, index=index)
+    with pytest.raises(DataError) as caught:
+        Panel.from_frame(frame)
+    message = str(caught.value)
+    assert f"irregular, count {len(index)}" in message and repair in message
+    assert f"with {step!r}, which is nearest" in message
+    if "resample" in repair:
+        mended = frame.resample(step).mean()
+    elif step == "MS":
+        mended = frame.set_axis(frame.index.to_period("M"))
+    else:
+        mended = frame.set_axis(frame.index.round(step))
+    assert len(Panel.from_frame(mended).values) > 20

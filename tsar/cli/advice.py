@@ -23,6 +23,7 @@ REPAIRS = {
     "gap": "a gap: --gaps mask treats missing rows as missing values, --gaps zero as zeros",
     "off-grid": "an off-grid timestamp: round it to the grid, or state the step, for example with "
     "--set freq=h",
+    "irregular": "irregular times: bring the rows to one step before",
     "frequency": "another frequency: bring the series to one step, or forecast it on its own",
     "infinite": "an infinite value, or one beyond 1e150: leave the cell empty, which is a missing "
     "value",
@@ -48,6 +49,7 @@ PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         r"dates of the form (\S+); \S.* makes them dates, and freq=1 counts",
         r"dates of the form \1; --time-format \1 makes them dates, and --set freq=1 counts",
     ),
+    (r"with '(\w+)', which is nearest to most steps: .*", r"most steps are nearest to \1"),
     (r"\(expected freq='(.*?)'", r"(expected a step of \1"),
     (r"pass freq=$", "state it: --set freq=h"),
     (r"use tz_convert or tz_localize first", "write the times of all files in one zone"),

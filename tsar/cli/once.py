@@ -21,7 +21,9 @@ class Command(TyperCommand):
         *_, order = self.make_parser(ctx).parse_args(args=list(args))
         counts = Counter(param.name for param in order)
         for param in order:
-            single = param.param_type_name == "option" and not (param.multiple or getattr(param, "count", False))
+            single = param.param_type_name == "option" and not (
+                param.multiple or getattr(param, "count", False)
+            )
             if single and not getattr(param, "is_flag", False) and counts[param.name] > 1:
                 option = max(param.opts, key=len)
                 raise ParameterError(

@@ -14,6 +14,9 @@ __all__ = ["SHOWN", "Faults", "as_python", "repairs"]
 SHOWN = 100
 # What depends on the frequency.
 CALENDAR = {"gap", "off-grid", "frequency"}
+IRREGULAR = "irregular"
+# Steps that times cannot be rounded to, and the period in which each lies.
+PERIODS = {"W": "W", "MS": "M", "QS": "Q", "YS": "Y"}
 REPAIRS = {
     "timestamp": "an unparsable timestamp: repair or drop the row",
     "id": "a missing id: fill it in or drop the row",
@@ -24,6 +27,7 @@ REPAIRS = {
     "gap": "a gap: pass gaps='mask' to treat missing rows as missing values, 'zero' as zeros",
     "off-grid": "an off-grid timestamp: round it to the grid, or pass the right freq",
     "frequency": "another frequency: resample the series, or model it on its own",
+    IRREGULAR: "irregular times: round them where each row is one step, else put rows together",
     "infinite": "an infinite value, or one beyond 1e150: replace it, for example by NaN, which "
     "is masked",
     "non-numeric": "a value that is no number: pd.to_numeric(df[column], errors='coerce') makes "
@@ -38,6 +42,8 @@ class Faults:
         self._rows: list[tuple[Any, str, int, str, Any]] = []
         # The step that a series of another frequency has, by the number of its row.
         self._steps: dict[int, str] = {}
+        # The step that would be nearest to those of an irregular one.
+        self._nearest: str | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -58,6 +64,11 @@ class Faults:
         if step is not None:
             self._steps[len(self._rows)] = step
         self._rows.append((as_python(series), kind, count, first, as_python(column)))
+
+    def add_irregular(self, series: Any, count: int, first: str, nearest: str) -> None:
+        """Record a series of ``count`` rows that has no step at all, and the nearest one."""
+        self._nearest = nearest
+        self.add(series, IRREGULAR, count, first)
 
     def raise_if_any(self, whole: str | None = None, frequency: str | None = None) -> None:
         """Raise one :class:`DataError` for everything recorded.
@@ -91,6 +102,14 @@ class Faults:
         if steps:
             message.append(
                 f"    freq={table.attrs['step']!r} reads the series that have it, on their own"
+            )
+        if self._nearest is not None:
+            step = self._nearest
+            period = PERIODS.get(step)
+            rounded = f"to_period({period!r})" if period else f"round({step!r})"
+            message.append(
+                f"    with {step!r}, which is nearest to most steps: df.index.{rounded} or "
+                f"df.resample({step!r}).mean()"
             )
         raise DataError("\n".join(message), faults=table)
 

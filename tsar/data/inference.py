@@ -10,7 +10,7 @@ from tsar.data.offsets import parse_offset
 from tsar.data.timeaxis import DAY, UNIT, TimeAxis
 from tsar.exceptions import DataError
 
-__all__ = ["infer_frequency", "usual_step"]
+__all__ = ["infer_frequency", "nearest_step", "usual_step"]
 
 # This many evenly spread steps are looked at: the majority of a large panel is known
 # long before all of it was read.
@@ -24,6 +24,13 @@ STRAY, FEWEST_CLOSED, FEWEST_BREAKS = 0.02, 1 / 8, 3
 # A weekday or a time of the week with less than this part of the rows due to it is closed, but for
 # stray rows.
 CLOSED = 0.35
+# What people put irregular rows together by.
+COMMON_STEPS = {
+    **{f"{n}s" if n > 1 else "s": f"{n}s" for n in (1, 5, 10, 30)},
+    **{f"{n}min" if n > 1 else "min": f"{n}min" for n in (1, 5, 10, 15, 30)},
+    **{f"{n}h" if n > 1 else "h": f"{n}h" for n in (1, 2, 3, 6, 12)},
+    **{"D": "1D", "W": "7D", "MS": "30.4375D", "QS": "91.3125D", "YS": "365.25D"},
+}
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 # What is tried where neither days nor months explain every step.
@@ -87,6 +94,16 @@ def usual_step(stamps: np.ndarray, axis: TimeAxis) -> str | None:
         return infer_frequency(stamps, np.array([0, len(stamps)]), axis).name
     except DataError:
         return None
+
+
+def nearest_step(stamps: np.ndarray, axis: TimeAxis) -> str:
+    """Return the alias of the usual length that is nearest to most steps of a series."""
+    median = float(np.median(np.diff(stamps))) * UNIT[axis.unit]
+    lengths = np.array(
+        [pd.Timedelta(length).as_unit("ns").value for length in COMMON_STEPS.values()]
+    )
+    # By their ratio: 40 minutes are nearer to half an hour than to an hour.
+    return list(COMMON_STEPS)[int(np.abs(np.log(lengths / max(median, 1.0))).argmin())]
 
 
 def _sampled_steps(

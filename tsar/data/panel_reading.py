@@ -11,7 +11,7 @@ from tsar.data.covariates import constant_values
 from tsar.data.faults import SHOWN, Faults
 from tsar.data.frames import Rows
 from tsar.data.frequency import Frequency
-from tsar.data.inference import infer_frequency, usual_step
+from tsar.data.inference import infer_frequency, nearest_step, usual_step
 from tsar.data.regularity import irregularities, is_regular, spread
 from tsar.data.timeaxis import TimeAxis, read_times
 from tsar.data.timestyle import check_no_dates
@@ -177,10 +177,7 @@ class PanelReader:
                 lost=self.lost,
             )
             for owner, kind, count, first in irregular:
-                other = kind == "frequency" and len(self.faults) < SHOWN
-                own = self.stamps[self.offsets[owner] : self.offsets[owner + 1]]
-                step = usual_step(own, self.axis) if other else None
-                self.faults.add(self.ids[owner], kind, count, self.axis.show(first), step=step)
+                self._note_irregular(owner, kind, count, self.axis.show(first), frequency, freq)
         most = ", as most series have" if freq is None and len(self.ids) > 1 else ""
         self.faults.raise_if_any(self.whole, f"freq={frequency.name!r}{most}")
         ends = self.offsets[1:] - 1
@@ -203,6 +200,22 @@ class PanelReader:
             **columns,
         }
         return parts if positions is None else parts | _on_grid(parts, positions, gaps)
+
+    def _note_irregular(
+        self, owner: int, kind: str, count: int, first: str, frequency: Frequency, freq: Any
+    ) -> None:
+        """Record a fault of the calendar of one series."""
+        if kind != "frequency" or len(self.faults) >= SHOWN:
+            self.faults.add(self.ids[owner], kind, count, first)
+            return
+        own = self.stamps[self.offsets[owner] : self.offsets[owner + 1]]
+        step = usual_step(own, self.axis)
+        if freq is None and step == frequency.name and self.axis.kind == "timestamp":
+            # Its own step is none of most of its rows.
+            nearest = nearest_step(own, self.axis)
+            self.faults.add_irregular(self.ids[owner], count, first, nearest)
+        else:
+            self.faults.add(self.ids[owner], kind, count, first, step=step)
 
     @property
     def _order(self) -> Any:
