@@ -48,7 +48,10 @@ OTHER_ESTIMATORS: Registry[type[Estimator]] = Registry(
 # What a saved model may be, family by family; those of other modules are imported when none of
 # the first ones has the name.
 FAMILIES: tuple[Registry[Any], ...] = (FORECASTERS, OTHER_ESTIMATORS)
-FURTHER_FAMILIES = {"tsar.language.registry": "LANGUAGE_MODELS"}
+FURTHER_FAMILIES = {
+    "tsar.language.registry": "LANGUAGE_MODELS",
+    "tsar.image.registry": "IMAGE_MODELS",
+}
 
 
 def _families() -> Iterator[Registry[Any]]:

@@ -5,13 +5,14 @@ from typing import Any
 
 from tsar.checks.contract import CONTRACT_CHECKS, Check, Family
 from tsar.checks.forecasting import Forecasting
+from tsar.checks.images import Images
 from tsar.checks.language import Language
 from tsar.exceptions import ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 
 __all__ = ["all_forecasters", "check_estimator", "check_id", "checks_for"]
 
-FAMILIES: tuple[Family, ...] = (Forecasting(), Language())
+FAMILIES: tuple[Family, ...] = (Forecasting(), Language(), Images())
 
 
 def all_forecasters() -> list[type[Any]]:

@@ -22,10 +22,11 @@ from rich.table import Table
 import tsar
 from tsar import batch
 from tsar.checks import check_id, checks_for
-from tsar.cli import bench, language
+from tsar.cli import bench, image, language
 from tsar.cli.advice import repairs
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
+from tsar.cli.image import run_image_demo
 from tsar.cli.language import run_language_demo
 from tsar.cli.once import Command
 from tsar.cli.options import (
@@ -82,8 +83,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(language.app, name="language")
+app.add_typer(image.app, name="image")
 app.add_typer(bench.app, name="bench")
 
+DEMOS: dict[str, Callable[[Path], Any]] = {
+    "forecasting": run_demo,
+    "language": run_language_demo,
+    "image": run_image_demo,
+}
 # The exit code where some series have no forecast.
 PARTIAL = 3
 
@@ -105,12 +112,12 @@ def _root(
 
 @app.command(cls=Command)
 def demo(
-    what: Annotated[str, typer.Argument(help="forecasting or language")] = "forecasting",
+    what: Annotated[str, typer.Argument(help="forecasting, language or image")] = "forecasting",
     out: Annotated[Path, typer.Option(help="Folder for what is written.")] = Path("tsar-demo"),
 ) -> None:
-    """Train PatchTST on a bundled data set, or a language model on the help texts of Python."""
-    check_choice("tsar demo", "what", what, ("forecasting", "language"))
-    (run_demo if what == "forecasting" else run_language_demo)(out)
+    """Train a small model on bundled data: PatchTST, a language model, or one of images."""
+    check_choice("tsar demo", "what", what, DEMOS)
+    DEMOS[what](out)
 
 
 @app.command(cls=Command)

@@ -21,6 +21,7 @@ from tsar.training.optim import Optimizer, as_optimizer
 from tsar.training.options import Phase, TrainingOptions, TrainingResult
 from tsar.training.phases import train_phases
 from tsar.training.schedules import Schedule, as_schedule
+from tsar.training.seeding import seeded
 from tsar.training.state import (
     TrainedRecord,
     TrainingState,
@@ -262,6 +263,70 @@ class TrainedEstimator(Estimator):
         elif checkpoint is not None:
             checkpoint.remove()
         return result
+
+    def _fit_network(
+        self,
+        make_network: Callable[[], nn.Module],
+        training: Source | DrawingSource,
+        validation: Source | DrawingSource | None,
+        objective: Objective,
+        *,
+        data: Callable[[], str],
+        go_on: bool,
+        begin: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        """Build a network, train it, and keep it.
+
+        Parameters
+        ----------
+        make_network : callable
+            Builds it, with torch's initialisers.
+        training, validation : source of batches
+            On the CPU or on the device.
+        objective : Objective
+        data : callable
+            Returns a digest of what it is trained on, which a checkpoint asks for.
+        go_on : bool
+            Whether to go on with the weights of the fit before.
+        begin : callable, optional
+            Changes the new network before its training.
+        """
+        device = resolve_device(self.device)
+        checkpoint = self._checkpoint()
+        seed = self._training_seed(checkpoint)
+        with seeded(seed):
+            network = make_network().to(device)
+            if begin is not None:
+                begin(network)
+        state = None
+        if go_on:
+            self._continue_from(network)
+            state = self._training_state.named(self._trained_names(network))
+        if checkpoint is not None:
+            with self._named_training_errors():
+                checkpoint.claim(self._identity(data(), network, state, seed))
+        result = self._train(
+            network,
+            training,
+            validation,
+            objective,
+            self._phases(network, self._training_options, go_on),
+            device=device,
+            seed=seed,
+            state=state,
+            checkpoint=checkpoint,
+        )
+        self._keep(network, result, device, seed)
+
+    def _continue_from(self, network: nn.Module) -> None:
+        """Give a network of the same parameters the weights of the fit before."""
+        fitted, fresh = self.module_.state_dict(), network.state_dict()
+        if {k: v.shape for k, v in fitted.items()} != {k: v.shape for k, v in fresh.items()}:
+            raise ParameterError(
+                f"{self.name}: parameters of the network have changed since the last fit; restore "
+                f"them, or fit with warm_start=False"
+            )
+        network.load_state_dict(fitted)
 
     def _keep(
         self, network: nn.Module, result: TrainingResult, device: torch.device, seed: int

@@ -1,5 +1,6 @@
 """What all estimators have in common that are fitted to texts."""
 
+import functools
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from tsar.language.tokenizer import (
     tokenizer_from_record,
 )
 from tsar.params.constraints import Interval, check_count
-from tsar.training import AdamW, Cosine, Objective, Optimizer, Schedule, resolve_device, seeded
+from tsar.training import AdamW, Cosine, Objective, Optimizer, Schedule, seeded
 from tsar.training.checkpoint import checkpoints_in, digest
 from tsar.training.state import TrainedFitted, TrainingRecord
 from tsar.training.threads import settle_number
@@ -194,32 +195,18 @@ class TextEstimator(TrainedEstimator):
         tokenizer = self._tokenizer_for(listed, self if go_on else initial)
         tokens = token_row(tokenizer, listed, tokenizer.n_tokens)
         training, validation = self._sources(tokens)
-        device = resolve_device(self.device)
-        checkpoint = self._checkpoint()
-        seed = self._training_seed(checkpoint)
-        with seeded(seed):
-            network = self._make_network(tokenizer.n_tokens + 1).to(device)
-            if initial is not None and not go_on:
-                self._begin_from(initial, network)
-        state = None
-        if go_on:
-            self._continue_from(network)
-            state = self._training_state.named(self._trained_names(network))
-        if checkpoint is not None:
-            with self._named_training_errors():
-                checkpoint.claim(self._identity(digest([tokens]), network, state, seed))
-        result = self._train(
-            network,
+        begin = None
+        if initial is not None and not go_on:
+            begin = functools.partial(self._begin_from, initial)
+        self._fit_network(
+            lambda: self._make_network(tokenizer.n_tokens + 1),
             training,
             validation,
             self._objective(),
-            self._phases(network, self._training_options, go_on),
-            device=device,
-            seed=seed,
-            state=state,
-            checkpoint=checkpoint,
+            data=lambda: digest([tokens]),
+            go_on=go_on,
+            begin=begin,
         )
-        self._keep(network, result, device, seed)
         self.tokenizer_: Tokenizer = tokenizer
         self.n_tokens_ = len(tokens)
         self.remember_parameters()
@@ -235,15 +222,6 @@ class TextEstimator(TrainedEstimator):
     def _begin_from(self, initial: Any, network: nn.Module) -> None:
         """Give a new network the weights of a model of another kind."""
         raise NotImplementedError(f"{self.name} begins with weights of its own")
-
-    def _continue_from(self, network: nn.Module) -> None:
-        fitted, fresh = self.module_.state_dict(), network.state_dict()
-        if {k: v.shape for k, v in fitted.items()} != {k: v.shape for k, v in fresh.items()}:
-            raise ParameterError(
-                f"{self.name}: parameters of the network have changed since the last fit; restore "
-                f"them, or fit with warm_start=False"
-            )
-        network.load_state_dict(fitted)
 
     def _sources(self, tokens: Tensor) -> tuple[DrawnWindows, OrderedWindows | None]:
         """Cut windows for training, and from the end those for validation if there are any."""

@@ -17,6 +17,7 @@ from tsar.core.decoding import (
     ModelDraft,
 )
 from tsar.core.mixers import SoftmaxAttention
+from tsar.core.sampling import Sampler
 from tsar.exceptions import DataError, ParameterError
 from tsar.language.corpus import DrawnWindows, as_texts, token_row
 from tsar.language.language_model import LanguageModel
@@ -181,8 +182,9 @@ class _Teaching(Objective):
 
     def loss(self, network: nn.Module, batch: Tensor, generator: torch.Generator) -> Any:
         with torch.no_grad():
-            shares = self.teacher(batch[:, :-1]).softmax(dim=-1)
+            shares = Sampler().probabilities(self.teacher(batch[:, :-1]))
         logits = network(batch[:, :-1])
+        shares = shares.to(logits.dtype)
         total = F.cross_entropy(logits.flatten(0, 1), shares.flatten(0, 1), reduction="sum")
         return {"loss": (total, torch.tensor(batch[:, 1:].numel(), device=batch.device))}
 

@@ -7,6 +7,7 @@ notebook shows a figure that is the last value of a cell.
 
 from tsar.plot.errors import error_by_step, reliability, residuals
 from tsar.plot.forecasts import backtest, forecast, forecasts
+from tsar.plot.images import image_grid
 from tsar.plot.leaderboards import critical_difference, leaderboard
 from tsar.plot.mixers import mixer_costs, training_losses
 from tsar.plot.models import coefficients, importance, learning_curve
@@ -22,6 +23,7 @@ __all__ = [
     "error_by_step",
     "forecast",
     "forecasts",
+    "image_grid",
     "importance",
     "leaderboard",
     "learning_curve",

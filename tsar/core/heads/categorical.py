@@ -1,10 +1,11 @@
 """One of finitely many classes per token."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tsar.core.linear import Linear
 from tsar.core.ops.even_products import linear
 from tsar.core.sampling import Guidance, Sampler
 from tsar.exceptions import ParameterError
@@ -43,7 +44,8 @@ class CategoricalHead(nn.Module):
     ) -> None:
         super().__init__()
         if embedding is None:
-            self.weight = Linear(d_model, n_classes, bias=False).weight
+            self.weight: Tensor = nn.Parameter(torch.empty(n_classes, d_model))
+            nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # as torch's linear maps begin
         elif embedding.weight.shape != (n_classes, d_model):
             raise ParameterError(
                 f"CategoricalHead: an embedding to share must have the shape "

@@ -1,0 +1,75 @@
+"""Conditioned blocks: piece by piece as at once, order by levels, and a condition that tells."""
+
+import pytest
+import torch
+
+from tsar.core.conditioned import ConditionedDecoder, in_order
+from tsar.core.mixers import accepted_options, make_mixer
+
+
+def _decoder(mixer, levels, d_model=8):
+    torch.manual_seed(0)
+    causal = mixer != "attention" or bool((levels.diff() > 0).all())
+    options = accepted_options(mixer, n_heads=2, causal=causal, qk_norm=True)
+    decoder = ConditionedDecoder(
+        [make_mixer(mixer, d_model, **options) for _ in range(2)],
+        d_model=d_model,
+        d_ff=12,
+        condition_dim=6,
+        levels=levels,
+    ).double()
+    # Gates begin at zero, which would hide everything.
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return decoder.eval()
+
+
+SCALES = torch.tensor([0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("mixer", "levels"),
+    [("attention", SCALES), ("attention", in_order(11)), ("mamba2", in_order(11))],
+)
+def test_level_by_level_is_as_at_once(mixer, levels):
+    decoder = _decoder(mixer, levels)
+    tokens, condition = torch.randn(3, 11, 8).double(), torch.randn(3, 6).double()
+    with torch.no_grad():
+        whole = decoder(tokens, condition)
+        state, parts = decoder.init_state(condition), []
+        for level in levels.unique():
+            part, state = decoder.extend(tokens[:, levels == level], state)
+            parts.append(part)
+        torch.testing.assert_close(torch.cat(parts, dim=1), whole)
+        pair, _ = decoder.extend(tokens[:, levels < 2], decoder.init_state(condition))
+        torch.testing.assert_close(pair, whole[:, levels < 2])
+
+
+@pytest.mark.parametrize("mixer", ["attention", "mamba2"])
+def test_later_levels_reach_no_earlier_ones(mixer):
+    levels = SCALES if mixer == "attention" else in_order(11)
+    decoder = _decoder(mixer, levels)
+    tokens, condition = torch.randn(2, 11, 8).double(), torch.randn(2, 6).double()
+    with torch.no_grad():
+        before = decoder(tokens, condition)
+        for place in range(11):
+            moved = tokens.clone()
+            moved[:, place] = torch.randn(2, 8).double()
+            changed = (decoder(moved, condition) != before).any(dim=2).any(dim=0)
+            assert not changed[levels < levels[place]].any()
+            assert changed[levels >= levels[place]].all()
+
+
+def test_the_condition_reaches_every_token_and_a_new_network_ignores_it():
+    decoder = _decoder("attention", SCALES)
+    tokens = torch.randn(2, 11, 8).double()
+    one, other = torch.randn(2, 2, 6).double().unbind(0)
+    with torch.no_grad():
+        assert (decoder(tokens, one) != decoder(tokens, other)).any(dim=2).all()
+    fresh = ConditionedDecoder(
+        [make_mixer("attention", 8, n_heads=2)], d_model=8, d_ff=8, condition_dim=6, levels=SCALES
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(
+            fresh(tokens.float(), one.float()), fresh.final_norm(tokens.float())
+        )

@@ -1,0 +1,291 @@
+"""Models of images: sums over all images, frequencies of draws, and steps against one pass."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from tsar.checks.images import Images, small_image_model
+from tsar.core.conditioned import ConditionedDecoder, in_order
+from tsar.core.conditioning import LabelEmbedding
+from tsar.core.generation import generate_levels
+from tsar.core.mixers import MIXERS, accepted_options, make_mixer
+from tsar.core.quantization import MultiScaleQuantizer
+from tsar.core.sampling import Guidance, Sampler
+from tsar.exceptions import DataError, ParameterError
+from tsar.image import VAR, AiM, MultiScaleTokenizer, TokenAR, VQTokenizer
+from tsar.image.drawn import LevelDrawing
+from tsar.image.token_ar import AnyOrderNetwork, TokenImageNetwork
+from tsar.image.var import ScaleNetwork
+
+FAMILY = Images()
+LABELS = np.array(["a", "b", "c"] * 4)
+
+
+def _roughened(network):
+    """Give a new network weights that say something."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.4 * torch.randn(parameter.shape, generator=generator))
+    return network.eval()
+
+
+def _tokens(mixer="attention", n_tokens=4, n_codes=2, n_classes=3):
+    torch.manual_seed(0)
+    options = accepted_options(mixer, n_heads=2, causal=True)
+    decoder = ConditionedDecoder(
+        [make_mixer(mixer, 8, **options)],
+        d_model=8,
+        d_ff=8,
+        condition_dim=8,
+        levels=in_order(n_tokens),
+    )
+    return _roughened(TokenImageNetwork(decoder, LabelEmbedding(n_classes, 8), 8, n_codes))
+
+
+def _scales():
+    torch.manual_seed(0)
+    quantizer = MultiScaleQuantizer(5, 4, (1, 2, 3)).eval()
+    levels = torch.tensor([0] + 4 * [1] + 9 * [2])
+    decoder = ConditionedDecoder(
+        [make_mixer("attention", 8, n_heads=2)],
+        d_model=8,
+        d_ff=8,
+        condition_dim=8,
+        levels=levels,
+    )
+    return _roughened(ScaleNetwork(decoder, LabelEmbedding(3, 8), quantizer, 8))
+
+
+def _log_probabilities(network, ids, label):
+    labels = torch.full((len(ids),), label)
+    with torch.no_grad():
+        return -network.head.loss(network(ids, labels), ids).sum(dim=1).double()
+
+
+@pytest.mark.parametrize("mixer", ["attention", "mamba2", "linear_attention"])
+@pytest.mark.parametrize("label", [0, 2, 3])
+def test_probabilities_of_all_images_of_two_by_two_pixels_sum_to_one(mixer, label):
+    every = torch.tensor(list(itertools.product(range(2), repeat=4)))
+    total = _log_probabilities(_tokens(mixer), every, label).exp().sum()
+    assert float(total) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("mixer", ["attention", "mamba2"])
+def test_images_are_drawn_as_often_as_they_are_likely(mixer):
+    network = _tokens(mixer, n_tokens=2, n_codes=3)
+    every = torch.tensor(list(itertools.product(range(3), repeat=2)))
+    expected = _log_probabilities(network, every, 1).exp().numpy()
+    levels = generate_levels(
+        LevelDrawing(network, False),
+        torch.full((4000,), 1),
+        sampler=Sampler(),
+        generator=torch.Generator().manual_seed(0),
+    )
+    drawn = torch.cat([level.tokens for level in levels], dim=1)
+    counts = np.bincount((3 * drawn[:, 0] + drawn[:, 1]).numpy(), minlength=9)
+    assert chisquare(counts, 4000 * expected / expected.sum()).pvalue > 1e-3
+
+
+class _Recording(LevelDrawing):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.features = []
+
+    def sample(self, z, *arguments):
+        self.features.append(z)
+        return super().sample(z, *arguments)
+
+
+def _any_order(n_tokens=4, n_codes=3):
+    torch.manual_seed(0)
+    decoder = ConditionedDecoder(
+        [make_mixer("attention", 8, n_heads=2, causal=True) for _ in range(2)],
+        d_model=8,
+        d_ff=8,
+        condition_dim=8,
+        levels=in_order(n_tokens),
+    )
+    return _roughened(AnyOrderNetwork(decoder, LabelEmbedding(3, 8), 8, n_codes, 100))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2], [2, 3, 1, 0]])
+def test_in_every_order_probabilities_of_all_images_sum_to_one(order):
+    network = _any_order(n_codes=2)
+    every = torch.tensor(list(itertools.product(range(2), repeat=4)))
+    labels = torch.ones(16, dtype=torch.int64)
+    with torch.no_grad():
+        features = network(every, labels, torch.tensor(order))
+        losses = network.head.loss(features, every)
+        # A token is told of those before it in the order, and of no other.
+        for place in range(4):
+            changed = every.clone()
+            changed[:, order[place]] = 1 - changed[:, order[place]]
+            moved = (network(changed, labels, torch.tensor(order)) != features).any(dim=2)
+            assert not moved[:, order[: place + 1]].any() and moved[:, order[place + 1 :]].all()
+    assert float((-losses.sum(dim=1).double()).exp().sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_orders_are_random_first_and_those_of_reading_at_last():
+    network = _any_order()
+    shares = []
+    for step in (0, 49, 50, 62, 75, 100):
+        network.steps.fill_(step)
+        shares.append(network.random_share())
+    assert shares == pytest.approx([1, 1, 1, 0.52, 0, 0])
+    ids, labels = torch.randint(3, (2, 4)), torch.tensor([0, 1])
+    with torch.no_grad():
+        read = network(ids, labels)
+        assert torch.equal(read, network(ids, labels, torch.arange(4)))
+        network.train()
+        network.labels.drop = 0.0
+        network.steps.fill_(80)
+        assert torch.equal(network(ids, labels), read) and int(network.steps) == 81
+        network.steps.fill_(0)
+        assert any(not torch.equal(network(ids, labels), read) for _ in range(8))
+
+
+@pytest.mark.parametrize("make", [_tokens, _scales, _any_order])
+@pytest.mark.parametrize("guided", [False, True])
+def test_drawing_level_by_level_sees_what_one_pass_sees(make, guided):
+    network = make()
+    n_codes = network.head.weight.shape[0]
+    ids = torch.randint(n_codes, (3, network.n_tokens), generator=torch.Generator().manual_seed(2))
+    labels = torch.tensor([0, 1, 2])
+    drawing = _Recording(network, guided, (ids, torch.ones_like(ids, dtype=torch.bool)))
+    levels = generate_levels(
+        drawing,
+        labels,
+        sampler=Sampler(),
+        generator=torch.Generator().manual_seed(0),
+        guidance=(lambda step: 2.0) if guided else None,
+    )
+    drawn = torch.cat([level.tokens for level in levels], dim=1)
+    assert torch.equal(drawn, ids)
+    with torch.no_grad():
+        expected = network(ids, labels)
+        if guided:
+            expected = torch.cat([expected, network(ids, torch.full((3,), network.labels.null))])
+    torch.testing.assert_close(torch.cat(drawing.features, dim=1), expected)
+
+
+def test_guidance_goes_farther_by_the_weight():
+    network = _tokens()
+    z = torch.randn(4, 1, 8)
+    with torch.no_grad():
+        logits = network.head(z)
+    told, untold = logits.chunk(2)
+    expected = (untold + 3.0 * (told - untold)).argmax(dim=-1)
+    assert torch.equal(network.head.sample(z, Sampler(temperature=0), 3.0), expected)
+    weights = [Guidance(2.0, "linear").weight(k / 4) for k in range(5)]
+    assert weights == [1.0, 1.5, 2.0, 2.5, 3.0]
+
+
+@pytest.mark.parametrize("cls", [VAR, TokenAR, AiM])
+def test_labels_are_learned_and_shuffled_ones_tell_nothing(cls):
+    """Images that are black or white, by their label."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(2, size=64)
+    images = np.clip(labels[:, None, None] + 0.1 * draw.normal(size=(64, 8, 8)), 0, 1)
+    options = {"max_steps": 250, "learning_rate": 5e-3, "d_model": 16, "batch_size": 16}
+    model = small_image_model(cls, **options)
+    kind = next(iter(cls.tokenizer_kinds.values()))
+    model.set_params(
+        tokenizer=small_image_model(kind, n_codes=4, max_steps=150, learning_rate=5e-3).fit(images)
+    )
+    model.fit(images, labels)
+    told = model.sample(label=[0, 1] * 10, random_state=0).mean(axis=(1, 2)).round()
+    assert (told == [0, 1] * 10).mean() >= 0.95
+    assert model.score(images, labels) > model.score(images) + 0.01
+    model.fit(images, draw.permutation(labels))
+    guessed = model.sample(label=[0, 1] * 10, random_state=0).mean(axis=(1, 2)).round()
+    assert (guessed == [0, 1] * 10).mean() < 0.9
+
+
+def test_pixels_have_exact_bits():
+    """Of independent pixels, two levels in the shares of a coin, it learns the entropy."""
+    draw = np.random.default_rng(0)
+    images = (draw.random((400, 4, 4)) < 0.2).astype(np.float32)
+    options = {"max_steps": 150, "learning_rate": 5e-3, "batch_size": 64}
+    model = small_image_model(TokenAR, tokenizer="pixels", n_levels=2, **options).fit(images)
+    entropy = -(0.2 * np.log2(0.2) + 0.8 * np.log2(0.8))
+    fresh = (draw.random((400, 4, 4)) < 0.2).astype(np.float32)
+    assert model.bits_per_dim(fresh) == pytest.approx(entropy, abs=0.05)
+    np.testing.assert_array_equal(model.reconstruct(fresh), fresh)
+    drawn = model.sample(200, random_state=0)
+    assert set(np.unique(drawn)) <= {0.0, 1.0} and drawn.mean() == pytest.approx(0.2, abs=0.04)
+
+
+def test_one_tokenizer_serves_several_models(tmp_path):
+    import tsar
+
+    images = FAMILY.data()
+    tokenizer = small_image_model(VQTokenizer).fit(images)
+    models = [
+        small_image_model(cls, tokenizer=tokenizer).fit(images, LABELS) for cls in (TokenAR, AiM)
+    ]
+    assert all(model.tokenizer_ is tokenizer for model in models)
+    models[0].save(tmp_path / "model")
+    loaded = tsar.load(tmp_path / "model")
+    for asked in (
+        {"label": "b", "random_state": 1},
+        {"label": ["a", "c"], "guidance": 1.0, "random_state": 1},
+    ):
+        np.testing.assert_array_equal(loaded.sample(**asked), models[0].sample(**asked))
+    np.testing.assert_array_equal(loaded.tokenizer_.encode(images), tokenizer.encode(images))
+    assert tokenizer.code_usage_.sum() == pytest.approx(1)
+
+
+def test_any_mixer_of_the_core_draws_images():
+    images = FAMILY.data()
+    for mixer in ("mamba", "linear_attention", "retention", MIXERS["gated_linear_attention"]):
+        model = small_image_model(TokenAR, tokenizer=small_image_model(VQTokenizer), mixer=mixer)
+        assert model.fit(images).sample(2, random_state=0).shape == (2, 8, 8)
+
+
+def test_scales_of_ones_own():
+    images = FAMILY.data()
+    tokenizer = small_image_model(MultiScaleTokenizer, scales=(1, 2), residual=False).fit(images)
+    assert tokenizer.encode(images).shape == (12, 5) and tokenizer.sides() == (1, 2)
+    with pytest.raises(ParameterError, match=r"scales must grow and end with 2, .* got \[1, 3\]"):
+        small_image_model(MultiScaleTokenizer, scales=(1, 3)).fit(images)
+
+
+@pytest.mark.parametrize(
+    ("cls", "parameters", "error", "message"),
+    [
+        (TokenAR, {"tokenizer": "multiscale"}, ParameterError, "tokenizer must be one of"),
+        (VAR, {"tokenizer": VQTokenizer()}, ParameterError, "a name or a MultiScaleTokenizer"),
+        (VAR, {"mixer": "mamba2"}, ParameterError, "mixer must be one of"),
+        (TokenAR, {"mixer": "low_rank"}, ParameterError, "mixer must be one of"),
+        (TokenAR, {"d_model": 10, "n_heads": 4}, ParameterError, "a multiple of n_heads=4"),
+        (TokenAR, {"tokenizer": "pixels", "augment": "shift"}, ParameterError, "set augment=None"),
+        (TokenAR, {"tokenizer": "pixels", "n_levels": 3}, DataError, "images of so many levels"),
+        (TokenAR, {"max_steps": None}, ParameterError, "one of max_steps and max_epochs"),
+    ],
+)
+def test_wrong_parameters(cls, parameters, error, message):
+    with pytest.raises(error, match=message):
+        small_image_model(cls, **parameters).fit(FAMILY.data())
+
+
+def test_what_cannot_be_asked_for():
+    model = small_image_model(TokenAR, tokenizer=small_image_model(VQTokenizer)).fit(FAMILY.data())
+    images = FAMILY.data()
+    for call, error, message in (
+        (lambda: model.sample(label=3), DataError, "fitted without labels"),
+        (lambda: model.sample(guidance=1.0), ParameterError, "set guidance=0"),
+        (lambda: model.sample(0), ParameterError, "n must be"),
+        (lambda: model.bits_per_dim(images), ParameterError, "defined for tokenizer='pixels'"),
+        (lambda: model.inpaint(images, np.zeros((4, 4), bool)), DataError, "mask must be boolean"),
+        (lambda: model.partial_fit(images, LABELS), DataError, "as before"),
+        (lambda: model.tokenizer_.decode([[99, 0, 0, 0]]), DataError, "integers in"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    labelled = small_image_model(TokenAR, tokenizer=model.tokenizer_).fit(images, LABELS)
+    with pytest.raises(ParameterError, match="n must be the number of labels, 2, got 3"):
+        labelled.sample(3, ["a", "b"])

@@ -1,0 +1,321 @@
+"""What all estimators have in common that are fitted to images."""
+
+import os
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tsar.data.codec import decode, encode
+from tsar.estimator.base import Estimator
+from tsar.estimator.trained import Positive, ScheduleName, TrainedEstimator
+from tsar.exceptions import DataError, ParameterError
+from tsar.image.pixels import as_labels, as_tensor, shifted
+from tsar.params.constraints import Interval
+from tsar.training import AdamW, Cosine, Objective, Optimizer, Schedule, make_generator, seeded
+from tsar.training.checkpoint import checkpoints_in, digest
+from tsar.training.state import TrainedFitted, TrainingRecord
+from tsar.training.threads import settle_number
+
+__all__ = ["ImageBatch", "ImageEstimator", "ImageRecord", "ImageSource"]
+
+# Of all images, held out where early stopping says no more than True.
+VALIDATION_SHARE = 0.1
+# Images that are handled at a time where no gradients are needed.
+AT_ONCE = 256
+
+
+class ImageBatch(TypedDict):
+    """Images of a training step, (B, C, H, W) in [-1, 1], and their labels (B,), if any."""
+
+    images: Tensor
+    labels: NotRequired[Tensor]
+
+
+class ImageSource:
+    """Images by their numbers, moved a little at random if wanted.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n, C, H, W)
+    labels : int64 Tensor of shape (n,) or None
+    generator : torch.Generator, optional
+        Of the shifts; None leaves images where they are.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor | None, generator: torch.Generator | None = None
+    ) -> None:
+        self.images, self.labels = images, labels
+        if generator is not None:
+            # Only a source that draws has one, see tsar.training.objective.
+            self.generator = generator
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, index: Tensor) -> ImageBatch:
+        """Return the images with the numbers ``index``."""
+        index = index.to(self.images.device)
+        images = self.images[index]
+        if hasattr(self, "generator"):
+            images = shifted(images, self.generator)
+        batch: ImageBatch = {"images": images}
+        if self.labels is not None:
+            batch["labels"] = self.labels[index]
+        return batch
+
+
+class ImageRecord(TypedDict):
+    """What JSON holds of an estimator of images."""
+
+    training: TrainingRecord
+    fitted: TrainedFitted
+    image: dict[str, Any]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageEstimator(TrainedEstimator):
+    """An estimator that is fitted to images, with labels or without.
+
+    A subclass gives the network and the objective.
+
+    Parameters
+    ----------
+    max_epochs : int or None, default None
+        Longest training in passes over the images.
+    max_steps : int or None, default 1000
+        Longest training in steps, which the schedule is laid over.
+    batch_size : int, default 64
+        Images per step.
+    optimizer : {"adam", "adamw"} or Optimizer
+        By default ``AdamW(weight_decay=0.05, betas=(0.9, 0.95), clip=2.0)``.
+    learning_rate : float, default 1e-3
+        Largest learning rate of the schedule.
+    learning_rate_schedule : str or Schedule
+        By default ``Cosine(lowest=0.05, warmup_steps=50)``.
+    early_stopping : bool, int or float, default False
+        Whether to hold out some of the images, as a share or a number (True is a tenth), stop
+        when they are no longer predicted better, and keep the best weights.
+    augment : {"shift"} or None, default None
+        "shift" moves each image of a step by up to two pixels.
+
+    Attributes
+    ----------
+    image_shape_ : tuple of int
+        Channels, height and width.
+    classes_ : ndarray or None
+        The labels, sorted; None without labels.
+    n_images_ : int
+        Images of the fit.
+    """
+
+    parameter_group: ClassVar[str] = "data"
+    learned_record: ClassVar[Any] = ImageRecord
+
+    max_epochs: Positive | None = None  # type: ignore[assignment]
+    max_steps: Positive | None = 1000
+    batch_size: Positive = 64
+    optimizer: Literal["adam", "adamw"] | Optimizer = AdamW(
+        weight_decay=0.05, betas=(0.9, 0.95), clip=2.0
+    )
+    learning_rate: Annotated[float, Interval(0, open_low=True)] = 1e-3
+    learning_rate_schedule: ScheduleName | Schedule = Cosine(lowest=0.05, warmup_steps=50)
+    early_stopping: bool | Positive | Annotated[float, Interval(0, 1, True, True)] = False
+    augment: Literal["shift"] | None = None
+
+    # Whether it learns from labels alone.
+    needs_labels: ClassVar[bool] = False
+
+    # ------------------------------------------------------------- what a subclass gives
+
+    @abstractmethod
+    def _make_network(self) -> nn.Module:
+        """Build the network, for ``image_shape_`` and ``classes_``."""
+
+    @abstractmethod
+    def _objective(self) -> Objective:
+        """Return what it is trained for."""
+
+    def _prepare(self, images: Tensor, labels: Tensor | None, go_on: bool) -> None:
+        """Get ready what the network is built on, such as a tokenizer."""
+
+    # ------------------------------------------------------------------------ fit
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if self.max_steps is None and self.max_epochs is None:
+            raise ParameterError(
+                f"{self.name}: one of max_steps and max_epochs must be a number, got None for both"
+            )
+
+    def fit(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Train on images; afresh, unless ``warm_start`` is set.
+
+        Parameters
+        ----------
+        images : array-like of shape (n, H, W) or (n, H, W, C)
+            uint8, or floats in [0, 1]; square, the sides divisible by 4.
+        labels : array-like of shape (n,), optional
+            What each of them shows.
+        checkpoint : path, optional
+            A folder in which the training leaves its state every ten minutes, from which the same
+            call goes on where it was killed. Nothing is left of a fit that ended.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            A parameter is outside of its constraint.
+        DataError
+            The images or the labels have a fault.
+        TrainingError
+            The loss is not finite, or the checkpoint is of another training.
+        """
+        with checkpoints_in(checkpoint):
+            return self._fit(images, labels, go_on=self.warm_start)
+
+    def partial_fit(self, images: Any, labels: Any = None) -> Self:
+        """Go on training the fitted network, on these images.
+
+        Parameters
+        ----------
+        images, labels
+            As :meth:`fit` takes them, of the fitted shape and classes.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(images, labels, go_on=True)
+
+    # The caller may have turned gradients off around the fit.
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def _fit(self, images: Any, labels: Any, go_on: bool) -> Self:
+        self.check()
+        tensor = as_tensor(self.name, images)
+        if labels is None and self.needs_labels:
+            raise DataError(f"{self.name}: labels must be given; pass fit(images, labels)")
+        settle_number()
+        go_on = go_on and self.__sklearn_is_fitted__()
+        channels, height, width = tensor.shape[1:]
+        classes: np.ndarray | None = None
+        if go_on:
+            self._check_shape(tensor)
+            classes = self.classes_
+            if (labels is None) != (classes is None):
+                raise DataError(
+                    f"{self.name}: training goes on with labels where it began with labels; pass "
+                    f"them as before"
+                )
+        numbers = None
+        if labels is not None:
+            numbers = as_labels(self.name, labels, len(tensor), classes)
+            classes = np.unique(np.asarray(labels)) if classes is None else classes
+        before = {name: self.__dict__.get(name) for name in ("image_shape_", "classes_")}
+        self.image_shape_: tuple[int, int, int] = (channels, height, width)
+        self.classes_: np.ndarray | None = classes
+        try:
+            self._prepare(tensor, numbers, go_on)
+            training, validation = self._sources(tensor, numbers)
+            self._fit_network(
+                self._make_network,
+                training,
+                validation,
+                self._objective(),
+                data=lambda: digest([tensor, numbers]),
+                go_on=go_on,
+            )
+        except BaseException:
+            # A fit that failed leaves what was fitted before as it was.
+            self.__dict__.update({name: held for name, held in before.items() if held is not None})
+            raise
+        self.n_images_ = len(tensor)
+        self.remember_parameters()
+        return self
+
+    def _check_shape(self, images: Tensor) -> None:
+        if tuple(images.shape[1:]) != self.image_shape_:
+            raise DataError(
+                f"{self.name}: images must have the fitted channels, height and width "
+                f"{self.image_shape_}, got {tuple(images.shape[1:])}; resize them"
+            )
+
+    def _read(self, images: Any) -> Tensor:
+        """Return images of the fitted shape, (n, C, H, W), on the device of the network."""
+        self.check_fitted()
+        tensor = as_tensor(self.name, images)
+        self._check_shape(tensor)
+        return tensor.to(self.device_)
+
+    def _sources(
+        self, images: Tensor, labels: Tensor | None
+    ) -> tuple[ImageSource, ImageSource | None]:
+        """Divide the images into those to train on and those held out, if there are any."""
+        size = self.early_stopping
+        share = VALIDATION_SHARE if isinstance(size, bool | np.bool_) and size else size
+        held_out = max(1, int(len(images) * share)) if 0 < share < 1 else int(share)
+        if held_out >= len(images):
+            raise DataError(
+                f"{self.name}: early_stopping={self.early_stopping!r} holds out {held_out} of "
+                f"{len(images)} images; pass more, or hold out fewer"
+            )
+        generator = make_generator(self._draw_seed()) if self.augment == "shift" else None
+        # In any order: images often come sorted by their labels.
+        order = torch.randperm(len(images), generator=make_generator(0)) if held_out else None
+        parts = (images, labels) if order is None else (images[order], _taken(labels, order))
+        cut = len(images) - held_out
+        training = ImageSource(parts[0][:cut], _taken(parts[1], slice(cut)), generator)
+        if not held_out:
+            return training, None
+        return training, ImageSource(parts[0][cut:], _taken(parts[1], slice(cut, None)))
+
+    # ---------------------------------------------------------------- persistence
+
+    def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        self.check_fitted()
+        record, tensors = self._trained_state()
+        classes = None if self.classes_ is None else [encode(one) for one in self.classes_.tolist()]
+        image = {
+            "shape": list(self.image_shape_),
+            "classes": classes,
+            "n_images": self.n_images_,
+        }
+        return {**record, "image": image}, tensors
+
+    def restore_learned_state(
+        self,
+        record: dict[str, Any],
+        tensors: dict[str, Tensor],
+        members: "dict[str, Estimator] | Any",
+    ) -> None:
+        image = record["image"]
+        channels, height, width = map(int, image["shape"])
+        self.image_shape_ = channels, height, width
+        held = image["classes"]
+        self.classes_ = None if held is None else np.array([decode(one) for one in held])
+        self.n_images_ = int(image["n_images"])
+
+        def build() -> nn.Module:
+            with seeded(0):
+                return self._make_network()
+
+        self._restore_trained_state(build, record, tensors)
+        self.remember_parameters()
+
+
+def _taken(labels: Tensor | None, places: Any) -> Tensor | None:
+    return None if labels is None else labels[places]

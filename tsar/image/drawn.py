@@ -1,0 +1,486 @@
+"""Estimators that draw images token by token, or scale by scale."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tsar.core.generation import generate_levels
+from tsar.core.heads import CategoricalHead
+from tsar.core.sampling import Guidance, Sampler
+from tsar.estimator.base import Estimator
+from tsar.exceptions import DataError, ParameterError
+from tsar.image.base import AT_ONCE, ImageBatch, ImageEstimator
+from tsar.image.pixels import as_array, as_labels
+from tsar.image.tokenizer import ImageTokenizer, PixelTokenizer
+from tsar.params.constraints import Interval, check_choice, check_count, check_value
+from tsar.training import Objective, make_generator
+
+__all__ = ["DrawingNetwork", "ImageModel", "LevelDrawing"]
+
+
+class LevelDrawing:
+    """A drawing of some images: what :func:`tsar.core.generation.generate_levels` asks of one.
+
+    Parameters
+    ----------
+    network : DrawingNetwork
+    guided : bool
+        Whether each image has a row without its label behind those with.
+    given_tokens : pair of Tensor, optional
+        Tokens (B, L) that are there already, and which of them stay, a bool Tensor (B, L).
+    """
+
+    def __init__(
+        self, network: Any, guided: bool, given_tokens: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        self.network, self.guided, self.given_tokens = network, guided, given_tokens
+        self.decoder = network.decoder
+        self.n_drawn = 0
+        self.memory: Any = None
+
+    @property
+    def head(self) -> "LevelDrawing":
+        """What draws: itself, which keeps tokens that are there already."""
+        return self
+
+    def begin(self, labels: Tensor) -> tuple[Tensor, Any]:
+        """Return the inputs of the first level for labels (B,), and the state before it."""
+        if self.guided:
+            labels = torch.cat([labels, torch.full_like(labels, self.network.labels.null)])
+        state = self.decoder.init_state(self.network.labels(labels))
+        x, self.memory = self.network.first(len(labels))
+        return x, state
+
+    def sample(self, z: Tensor, sampler: Sampler, guidance: float | None, generator: Any) -> Tensor:
+        """Draw the tokens (B, T) of a level, but for those that stay."""
+        drawn: Tensor = self.network.head.sample(z, sampler, guidance, generator)
+        if self.given_tokens is not None:
+            part = slice(self.n_drawn, self.n_drawn + drawn.shape[1])
+            ids, stays = self.given_tokens
+            drawn = torch.where(stays[:, part], ids[:, part], drawn)
+        return drawn
+
+    def embed(self, step: int, drawn: Tensor) -> Tensor:
+        """Return the inputs of the next level."""
+        self.n_drawn += drawn.shape[1]
+        ids = drawn.repeat(2, 1) if self.guided else drawn
+        x, self.memory = self.network.after(step, ids, self.memory)
+        return x
+
+    def done(self, step: int, drawn: Tensor) -> bool:
+        """Say whether all tokens are drawn."""
+        return self.n_drawn + drawn.shape[1] >= self.network.n_tokens
+
+
+class DrawingNetwork(nn.Module):
+    """Logits of the tokens of images, level by level.
+
+    Attributes
+    ----------
+    decoder : ConditionedDecoder
+    labels : LabelEmbedding
+    head : CategoricalHead
+    n_tokens : int
+        L, of an image.
+    """
+
+    decoder: Any
+    labels: Any
+    head: CategoricalHead
+    n_tokens: int
+
+    def inputs(self, ids: Tensor) -> Tensor:
+        """Return what the decoder is given for tokens (B, L), of shape (B, L, D)."""
+        raise NotImplementedError
+
+    def first(self, batch: int) -> tuple[Tensor, Any]:
+        """Return the inputs of the first level, and what is remembered of what was drawn."""
+        raise NotImplementedError
+
+    def after(self, step: int, ids: Tensor, memory: Any) -> tuple[Tensor, Any]:
+        """Return the inputs behind level ``step`` of tokens (B, T), and what is remembered."""
+        raise NotImplementedError
+
+    def forward(self, ids: Tensor, labels: Tensor) -> Tensor:
+        """Return features (B, L, D) of tokens, each of those of lower levels and of the label."""
+        features: Tensor = self.decoder(self.inputs(ids), self.labels(labels))
+        return features
+
+
+class TokenLoss(Objective):
+    """Cross-entropy of all tokens of images, in nats per token."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+
+    def loss(self, network: nn.Module, batch: ImageBatch, generator: torch.Generator) -> Any:
+        """Return the sum of the losses of the tokens, and how many there are."""
+        net: Any = network
+        ids = self.tokenizer.ids(batch["images"])
+        labels = batch.get("labels")
+        if labels is None:
+            labels = torch.full((len(ids),), net.labels.null, device=ids.device)
+        total = net.head.loss(net(ids, labels), ids).sum()
+        return {"loss": (total, torch.tensor(ids.numel(), device=ids.device))}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageModel(ImageEstimator):
+    """A model that draws images as tokens, of a class if it was fitted with labels.
+
+    Parameters
+    ----------
+    tokenizer : str or tokenizer
+        What the tokens are. One that is fitted is used as it is, and shared by models; a copy of
+        one that is not is fitted to the images first.
+    n_levels : int, default 256
+        Levels of grey of ``tokenizer="pixels"``: 256 of uint8, 17 of scikit-learn's digits.
+    mixer : str or subclass of Mixer
+        What mixes the tokens, see :mod:`tsar.core.mixers`.
+    d_model : int, default 128
+        Width of the tokens.
+    n_layers : int, default 4
+        Blocks.
+    n_heads : int, default 4
+        Of mixers that have heads; divides ``d_model``.
+    d_ff : int, default 384
+        Width inside of the feed-forward part.
+    dropout : float, default 0.0
+        Of both branches of a block.
+    label_drop : float, default 0.1
+        How often a label is hidden in training, which is what guidance compares with.
+
+    Attributes
+    ----------
+    tokenizer_ : tokenizer
+    """
+
+    other_groups: ClassVar[Mapping[str, str]] = {"tokenizer": "model", "n_levels": "model"}
+
+    tokenizer: Any = "vq"
+    n_levels: Annotated[int, Interval(2)] = 256
+    mixer: Any = "attention"
+    d_model: Annotated[int, Interval(1)] = 128
+    n_layers: Annotated[int, Interval(1)] = 4
+    n_heads: Annotated[int, Interval(1)] = 4
+    d_ff: Annotated[int, Interval(1)] = 384
+    dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
+    label_drop: Annotated[float, Interval(0, 1)] = 0.1
+    augment: Literal["shift"] | None = None
+
+    # The kinds of tokenizers that fit, by the name of the parameter.
+    tokenizer_kinds: ClassVar[Mapping[str, Any]] = {}
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if self.d_model % self.n_heads:
+            raise ParameterError(
+                f"{self.name}: d_model must be a multiple of n_heads={self.n_heads}, got "
+                f"{self.d_model}"
+            )
+        held, kinds = self.tokenizer, self.tokenizer_kinds
+        if isinstance(held, str):
+            check_choice(self.name, "tokenizer", held, kinds)
+            if held == "pixels" and self.augment:
+                raise ParameterError(
+                    f"{self.name}: augment={self.augment!r} would change what the likelihood of "
+                    f"pixels is of; set augment=None"
+                )
+            return
+        fitting = tuple(kind for kind in kinds.values() if kind is not PixelTokenizer)
+        if not isinstance(held, fitting):
+            named = " or ".join(kind.__name__ for kind in fitting)
+            raise ParameterError(
+                f"{self.name}: tokenizer must be a name or a {named}, got {held!r}"
+            )
+
+    def _prepare(self, images: Tensor, labels: Tensor | None, go_on: bool) -> None:
+        held = self.tokenizer
+        if go_on:
+            return
+        if held == "pixels":
+            self.tokenizer_: Any = PixelTokenizer(int(self.n_levels), self.image_shape_)
+        elif isinstance(held, str) or not held.__sklearn_is_fitted__():
+            made = self.tokenizer_kinds[held]() if isinstance(held, str) else clone(held)
+            if isinstance(held, str):
+                made.set_params(random_state=self.random_state, device=self.device)
+            self.tokenizer_ = made.fit(as_array(images, channels=True))
+        else:
+            if held.image_shape_ != self.image_shape_:
+                raise DataError(
+                    f"{self.name}: images must have the channels, height and width of the "
+                    f"tokenizer, {held.image_shape_}, got {self.image_shape_}"
+                )
+            self.tokenizer_ = held
+        try:
+            self.tokenizer_.ids(images[:AT_ONCE])
+        except DataError as error:
+            raise DataError(f"{self.name}: {error}") from None
+
+    def _objective(self) -> Objective:
+        return TokenLoss(self.tokenizer_)
+
+    @property
+    def _n_classes(self) -> int:
+        return 0 if self.classes_ is None else len(self.classes_)
+
+    # --------------------------------------------------------------- likelihood
+
+    def token_losses(self, images: Any, labels: Any = None) -> np.ndarray:
+        """Return minus the log-likelihood of each token of images, in nats.
+
+        Parameters
+        ----------
+        images : array-like of shape (n, H, W) or (n, H, W, C)
+        labels : array-like of shape (n,), optional
+            Without, that of a model that is not told what they show.
+
+        Returns
+        -------
+        float64 array of shape (n, L)
+        """
+        tensor = self._read(images)
+        numbers = self._label_numbers(labels, len(tensor))
+        losses: list[np.ndarray] = []
+        network: Any = self.module_
+        with torch.inference_mode():
+            for part, told in zip(tensor.split(AT_ONCE), numbers.split(AT_ONCE), strict=True):
+                ids = self.tokenizer_.ids(part)
+                losses.append(network.head.loss(network(ids, told), ids).double().cpu().numpy())
+        return np.concatenate(losses)
+
+    def score(self, images: Any, labels: Any = None) -> float:
+        """Return minus the mean loss of a token, in nats; higher is better."""
+        return -float(self.token_losses(images, labels).mean())
+
+    def bits_per_dim(self, images: Any, labels: Any = None) -> float:
+        """Return the bits that a value of a pixel takes; exact, of a model of pixels.
+
+        Raises
+        ------
+        ParameterError
+            The tokens are none of pixels, so that images have no likelihood.
+        """
+        self.check_fitted()
+        if not isinstance(self.tokenizer_, PixelTokenizer):
+            raise ParameterError(
+                f"{self.name}: bits_per_dim is defined for tokenizer='pixels'; codes lose "
+                f"something of an image, see reconstruct"
+            )
+        return float(self.token_losses(images, labels).mean() / np.log(2))
+
+    def _label_numbers(self, labels: Any, n_images: int) -> Tensor:
+        if labels is None:
+            network: Any = self.module_
+            return torch.full((n_images,), network.labels.null, device=self.device_)
+        if self.classes_ is None:
+            raise DataError(f"{self.name}: it was fitted without labels; leave them out")
+        return as_labels(self.name, labels, n_images, self.classes_).to(self.device_)
+
+    # -------------------------------------------------------------------- drawing
+
+    def sample(
+        self,
+        n: int | None = None,
+        label: Any = None,
+        *,
+        guidance: float = 0.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        random_state: int | None = None,
+    ) -> np.ndarray:
+        """Draw images.
+
+        Parameters
+        ----------
+        n : int or None
+            How many; one, or one for each label.
+        label : label, sequence of labels or None
+            What they are to show; None leaves that open.
+        guidance : float, default 0.0
+            How much farther than the label asks for; 0 is the model itself. Higher numbers give
+            clearer images, and fewer kinds of them.
+        temperature : float, default 1.0
+            0 takes the likeliest token every time.
+        top_k, top_p : int and float, optional
+            Draw from the best few only, see :class:`~tsar.core.sampling.Sampler`.
+        random_state : int or None, default None
+            Seed of the draws; None draws a new one.
+
+        Returns
+        -------
+        float32 array of shape (n, H, W) or (n, H, W, C)
+            In [0, 1].
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        ParameterError, DataError
+            A number is out of its range, or there is no such label.
+        """
+        self.check_fitted()
+        numbers = self._wanted(n, label)
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
+        generator = make_generator(self._seed_of(random_state))
+        ids = self._drawn(numbers, guidance, sampler, generator)
+        return as_array(self.tokenizer_.images(ids), channels=self.image_shape_[0] > 1)
+
+    def inpaint(
+        self,
+        images: Any,
+        mask: Any,
+        labels: Any = None,
+        *,
+        guidance: float = 0.0,
+        temperature: float = 1.0,
+        random_state: int | None = None,
+    ) -> np.ndarray:
+        """Draw parts of images anew.
+
+        Parameters
+        ----------
+        images : array-like of shape (n, H, W) or (n, H, W, C)
+        mask : bool array of shape (H, W) or (n, H, W)
+            True where to draw; cells of tokens with such a pixel are drawn as a whole, and
+            nothing else is changed.
+        labels : array-like of shape (n,), optional
+        guidance, temperature, random_state
+            As for :meth:`sample`.
+
+        Returns
+        -------
+        float32 array of the shape of the images
+        """
+        tensor = self._read(images)
+        where = np.asarray(mask)
+        height, width = self.image_shape_[1:]
+        if where.dtype != np.bool_ or where.shape not in (
+            (height, width),
+            (len(tensor), height, width),
+        ):
+            raise DataError(
+                f"{self.name}: mask must be boolean of the shape {(height, width)} or "
+                f"{(len(tensor), height, width)}, got {where.dtype} of {where.shape}"
+            )
+        numbers = self._label_numbers(labels, len(tensor))
+        opened = torch.from_numpy(np.broadcast_to(where, (len(tensor), height, width)).copy())
+        opened = opened.to(tensor.device)
+        with torch.inference_mode():
+            ids = self.tokenizer_.ids(tensor)
+            given_tokens = ids, ~self._tokens_of(opened)
+            generator = make_generator(self._seed_of(random_state))
+            sampler = Sampler(temperature=temperature)
+            drawn = self._drawn(numbers, guidance, sampler, generator, given_tokens)
+            painted = torch.where(opened[:, None], self.tokenizer_.images(drawn), tensor)
+        return as_array(painted, channels=self.image_shape_[0] > 1)
+
+    def _tokens_of(self, opened: Tensor) -> Tensor:
+        """Return which tokens (B, L) have a pixel that is True in a mask (B, H, W)."""
+        values = opened[:, None].float()
+        parts = [F.adaptive_max_pool2d(values, side).flatten(1) > 0 for side in self._sides()]
+        every = torch.cat(parts, dim=1)
+        if isinstance(self.tokenizer_, PixelTokenizer):
+            every = every.repeat_interleave(self.image_shape_[0], dim=1)
+        return every
+
+    def _sides(self) -> list[int]:
+        """Return the sides of the maps of tokens."""
+        raise NotImplementedError
+
+    def _wanted(self, n: Any, label: Any) -> Tensor:
+        """Return the number of the class of each image to draw."""
+        several = label is not None and not isinstance(label, str) and np.ndim(label) == 1
+        count = None if n is None else check_count(self.name, "n", n)
+        if label is None:
+            return self._label_numbers(None, count or 1)
+        labels = list(label) if several else [label] * (count or 1)
+        if several and count not in (None, len(labels)):
+            raise ParameterError(
+                f"{self.name}: n must be the number of labels, {len(labels)}, got {n}; leave it out"
+            )
+        return self._label_numbers(labels, len(labels))
+
+    def _seed_of(self, random_state: int | None) -> int:
+        if random_state is None:
+            return int(np.random.SeedSequence().entropy % 2**63)  # type: ignore[operator]
+        check_value(self.name, "random_state", random_state, Annotated[int, Interval(0)])
+        return int(random_state)
+
+    def _drawn(
+        self,
+        numbers: Tensor,
+        guidance: float,
+        sampler: Sampler,
+        generator: torch.Generator,
+        given_tokens: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Draw tokens (B, L)."""
+        if self.classes_ is None and guidance:
+            raise ParameterError(
+                f"{self.name}: guidance={guidance} compares with and without a label, and the "
+                f"model was fitted without labels; set guidance=0"
+            )
+        ids, how = [], self._guidance(guidance)
+        n_levels = self._n_drawing_levels
+        with torch.inference_mode():
+            for begin in range(0, len(numbers), AT_ONCE):
+                part = slice(begin, begin + AT_ONCE)
+                held = (
+                    None if given_tokens is None else (given_tokens[0][part], given_tokens[1][part])
+                )
+                drawing = LevelDrawing(self.module_, bool(guidance), held)
+                levels = generate_levels(
+                    drawing,
+                    numbers[part],
+                    sampler=sampler,
+                    generator=generator,
+                    guidance=(lambda step: how.weight(step / max(n_levels - 1, 1)))
+                    if guidance
+                    else None,
+                )
+                ids.append(torch.cat([drawn.tokens for drawn in levels], dim=1))
+        return torch.cat(ids)
+
+    def _guidance(self, scale: float) -> Guidance:
+        return Guidance(scale)
+
+    @property
+    def _n_drawing_levels(self) -> int:
+        """In how many passes an image is drawn."""
+        network: Any = self.module_
+        return int(network.decoder.levels.max()) + 1
+
+    def reconstruct(self, images: Any) -> np.ndarray:
+        """Return what is left of images as tokens, float32 in [0, 1]."""
+        tensor = self._read(images)
+        with torch.inference_mode():
+            parts = [self.tokenizer_.images(self.tokenizer_.ids(p)) for p in tensor.split(AT_ONCE)]
+        return as_array(torch.cat(parts), channels=self.image_shape_[0] > 1)
+
+    # ---------------------------------------------------------------- persistence
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        return {"tokenizer": self.tokenizer_} if self._has_member else {}
+
+    @property
+    def _has_member(self) -> bool:
+        return isinstance(self.tokenizer_, ImageTokenizer)
+
+    def restore_learned_state(
+        self, record: dict[str, Any], tensors: dict[str, Tensor], members: Mapping[str, Estimator]
+    ) -> None:
+        if "tokenizer" in members:
+            self.tokenizer_ = members["tokenizer"]
+        else:
+            channels, height, width = map(int, record["image"]["shape"])
+            self.tokenizer_ = PixelTokenizer(int(self.n_levels), (channels, height, width))
+        super().restore_learned_state(record, tensors, dict(members))
