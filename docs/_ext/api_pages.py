@@ -30,6 +30,8 @@ PACKAGES = [
     "tsar.core.mixers",
     "tsar.core.inspection",
     "tsar.core.decoding",
+    "tsar.image",
+    "tsar.image.evaluation",
     "tsar.language",
     "tsar.core.state",
     "tsar.training",
@@ -70,6 +72,12 @@ SECTIONS = [
         "Model texts",
         "Language models on the same core; :doc:`how they are used </language>`.",
         ("tsar.language",),
+    ),
+    Section(
+        "image",
+        "Model images",
+        "Image models on the same core; :doc:`how they are used </image>`.",
+        ("tsar.image", "tsar.image.evaluation"),
     ),
     Section(
         "data",

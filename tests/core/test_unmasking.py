@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tsar.core.sampling import Sampler
-from tsar.core.unmasking import cosine_counts, even_counts, unmask
+from tsar.core.unmasking import cosine_counts, even_counts, unmask, unmask_vectors
 from tsar.exceptions import ParameterError
 
 N_TOKENS, LENGTH, MASK = 3, 4, 3
@@ -173,3 +173,32 @@ def test_cosine_counts_follow_the_cosine():
 def test_what_cannot_be_done(options, message):
     with pytest.raises(ParameterError, match=message):
         _last(Table(), _masked(1), sampler=Sampler(), **options)
+
+
+def test_vectors_are_drawn_once_each_and_the_others_stay():
+    x = torch.arange(24.0).view(2, 6, 2)
+    masked = torch.tensor([[True, True, False, True, True, True], [True] * 6])
+    seen, drawn = [], []
+
+    def network(held, hidden):
+        seen.append((held.clone(), hidden.clone()))
+        return held[None] + 100
+
+    def draw(features, n_drawn):
+        drawn.append((features.shape[1], n_drawn))
+        return -features[0]
+
+    steps = list(
+        unmask_vectors(
+            network, x, masked, draw, generator=torch.Generator().manual_seed(0), reveal=[1, 2, 3]
+        )
+    )
+    assert [count for count, _ in drawn] == [2, 4, 5] and [n for _, n in drawn] == [0, 1, 3]
+    last = steps[-1]
+    torch.testing.assert_close(last[masked], -(x[masked] + 100))
+    assert torch.equal(last[~masked], x[~masked])
+    # What a pass sees as drawn is what the pass before gave.
+    for (held, hidden), before in zip(seen[1:], steps, strict=False):
+        assert torch.equal(held, before) and not hidden[~masked].any()
+    with pytest.raises(ParameterError, match="6, got 3"):
+        list(unmask_vectors(network, x, masked, draw, reveal=[1, 2]))

@@ -8,7 +8,7 @@ from sklearn.base import clone
 
 from tsar.checks.contract import Check, Family, made_small, raises
 from tsar.exceptions import DataError, NotFittedError
-from tsar.image.base import ImageEstimator
+from tsar.image.base import DrawingEstimator, ImageEstimator
 from tsar.image.drawn import ImageModel
 
 __all__ = ["Images", "small_image_model"]
@@ -16,7 +16,14 @@ __all__ = ["Images", "small_image_model"]
 # By the one vocabulary that all models share, these make any of them small.
 SMALL = {
     **{"d_model": 8, "n_heads": 2, "d_ff": 12, "n_layers": 2, "width": 8, "code_width": 4},
-    **{"n_codes": 8, "max_steps": 4, "batch_size": 4, "random_state": 0, "device": "cpu"},
+    **{
+        "n_codes": 8,
+        "patch_size": 4,
+        "max_steps": 4,
+        "batch_size": 4,
+        "random_state": 0,
+        "device": "cpu",
+    },
 }
 
 
@@ -61,11 +68,13 @@ class Images(Family):
         images = self.data(7)
         if isinstance(fitted, ImageModel):
             return np.asarray(fitted.token_losses(images))
+        if isinstance(fitted, DrawingEstimator):
+            return np.asarray(fitted.score(images))
         return np.asarray(fitted.reconstruct(images))
 
     def checks(self, estimator: Any) -> tuple[Check, ...]:
         own = [check_images, check_labels]
-        if isinstance(estimator, ImageModel):
+        if isinstance(estimator, DrawingEstimator):
             own.append(check_sampling)
         checks: list[Check] = []
         for check in own:
@@ -76,7 +85,7 @@ class Images(Family):
 def check_images(estimator: Any, family: Family) -> None:
     """What are no images, or none of the fitted size, is refused before any training."""
     model, images = clone(estimator), family.data()
-    raises(NotFittedError, "call fit first", lambda: model.reconstruct(images))
+    raises(NotFittedError, "call fit first", lambda: model.score(images))
     holed = images.copy()
     holed[2, 3, 3] = np.nan
     for wrong, words in (
@@ -90,9 +99,9 @@ def check_images(estimator: Any, family: Family) -> None:
         ([images[0], images[1][:4, :4]], "of one size"),
     ):
         raises(DataError, words, lambda wrong=wrong: model.fit(wrong))  # type: ignore[misc]
-    raises(NotFittedError, "call fit first", lambda: model.reconstruct(images))
+    raises(NotFittedError, "call fit first", lambda: model.score(images))
     fitted = clone(estimator).fit(images)
-    raises(DataError, "fitted channels", lambda: fitted.reconstruct(images[:, :4, :4]))
+    raises(DataError, "fitted channels", lambda: fitted.score(images[:, :4, :4]))
 
 
 def check_labels(estimator: Any, family: Family) -> None:

@@ -10,7 +10,7 @@ from tsar.core.sampling import Sampler, uniform
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
-__all__ = ["ORDERS", "cosine_counts", "even_counts", "unmask"]
+__all__ = ["ORDERS", "cosine_counts", "even_counts", "unmask", "unmask_vectors"]
 
 ORDERS = ("random", "confidence")
 
@@ -95,6 +95,63 @@ def unmask(
                 chosen |= masked & (confidence > threshold)
             ids[chosen] = drawn[chosen[masked]]
         yield ids
+
+
+@torch.no_grad()
+def unmask_vectors(
+    network: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    masked: Tensor,
+    draw: Callable[[Tensor, int], Tensor],
+    *,
+    generator: torch.Generator | None = None,
+    reveal: Sequence[int],
+) -> Iterator[Tensor]:
+    """Draw masked vectors in a random order, some in every pass.
+
+    Parameters
+    ----------
+    network : callable
+        Takes vectors (B, L, E) and which of them are masked, (B, L), and returns features (G, B, L,
+        D): of one kind, or with the condition and without.
+    x : Tensor of shape (B, L, E)
+        What is not masked stays as it is.
+    masked : bool Tensor of shape (B, L)
+    draw : callable
+        Takes features (G, N, D) and how many vectors of a row are drawn so far, and returns N
+        vectors.
+    generator : torch.Generator, optional
+    reveal : sequence of int
+        How many vectors of every row are drawn in one pass after the other; see
+        :func:`cosine_counts`.
+
+    Yields
+    ------
+    Tensor of shape (B, L, E)
+        The vectors after each pass.
+
+    Raises
+    ------
+    ParameterError
+        If ``reveal`` leaves vectors masked.
+
+    References
+    ----------
+    Li et al., "Autoregressive image generation without vector quantization", NeurIPS 2024,
+    section 3.4.
+    """
+    n_masked = int(masked.sum(dim=1).max()) if masked.numel() else 0
+    n_drawn = 0
+    for n_vectors in _counts(reveal, n_masked):
+        if not masked.any():
+            return
+        features = network(x, masked)
+        keys = uniform(masked.shape, generator, x.device)
+        chosen = _largest(keys, masked, n_vectors)
+        x = x.clone()
+        x[chosen] = draw(features[:, chosen], n_drawn).to(x.dtype)
+        masked, n_drawn = masked & ~chosen, n_drawn + n_vectors
+        yield x
 
 
 def _counts(reveal: int | Sequence[int], n_masked: int) -> Sequence[int]:

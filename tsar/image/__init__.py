@@ -1,11 +1,13 @@
 """Image models on the core of the forecasters: fitted to images, they draw new ones."""
 
 from tsar.image.evaluation import DigitClassifier
+from tsar.image.mar import MAR
 from tsar.image.token_ar import RAR, AiM, TokenAR
 from tsar.image.tokenizer import MultiScaleTokenizer, VQTokenizer
 from tsar.image.var import VAR
 
 __all__ = [
+    "MAR",
     "RAR",
     "VAR",
     "AiM",

@@ -2,6 +2,7 @@
 
 import os
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
 
@@ -14,13 +15,13 @@ from tsar.estimator.base import Estimator
 from tsar.estimator.trained import Positive, ScheduleName, TrainedEstimator
 from tsar.exceptions import DataError, ParameterError
 from tsar.image.pixels import as_labels, as_tensor, shifted
-from tsar.params.constraints import Interval
+from tsar.params.constraints import Interval, check_count, check_value
 from tsar.training import AdamW, Cosine, Objective, Optimizer, Schedule, make_generator, seeded
 from tsar.training.checkpoint import checkpoints_in, digest
 from tsar.training.state import TrainedFitted, TrainingRecord
 from tsar.training.threads import settle_number
 
-__all__ = ["ImageBatch", "ImageEstimator", "ImageRecord", "ImageSource"]
+__all__ = ["DrawingEstimator", "ImageBatch", "ImageEstimator", "ImageRecord", "ImageSource"]
 
 # Of all images, held out where early stopping says no more than True.
 VALIDATION_SHARE = 0.1
@@ -315,6 +316,77 @@ class ImageEstimator(TrainedEstimator):
 
         self._restore_trained_state(build, record, tensors)
         self.remember_parameters()
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DrawingEstimator(ImageEstimator):
+    """An estimator that draws images, of a class if it was fitted with labels.
+
+    Parameters
+    ----------
+    label_drop : float, default 0.1
+        How often a label is hidden in training, which is what guidance compares with.
+    """
+
+    other_groups: ClassVar[Mapping[str, str]] = {"label_drop": "training"}
+
+    label_drop: Annotated[float, Interval(0, 1)] = 0.1
+
+    @abstractmethod
+    def score(self, images: Any, labels: Any = None) -> float:
+        """Return how well images are predicted; higher is better."""
+
+    @property
+    def _n_classes(self) -> int:
+        return 0 if self.classes_ is None else len(self.classes_)
+
+    def _label_numbers(self, labels: Any, n_images: int) -> Tensor:
+        if labels is None:
+            # The number behind those of the classes stands for none.
+            return torch.full((n_images,), self._n_classes, device=self.device_)
+        if self.classes_ is None:
+            raise DataError(f"{self.name}: it was fitted without labels; leave them out")
+        return as_labels(self.name, labels, n_images, self.classes_).to(self.device_)
+
+    def _wanted(self, n: Any, label: Any) -> Tensor:
+        """Return the number of the class of each image to draw."""
+        several = label is not None and not isinstance(label, str) and np.ndim(label) == 1
+        count = None if n is None else check_count(self.name, "n", n)
+        if label is None:
+            return self._label_numbers(None, count or 1)
+        labels = list(label) if several else [label] * (count or 1)
+        if several and count not in (None, len(labels)):
+            raise ParameterError(
+                f"{self.name}: n must be the number of labels, {len(labels)}, got {n}; leave it out"
+            )
+        return self._label_numbers(labels, len(labels))
+
+    def _seed_of(self, random_state: int | None) -> int:
+        if random_state is None:
+            return int(np.random.SeedSequence().entropy % 2**63)  # type: ignore[operator]
+        check_value(self.name, "random_state", random_state, Annotated[int, Interval(0)])
+        return int(random_state)
+
+    def _check_guidance(self, guidance: float) -> None:
+        if self.classes_ is None and guidance:
+            raise ParameterError(
+                f"{self.name}: guidance={guidance} compares with and without a label, and the "
+                f"model was fitted without labels; set guidance=0"
+            )
+
+    def _opened(self, mask: Any, n_images: int) -> Tensor:
+        """Return a mask of pixels as a bool Tensor (n, H, W), on the device of the network."""
+        where, (height, width) = np.asarray(mask), self.image_shape_[1:]
+        if where.dtype != np.bool_ or where.shape not in (
+            (height, width),
+            (n_images, height, width),
+        ):
+            raise DataError(
+                f"{self.name}: mask must be boolean of the shape {(height, width)} or "
+                f"{(n_images, height, width)}, got {where.dtype} of {where.shape}"
+            )
+        opened = np.broadcast_to(where, (n_images, height, width)).copy()
+        return torch.from_numpy(opened).to(self.device_)
 
 
 def _taken(labels: Tensor | None, places: Any) -> Tensor | None:

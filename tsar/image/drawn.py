@@ -15,10 +15,10 @@ from tsar.core.heads import CategoricalHead
 from tsar.core.sampling import Guidance, Sampler
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
-from tsar.image.base import AT_ONCE, ImageBatch, ImageEstimator
-from tsar.image.pixels import as_array, as_labels
+from tsar.image.base import AT_ONCE, DrawingEstimator, ImageBatch
+from tsar.image.pixels import as_array
 from tsar.image.tokenizer import ImageTokenizer, PixelTokenizer
-from tsar.params.constraints import Interval, check_choice, check_count, check_value
+from tsar.params.constraints import Interval, check_choice
 from tsar.training import Objective, make_generator
 
 __all__ = ["DrawingNetwork", "ImageModel", "LevelDrawing"]
@@ -131,7 +131,7 @@ class TokenLoss(Objective):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ImageModel(ImageEstimator):
+class ImageModel(DrawingEstimator):
     """A model that draws images as tokens, of a class if it was fitted with labels.
 
     Parameters
@@ -153,8 +153,6 @@ class ImageModel(ImageEstimator):
         Width inside of the feed-forward part.
     dropout : float, default 0.0
         Of both branches of a block.
-    label_drop : float, default 0.1
-        How often a label is hidden in training, which is what guidance compares with.
 
     Attributes
     ----------
@@ -171,7 +169,6 @@ class ImageModel(ImageEstimator):
     n_heads: Annotated[int, Interval(1)] = 4
     d_ff: Annotated[int, Interval(1)] = 384
     dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
-    label_drop: Annotated[float, Interval(0, 1)] = 0.1
     augment: Literal["shift"] | None = None
 
     # The kinds of tokenizers that fit, by the name of the parameter.
@@ -226,10 +223,6 @@ class ImageModel(ImageEstimator):
     def _objective(self) -> Objective:
         return TokenLoss(self.tokenizer_)
 
-    @property
-    def _n_classes(self) -> int:
-        return 0 if self.classes_ is None else len(self.classes_)
-
     # --------------------------------------------------------------- likelihood
 
     def token_losses(self, images: Any, labels: Any = None) -> np.ndarray:
@@ -274,14 +267,6 @@ class ImageModel(ImageEstimator):
                 f"something of an image, see reconstruct"
             )
         return float(self.token_losses(images, labels).mean() / np.log(2))
-
-    def _label_numbers(self, labels: Any, n_images: int) -> Tensor:
-        if labels is None:
-            network: Any = self.module_
-            return torch.full((n_images,), network.labels.null, device=self.device_)
-        if self.classes_ is None:
-            raise DataError(f"{self.name}: it was fitted without labels; leave them out")
-        return as_labels(self.name, labels, n_images, self.classes_).to(self.device_)
 
     # -------------------------------------------------------------------- drawing
 
@@ -360,19 +345,8 @@ class ImageModel(ImageEstimator):
         float32 array of the shape of the images
         """
         tensor = self._read(images)
-        where = np.asarray(mask)
-        height, width = self.image_shape_[1:]
-        if where.dtype != np.bool_ or where.shape not in (
-            (height, width),
-            (len(tensor), height, width),
-        ):
-            raise DataError(
-                f"{self.name}: mask must be boolean of the shape {(height, width)} or "
-                f"{(len(tensor), height, width)}, got {where.dtype} of {where.shape}"
-            )
+        opened = self._opened(mask, len(tensor))
         numbers = self._label_numbers(labels, len(tensor))
-        opened = torch.from_numpy(np.broadcast_to(where, (len(tensor), height, width)).copy())
-        opened = opened.to(tensor.device)
         with torch.inference_mode():
             ids = self.tokenizer_.ids(tensor)
             given_tokens = ids, ~self._tokens_of(opened)
@@ -395,25 +369,6 @@ class ImageModel(ImageEstimator):
         """Return the sides of the maps of tokens."""
         raise NotImplementedError
 
-    def _wanted(self, n: Any, label: Any) -> Tensor:
-        """Return the number of the class of each image to draw."""
-        several = label is not None and not isinstance(label, str) and np.ndim(label) == 1
-        count = None if n is None else check_count(self.name, "n", n)
-        if label is None:
-            return self._label_numbers(None, count or 1)
-        labels = list(label) if several else [label] * (count or 1)
-        if several and count not in (None, len(labels)):
-            raise ParameterError(
-                f"{self.name}: n must be the number of labels, {len(labels)}, got {n}; leave it out"
-            )
-        return self._label_numbers(labels, len(labels))
-
-    def _seed_of(self, random_state: int | None) -> int:
-        if random_state is None:
-            return int(np.random.SeedSequence().entropy % 2**63)  # type: ignore[operator]
-        check_value(self.name, "random_state", random_state, Annotated[int, Interval(0)])
-        return int(random_state)
-
     def _drawn(
         self,
         numbers: Tensor,
@@ -423,11 +378,7 @@ class ImageModel(ImageEstimator):
         given_tokens: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Draw tokens (B, L)."""
-        if self.classes_ is None and guidance:
-            raise ParameterError(
-                f"{self.name}: guidance={guidance} compares with and without a label, and the "
-                f"model was fitted without labels; set guidance=0"
-            )
+        self._check_guidance(guidance)
         ids, how = [], self._guidance(guidance)
         n_levels = self._n_drawing_levels
         with torch.inference_mode():

@@ -1,5 +1,7 @@
 """What turns the last features of a token into a distribution to learn and to draw from."""
 
 from tsar.core.heads.categorical import CategoricalHead
+from tsar.core.heads.diffusion import DiffusionHead
+from tsar.core.heads.flow import FlowHead
 
-__all__ = ["CategoricalHead"]
+__all__ = ["CategoricalHead", "DiffusionHead", "FlowHead"]
