@@ -103,17 +103,14 @@ def test_a_mixer_of_ones_own_serves_three_families(fading):
     network = model.module_
     ids = model.tokenizer_.ids(torch.from_numpy(images)[:, None] * 2 - 1)
     with torch.no_grad():
-        x, _ = network.first(2)
+        x, memory = network.first(2)
         state = network.decoder.init_state(network.labels(torch.full((2,), network.labels.null)))
         for place in range(network.n_tokens):
             z, state = network.decoder.extend(x, state)
             loss = network.head.loss(z, ids[:, place : place + 1])
             np.testing.assert_allclose(loss[:, 0], losses[:, place], atol=1e-4)
-            x = (
-                None
-                if place + 1 == network.n_tokens
-                else network.after(place, ids[:, place, None], None)[0]
-            )
+            if place + 1 < network.n_tokens:
+                x, memory = network.after(place, ids[:, place : place + 1], memory)
 
 
 def test_all_that_is_drawn_goes_through_the_loops_of_the_core(monkeypatch):

@@ -15,10 +15,10 @@ from tsar.core.mixers import MIXERS, accepted_options, make_mixer
 from tsar.core.quantization import MultiScaleQuantizer
 from tsar.core.sampling import Guidance, Sampler
 from tsar.exceptions import DataError, ParameterError
-from tsar.image import MAR, VAR, AiM, MultiScaleTokenizer, TokenAR, VQTokenizer
+from tsar.image import MAR, PAR, VAR, AiM, MultiScaleTokenizer, TokenAR, VQTokenizer
 from tsar.image.drawn import LevelDrawing
 from tsar.image.mar import cut, joined
-from tsar.image.token_ar import AnyOrderNetwork, TokenImageNetwork
+from tsar.image.token_ar import AnyOrderNetwork, TokenImageNetwork, in_regions
 from tsar.image.var import ScaleNetwork
 
 FAMILY = Images()
@@ -101,6 +101,60 @@ class _Recording(LevelDrawing):
         return super().sample(z, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "regions", "distant"),
+    [(7, 7, 4, True), (4, 4, 4, False), (7, 7, 9, True), (2, 2, 4, True)],
+)
+def test_a_plan_of_regions_is_one_of_all_tokens(height, width, regions, distant):
+    plan = in_regions(height, width, regions, distant=distant)
+    assert sorted(plan.order.tolist()) == list(range(height * width))
+    assert (plan.levels.diff() >= 0).all() and plan.levels[:regions].tolist() == list(
+        range(regions)
+    )
+    for number, source in enumerate(plan.sources.tolist()):
+        assert source < 0 or plan.levels[source] < plan.levels[number]
+    sizes = plan.levels.bincount()[regions:]
+    assert (sizes <= regions).all()
+    if distant and len(sizes):
+        # The tokens of a pass lie in different regions, those of a region come row by row.
+        rows, columns = plan.order // width, plan.order % width
+        side = int(regions**0.5)
+        region = rows * side // height * side + columns * side // width
+        for level in plan.levels.unique()[regions:]:
+            inside = region[plan.levels == level]
+            assert len(inside.unique()) == len(inside)
+        for one in region.unique():
+            assert (plan.order[region == one].diff() > 0).all()
+
+
+def _regions(n_codes=3):
+    torch.manual_seed(0)
+    plan = in_regions(4, 4, 4)
+    decoder = ConditionedDecoder(
+        [make_mixer("attention", 8, n_heads=2) for _ in range(2)],
+        d_model=8,
+        d_ff=8,
+        condition_dim=8,
+        levels=plan.levels,
+    )
+    return _roughened(TokenImageNetwork(decoder, LabelEmbedding(3, 8), 8, n_codes, plan))
+
+
+def test_regions_are_told_of_earlier_passes_alone():
+    network, plan = _regions(), in_regions(4, 4, 4)
+    ids = torch.randint(3, (2, 16), generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1])
+    level_of = torch.empty(16, dtype=torch.int64)
+    level_of[plan.order] = plan.levels
+    with torch.no_grad():
+        before = network(ids, labels)
+        for place in range(16):
+            changed = ids.clone()
+            changed[:, place] = (changed[:, place] + 1) % 3
+            moved = (network(changed, labels) != before).any(dim=2).any(dim=0)
+            assert not moved[level_of <= level_of[place]].any()
+
+
 def _any_order(n_tokens=4, n_codes=3):
     torch.manual_seed(0)
     decoder = ConditionedDecoder(
@@ -149,7 +203,7 @@ def test_orders_are_random_first_and_those_of_reading_at_last():
         assert any(not torch.equal(network(ids, labels), read) for _ in range(8))
 
 
-@pytest.mark.parametrize("make", [_tokens, _scales, _any_order])
+@pytest.mark.parametrize("make", [_tokens, _scales, _any_order, _regions])
 @pytest.mark.parametrize("guided", [False, True])
 def test_drawing_level_by_level_sees_what_one_pass_sees(make, guided):
     network = make()
@@ -166,11 +220,12 @@ def test_drawing_level_by_level_sees_what_one_pass_sees(make, guided):
     )
     drawn = torch.cat([level.tokens for level in levels], dim=1)
     assert torch.equal(drawn, ids)
+    ids = network.in_places(ids)
     with torch.no_grad():
         expected = network(ids, labels)
         if guided:
             expected = torch.cat([expected, network(ids, torch.full((3,), network.labels.null))])
-    torch.testing.assert_close(torch.cat(drawing.features, dim=1), expected)
+    torch.testing.assert_close(torch.cat(drawing.features, dim=1), network.in_order(expected))
 
 
 def test_guidance_goes_farther_by_the_weight():
@@ -185,7 +240,7 @@ def test_guidance_goes_farther_by_the_weight():
     assert weights == [1.0, 1.5, 2.0, 2.5, 3.0]
 
 
-@pytest.mark.parametrize("cls", [VAR, TokenAR, AiM, MAR])
+@pytest.mark.parametrize("cls", [VAR, TokenAR, AiM, PAR, MAR])
 def test_labels_are_learned_and_shuffled_ones_tell_nothing(cls):
     """Images that are black or white, by their label."""
     draw = np.random.default_rng(0)
@@ -265,6 +320,9 @@ def test_scales_of_ones_own():
         (TokenAR, {"d_model": 10, "n_heads": 4}, ParameterError, "a multiple of n_heads=4"),
         (TokenAR, {"tokenizer": "pixels", "augment": "shift"}, ParameterError, "set augment=None"),
         (TokenAR, {"tokenizer": "pixels", "n_levels": 3}, DataError, "images of so many levels"),
+        (PAR, {"regions": 3}, ParameterError, "a square number such as 4"),
+        (PAR, {"mixer": "mamba2"}, ParameterError, "mixer must be one of"),
+        (PAR, {"regions": 9}, DataError, "2 x 2 tokens have no 9 regions"),
         (TokenAR, {"max_steps": None}, ParameterError, "one of max_steps and max_epochs"),
     ],
 )

@@ -2,12 +2,13 @@
 
 from tsar.image.evaluation import DigitClassifier
 from tsar.image.mar import MAR
-from tsar.image.token_ar import RAR, AiM, TokenAR
+from tsar.image.token_ar import PAR, RAR, AiM, TokenAR
 from tsar.image.tokenizer import MultiScaleTokenizer, VQTokenizer
 from tsar.image.var import VAR
 
 __all__ = [
     "MAR",
+    "PAR",
     "RAR",
     "VAR",
     "AiM",

@@ -110,7 +110,15 @@ class DrawingNetwork(nn.Module):
     def forward(self, ids: Tensor, labels: Tensor) -> Tensor:
         """Return features (B, L, D) of tokens, each of those of lower levels and of the label."""
         features: Tensor = self.decoder(self.inputs(ids), self.labels(labels))
-        return features
+        return self.in_places(features)
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """Return values (B, L, ...) of tokens in the order in which they are drawn."""
+        return values
+
+    def in_places(self, values: Tensor) -> Tensor:
+        """Undo :meth:`in_order`."""
+        return values
 
 
 class TokenLoss(Objective):
@@ -380,6 +388,10 @@ class ImageModel(DrawingEstimator):
         """Draw tokens (B, L)."""
         self._check_guidance(guidance)
         ids, how = [], self._guidance(guidance)
+        network: Any = self.module_
+        if given_tokens is not None:
+            in_order, stays = map(network.in_order, given_tokens)
+            given_tokens = in_order, stays
         n_levels = self._n_drawing_levels
         with torch.inference_mode():
             for begin in range(0, len(numbers), AT_ONCE):
@@ -387,7 +399,7 @@ class ImageModel(DrawingEstimator):
                 held = (
                     None if given_tokens is None else (given_tokens[0][part], given_tokens[1][part])
                 )
-                drawing = LevelDrawing(self.module_, bool(guidance), held)
+                drawing = LevelDrawing(network, bool(guidance), held)
                 levels = generate_levels(
                     drawing,
                     numbers[part],
@@ -397,7 +409,7 @@ class ImageModel(DrawingEstimator):
                     if guidance
                     else None,
                 )
-                ids.append(torch.cat([drawn.tokens for drawn in levels], dim=1))
+                ids.append(network.in_places(torch.cat([drawn.tokens for drawn in levels], dim=1)))
         return torch.cat(ids)
 
     def _guidance(self, scale: float) -> Guidance:

@@ -1,8 +1,9 @@
 """Images token by token, in the order of reading."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,55 +11,145 @@ from torch import Tensor, nn
 from tsar.core.conditioned import ConditionedDecoder, in_order
 from tsar.core.conditioning import LabelEmbedding
 from tsar.core.heads import CategoricalHead
-from tsar.core.mixers import accepted_options, causal_mixers, make_mixer
+from tsar.core.mixers import MIXERS, accepted_options, causal_mixers, make_mixer
 from tsar.core.position import LearnedPosition
 from tsar.core.sampling import Guidance
+from tsar.exceptions import DataError, ParameterError
 from tsar.image.drawn import DrawingNetwork, ImageModel
 from tsar.image.pixels import CELL
 from tsar.image.tokenizer import PixelTokenizer, VQTokenizer
-from tsar.params.constraints import check_choice
+from tsar.params.constraints import Interval, check_choice
 
-__all__ = ["RAR", "AiM", "AnyOrderNetwork", "TokenAR", "TokenImageNetwork"]
+__all__ = ["PAR", "RAR", "AiM", "AnyOrderNetwork", "TokenAR", "TokenImageNetwork"]
 
 # Shares of the training of RAR until which all orders are random, and from which on none is: 200
 # and 300 of 400 epochs.
 ALL_RANDOM, NONE_RANDOM = 0.5, 0.75
 
 
+class Plan(NamedTuple):
+    """In which order the tokens of an image are drawn, and what each is made of.
+
+    Parameters
+    ----------
+    order : int64 Tensor of shape (L,)
+        The places of the image, one after the other.
+    levels : int64 Tensor of shape (L,)
+        Those drawn in one pass have the same, in that order.
+    sources : int64 Tensor of shape (L,)
+        The number in that order of the token that is the input of each, of an earlier level; -1 for
+        the start.
+    """
+
+    order: Tensor
+    levels: Tensor
+    sources: Tensor
+
+
+def reading(n_tokens: int) -> Plan:
+    """Return the plan of one token after the other, row by row."""
+    places = torch.arange(n_tokens)
+    return Plan(places, in_order(n_tokens), places - 1)
+
+
+def in_regions(height: int, width: int, regions: int, *, distant: bool = True) -> Plan:
+    """Return the plan that draws several regions at once, after the first token of each.
+
+    Parameters
+    ----------
+    height, width : int
+        Tokens along the sides.
+    regions : int
+        A square number: that of as many regions along each side as its root, which differ by one
+        token where they cannot be equal.
+    distant : bool, default True
+        Whether the tokens of a pass are one of each region; otherwise they are neighbours in the
+        order of reading, as many in a pass.
+    """
+    side = math.isqrt(regions)
+    rows, columns = torch.arange(height * width) // width, torch.arange(height * width) % width
+    region = rows * side // height * side + columns * side // width
+    parts = [(region == number).nonzero()[:, 0] for number in range(regions)]
+    if not distant:
+        parts = [torch.arange(number, height * width, regions) for number in range(regions)]
+    order, levels, sources, last = [], [], [], [-1] * regions
+    # The first ones, each after the other.
+    for number, part in enumerate(parts):
+        order.append(int(part[0]))
+        levels.append(number)
+        sources.append(number - 1)
+        last[number] = number
+    for step in range(1, max(map(len, parts))):
+        for number, part in enumerate(parts):
+            if step < len(part):
+                sources.append(last[number])
+                last[number] = len(order)
+                order.append(int(part[step]))
+                levels.append(regions + step - 1)
+    return Plan(*(torch.tensor(column) for column in (order, levels, sources)))
+
+
 class TokenImageNetwork(DrawingNetwork):
-    """A start, then each token before the next, all of them with a position of their own.
+    """Tokens in levels, each made of one of an earlier level and of where it stands.
 
     Parameters
     ----------
     decoder : ConditionedDecoder
-        Of as many levels as tokens.
+        With the levels of the plan.
     labels : LabelEmbedding
     d_model, n_codes : int
+    plan : Plan, optional
+        The order of reading by default.
     """
 
     no_decay = ("embedding.weight", "start")
+    order: Tensor
+    sources: Tensor
 
     def __init__(
-        self, decoder: ConditionedDecoder, labels: LabelEmbedding, d_model: int, n_codes: int
+        self,
+        decoder: ConditionedDecoder,
+        labels: LabelEmbedding,
+        d_model: int,
+        n_codes: int,
+        plan: Plan | None = None,
     ) -> None:
         super().__init__()
         self.decoder, self.labels = decoder, labels
         self.n_tokens = len(decoder.levels)
+        order, _, sources = reading(self.n_tokens) if plan is None else plan
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("sources", sources, persistent=False)
+        self._ends = torch.bincount(decoder.levels.cpu()).cumsum(0).tolist()
         self.embedding = nn.Embedding(n_codes, d_model)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.start = nn.Parameter(0.02 * torch.randn(d_model))
         self.position = LearnedPosition(self.n_tokens, d_model)
         self.head = CategoricalHead(d_model, n_codes)
 
+    def in_order(self, values: Tensor) -> Tensor:
+        return values[:, self.order]
+
+    def in_places(self, values: Tensor) -> Tensor:
+        return values[:, self.order.argsort()]
+
     def inputs(self, ids: Tensor) -> Tensor:
-        start = self.start.expand(len(ids), 1, -1)
-        return self.position(torch.cat([start, self.embedding(ids[:, :-1])], dim=1))
+        return self._made_of(self.in_order(ids), 0, self.n_tokens)
 
-    def first(self, batch: int) -> tuple[Tensor, None]:
-        return self.position(self.start.expand(batch, 1, -1)), None
+    def _made_of(self, drawn: Tensor, begin: int, end: int) -> Tensor:
+        """Return the inputs of tokens ``begin`` to ``end`` of the order, given those before."""
+        start = self.start.expand(len(drawn), 1, -1)
+        # The start lies before the first, where the source -1 finds it.
+        told = torch.cat([start, self.embedding(drawn)], dim=1)[:, self.sources[begin:end] + 1]
+        return told + self.position.weight[self.order[begin:end]]
 
-    def after(self, step: int, ids: Tensor, memory: None) -> tuple[Tensor, None]:
-        return self.position(self.embedding(ids), step + 1), None
+    def first(self, batch: int) -> tuple[Tensor, Tensor]:
+        nothing = self.order.new_zeros(batch, 0)
+        return self._made_of(nothing, 0, self._ends[0]), nothing
+
+    def after(self, step: int, ids: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        drawn = torch.cat([memory, ids], dim=1)
+        return self._made_of(drawn, self._ends[step], self._ends[step + 1]), drawn
 
 
 class AnyOrderNetwork(TokenImageNetwork):
@@ -130,10 +221,10 @@ class AnyOrderNetwork(TokenImageNetwork):
             return reading
         return torch.randperm(self.n_tokens, generator=generator, device=device)
 
-    def first(self, batch: int) -> tuple[Tensor, None]:
+    def first(self, batch: int) -> tuple[Tensor, Any]:
         return self.targets(self.start.expand(batch, 1, -1)), None
 
-    def after(self, step: int, ids: Tensor, memory: None) -> tuple[Tensor, None]:
+    def after(self, step: int, ids: Tensor, memory: Any) -> tuple[Tensor, Any]:
         return self.targets(self.position(self.embedding(ids), step), step + 1), None
 
 
@@ -181,7 +272,9 @@ class TokenAR(ImageModel):
             n_tokens = channels * height * width
         else:
             n_tokens = (self.image_shape_[1] // CELL) ** 2
-        options = {"n_heads": int(self.n_heads), "causal": True, "qk_norm": True}
+        # Levels of several tokens see each other, which is said by a mask.
+        kind = MIXERS[self.mixer] if isinstance(self.mixer, str) else self.mixer
+        options = {"n_heads": int(self.n_heads), "causal": not kind.takes_levels, "qk_norm": True}
         decoder = ConditionedDecoder(
             [
                 make_mixer(self.mixer, d_model, **accepted_options(self.mixer, **options))
@@ -190,7 +283,7 @@ class TokenAR(ImageModel):
             d_model=d_model,
             d_ff=int(self.d_ff),
             condition_dim=d_model,
-            levels=in_order(n_tokens),
+            levels=self._plan(n_tokens).levels,
             dropout=self.dropout,
         )
         labels = LabelEmbedding(self._n_classes, d_model, drop=self.label_drop)
@@ -199,8 +292,11 @@ class TokenAR(ImageModel):
     def _network_around(
         self, decoder: ConditionedDecoder, labels: LabelEmbedding
     ) -> TokenImageNetwork:
-        n_codes = int(self.tokenizer_.n_codes)
-        return TokenImageNetwork(decoder, labels, int(self.d_model), n_codes)
+        n_codes, plan = int(self.tokenizer_.n_codes), self._plan(len(decoder.levels))
+        return TokenImageNetwork(decoder, labels, int(self.d_model), n_codes, plan)
+
+    def _plan(self, n_tokens: int) -> Plan:
+        return reading(n_tokens)
 
     def _sides(self) -> list[int]:
         whole = isinstance(self.tokenizer_, PixelTokenizer)
@@ -247,3 +343,55 @@ class RAR(TokenAR):
 
     def _guidance(self, scale: float) -> Guidance:
         return Guidance(scale, "power_cosine")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PAR(TokenAR):
+    """Images drawn in several regions at once.
+
+    The first tokens of the regions are drawn one by one, so that they agree; from then on a pass
+    draws the next token of every region, which lie far apart and say little of each other.
+
+    Parameters
+    ----------
+    tokenizer : {"vq"} or VQTokenizer, default "vq"
+        Codes of cells of 4 x 4 pixels. A tokenizer that is fitted is used as it is.
+    mixer : str or subclass of Mixer, default "attention"
+        One that takes levels, which of tsar's own is attention.
+    regions : int, default 4
+        A square number.
+    distant : bool, default True
+        Whether the tokens of a pass are far apart; otherwise as many neighbours are drawn at once.
+
+    References
+    ----------
+    Wang et al., "Parallelized autoregressive visual generation", CVPR 2025.
+    """
+
+    regions: Annotated[int, Interval(2)] = 4
+    distant: bool = True
+
+    tokenizer_kinds: ClassVar[Mapping[str, Any]] = {"vq": VQTokenizer}
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if math.isqrt(self.regions) ** 2 != self.regions:
+            raise ParameterError(
+                f"{self.name}: regions must be a square number such as 4 or 9, got {self.regions}"
+            )
+        if isinstance(self.mixer, str):
+            fitting = [name for name, mixer in MIXERS.items() if mixer.takes_levels]
+            check_choice(self.name, "mixer", self.mixer, fitting)
+
+    def _prepare(self, images: Tensor, labels: Tensor | None, go_on: bool) -> None:
+        side = self.image_shape_[1] // CELL
+        if self.regions > side * side:
+            raise DataError(
+                f"{self.name}: images of {side} x {side} tokens have no {self.regions} regions; "
+                f"choose fewer"
+            )
+        super()._prepare(images, labels, go_on)
+
+    def _plan(self, n_tokens: int) -> Plan:
+        side = math.isqrt(n_tokens)
+        return in_regions(side, side, int(self.regions), distant=self.distant)
