@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tsar.core.conditioned import ConditionedDecoder
+from tsar.core.conditioning import LabelEmbedding
+from tsar.core.mixers import accepted_options, make_mixer
 from tsar.data.codec import decode, encode
 from tsar.estimator.base import Estimator
 from tsar.estimator.trained import Positive, ScheduleName, TrainedEstimator
@@ -324,13 +327,53 @@ class DrawingEstimator(ImageEstimator):
 
     Parameters
     ----------
+    d_model : int, default 128
+        Width of the tokens.
+    n_layers : int, default 4
+        Blocks.
+    n_heads : int, default 4
+        Of mixers that have heads; divides ``d_model``.
+    d_ff : int, default 384
+        Width inside of the feed-forward part.
+    dropout : float, default 0.0
+        Of both branches of a block.
     label_drop : float, default 0.1
         How often a label is hidden in training, which is what guidance compares with.
     """
 
+    parameter_group: ClassVar[str] = "model"
     other_groups: ClassVar[Mapping[str, str]] = {"label_drop": "training"}
 
+    d_model: Positive = 128
+    n_layers: Positive = 4
+    n_heads: Positive = 4
+    d_ff: Positive = 384
+    dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
     label_drop: Annotated[float, Interval(0, 1)] = 0.1
+
+    def _check_consistency(self) -> None:
+        super()._check_consistency()
+        if self.d_model % self.n_heads:
+            raise ParameterError(
+                f"{self.name}: d_model must be a multiple of n_heads={self.n_heads}, got "
+                f"{self.d_model}"
+            )
+
+    def _make_decoder(
+        self, mixer: Any, levels: Tensor, *, causal: bool
+    ) -> tuple[ConditionedDecoder, LabelEmbedding]:
+        """Build blocks with a mixer for tokens of such levels, and what tells them the label."""
+        d_model = int(self.d_model)
+        options = accepted_options(mixer, n_heads=int(self.n_heads), causal=causal, qk_norm=True)
+        decoder = ConditionedDecoder(
+            [make_mixer(mixer, d_model, **options) for _ in range(int(self.n_layers))],
+            d_model=d_model,
+            d_ff=int(self.d_ff),
+            condition_dim=d_model,
+            levels=levels,
+            dropout=self.dropout,
+        )
+        return decoder, LabelEmbedding(self._n_classes, d_model, drop=self.label_drop)
 
     @abstractmethod
     def score(self, images: Any, labels: Any = None) -> float:

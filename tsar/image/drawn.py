@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -151,44 +151,21 @@ class ImageModel(DrawingEstimator):
         Levels of grey of ``tokenizer="pixels"``: 256 of uint8, 17 of scikit-learn's digits.
     mixer : str or subclass of Mixer
         What mixes the tokens, see :mod:`tsar.core.mixers`.
-    d_model : int, default 128
-        Width of the tokens.
-    n_layers : int, default 4
-        Blocks.
-    n_heads : int, default 4
-        Of mixers that have heads; divides ``d_model``.
-    d_ff : int, default 384
-        Width inside of the feed-forward part.
-    dropout : float, default 0.0
-        Of both branches of a block.
 
     Attributes
     ----------
     tokenizer_ : tokenizer
     """
 
-    other_groups: ClassVar[Mapping[str, str]] = {"tokenizer": "model", "n_levels": "model"}
-
     tokenizer: Any = "vq"
     n_levels: Annotated[int, Interval(2)] = 256
     mixer: Any = "attention"
-    d_model: Annotated[int, Interval(1)] = 128
-    n_layers: Annotated[int, Interval(1)] = 4
-    n_heads: Annotated[int, Interval(1)] = 4
-    d_ff: Annotated[int, Interval(1)] = 384
-    dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
-    augment: Literal["shift"] | None = None
 
     # The kinds of tokenizers that fit, by the name of the parameter.
     tokenizer_kinds: ClassVar[Mapping[str, Any]] = {}
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        if self.d_model % self.n_heads:
-            raise ParameterError(
-                f"{self.name}: d_model must be a multiple of n_heads={self.n_heads}, got "
-                f"{self.d_model}"
-            )
         held, kinds = self.tokenizer, self.tokenizer_kinds
         if isinstance(held, str):
             check_choice(self.name, "tokenizer", held, kinds)

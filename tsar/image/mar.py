@@ -12,11 +12,10 @@ from tsar.core.conditioned import ConditionedDecoder
 from tsar.core.conditioning import LabelEmbedding
 from tsar.core.heads import DiffusionHead, FlowHead
 from tsar.core.linear import Linear
-from tsar.core.mixers import SoftmaxAttention
 from tsar.core.position import LearnedPosition
 from tsar.core.sampling import Guidance
 from tsar.core.unmasking import cosine_counts, unmask_vectors
-from tsar.exceptions import DataError, ParameterError
+from tsar.exceptions import DataError
 from tsar.image.base import AT_ONCE, DrawingEstimator, ImageBatch
 from tsar.image.pixels import as_array
 from tsar.params.constraints import Interval, check_count, check_value
@@ -136,16 +135,6 @@ class MAR(DrawingEstimator):
         Pixels along the side of a patch; divides that of the images.
     head : {"flow", "diffusion"}, default "flow"
         How pixels are drawn: along a velocity, or by taking noise off step by step.
-    d_model : int, default 128
-        Width of the tokens.
-    n_layers : int, default 4
-        Blocks.
-    n_heads : int, default 4
-        Of attention; divides ``d_model``.
-    d_ff : int, default 384
-        Width inside of the feed-forward part.
-    dropout : float, default 0.0
-        Of both branches of a block.
 
     References
     ----------
@@ -163,23 +152,8 @@ class MAR(DrawingEstimator):
     (2, 8, 8)
     """
 
-    other_groups: ClassVar[Any] = DrawingEstimator.other_groups
-
     patch_size: Annotated[int, Interval(1)] = 7
     head: Literal["flow", "diffusion"] = "flow"
-    d_model: Annotated[int, Interval(1)] = 128
-    n_layers: Annotated[int, Interval(1)] = 4
-    n_heads: Annotated[int, Interval(1)] = 4
-    d_ff: Annotated[int, Interval(1)] = 384
-    dropout: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
-
-    def _check_consistency(self) -> None:
-        super()._check_consistency()
-        if self.d_model % self.n_heads:
-            raise ParameterError(
-                f"{self.name}: d_model must be a multiple of n_heads={self.n_heads}, got "
-                f"{self.d_model}"
-            )
 
     def _prepare(self, images: Tensor, labels: Tensor | None, go_on: bool) -> None:
         side = self.image_shape_[1]
@@ -193,18 +167,8 @@ class MAR(DrawingEstimator):
         d_model, size = int(self.d_model), int(self.patch_size)
         channels, height, width = self.image_shape_
         n_patches = (height // size) * (width // size)
-        decoder = ConditionedDecoder(
-            [
-                SoftmaxAttention(d_model, int(self.n_heads), qk_norm=True)
-                for _ in range(int(self.n_layers))
-            ],
-            d_model=d_model,
-            d_ff=int(self.d_ff),
-            condition_dim=d_model,
-            levels=torch.zeros(n_patches, dtype=torch.int64),
-            dropout=self.dropout,
-        )
-        labels = LabelEmbedding(self._n_classes, d_model, drop=self.label_drop)
+        levels = torch.zeros(n_patches, dtype=torch.int64)
+        decoder, labels = self._make_decoder("attention", levels, causal=False)
         return MaskedPatchNetwork(decoder, labels, d_model, channels * size * size, self.head)
 
     def _objective(self) -> Objective:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tsar.core.conditioned import ConditionedDecoder, in_order
 from tsar.core.conditioning import LabelEmbedding
 from tsar.core.heads import CategoricalHead
-from tsar.core.mixers import MIXERS, accepted_options, causal_mixers, make_mixer
+from tsar.core.mixers import MIXERS, causal_mixers
 from tsar.core.position import LearnedPosition
 from tsar.core.sampling import Guidance
 from tsar.exceptions import DataError, ParameterError
@@ -266,7 +266,6 @@ class TokenAR(ImageModel):
             check_choice(self.name, "mixer", self.mixer, causal_mixers())
 
     def _make_network(self) -> TokenImageNetwork:
-        d_model = int(self.d_model)
         if isinstance(self.tokenizer_, PixelTokenizer):
             channels, height, width = self.image_shape_
             n_tokens = channels * height * width
@@ -274,19 +273,8 @@ class TokenAR(ImageModel):
             n_tokens = (self.image_shape_[1] // CELL) ** 2
         # Levels of several tokens see each other, which is said by a mask.
         kind = MIXERS[self.mixer] if isinstance(self.mixer, str) else self.mixer
-        options = {"n_heads": int(self.n_heads), "causal": not kind.takes_levels, "qk_norm": True}
-        decoder = ConditionedDecoder(
-            [
-                make_mixer(self.mixer, d_model, **accepted_options(self.mixer, **options))
-                for _ in range(int(self.n_layers))
-            ],
-            d_model=d_model,
-            d_ff=int(self.d_ff),
-            condition_dim=d_model,
-            levels=self._plan(n_tokens).levels,
-            dropout=self.dropout,
-        )
-        labels = LabelEmbedding(self._n_classes, d_model, drop=self.label_drop)
+        levels = self._plan(n_tokens).levels
+        decoder, labels = self._make_decoder(self.mixer, levels, causal=not kind.takes_levels)
         return self._network_around(decoder, labels)
 
     def _network_around(

@@ -11,7 +11,7 @@ from tsar.core.conditioned import ConditionedDecoder
 from tsar.core.conditioning import LabelEmbedding
 from tsar.core.heads import CategoricalHead
 from tsar.core.linear import Linear
-from tsar.core.mixers import MIXERS, accepted_options, make_mixer
+from tsar.core.mixers import MIXERS
 from tsar.core.quantization import MultiScaleQuantizer
 from tsar.core.sampling import Guidance
 from tsar.image.drawn import DrawingNetwork, ImageModel
@@ -132,19 +132,7 @@ class VAR(ImageModel):
         d_model, quantizer = int(self.d_model), self.tokenizer_.module_.quantizer
         sides = torch.tensor(quantizer.scales)
         levels = torch.arange(len(sides)).repeat_interleave(sides.square())
-        options = {"n_heads": int(self.n_heads), "causal": False, "qk_norm": True}
-        decoder = ConditionedDecoder(
-            [
-                make_mixer(self.mixer, d_model, **accepted_options(self.mixer, **options))
-                for _ in range(int(self.n_layers))
-            ],
-            d_model=d_model,
-            d_ff=int(self.d_ff),
-            condition_dim=d_model,
-            levels=levels,
-            dropout=self.dropout,
-        )
-        labels = LabelEmbedding(self._n_classes, d_model, drop=self.label_drop)
+        decoder, labels = self._make_decoder(self.mixer, levels, causal=False)
         return ScaleNetwork(decoder, labels, quantizer, d_model)
 
     def _guidance(self, scale: float) -> Guidance:
