@@ -300,6 +300,10 @@ class ImageEstimator(TrainedEstimator):
         }
         return {**record, "image": image}, tensors
 
+    def _restore_shape(self, record: dict[str, Any]) -> None:
+        channels, height, width = map(int, record["image"]["shape"])
+        self.image_shape_ = channels, height, width
+
     def restore_learned_state(
         self,
         record: dict[str, Any],
@@ -307,8 +311,7 @@ class ImageEstimator(TrainedEstimator):
         members: "dict[str, Estimator] | Any",
     ) -> None:
         image = record["image"]
-        channels, height, width = map(int, image["shape"])
-        self.image_shape_ = channels, height, width
+        self._restore_shape(record)
         held = image["classes"]
         self.classes_ = None if held is None else np.array([decode(one) for one in held])
         self.n_images_ = int(image["n_images"])

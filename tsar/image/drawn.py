@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from tsar.exceptions import DataError, ParameterError
 from tsar.image.base import AT_ONCE, DrawingEstimator, ImageBatch
 from tsar.image.pixels import as_array
 from tsar.image.tokenizer import ImageTokenizer, PixelTokenizer
-from tsar.params.constraints import Interval, check_choice
+from tsar.params.constraints import check_choice
 from tsar.training import Objective, make_generator
 
 __all__ = ["DrawingNetwork", "ImageModel", "LevelDrawing"]
@@ -147,8 +147,6 @@ class ImageModel(DrawingEstimator):
     tokenizer : str or tokenizer
         What the tokens are. One that is fitted is used as it is, and shared by models; a copy of
         one that is not is fitted to the images first.
-    n_levels : int, default 256
-        Levels of grey of ``tokenizer="pixels"``: 256 of uint8, 17 of scikit-learn's digits.
     mixer : str or subclass of Mixer
         What mixes the tokens, see :mod:`tsar.core.mixers`.
 
@@ -158,7 +156,6 @@ class ImageModel(DrawingEstimator):
     """
 
     tokenizer: Any = "vq"
-    n_levels: Annotated[int, Interval(2)] = 256
     mixer: Any = "attention"
 
     # The kinds of tokenizers that fit, by the name of the parameter.
@@ -187,7 +184,7 @@ class ImageModel(DrawingEstimator):
         if go_on:
             return
         if held == "pixels":
-            self.tokenizer_: Any = PixelTokenizer(int(self.n_levels), self.image_shape_)
+            self.tokenizer_: Any = self._pixel_tokenizer()
         elif isinstance(held, str) or not held.__sklearn_is_fitted__():
             made = self.tokenizer_kinds[held]() if isinstance(held, str) else clone(held)
             if isinstance(held, str):
@@ -204,6 +201,10 @@ class ImageModel(DrawingEstimator):
             self.tokenizer_.ids(images[:AT_ONCE])
         except DataError as error:
             raise DataError(f"{self.name}: {error}") from None
+
+    def _pixel_tokenizer(self) -> PixelTokenizer:
+        """Return the tokenizer of pixels, for models that take them."""
+        raise NotImplementedError(f"{self.name} takes no pixels as tokens")
 
     def _objective(self) -> Objective:
         return TokenLoss(self.tokenizer_)
@@ -421,6 +422,6 @@ class ImageModel(DrawingEstimator):
         if "tokenizer" in members:
             self.tokenizer_ = members["tokenizer"]
         else:
-            channels, height, width = map(int, record["image"]["shape"])
-            self.tokenizer_ = PixelTokenizer(int(self.n_levels), (channels, height, width))
+            self._restore_shape(record)
+            self.tokenizer_ = self._pixel_tokenizer()
         super().restore_learned_state(record, tensors, dict(members))

@@ -239,6 +239,8 @@ class TokenAR(ImageModel):
     ----------
     tokenizer : {"vq", "pixels"} or VQTokenizer, default "vq"
         Codes of cells of 4 x 4 pixels, or pixels. A tokenizer that is fitted is used as it is.
+    n_levels : int, default 256
+        Levels of grey of ``tokenizer="pixels"``: 256 of uint8, 17 of scikit-learn's digits.
     mixer : str or subclass of Mixer, default "attention"
         A causal one: "attention", "mamba2", "linear_attention", see :mod:`tsar.core.mixers`.
 
@@ -258,12 +260,17 @@ class TokenAR(ImageModel):
     (2, 8, 8)
     """
 
+    n_levels: Annotated[int, Interval(2)] = 256
+
     tokenizer_kinds: ClassVar[Mapping[str, Any]] = {"vq": VQTokenizer, "pixels": PixelTokenizer}
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
         if isinstance(self.mixer, str):
             check_choice(self.name, "mixer", self.mixer, causal_mixers())
+
+    def _pixel_tokenizer(self) -> PixelTokenizer:
+        return PixelTokenizer(int(self.n_levels), self.image_shape_)
 
     def _make_network(self) -> TokenImageNetwork:
         if isinstance(self.tokenizer_, PixelTokenizer):
@@ -342,8 +349,6 @@ class PAR(TokenAR):
 
     Parameters
     ----------
-    tokenizer : {"vq"} or VQTokenizer, default "vq"
-        Codes of cells of 4 x 4 pixels. A tokenizer that is fitted is used as it is.
     mixer : str or subclass of Mixer, default "attention"
         One that takes levels, which of tsar's own is attention.
     regions : int, default 4
@@ -359,8 +364,6 @@ class PAR(TokenAR):
     regions: Annotated[int, Interval(2)] = 4
     distant: bool = True
 
-    tokenizer_kinds: ClassVar[Mapping[str, Any]] = {"vq": VQTokenizer}
-
     def _check_consistency(self) -> None:
         super()._check_consistency()
         if math.isqrt(self.regions) ** 2 != self.regions:
@@ -372,7 +375,14 @@ class PAR(TokenAR):
             check_choice(self.name, "mixer", self.mixer, fitting)
 
     def _prepare(self, images: Tensor, labels: Tensor | None, go_on: bool) -> None:
-        side = self.image_shape_[1] // CELL
+        channels, side, _ = self.image_shape_
+        if self.tokenizer != "pixels":
+            side //= CELL
+        elif channels > 1:
+            raise DataError(
+                f"{self.name}: pixels in regions must have one channel, got {channels}; take "
+                f"TokenAR, or tokenizer='vq'"
+            )
         if self.regions > side * side:
             raise DataError(
                 f"{self.name}: images of {side} x {side} tokens have no {self.regions} regions; "
