@@ -45,7 +45,7 @@ def cached(folder: Path, make: Any) -> Any:
 def real_or_drawn(drawn: np.ndarray, real: np.ndarray) -> float:
     """Return how often a classifier tells drawn images from real ones, half of each unseen."""
     half = len(drawn) // 2
-    images = np.concatenate([drawn, real[: len(drawn)]])
+    images = np.concatenate([drawn, real[: len(drawn)] / np.float32(255)])
     labels = np.repeat(["drawn", "real"], len(drawn))
     seen = np.tile(np.arange(len(drawn)) < half, 2)
     judge = DigitClassifier(max_steps=300, **COMMON).fit(images[seen], labels[seen])
@@ -91,16 +91,15 @@ def main() -> None:
     told_by = {} if options.model == "MAR" else {"tokenizer": tokenizer}
     settings = parse_parameters(kinds, options.set)
     model = kinds(**{**told_by, **COMMON, "max_steps": options.steps, **settings})
-    began = time.perf_counter()
-    model.fit(training, told)
+    name = f"{options.model}{'-shuffled' if options.shuffled else ''}"
+    model = cached(folder / name, lambda: model.fit(training, told))
     n_weights = sum(weights.numel() for weights in model.module_.parameters())
-    seconds, nats = time.perf_counter() - began, -model.score(rest, labels[N_TRAINING:])
+    loss = -model.score(rest, labels[N_TRAINING:])
     print(
-        f"{options.model}, {n_weights:,} weights: {options.steps} steps in {seconds:.0f} s, "
-        f"{nats:.3f} nats a token of held-out images",
+        f"{options.model}, {n_weights:,} weights, {options.steps} steps: a loss of {loss:.3f} for "
+        f"a token of held-out images",
         flush=True,
     )
-    model.save(folder / f"{options.model}{'-shuffled' if options.shuffled else ''}")
     wanted = np.arange(N_DRAWN) % 10
     for guidance, top_p in GUIDANCE:
         bulk = {} if options.model == "MAR" else {"top_p": top_p}
