@@ -246,7 +246,8 @@ def test_labels_are_learned_and_shuffled_ones_tell_nothing(cls):
     draw = np.random.default_rng(0)
     labels = draw.integers(2, size=64)
     images = np.clip(labels[:, None, None] + 0.1 * draw.normal(size=(64, 8, 8)), 0, 1)
-    options = {"max_steps": 250, "learning_rate": 5e-3, "d_model": 16, "batch_size": 16}
+    n_steps = 80 if cls is MAR else 250
+    options = {"max_steps": n_steps, "learning_rate": 5e-3, "d_model": 16, "batch_size": 16}
     model = small_image_model(cls, **options)
     if cls is not MAR:
         kind = next(iter(cls.tokenizer_kinds.values()))

@@ -41,7 +41,7 @@ def test_nothing_is_advised_that_the_estimator_does_not_have_either():
 @pytest.mark.parametrize("name", PARTS)
 def test_what_is_advised_can_be_written(name):
     value = (0.9, 0.95) if "betas" in name else "float32" if name == "precision" else 0.1
-    value = 10 if name == "warmup_steps" else value
+    value = 10 if name in ("warmup_steps", "head_epochs") else value
     words = {"Adam": Adam, "AdamW": AdamW, "Cosine": Cosine}
     model = eval(f"tsar.PatchTST({PARTS[name](value)})", {"tsar": tsar, **words})
     model.check()

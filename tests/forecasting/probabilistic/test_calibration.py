@@ -447,7 +447,10 @@ def test_levels_that_were_not_calibrated():
     [
         (lambda: _linear(early_stopping=False), True),
         (lambda: tsar.Ensemble(models=[_linear(early_stopping=False)], horizon=HORIZON), False),
-        (lambda: tsar.TransformedTarget(model=_linear(), horizon=HORIZON), False),
+        (
+            lambda: tsar.TransformedTarget(model=_linear(early_stopping=False), horizon=HORIZON),
+            False,
+        ),
     ],
 )
 def test_the_repair_of_a_calibration_is_one_that_the_model_has(make, can_hold_out):
