@@ -114,6 +114,7 @@ def test_two_processes_share_one_study(storage):
     makers = {trial.user_attrs["process"] for trial in trials}
     assert len(makers) == 2
     # Both draw from the same seed, and none draws what the other drew.
+    assert all(trial.params for trial in trials), [(t.state, t.user_attrs) for t in trials]
     assert len({trial.params["rate"] for trial in trials}) == len(trials)
 
 
