@@ -27,9 +27,11 @@ from safetensors.torch import load_file, save_file
 
 import tsar
 from tsar.checks import small_forecaster
+from tsar.checks.images import Images, small_image_model
 from tsar.estimator.manifest import write_manifest
 from tsar.exceptions import TsarError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
+from tsar.image import MAR, PAR, RAR, VAR
 
 RECORD, ARRAYS, MANIFEST = "model.json", "arrays.safetensors", "manifest.json"
 # Seconds that a load and a forecast may take, on a busy machine.
@@ -64,7 +66,7 @@ def _small(name):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Every forecaster of tsar, saved, with what it forecasts."""
+    """Every forecaster of tsar, saved, with what it forecasts, and image models with drawings."""
     root, series = tmp_path_factory.mktemp("models"), _series()
     found = {}
     with warnings.catch_warnings():
@@ -73,7 +75,19 @@ def models(tmp_path_factory):
             model = _small(name).fit(series)
             model.save(root / name)
             found[name] = (root / name, model.predict())
+        for cls in (MAR, PAR, RAR, VAR):
+            model = small_image_model(cls).fit(Images().data(), list("abc") * 4)
+            model.save(root / cls.__name__)
+            found[cls.__name__] = (root / cls.__name__, _answer(model))
     return found
+
+
+def _answer(model):
+    """Return what a model forecasts, or what it draws."""
+    if hasattr(model, "predict"):
+        return model.predict()
+    drawn = model.sample(label=["a", "c"], random_state=0)
+    return pd.DataFrame(drawn.reshape(2, -1))
 
 
 def _places(content, path=()):
@@ -234,7 +248,7 @@ def _outcome(folder, expected):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            forecast = tsar.load(folder).predict()
+            forecast = _answer(tsar.load(folder))
         same = isinstance(forecast, pd.DataFrame) and forecast.equals(expected)
         found = "same" if same else "other"
     except TsarError:

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 import tsar
+import tsar.plot
 from tsar.image import DigitClassifier, MultiScaleTokenizer, VQTokenizer
-from tsar.image.evaluation import image_quality
+from tsar.image.evaluation import frechet_distance, image_quality
 from tsar.image.pixels import read_images
 from tsar.image.registry import IMAGE_MODELS
 from tsar.params.text import parse_parameters
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--folder", type=Path, default=Path("images"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--figure", type=Path, help="draw six of each digit, guidance 1")
     parser.add_argument("--shuffled", action="store_true", help="labels of other images")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -81,10 +83,14 @@ def main() -> None:
         folder / ("ms" if scales else "vq"),
         lambda: kind(max_steps=steps, augment="shift", **COMMON).fit(training),
     )
-    back = classifier.score(tokenizer.reconstruct(rest), labels[N_TRAINING:])
+    came_back = tokenizer.reconstruct(rest)
+    distance = frechet_distance(
+        classifier.features(came_back[N_DRAWN : 2 * N_DRAWN]), classifier.features(rest[:N_DRAWN])
+    )
     print(
         f"classifier right: {classifier.score(rest, labels[N_TRAINING:]):.2%}, of what comes back "
-        f"of tokens: {back:.2%}; codes in use: {(tokenizer.code_usage_ > 0).sum()}",
+        f"of tokens: {classifier.score(came_back, labels[N_TRAINING:]):.2%}, Frechet "
+        f"{distance:.1f}; codes in use: {(tokenizer.code_usage_ > 0).sum()}",
         flush=True,
     )
     kinds: Any = IMAGE_MODELS[options.model]
@@ -97,7 +103,7 @@ def main() -> None:
     loss = -model.score(rest, labels[N_TRAINING:])
     print(
         f"{options.model}, {n_weights:,} weights, {options.steps} steps: a loss of {loss:.3f} for "
-        f"a token of held-out images",
+        f"a token of held-out images, {model.history_['train_loss'][-1]:.3f} in the last epoch",
         flush=True,
     )
     wanted = np.arange(N_DRAWN) % 10
@@ -111,6 +117,11 @@ def main() -> None:
             f"{real_or_drawn(drawn, rest):.1%}, near copies {quality['near_copies']:.1%}",
             flush=True,
         )
+    if options.figure is not None:
+        shown = model.sample(label=list(range(10)) * 6, guidance=1.0, random_state=1)
+        grid = tsar.plot.image_grid(shown, n_columns=10, titles=range(10))
+        grid.figure.savefig(options.figure, dpi=80)
+    model.sample(1, label=0, guidance=1.0, random_state=0)  # What a process does once.
     for count in (1, 10, 100):
         began = time.perf_counter()
         model.sample(label=wanted[:count], guidance=1.0, random_state=0)

@@ -51,6 +51,7 @@ def test_trained_and_drawn_as_in_python(archive, tmp_path, run):
         (("train", "images.npz", "--out", "m", "--set", "patchsize=3"), "no parameter 'patchsize'"),
         (("sample", "forecaster", "--out", "a.png"), "holds a Naive, which draws no images"),
         (("sample", "forecaster", "--out", "a.txt"), "--out must end with one of .png"),
+        (("sample", "forecaster", "--out", "none/a.png"), "the folder 'none' does not exist"),
     ],
 )
 def test_wrong_use_is_one_line(arguments, message, archive, tmp_path, run, monkeypatch):

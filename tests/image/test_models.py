@@ -15,7 +15,7 @@ from tsar.core.mixers import MIXERS, accepted_options, make_mixer
 from tsar.core.quantization import MultiScaleQuantizer
 from tsar.core.sampling import Guidance, Sampler
 from tsar.exceptions import DataError, ParameterError
-from tsar.image import MAR, PAR, VAR, AiM, MultiScaleTokenizer, TokenAR, VQTokenizer
+from tsar.image import MAR, PAR, RAR, VAR, AiM, MultiScaleTokenizer, TokenAR, VQTokenizer
 from tsar.image.drawn import LevelDrawing
 from tsar.image.mar import cut, joined
 from tsar.image.token_ar import AnyOrderNetwork, TokenImageNetwork, in_regions
@@ -387,3 +387,52 @@ def test_hidden_patches_are_not_seen():
         assert torch.equal(network(patches, masked, labels), network(changed, masked, labels))
         seen = network(changed.flip(1), masked, labels)
         assert (seen != network(patches, masked, labels)).all(dim=2).any()
+
+
+def test_a_fit_that_fails_leaves_the_model_as_it_was():
+    images = FAMILY.data().round()
+    model = small_image_model(TokenAR, tokenizer="pixels", n_levels=2).fit(images, LABELS)
+    before = model.sample(label="b", random_state=0)
+    # A level that there is none of, beyond the images that are encoded at a time.
+    wrong = np.concatenate([images.repeat(30, axis=0), np.full((1, 8, 8), 0.3)])
+    with pytest.raises(DataError, match="TokenAR: tokenizer='pixels' with n_levels=2"):
+        model.fit(wrong)
+    assert model.n_images_ == 12 and model.classes_.tolist() == ["a", "b", "c"]
+    np.testing.assert_array_equal(model.sample(label="b", random_state=0), before)
+    fresh = small_image_model(TokenAR, tokenizer="pixels", n_levels=2)
+    with pytest.raises(DataError):
+        fresh.fit(wrong)
+    assert not hasattr(fresh, "image_shape_")
+
+
+def test_training_goes_on_with_the_tokenizer_that_it_began_with():
+    images = FAMILY.data()
+    tokenizer = small_image_model(VQTokenizer)
+    model = small_image_model(TokenAR, tokenizer=tokenizer).fit(images, LABELS)
+    first = model.tokenizer_
+    assert model.partial_fit(images, LABELS).tokenizer_ is first
+    model.set_params(tokenizer=small_image_model(VQTokenizer, n_codes=4))
+    with pytest.raises(ParameterError, match="tokenizer has changed since the last fit"):
+        model.partial_fit(images, LABELS)
+
+
+def test_what_is_laid_over_a_training_knows_its_steps():
+    """They are those of the epochs where these are fewer, or alone."""
+    images = FAMILY.data()
+    options = {"max_steps": None, "max_epochs": 4, "batch_size": 4, "early_stopping": 4}
+    model = small_image_model(RAR, tokenizer=small_image_model(VQTokenizer), **options).fit(images)
+    # Of twelve images four are held out: two steps an epoch.
+    assert model.module_.n_steps == 8 == int(model.module_.steps)
+    model = small_image_model(VQTokenizer, max_epochs=5, max_steps=100, batch_size=6).fit(images)
+    assert model.module_.quantizer.restart_steps == 7
+
+
+def test_tokens_that_are_the_same_in_every_step_are_made_once(monkeypatch):
+    images, calls = FAMILY.data(), []
+    tokenizer = small_image_model(VQTokenizer).fit(images)
+    ids = tokenizer.ids
+    monkeypatch.setattr(tokenizer, "ids", lambda part: (calls.append(len(part)), ids(part))[1])
+    small_image_model(TokenAR, tokenizer=tokenizer, max_steps=7).fit(images)
+    assert calls == [12]
+    small_image_model(TokenAR, tokenizer=tokenizer, max_steps=7, augment="shift").fit(images)
+    assert calls[1:] == [4] * 7

@@ -108,6 +108,24 @@ def test_damaged_files(name, content, message, tmp_path):
         read_images(tmp_path / name)
 
 
+def test_files_that_were_cut_off(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", images=images)
+    packed = gzip.compress(_idx(images))
+    for name, content in (("a.npz", (tmp_path / "a.npz").read_bytes()), ("b.gz", packed)):
+        for part in (content[: len(content) // 2], content[:20] + b"\xff" * 20 + content[40:]):
+            (tmp_path / name).write_bytes(part)
+            with pytest.raises(DataError, match="cannot be read"):
+                read_images(tmp_path / name)
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    pytest.importorskip("PIL.Image", reason="Pillow is an extra")
+    (tmp_path / "1.png").write_bytes(b"\x89PNG and nothing more")
+    with pytest.raises(DataError, match=r"1\.png cannot be read as an image"):
+        read_images(tmp_path)
+
+
 def test_an_archive_without_images(tmp_path):
     np.savez(tmp_path / "a.npz", pictures=np.zeros(3))
     with pytest.raises(DataError, match=r"must hold an array 'images', got \['pictures'\]"):

@@ -33,7 +33,7 @@ def frame():
 
 def _fitted(name, frame, **options):
     common = {"context_length": 24, "horizon": 6, "max_steps": 4, "random_state": 0}
-    return getattr(tsar, name)(device="cpu", **{**common, **SIZES[name], **options}).fit(frame)
+    return getattr(tsar, name)(**{"device": "cpu", **common, **SIZES[name], **options}).fit(frame)
 
 
 @needs_compiler
@@ -60,6 +60,18 @@ def test_compiled_trainings_of_networks(name, frame):
         assert again.history_["train_loss"] == first.history_["train_loss"]
         other = _fitted(name, frame, compile=True, dropout=0.5, random_state=1)
         assert other.history_["train_loss"] != first.history_["train_loss"]
+
+
+@needs_compiler
+@pytest.mark.gpu
+def test_compiled_trainings_of_an_accelerator_draw_from_their_own_seed(frame):
+    options = {"compile": True, "dropout": 0.5, "device": "cuda"}
+    before = torch.cuda.get_rng_state()
+    first = _fitted("PatchTST", frame, **options)
+    assert torch.equal(before, torch.cuda.get_rng_state())
+    torch.rand(3, device="cuda")
+    again = _fitted("PatchTST", frame, **options)
+    assert again.history_["train_loss"] == first.history_["train_loss"]
 
 
 def test_where_nothing_compiles_it_is_refused_before_the_training(frame, monkeypatch):

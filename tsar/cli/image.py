@@ -90,6 +90,8 @@ def sample(
         raise DataError(
             f"tsar image sample: --out must end with one of {', '.join(ENDINGS)}, got {str(out)!r}"
         )
+    if not out.parent.is_dir():
+        raise DataError(f"tsar image sample: the folder {str(out.parent)!r} does not exist")
     model = tsar.load(folder)
     if not hasattr(model, "sample") or not hasattr(model, "image_shape_"):
         raise DataError(

@@ -1,4 +1,4 @@
-"""The residual block and the stack of blocks: the only place where residuals are added."""
+"""The residual block and the stack of blocks. Those told by a condition are in conditioned.py."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

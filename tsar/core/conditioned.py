@@ -142,4 +142,5 @@ class ConditionedDecoder(nn.Module):
 
 def in_order(n_tokens: int) -> Tensor:
     """Return the levels of tokens that come one after the other."""
-    return torch.arange(n_tokens)
+    # Where it stands is known, also where a network is built without memory.
+    return torch.arange(n_tokens, device="cpu")

@@ -131,6 +131,10 @@ class TrainedEstimator(Estimator):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
+        if self.max_steps is None and self.max_epochs is None:
+            raise ParameterError(
+                f"{self.name}: one of max_steps and max_epochs must be a number, got None for both"
+            )
         try:
             resolve_device(self.device)
         except ParameterError as error:

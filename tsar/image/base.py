@@ -16,10 +16,20 @@ from tsar.core.mixers import accepted_options, make_mixer
 from tsar.data.codec import decode, encode
 from tsar.estimator.base import Estimator
 from tsar.estimator.trained import Positive, ScheduleName, TrainedEstimator
-from tsar.exceptions import DataError, ParameterError
-from tsar.image.pixels import as_labels, as_tensor, shifted
+from tsar.exceptions import DataError, ParameterError, PersistenceError
+from tsar.image.pixels import as_array, as_labels, as_tensor, shifted
 from tsar.params.constraints import Interval, check_count, check_value
-from tsar.training import AdamW, Cosine, Objective, Optimizer, Schedule, make_generator, seeded
+from tsar.params.records import LONGEST
+from tsar.training import (
+    AdamW,
+    Cosine,
+    Objective,
+    Optimizer,
+    Schedule,
+    make_generator,
+    resolve_device,
+    seeded,
+)
 from tsar.training.checkpoint import checkpoints_in, digest
 from tsar.training.state import TrainedFitted, TrainingRecord
 from tsar.training.threads import settle_number
@@ -28,14 +38,21 @@ __all__ = ["DrawingEstimator", "ImageBatch", "ImageEstimator", "ImageRecord", "I
 
 # Of all images, held out where early stopping says no more than True.
 VALIDATION_SHARE = 0.1
+# Channels or pixels along a side that a saved model may have.
+LARGEST_SIDE = 4096
 # Images that are handled at a time where no gradients are needed.
 AT_ONCE = 256
 
 
 class ImageBatch(TypedDict):
-    """Images of a training step, (B, C, H, W) in [-1, 1], and their labels (B,), if any."""
+    """What a training step is given.
 
-    images: Tensor
+    Images (B, C, H, W) in [-1, 1], or their tokens (B, L) where these are the same in every step;
+    and labels (B,), if there are any.
+    """
+
+    images: NotRequired[Tensor]
+    ids: NotRequired[Tensor]
     labels: NotRequired[Tensor]
 
 
@@ -54,6 +71,8 @@ class ImageSource:
         self, images: Tensor, labels: Tensor | None, generator: torch.Generator | None = None
     ) -> None:
         self.images, self.labels = images, labels
+        # The tokens of the images, (n, L), which are given in their place once they are known.
+        self.ids: Tensor | None = None
         if generator is not None:
             # Only a source that draws has one, see tsar.training.objective.
             self.generator = generator
@@ -64,13 +83,24 @@ class ImageSource:
     def batch(self, index: Tensor) -> ImageBatch:
         """Return the images with the numbers ``index``."""
         index = index.to(self.images.device)
-        images = self.images[index]
-        if hasattr(self, "generator"):
-            images = shifted(images, self.generator)
-        batch: ImageBatch = {"images": images}
+        batch: ImageBatch = {}
+        if self.ids is not None:
+            batch["ids"] = self.ids[index]
+        elif hasattr(self, "generator"):
+            batch["images"] = shifted(self.images[index], self.generator)
+        else:
+            batch["images"] = self.images[index]
         if self.labels is not None:
             batch["labels"] = self.labels[index]
         return batch
+
+
+class ImageFacts(TypedDict):
+    """What JSON holds of the fitted images."""
+
+    shape: list[Annotated[int, Interval(1, LARGEST_SIDE)]]
+    classes: list[Any] | None
+    n_images: Annotated[int, Interval(1, LONGEST)]
 
 
 class ImageRecord(TypedDict):
@@ -78,7 +108,7 @@ class ImageRecord(TypedDict):
 
     training: TrainingRecord
     fitted: TrainedFitted
-    image: dict[str, Any]
+    image: ImageFacts
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -148,13 +178,6 @@ class ImageEstimator(TrainedEstimator):
         """Get ready what the network is built on, such as a tokenizer."""
 
     # ------------------------------------------------------------------------ fit
-
-    def _check_consistency(self) -> None:
-        super()._check_consistency()
-        if self.max_steps is None and self.max_epochs is None:
-            raise ParameterError(
-                f"{self.name}: one of max_steps and max_epochs must be a number, got None for both"
-            )
 
     def fit(
         self,
@@ -229,9 +252,12 @@ class ImageEstimator(TrainedEstimator):
         if labels is not None:
             numbers = as_labels(self.name, labels, len(tensor), classes)
             classes = np.unique(np.asarray(labels)) if classes is None else classes
-        before = {name: self.__dict__.get(name) for name in ("image_shape_", "classes_")}
+        device = resolve_device(self.device)
+        tensor, numbers = tensor.to(device), None if numbers is None else numbers.to(device)
+        before = dict(self.__dict__)
         self.image_shape_: tuple[int, int, int] = (channels, height, width)
         self.classes_: np.ndarray | None = classes
+        self.n_images_ = len(tensor)
         try:
             self._prepare(tensor, numbers, go_on)
             training, validation = self._sources(tensor, numbers)
@@ -245,11 +271,25 @@ class ImageEstimator(TrainedEstimator):
             )
         except BaseException:
             # A fit that failed leaves what was fitted before as it was.
-            self.__dict__.update({name: held for name, held in before.items() if held is not None})
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
-        self.n_images_ = len(tensor)
         self.remember_parameters()
         return self
+
+    @property
+    def _planned_steps(self) -> int:
+        """The steps of a training that nothing ends before."""
+        per_epoch = max((self.n_images_ - self._n_held_out) // self.batch_size, 1)
+        bounds = [self.max_steps, None if self.max_epochs is None else self.max_epochs * per_epoch]
+        return min(bound for bound in bounds if bound is not None)
+
+    @property
+    def _n_held_out(self) -> int:
+        """How many of the images early stopping asks for."""
+        size = self.early_stopping
+        share = VALIDATION_SHARE if isinstance(size, bool | np.bool_) and size else size
+        return max(1, int(self.n_images_ * share)) if 0 < share < 1 else int(share)
 
     def _check_shape(self, images: Tensor) -> None:
         if tuple(images.shape[1:]) != self.image_shape_:
@@ -269,15 +309,15 @@ class ImageEstimator(TrainedEstimator):
         self, images: Tensor, labels: Tensor | None
     ) -> tuple[ImageSource, ImageSource | None]:
         """Divide the images into those to train on and those held out, if there are any."""
-        size = self.early_stopping
-        share = VALIDATION_SHARE if isinstance(size, bool | np.bool_) and size else size
-        held_out = max(1, int(len(images) * share)) if 0 < share < 1 else int(share)
+        held_out = self._n_held_out
         if held_out >= len(images):
             raise DataError(
                 f"{self.name}: early_stopping={self.early_stopping!r} holds out {held_out} of "
                 f"{len(images)} images; pass more, or hold out fewer"
             )
-        generator = make_generator(self._draw_seed()) if self.augment == "shift" else None
+        # Other numbers than those that shuffle.
+        seed = self._draw_seed() ^ 1
+        generator = make_generator(seed) if self.augment == "shift" else None
         # In any order: images often come sorted by their labels.
         order = torch.randperm(len(images), generator=make_generator(0)) if held_out else None
         parts = (images, labels) if order is None else (images[order], _taken(labels, order))
@@ -301,8 +341,10 @@ class ImageEstimator(TrainedEstimator):
         return {**record, "image": image}, tensors
 
     def _restore_shape(self, record: dict[str, Any]) -> None:
-        channels, height, width = map(int, record["image"]["shape"])
-        self.image_shape_ = channels, height, width
+        shape = record["image"]["shape"]
+        if len(shape) != 3:
+            raise PersistenceError(f"load: images have three sizes, got {shape}")
+        self.image_shape_ = (shape[0], shape[1], shape[2])
 
     def restore_learned_state(
         self,
@@ -412,6 +454,62 @@ class DrawingEstimator(ImageEstimator):
             return int(np.random.SeedSequence().entropy % 2**63)  # type: ignore[operator]
         check_value(self.name, "random_state", random_state, Annotated[int, Interval(0)])
         return int(random_state)
+
+    def inpaint(
+        self,
+        images: Any,
+        mask: Any,
+        labels: Any = None,
+        *,
+        guidance: float = 0.0,
+        temperature: float = 1.0,
+        random_state: int | None = None,
+    ) -> np.ndarray:
+        """Draw parts of images anew.
+
+        Parameters
+        ----------
+        images : array-like of shape (n, H, W) or (n, H, W, C)
+        mask : bool array of shape (H, W) or (n, H, W)
+            True where to draw; cells with such a pixel are drawn as a whole, and nothing else is
+            changed.
+        labels : array-like of shape (n,), optional
+            What they are to show.
+        guidance, temperature, random_state
+            As for ``sample``.
+
+        Returns
+        -------
+        float32 array of the shape of the images
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        ParameterError, DataError
+            A number is out of its range, or images, mask or labels have a fault.
+        """
+        tensor = self._read(images)
+        opened = self._opened(mask, len(tensor))
+        numbers = self._label_numbers(labels, len(tensor))
+        self._check_guidance(guidance)
+        generator = make_generator(self._seed_of(random_state))
+        with torch.inference_mode():
+            drawn = self._repainted(tensor, opened, numbers, guidance, temperature, generator)
+            painted = torch.where(opened[:, None], drawn, tensor)
+        return as_array(painted, channels=self.image_shape_[0] > 1)
+
+    @abstractmethod
+    def _repainted(
+        self,
+        images: Tensor,
+        opened: Tensor,
+        numbers: Tensor,
+        guidance: float,
+        temperature: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Draw images (n, C, H, W) anew where a mask (n, H, W) is True."""
 
     def _check_guidance(self, guidance: float) -> None:
         if self.classes_ is None and guidance:

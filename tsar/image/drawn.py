@@ -15,11 +15,12 @@ from tsar.core.heads import CategoricalHead
 from tsar.core.sampling import Guidance, Sampler
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
-from tsar.image.base import AT_ONCE, DrawingEstimator, ImageBatch
+from tsar.image.base import AT_ONCE, DrawingEstimator, ImageBatch, ImageSource
 from tsar.image.pixels import as_array
 from tsar.image.tokenizer import ImageTokenizer, PixelTokenizer
 from tsar.params.constraints import check_choice
 from tsar.training import Objective, make_generator
+from tsar.training.objective import changes
 
 __all__ = ["DrawingNetwork", "ImageModel", "LevelDrawing"]
 
@@ -130,7 +131,7 @@ class TokenLoss(Objective):
     def loss(self, network: nn.Module, batch: ImageBatch, generator: torch.Generator) -> Any:
         """Return the sum of the losses of the tokens, and how many there are."""
         net: Any = network
-        ids = self.tokenizer.ids(batch["images"])
+        ids = batch["ids"] if "ids" in batch else self.tokenizer.ids(batch["images"])
         labels = batch.get("labels")
         if labels is None:
             labels = torch.full((len(ids),), net.labels.null, device=ids.device)
@@ -182,6 +183,12 @@ class ImageModel(DrawingEstimator):
     def _prepare(self, images: Tensor, labels: Tensor | None, go_on: bool) -> None:
         held = self.tokenizer
         if go_on:
+            fitted = self.as_fitted.tokenizer
+            if repr(held) != repr(fitted):
+                raise ParameterError(
+                    f"{self.name}: tokenizer has changed since the last fit, from {fitted!r} to "
+                    f"{held!r}; restore it, or fit with warm_start=False"
+                )
             return
         if held == "pixels":
             self.tokenizer_: Any = self._pixel_tokenizer()
@@ -197,10 +204,25 @@ class ImageModel(DrawingEstimator):
                     f"tokenizer, {held.image_shape_}, got {self.image_shape_}"
                 )
             self.tokenizer_ = held
-        try:
-            self.tokenizer_.ids(images[:AT_ONCE])
-        except DataError as error:
-            raise DataError(f"{self.name}: {error}") from None
+        if getattr(self.tokenizer_, "device_", str(images.device)) != str(images.device):
+            raise ParameterError(
+                f"{self.name}: tokenizer is on {self.tokenizer_.device_}, and the model on "
+                f"{images.device}; give both the same device"
+            )
+
+    def _sources(
+        self, images: Tensor, labels: Tensor | None
+    ) -> tuple[ImageSource, ImageSource | None]:
+        """Give tokens in place of images that are the same in every step."""
+        training, validation = super()._sources(images, labels)
+        for source in (training, validation):
+            if source is not None and not changes(source):
+                try:
+                    parts = [self.tokenizer_.ids(part) for part in source.images.split(AT_ONCE)]
+                except DataError as error:
+                    raise DataError(f"{self.name}: {error}") from None
+                source.ids = torch.cat(parts)
+        return training, validation
 
     def _pixel_tokenizer(self) -> PixelTokenizer:
         """Return the tokenizer of pixels, for models that take them."""
@@ -304,43 +326,20 @@ class ImageModel(DrawingEstimator):
         ids = self._drawn(numbers, guidance, sampler, generator)
         return as_array(self.tokenizer_.images(ids), channels=self.image_shape_[0] > 1)
 
-    def inpaint(
+    def _repainted(
         self,
-        images: Any,
-        mask: Any,
-        labels: Any = None,
-        *,
-        guidance: float = 0.0,
-        temperature: float = 1.0,
-        random_state: int | None = None,
-    ) -> np.ndarray:
-        """Draw parts of images anew.
-
-        Parameters
-        ----------
-        images : array-like of shape (n, H, W) or (n, H, W, C)
-        mask : bool array of shape (H, W) or (n, H, W)
-            True where to draw; cells of tokens with such a pixel are drawn as a whole, and
-            nothing else is changed.
-        labels : array-like of shape (n,), optional
-        guidance, temperature, random_state
-            As for :meth:`sample`.
-
-        Returns
-        -------
-        float32 array of the shape of the images
-        """
-        tensor = self._read(images)
-        opened = self._opened(mask, len(tensor))
-        numbers = self._label_numbers(labels, len(tensor))
-        with torch.inference_mode():
-            ids = self.tokenizer_.ids(tensor)
-            given_tokens = ids, ~self._tokens_of(opened)
-            generator = make_generator(self._seed_of(random_state))
-            sampler = Sampler(temperature=temperature)
-            drawn = self._drawn(numbers, guidance, sampler, generator, given_tokens)
-            painted = torch.where(opened[:, None], self.tokenizer_.images(drawn), tensor)
-        return as_array(painted, channels=self.image_shape_[0] > 1)
+        images: Tensor,
+        opened: Tensor,
+        numbers: Tensor,
+        guidance: float,
+        temperature: float,
+        generator: torch.Generator,
+    ) -> Tensor:
+        ids = torch.cat([self.tokenizer_.ids(part) for part in images.split(AT_ONCE)])
+        given_tokens = ids, ~self._tokens_of(opened)
+        sampler = Sampler(temperature=temperature)
+        drawn = self._drawn(numbers, guidance, sampler, generator, given_tokens)
+        return self.tokenizer_.images(drawn)
 
     def _tokens_of(self, opened: Tensor) -> Tensor:
         """Return which tokens (B, L) have a pixel that is True in a mask (B, H, W)."""

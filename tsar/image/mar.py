@@ -224,45 +224,27 @@ class MAR(DrawingEstimator):
         n_patches, n_values = (height // size) * (width // size), channels * size * size
         nothing = torch.zeros(len(numbers), n_patches, n_values, device=self.device_)
         masked = torch.ones(len(numbers), n_patches, dtype=torch.bool, device=self.device_)
-        drawn = self._drawn(nothing, masked, numbers, guidance, temperature, n_passes, random_state)
+        self._check_guidance(guidance)
+        generator = make_generator(self._seed_of(random_state))
+        drawn = self._drawn(
+            nothing, masked, numbers, guidance, temperature, generator, n_passes=n_passes
+        )
         return as_array(joined(drawn, size, self.image_shape_), channels=channels > 1)
 
-    def inpaint(
+    def _repainted(
         self,
-        images: Any,
-        mask: Any,
-        labels: Any = None,
-        *,
-        guidance: float = 0.0,
-        temperature: float = 1.0,
-        random_state: int | None = None,
-    ) -> np.ndarray:
-        """Draw parts of images anew.
-
-        Parameters
-        ----------
-        images : array-like of shape (n, H, W) or (n, H, W, C)
-        mask : bool array of shape (H, W) or (n, H, W)
-            True where to draw; patches with such a pixel are drawn as a whole, and nothing else is
-            changed.
-        labels : array-like of shape (n,), optional
-        guidance, temperature, random_state
-            As for :meth:`sample`.
-
-        Returns
-        -------
-        float32 array of the shape of the images
-        """
-        tensor = self._read(images)
-        opened = self._opened(mask, len(tensor))
+        images: Tensor,
+        opened: Tensor,
+        numbers: Tensor,
+        guidance: float,
+        temperature: float,
+        generator: torch.Generator,
+    ) -> Tensor:
         size = int(self.as_fitted.patch_size)
         masked = cut(opened[:, None].float(), size).amax(dim=2) > 0
-        numbers = self._label_numbers(labels, len(tensor))
-        drawn = self._drawn(
-            cut(tensor, size), masked, numbers, guidance, temperature, None, random_state
-        )
-        painted = torch.where(opened[:, None], joined(drawn, size, self.image_shape_), tensor)
-        return as_array(painted, channels=self.image_shape_[0] > 1)
+        patches = cut(images, size)
+        drawn = self._drawn(patches, masked, numbers, guidance, temperature, generator)
+        return joined(drawn, size, self.image_shape_)
 
     def _drawn(
         self,
@@ -271,13 +253,11 @@ class MAR(DrawingEstimator):
         numbers: Tensor,
         guidance: float,
         temperature: float,
-        n_passes: int | None,
-        random_state: int | None,
+        generator: torch.Generator,
+        n_passes: int | None = None,
     ) -> Tensor:
         """Draw the masked of patches (B, L, E)."""
         check_value(self.name, "temperature", temperature, Annotated[float, Interval(0)])
-        self._check_guidance(guidance)
-        generator = make_generator(self._seed_of(random_state))
         n_patches = patches.shape[1]
         passes = n_patches if n_passes is None else check_count(self.name, "n_passes", n_passes)
         with torch.inference_mode():
@@ -332,7 +312,7 @@ class MAR(DrawingEstimator):
         """
         tensor = self._read(images)
         numbers = self._label_numbers(labels, len(tensor))
-        objective, total, count = self.as_fitted._objective(), 0.0, 0  # noqa: SLF001  (its own)
+        objective, total, count = MaskedPatches(int(self.as_fitted.patch_size)), 0.0, 0
         generator = make_generator(0, self.device_)
         with torch.inference_mode():
             for part, told in zip(tensor.split(AT_ONCE), numbers.split(AT_ONCE), strict=True):

@@ -5,6 +5,8 @@ Dimension letters: n images, H height, W width, C channels.
 
 import gzip
 import struct
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +164,13 @@ def read_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise DataError(f"{path} does not exist; name a folder of images, an .npz or an IDX file")
     if path.suffix == ".npz":
         try:
-            with np.load(path) as held:
+            # Numpy leaves a file open that is none of its own.
+            with path.open("rb") as file, np.load(file) as held:
                 names = set(held.files)
                 if "images" not in names:
                     raise DataError(f"{path} must hold an array 'images', got {sorted(names)}")
                 return held["images"], held["labels"] if "labels" in names else None
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{path} cannot be read: {error}") from None
     images = _read_idx(path)
     beside = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
@@ -187,7 +190,7 @@ def _read_idx(path: Path) -> np.ndarray:
         if zero or kind != 8:
             raise ValueError("it does not begin as an IDX file of bytes does")
         return values.reshape(shape)
-    except (ValueError, OSError, EOFError, struct.error) as error:
+    except (ValueError, OSError, EOFError, struct.error, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read as an IDX file of bytes: {error}; write an .npz with 'images' "
             f"and 'labels'"
@@ -206,8 +209,11 @@ def _read_folder(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise DataError(f"{path} holds no image files ({', '.join(ENDINGS)})")
     images = []
     for file in files:
-        with Image.open(file) as image:
-            images.append(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")))
+        try:
+            with Image.open(file) as image:
+                images.append(np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB")))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(f"{file} cannot be read as an image: {error}; remove it") from None
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise DataError(f"{path}: images must be of one size and kind, got {sorted(shapes)[:4]}")

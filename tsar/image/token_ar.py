@@ -48,8 +48,8 @@ class Plan(NamedTuple):
 
 def reading(n_tokens: int) -> Plan:
     """Return the plan of one token after the other, row by row."""
-    places = torch.arange(n_tokens)
-    return Plan(places, in_order(n_tokens), places - 1)
+    places = in_order(n_tokens)
+    return Plan(places, places, places - 1)
 
 
 def in_regions(height: int, width: int, regions: int, *, distant: bool = True) -> Plan:
@@ -67,11 +67,12 @@ def in_regions(height: int, width: int, regions: int, *, distant: bool = True) -
         order of reading, as many in a pass.
     """
     side = math.isqrt(regions)
-    rows, columns = torch.arange(height * width) // width, torch.arange(height * width) % width
+    places = in_order(height * width)
+    rows, columns = places // width, places % width
     region = rows * side // height * side + columns * side // width
     parts = [(region == number).nonzero()[:, 0] for number in range(regions)]
     if not distant:
-        parts = [torch.arange(number, height * width, regions) for number in range(regions)]
+        parts = [places[number::regions] for number in range(regions)]
     order, levels, sources, last = [], [], [], [-1] * regions
     # The first ones, each after the other.
     for number, part in enumerate(parts):
@@ -86,7 +87,7 @@ def in_regions(height: int, width: int, regions: int, *, distant: bool = True) -
                 last[number] = len(order)
                 order.append(int(part[step]))
                 levels.append(regions + step - 1)
-    return Plan(*(torch.tensor(column) for column in (order, levels, sources)))
+    return Plan(*(torch.tensor(column, device="cpu") for column in (order, levels, sources)))
 
 
 class TokenImageNetwork(DrawingNetwork):
@@ -333,8 +334,8 @@ class RAR(TokenAR):
     def _network_around(
         self, decoder: ConditionedDecoder, labels: LabelEmbedding
     ) -> AnyOrderNetwork:
-        n_codes, n_steps = int(self.tokenizer_.n_codes), int(self.max_steps or 0)
-        return AnyOrderNetwork(decoder, labels, int(self.d_model), n_codes, n_steps)
+        n_codes = int(self.tokenizer_.n_codes)
+        return AnyOrderNetwork(decoder, labels, int(self.d_model), n_codes, self._planned_steps)
 
     def _guidance(self, scale: float) -> Guidance:
         return Guidance(scale, "power_cosine")

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tsar.core.quantization import MultiScaleQuantizer, VectorQuantizer
 from tsar.exceptions import DataError, ParameterError
 from tsar.image.base import AT_ONCE, ImageEstimator
-from tsar.image.pixels import CELL, as_array
+from tsar.image.pixels import CELL, as_array, as_labels
 from tsar.params.constraints import Interval
 from tsar.training import Objective
 
@@ -21,20 +21,6 @@ __all__ = ["ImageTokenizer", "MultiScaleTokenizer", "PixelTokenizer", "VQTokeniz
 
 # Share of the steps in which unused codes begin anew.
 RESTARTS = 0.7
-
-
-class Tokens(Protocol):
-    """What a model of tokens asks of a tokenizer."""
-
-    n_codes: int
-
-    def ids(self, images: Tensor) -> Tensor:
-        """Return the tokens (B, L) of images (B, C, H, W) in [-1, 1]."""
-        ...
-
-    def images(self, ids: Tensor) -> Tensor:
-        """Return the images (B, C, H, W) of tokens (B, L)."""
-        ...
 
 
 class PixelTokenizer:
@@ -167,7 +153,7 @@ class ImageTokenizer(ImageEstimator):
 
     @property
     def _restart_steps(self) -> int:
-        return int(RESTARTS * (self.max_steps or 0))
+        return int(RESTARTS * self._planned_steps)
 
     def _make_network(self) -> AutoEncoder:
         return AutoEncoder(self.image_shape_[0], int(self.width), self._make_quantizer())
@@ -175,8 +161,11 @@ class ImageTokenizer(ImageEstimator):
     def _objective(self) -> Objective:
         return Reconstruction()
 
-    def fit(self, images: Any, labels: Any = None, *, checkpoint: Any = None) -> Any:
-        super().fit(images, checkpoint=checkpoint)
+    def _fit(self, images: Any, labels: Any, go_on: bool) -> Self:
+        # What images show is no matter of how they are written, but a fault is one.
+        if labels is not None:
+            as_labels(self.name, labels, len(images))
+        super()._fit(images, None, go_on)
         counts = np.bincount(self.encode(images).ravel(), minlength=self.n_codes)
         self.code_usage_ = counts / counts.sum()
         return self
@@ -190,12 +179,14 @@ class ImageTokenizer(ImageEstimator):
     def ids(self, images: Tensor) -> Tensor:
         """Return the tokens (B, L) of images (B, C, H, W) in [-1, 1]."""
         with torch.no_grad():
-            return self._network.ids(images)
+            ids: Tensor = self._network.ids(images)
+        return ids
 
     def images(self, ids: Tensor) -> Tensor:
         """Return the images (B, C, H, W) of tokens (B, L)."""
         with torch.no_grad():
-            return self._network.decoder(self._map(ids))
+            images: Tensor = self._network.decoder(self._map(ids))
+        return images
 
     @abstractmethod
     def _map(self, ids: Tensor) -> Tensor:

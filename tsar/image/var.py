@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tsar.core.conditioned import ConditionedDecoder
+from tsar.core.conditioned import ConditionedDecoder, in_order
 from tsar.core.conditioning import LabelEmbedding
 from tsar.core.heads import CategoricalHead
 from tsar.core.linear import Linear
@@ -130,8 +130,8 @@ class VAR(ImageModel):
 
     def _make_network(self) -> ScaleNetwork:
         d_model, quantizer = int(self.d_model), self.tokenizer_.module_.quantizer
-        sides = torch.tensor(quantizer.scales)
-        levels = torch.arange(len(sides)).repeat_interleave(sides.square())
+        sides = torch.tensor(quantizer.scales, device="cpu")
+        levels = in_order(len(sides)).repeat_interleave(sides.square())
         decoder, labels = self._make_decoder(self.mixer, levels, causal=False)
         return ScaleNetwork(decoder, labels, quantizer, d_model)
 

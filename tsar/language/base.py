@@ -123,13 +123,6 @@ class TextEstimator(TrainedEstimator):
 
     # ------------------------------------------------------------------------ fit
 
-    def _check_consistency(self) -> None:
-        super()._check_consistency()
-        if self.max_steps is None and self.max_epochs is None:
-            raise ParameterError(
-                f"{self.name}: one of max_steps and max_epochs must be a number, got None for both"
-            )
-
     def fit(
         self, texts: Any, y: None = None, *, checkpoint: str | os.PathLike[str] | None = None
     ) -> Self:

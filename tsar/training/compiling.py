@@ -1,12 +1,14 @@
 """Training steps that torch compiles."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
 from tsar.exceptions import ParameterError
+from tsar.training.device import global_generator
 from tsar.training.objective import Objective, Terms
 from tsar.training.seeding import seeded
 
@@ -28,9 +30,14 @@ def check_compiler(device: torch.device) -> None:
     ParameterError
         With what torch says.
     """
+    if global_generator(device) is None:
+        raise ParameterError(
+            f"compile=True needs a device whose generator can be seeded, cpu or an accelerator of "
+            f"this kind, got {device}; set compile=False"
+        )
     try:
         torch.compile(_probe)(torch.ones(2, device=device))
-    except Exception as error:  # what a missing compiler raises is different on each system
+    except (RuntimeError, OSError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ParameterError(
             f"compile=True, but torch cannot compile for {device} here: {reason}; install a "
@@ -52,15 +59,28 @@ def compiled_loss(objective: Objective) -> Callable[[nn.Module, Any, torch.Gener
     Returns
     -------
     callable
-        As :meth:`Objective.loss`. What is compiled draws from torch's global generator: it is
-        seeded from that of the run in every step and put back after it, so that a training can
-        be repeated.
+        As :meth:`Objective.loss`. What is compiled draws from torch's global generator of the
+        device: it is seeded from that of the run in every step and put back after it, so that a
+        training can be repeated.
     """
     compiled = torch.compile(objective.loss)
 
     def loss(network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
         drawn = torch.randint(_SEEDS, (), generator=generator, device=generator.device)
-        with seeded(int(drawn)):
+        with seeded(int(drawn)), _seeded_device(int(drawn), generator.device):
             return compiled(network, batch, generator)
 
     return loss
+
+
+@contextlib.contextmanager
+def _seeded_device(seed: int, device: torch.device) -> Iterator[None]:
+    """Let torch draw from a seed on a device, whose global generator is then as it was."""
+    generator = global_generator(device)
+    assert generator is not None, "it was asked for before the training"
+    before = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(before)

@@ -12,6 +12,7 @@ __all__ = [
     "PRECISIONS",
     "autocast",
     "available_memory",
+    "global_generator",
     "has_fast_bfloat16",
     "has_fused_optimizers",
     "resolve_device",
@@ -101,6 +102,16 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def global_generator(device: torch.device) -> torch.Generator | None:
+    """Return what torch draws from on a device unless told otherwise; None where that is hidden."""
+    if device.type == "cpu":
+        return torch.default_generator
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return torch.cuda.default_generators[index]
+    return None
 
 
 def available_memory(device: torch.device) -> int | None:

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from tsar.core.conditioning import AdaptiveNorm
 from tsar.core.linear import Linear
+from tsar.core.sampling import Guidance
 
-__all__ = ["Denoiser", "noise_like", "squared_error"]
+__all__ = ["Denoiser", "DenoisingHead", "noise_like"]
 
 # Waves by which a time is told, and the longest period of them.
 N_WAVES, LONGEST = 128, 10_000.0
@@ -86,13 +87,63 @@ def _waves(time: Tensor) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
+class DenoisingHead(nn.Module):
+    """Vectors of a continuous kind, drawn from noise that a small network takes off.
+
+    A subclass says how noise is mixed in, what the network is to say of it, and how to draw.
+
+    Parameters
+    ----------
+    d_model : int
+        D, of the features that say what is wanted.
+    n_values : int
+        E, of a vector.
+    n_steps : int, default 25
+        Of drawing.
+    repeats : int, default 2
+        Each vector is learned with so many noises in a step.
+    """
+
+    def __init__(self, d_model: int, n_values: int, *, n_steps: int = 25, repeats: int = 2) -> None:
+        super().__init__()
+        self.n_values, self.n_steps, self.repeats = n_values, n_steps, repeats
+        self.denoiser = Denoiser(n_values, d_model)
+
+    def noisy(
+        self, x: Tensor, noise: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw times (N,) in [0, 1]; return vectors (N, E), these times, and what is to be said."""
+        raise NotImplementedError
+
+    def loss(self, z: Tensor, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the error of what is said of vectors (N, E) given features (N, D), shape (N,)."""
+        z, x = z.repeat(self.repeats, 1), x.repeat(self.repeats, 1)
+        mixed, time, wanted = self.noisy(x, noise_like(x, generator), generator)
+        errors = F.mse_loss(self.denoiser(mixed, time, z), wanted, reduction="none").mean(dim=1)
+        return errors.view(self.repeats, -1).mean(dim=0)
+
+    def said(self, x: Tensor, time: float, z: Tensor, guidance: float | None) -> Tensor:
+        """Return what is said of vectors (N, E) at a time, given features (N, D).
+
+        With guidance these are 2 N: those with the condition, then those without.
+        """
+        x = x.to(z.dtype).repeat(len(z) // len(x), 1)
+        said: Tensor = self.denoiser(x, x.new_full((len(x),), time), z)
+        if guidance is None:
+            return said
+        conditional, unconditional = said.chunk(2)
+        return Guidance.combine(conditional, unconditional, guidance)
+
+    def first_noise(
+        self, z: Tensor, guidance: float | None, generator: torch.Generator | None
+    ) -> Tensor:
+        """Draw the vectors (N, E) that drawing begins with."""
+        n_vectors = len(z) // (1 if guidance is None else 2)
+        return noise_like(z.new_empty(n_vectors, self.n_values), generator)
+
+
 def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw normal numbers of the shape, type and device of a Tensor."""
     place = x.device if generator is None else generator.device
     drawn = torch.randn(x.shape, generator=generator, device=place, dtype=x.dtype)
     return drawn.to(x.device)
-
-
-def squared_error(said: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean squared error of each vector, shape (N,)."""
-    return F.mse_loss(said, wanted, reduction="none").mean(dim=1)

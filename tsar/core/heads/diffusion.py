@@ -3,10 +3,9 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tsar.core.heads.denoiser import Denoiser, noise_like, squared_error
-from tsar.core.sampling import Guidance
+from tsar.core.heads.denoiser import DenoisingHead, noise_like
 
 __all__ = ["DiffusionHead"]
 
@@ -17,19 +16,14 @@ OFFSET = 0.008
 LARGEST = 1.0
 
 
-class DiffusionHead(nn.Module):
+class DiffusionHead(DenoisingHead):
     """Vectors drawn from noise, of which a small network says what part is noise.
 
     Parameters
     ----------
-    d_model : int
-        D, of the features that say what is wanted.
-    n_values : int
-        E, of a vector, whose values lie in [-1, 1].
-    n_steps : int, default 25
-        Of the 1,000 times, so many are gone through when drawing.
-    repeats : int, default 2
-        Each vector is learned at so many times in a step.
+    d_model, n_values, n_steps, repeats
+        See :class:`~tsar.core.heads.denoiser.DenoisingHead`; values lie in [-1, 1], and of the
+        1,000 times so many are gone through when drawing.
 
     References
     ----------
@@ -41,21 +35,16 @@ class DiffusionHead(nn.Module):
     signal: Tensor
 
     def __init__(self, d_model: int, n_values: int, *, n_steps: int = 25, repeats: int = 2) -> None:
-        super().__init__()
-        self.n_values, self.n_steps, self.repeats = n_values, n_steps, repeats
-        self.denoiser = Denoiser(n_values, d_model)
+        super().__init__(d_model, n_values, n_steps=n_steps, repeats=repeats)
         self.register_buffer("signal", cosine_signal(N_TIMES).float(), persistent=False)
 
-    def loss(self, z: Tensor, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return the error of the noise in vectors (N, E) given features (N, D), shape (N,)."""
-        z, x = z.repeat(self.repeats, 1), x.repeat(self.repeats, 1)
-        noise = noise_like(x, generator)
+    def noisy(
+        self, x: Tensor, noise: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         place = x.device if generator is None else generator.device
         time = torch.randint(N_TIMES, (len(x),), generator=generator, device=place).to(x.device)
         signal = self.signal[time][:, None]
-        noisy = signal.sqrt() * x + (1 - signal).sqrt() * noise
-        errors = squared_error(self.denoiser(noisy, time / N_TIMES, z), noise)
-        return errors.view(self.repeats, -1).mean(dim=0)
+        return signal.sqrt() * x + (1 - signal).sqrt() * noise, time / N_TIMES, noise
 
     @torch.no_grad()
     def sample(
@@ -70,22 +59,14 @@ class DiffusionHead(nn.Module):
 
         The temperature is that of all the noise that is added on the way.
         """
-        n_vectors = len(z) // (1 if guidance is None else 2)
-        x = noise_like(z.new_empty(n_vectors, self.n_values), generator)
+        x = self.first_noise(z, guidance, generator)
         times = respaced(N_TIMES, self.n_steps)
         for place in range(len(times) - 1, -1, -1):
             signal = float(self.signal[times[place]])
             before = float(self.signal[times[place - 1]]) if place else 1.0
-            both = x.repeat(len(z) // n_vectors, 1)
-            time = both.new_full((len(both),), times[place] / N_TIMES)
-            noise = self.denoiser(both, time, z)
-            if guidance is not None:
-                with_it, without = noise.chunk(2)
-                noise = Guidance.combine(with_it, without, guidance)
+            noise = self.said(x, times[place] / N_TIMES, z, guidance)
             clean = (x - math.sqrt(1 - signal) * noise) / math.sqrt(signal)
-            clean = clean.clamp(-LARGEST, LARGEST)
-            mean, variance = posterior(clean, x, signal, before)
-            x = mean
+            x, variance = posterior(clean.clamp(-LARGEST, LARGEST), x, signal, before)
             if place:
                 x = x + temperature * math.sqrt(variance) * noise_like(x, generator)
         return x
