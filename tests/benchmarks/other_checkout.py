@@ -9,7 +9,10 @@ this checkout is faster.
 """
 
 import argparse
+import atexit
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +122,44 @@ def backtest_series() -> Callable[[], object]:
     return lambda: backtest(model, new, windows=5, level=80)
 
 
+def fit_long() -> Callable[[], object]:
+    """Read and check a long frame of a million rows, and fit the naive on it."""
+    import tsar
+
+    long = _long(5000, 200)
+    return lambda: tsar.Naive(horizon=7).fit(long)
+
+
+def fit_autoreg() -> Callable[[], object]:
+    """Fit and forecast 300 series by AutoReg."""
+    import tsar
+
+    long = _long(300, 120)
+    return lambda: tsar.AutoReg(horizon=7, lags=14).fit(long).predict()
+
+
+def _batch(ending: str, level: float | None = None) -> Callable[[], object]:
+    """Return the forecasts of a file of 4000 series of 100 rows, by the seasonal naive."""
+    from tsar.batch import forecast
+
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    source, out = folder / f"panel{ending}", folder / f"forecast{ending}"
+    long = _long(4000, 100)
+    long.to_csv(source, index=False) if ending == ".csv" else long.to_parquet(source, index=False)
+    return lambda: forecast(source, model="SeasonalNaive", horizon=14, level=level, out=out)
+
+
+def batch_csv() -> Callable[[], object]:
+    """Forecast a CSV of 4000 series."""
+    return _batch(".csv")
+
+
+def batch_parquet() -> Callable[[], object]:
+    """Forecast a Parquet file of 4000 series, with intervals."""
+    return _batch(".parquet", 80)
+
+
 JOBS = {
     job.__name__: job
     for job in (
@@ -130,6 +171,10 @@ JOBS = {
         predict_naive,
         backtest_network,
         backtest_series,
+        fit_long,
+        fit_autoreg,
+        batch_csv,
+        batch_parquet,
     )
 }
 

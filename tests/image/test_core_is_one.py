@@ -41,6 +41,27 @@ def test_families_neither_draw_nor_attend_nor_step_by_themselves(family):
         assert not steps, f"{path}: {steps}"
 
 
+def _runs(path, length=6):
+    """Return the runs of so many lines in the bodies of functions, docstrings aside."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            lines = [line.strip() for part in body for line in ast.unparse(part).splitlines()]
+            for begin in range(len(lines) - length + 1):
+                yield tuple(lines[begin : begin + length]), f"{path.name}: {node.name}"
+
+
+def test_no_six_lines_stand_in_two_families():
+    places = {}
+    for family in ("forecasting", "language", "image"):
+        for path in (PACKAGE / family).rglob("*.py"):
+            for run, place in _runs(path):
+                places.setdefault(run, {}).setdefault(family, place)
+    assert len(places) > 1000, "it reads the code"
+    twice = [list(held.values()) for held in places.values() if len(held) > 1]
+    assert not twice, f"move what these share to where both can reach it: {twice}"
+
+
 class Fading(Mixer):
     """The mean of the tokens so far, each weighing half of the next, through a linear map."""
 

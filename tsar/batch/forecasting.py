@@ -224,6 +224,8 @@ def forecast(
 
 def _status(ids: pd.Series, short: list[Any], replaced: Mapping[Any, str]) -> np.ndarray:
     """Return what became of the series of each row."""
+    if not short and not replaced:
+        return np.full(len(ids), OK)
     plain = ids.map({one: plain_label(one) for one in ids.unique()})
     status = np.where(plain.isin(list(replaced)), FALLBACK, OK)
     return np.where(plain.isin(short), SHORT, status)

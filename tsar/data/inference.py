@@ -223,12 +223,16 @@ def _opening_name(step: str, slots: np.ndarray, nanoseconds: int) -> str:
 def _infer_weekdays(before: np.ndarray, after: np.ndarray) -> Frequency:
     """Tell every day from weekdays on which nothing happens."""
     daily = Frequency.of_days("D", 1)
-    counts = np.bincount((np.concatenate([before, after]) + 3) % 7, minlength=7)
+    weekdays = (before + 3) % 7
+    counts = np.bincount(weekdays, minlength=7) + np.bincount((after + 3) % 7, minlength=7)
     closed = counts * 7 <= CLOSED * counts.sum()
-    at_border = closed[(before + 4) % 7]
-    ahead = np.arange(1, 8)
-    opens = (~closed[(before[:, None] + 3 + ahead) % 7]).argmax(axis=1) + 1
-    crossed = at_border & (after - before == opens)
+    if not closed.any():
+        return daily
+    # Of each weekday, in how many days the next one is that is open.
+    ahead = np.arange(7)[:, None] + np.arange(1, 8)
+    opens = (~closed[ahead % 7]).argmax(axis=1) + 1
+    at_border = closed[(weekdays + 1) % 7]
+    crossed = at_border & (after - before == opens[weekdays])
     # Five days at a stretch are no evidence, and a Sunday may be missing by accident.
     weekend = bool((closed == [False] * 5 + [True] * 2).all())
     enough = crossed.sum() >= (1 if weekend else 3)

@@ -43,8 +43,11 @@ def set_aside(
     present = [name for name in targets if name in frame.columns]
     frame, bad = read_numbers(frame, id_column, present)
     if present and len(frame):
-        observed = frame[present].notna().any(axis=1).groupby(frame[id_column], sort=False).any()
-        empty = observed.index[~observed]
+        observed = frame[present].notna().any(axis=1)
+        # Few files have rows without a value, so that few ids are looked at.
+        lacking = pd.Index(frame.loc[~observed, id_column].dropna().unique())
+        seen = frame.loc[observed & frame[id_column].isin(lacking), id_column].unique()
+        empty = lacking[~lacking.isin(seen)]
         bad |= {series: ("no values", "no value is observed") for series in empty}
         frame = _without(frame, id_column, {series: bad[series] for series in empty})
     while len(frame):
