@@ -85,7 +85,9 @@ def main() -> None:
         if first in chosen and second in chosen:
             differences = figures[chosen.index(first)] - figures[chosen.index(second)]
             error = differences.std(axis=0, ddof=1) / np.sqrt(options.seeds)
-            parts = [f"{a:+.4f} +- {b:.4f}" for a, b in zip(differences.mean(0), error, strict=True)]
+            parts = [
+                f"{a:+.4f} +- {b:.4f}" for a, b in zip(differences.mean(0), error, strict=True)
+            ]
             print(f"{first} - {second}: loss, recognised, Frechet {', '.join(parts)}")
 
 

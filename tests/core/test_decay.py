@@ -25,6 +25,8 @@ DECAYED |= {
     "prefix_attention": {"key_value.weight", "output.weight"},
     "attention_free": {"query_key_value.weight", "output.weight"},
     "sparse_keys": {f"{part}.weight" for part in ("query_key_value", "score", "output")},
+    "combiner": {"query_key_value.weight", "output.weight"},
+    "routing": {"query_key_value.weight", "output.weight"},
     "fourier": set(),
     "light_convolution": {"input.weight", "output.weight"},
     "dynamic_convolution": {f"{part}.weight" for part in ("input", "kernel", "output")},

@@ -125,7 +125,8 @@ def test_every_causal_mixer_generates_what_reading_anew_gives(mixer):
 
 def test_attention_goes_on_from_half_a_context_and_recurrences_from_all():
     """Greedy tokens, past the context, each from the tokens that it may see."""
-    for mixer, limit in (("attention", 16), ("mamba2", None), ("sparse_keys", 16), ("mega", 16)):
+    reaching_back = [(name, 16) for name in ("attention", "sparse_keys", "mega", "routing")]
+    for mixer, limit in (*reaching_back, ("combiner", 16), ("mamba2", None)):
         model = _fitted(mixer=mixer)
         model.module_.double()
         text = model.generate("the cat", max_tokens=50, temperature=0)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from tsar.core.mixers import (
     AttentionFree,
+    Combiner,
     DynamicConvolution,
     FlowAttention,
     Fourier,
@@ -22,6 +23,7 @@ from tsar.core.mixers import (
     MultiresolutionAttention,
     NeighbourhoodAttention,
     PrefixAttention,
+    RoutingAttention,
     SoftmaxAttention,
     SparseKeys,
     StructuredStateSpace,
@@ -166,6 +168,60 @@ def _sparse_keys(mixer, x):
     return mixer.output(torch.stack(rows))
 
 
+def _combiner_weights(mixer, x):
+    """The weight of every token for every other, one pair after the other."""
+    query, key, _ = mixer.query_key_value(x).unflatten(2, (3, 2, -1)).unbind(2)
+    length, size = x.shape[1], mixer.block_size
+    blocks = [range(b, min(b + size, length)) for b in range(0, length, size)]
+    rows = []
+    for t in range(length):
+        own = [s for s in blocks[t // size] if s <= t or not mixer.causal]
+        others = [
+            b for k, b in enumerate(blocks) if (k < t // size if mixer.causal else k != t // size)
+        ]
+        q = query[:, t]  # (B, N, E)
+        logits = [(q * key[:, s]).sum(dim=-1) / 2 for s in own]
+        inside = []
+        for block in others:
+            k, summary = key[:, list(block)], query[:, list(block)].amax(dim=1)
+            logits.append((q * k.amax(dim=1)).sum(dim=-1) / 2)
+            inside.append((torch.einsum("bne,bsne->bsn", summary, k) / 2).softmax(dim=1))
+        shares = torch.stack(logits).softmax(dim=0)
+        row = [torch.zeros_like(shares[0])] * length
+        for s, share in zip(own, shares, strict=False):
+            row[s] = share
+        for block, share, parts in zip(others, shares[len(own) :], inside, strict=True):
+            for place, s in enumerate(block):
+                row[s] = share * parts[:, place]
+        rows.append(torch.stack(row))
+    return torch.stack(rows)  # (L, L, B, N)
+
+
+def _combiner(mixer, x):
+    value = mixer.query_key_value(x).unflatten(2, (3, 2, -1))[:, :, 2]
+    mixed = torch.einsum("tsbn,bsne->btne", _combiner_weights(mixer, x), value)
+    return mixer.output(mixed.flatten(2))
+
+
+def _routing(mixer, x):
+    query, key, value = mixer.query_key_value(x).unflatten(2, (3, 2, -1)).unbind(2)
+    rows = []
+    for b in range(len(x)):
+        outputs = []
+        for t in range(x.shape[1]):
+            heads = []
+            for n in range(2):
+                nearest = (key[b, : t + 1, n] @ mixer.centres[n].mT).argmax(dim=1)
+                wanted = (mixer.centres[n] @ query[b, t, n]).argmax()
+                members = [s for s in range(t + 1) if nearest[s] == wanted][-mixer.n_keys :]
+                seen = sorted({*members, t})
+                weights = (key[b, seen, n] @ query[b, t, n] / 2).softmax(dim=0)
+                heads.append(weights @ value[b, seen, n])
+            outputs.append(torch.cat(heads))
+        rows.append(torch.stack(outputs))
+    return mixer.output(torch.stack(rows))
+
+
 def _flow(mixer, x):
     heads = mixer.query_key_value(x).unflatten(2, (3, 2, -1))
     query, key, value = (part.transpose(1, 2) for part in heads.unbind(2))
@@ -252,6 +308,9 @@ FORMULAS = {
     "light": (lambda: LightConvolution(D, 2, kernel_size=4, causal=True), _convolution),
     "dynamic": (lambda: DynamicConvolution(D, 2, kernel_size=4, causal=True), _convolution),
     "dynamic both ways": (lambda: DynamicConvolution(D, 2, kernel_size=5), _convolution),
+    "combiner": (lambda: Combiner(D, 2, block_size=5), _combiner),
+    "causal combiner": (lambda: Combiner(D, 2, block_size=5, causal=True), _combiner),
+    "routing": (lambda: RoutingAttention(D, 2, n_clusters=3, n_keys=4).eval(), _routing),
     "sparse_keys": (lambda: SparseKeys(D, 2, n_keys=3, window=4), _sparse_keys),
 }
 
@@ -294,6 +353,58 @@ def test_with_room_for_all_keys_sparse_attention_is_attention():
     plain.query_key_value.load_state_dict(mixer.query_key_value.state_dict())
     plain.output.load_state_dict(mixer.output.state_dict())
     torch.testing.assert_close(mixer(_tokens(40)), plain(_tokens(40)))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_combiner_weighs_every_token_that_may_be_seen(causal):
+    torch.manual_seed(0)
+    mixer = Combiner(D, 2, block_size=4, causal=causal).double()
+    weights = _combiner_weights(mixer, _tokens(11)).permute(2, 3, 0, 1)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 2, 11, dtype=torch.float64))
+    seen = torch.ones(11, 11).tril() if causal else torch.ones(11, 11)
+    assert torch.equal((weights > 0).double(), seen.double().expand_as(weights))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_combiner_of_one_block_is_attention(causal):
+    torch.manual_seed(0)
+    mixer = Combiner(D, 2, block_size=40, causal=causal, rotary=True).double()
+    plain = SoftmaxAttention(D, 2, causal=causal, rotary=True).double()
+    plain.query_key_value.load_state_dict(mixer.query_key_value.state_dict())
+    plain.output.load_state_dict(mixer.output.state_dict())
+    torch.testing.assert_close(mixer(_tokens(33)), plain(_tokens(33)))
+
+
+def test_one_cluster_with_room_for_all_keys_is_attention():
+    torch.manual_seed(0)
+    mixer = RoutingAttention(D, 2, n_clusters=1, n_keys=80, rotary=True).double()
+    plain = SoftmaxAttention(D, 2, causal=True, rotary=True).double()
+    plain.query_key_value.load_state_dict(mixer.query_key_value.state_dict())
+    plain.output.load_state_dict(mixer.output.state_dict())
+    torch.testing.assert_close(mixer(_tokens(70)), plain(_tokens(70)))
+
+
+def test_centres_follow_what_is_trained_on_and_nothing_else():
+    """Two directions that all tokens have: the centres come to lie there."""
+    torch.manual_seed(0)
+    mixer = RoutingAttention(D, 1, n_clusters=2, decay=0.5)
+    with torch.no_grad():
+        mixer.query_key_value.weight.copy_(torch.eye(D).repeat(3, 1))
+        mixer.query_key_value.bias.zero_()
+    ways = F.normalize(torch.randn(2, D), dim=1)
+    lengths = torch.rand(3, 20, 1) + 0.5
+    x = lengths * ways[torch.randint(2, (3, 20))]
+    before = mixer.centres.clone()
+    mixer.eval()(x)
+    mixer.train().extend(x, mixer.init_state(3))
+    assert torch.equal(mixer.centres, before)
+    mixer.centres.copy_(F.normalize(ways[None] + 0.3 * torch.randn(1, 2, D), dim=2))
+    for _ in range(40):
+        mixer(x)
+    torch.testing.assert_close(mixer.centres[0], ways, rtol=0, atol=1e-4)
+    hidden = torch.zeros(3, 20, dtype=torch.bool)
+    mixer(torch.randn(3, 20, D), mask=hidden)  # tokens that are not there move nothing
+    torch.testing.assert_close(mixer.centres[0], ways, rtol=0, atol=1e-4)
 
 
 def test_what_is_remembered_of_keys_does_not_grow():
@@ -340,6 +451,10 @@ def test_an_attention_free_mixer_without_a_window_knows_no_order():
         (lambda: LandmarkAttention(6, 4), "n_heads=4 does not divide d_model=6"),
         (lambda: LandmarkAttention(6, 2, n_landmarks=0), "n_landmarks must be at least 1"),
         (lambda: SparseKeys(6, 2, n_keys=0), "n_keys and window must be at least 1, got 0 and 64"),
+        (lambda: Combiner(6, 4), "Combiner: n_heads=4 does not divide d_model=6"),
+        (lambda: Combiner(6, 2, block_size=0), "block_size must be at least 1, got 0"),
+        (lambda: RoutingAttention(6, 4), "n_heads=4 does not divide d_model=6"),
+        (lambda: RoutingAttention(6, 2, n_clusters=0), "got 0, 32 and 0.999"),
         (lambda: SparseKeys(6, 4), "n_heads=4 does not divide d_model=6"),
     ],
 )

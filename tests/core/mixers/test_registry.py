@@ -104,7 +104,7 @@ def test_a_mixer_may_be_defined_again():
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_half_precision_is_near_single(name):
-    """Under autocast, as networks are trained; hashes of vectors near a border may differ."""
+    """Under autocast; near a border, what is hashed or routed may fall on the other side."""
     torch.manual_seed(0)
     mixer = make_mixer(name, 16, **accepted_options(name, n_heads=2)).eval()
     x = torch.randn(2, 200, 16, requires_grad=True)
@@ -112,7 +112,7 @@ def test_half_precision_is_near_single(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         result = mixer(x)
     error = (result.detach().float() - expected).std() / expected.std()
-    assert float(error) < (0.1 if name == "hashed_attention" else 0.02)
+    assert float(error) < (0.1 if name in ("hashed_attention", "routing") else 0.02)
     (gradient,) = torch.autograd.grad(result.float().square().sum(), x)
     assert torch.isfinite(gradient).all() and gradient.any()
 

@@ -8,6 +8,7 @@ from tsar.core.mixers.attention_free import AttentionFree
 from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import CarryingMixer, Mixer, RecurrentMixer
 from tsar.core.mixers.bidirectional import Bidirectional
+from tsar.core.mixers.combiner import Combiner
 from tsar.core.mixers.dynamic_convolution import DynamicConvolution, LightConvolution
 from tsar.core.mixers.flow_attention import FlowAttention
 from tsar.core.mixers.fourier import Fourier
@@ -24,6 +25,7 @@ from tsar.core.mixers.mega import Mega
 from tsar.core.mixers.multiresolution import MultiresolutionAttention
 from tsar.core.mixers.neighbourhood import NeighbourhoodAttention
 from tsar.core.mixers.prefix_attention import PrefixAttention
+from tsar.core.mixers.routing import RoutingAttention
 from tsar.core.mixers.sparse_keys import SparseKeys
 from tsar.core.mixers.state_space import GatedStateSpace, StructuredStateSpace
 from tsar.exceptions import ParameterError
@@ -37,6 +39,7 @@ __all__ = [
     "Bidirectional",
     "BidirectionalMamba",
     "CarryingMixer",
+    "Combiner",
     "DynamicConvolution",
     "FlowAttention",
     "Fourier",
@@ -61,6 +64,7 @@ __all__ = [
     "RecurrentMixer",
     "ResidualAttention",
     "Retention",
+    "RoutingAttention",
     "SoftmaxAttention",
     "SparseKeys",
     "StructuredStateSpace",
@@ -92,6 +96,8 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "prefix_attention": PrefixAttention,
         "attention_free": AttentionFree,
         "sparse_keys": SparseKeys,
+        "combiner": Combiner,
+        "routing": RoutingAttention,
         "fourier": Fourier,
         "gated_convolution": GatedConvolution,
         "light_convolution": LightConvolution,
