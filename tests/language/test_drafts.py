@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tsar.checks.language import small_language_model
-from tsar.core.decoding import NGramDraft, SpecTr, Speculative
+from tsar.core.decoding import EarlyExitDraft, NGramDraft, SpecTr, Speculative
 from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.language import LanguageModel, MegaByte
 from tsar.language.drafts import fit_early_exit, fit_heads
@@ -61,8 +61,54 @@ def test_the_first_blocks_learn_to_guess(model):
         for way in (Speculative(draft, 6), SpecTr(draft, 3, 2)):
             assert model.generate("the cat", 50, temperature=0, decoding=way) == plain
             assert model.decoding_["accepted"] > 0 and model.decoding_["passes"] < 25
+        # Past the context, where the model goes on from the last half of it, more than once.
+        plain = model.generate("the cat", 150, temperature=0)
+        way = Speculative(draft, 6)
+        assert model.generate("the cat", 150, temperature=0, decoding=way) == plain
     finally:
         model.module_.float()
+
+
+def test_no_block_reads_a_token_twice(model):
+    """The first block reads guesses once, and the others read what it made of them."""
+    draft = fit_early_exit(model, TEXT, max_steps=50, confidence=0.0)
+    blocks = model.module_.decoder.encoder.blocks
+    counts = [0] * 3
+
+    def counting(number, extend):
+        def counted(x, *rest):
+            counts[number] += x.shape[1]
+            return extend(x, *rest)
+
+        return counted
+
+    for number, block in enumerate(blocks):
+        block.extend = counting(number, block.extend)
+        block.extend_each = counting(number, block.extend_each)
+    try:
+        model.generate("", 30, temperature=0, decoding=Speculative(draft, 3))
+    finally:
+        for block in blocks:
+            del block.extend, block.extend_each
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_an_early_exit_is_of_one_model(model):
+    draft = fit_early_exit(model, TEXT, max_steps=1)
+    other = LanguageModel(
+        context_length=64, d_model=16, n_layers=3, n_heads=2, d_ff=32, max_steps=1,
+        random_state=0, device="cpu",
+    ).fit(TEXT)  # fmt: skip
+    with pytest.raises(ParameterError, match="first blocks of another network; train one"):
+        other.generate("the", decoding=Speculative(draft))
+    with pytest.raises(ParameterError, match="must be the first ones of whole"):
+        EarlyExitDraft(draft.network, other.module_)
+    # A model that learns on has another network.
+    other.partial_fit(TEXT)
+    draft = fit_early_exit(other, TEXT, max_steps=1)
+    other.partial_fit(TEXT)
+    with pytest.raises(ParameterError, match="first blocks of another network; train one"):
+        other.generate("the", decoding=Speculative(draft))
 
 
 def test_ways_that_need_no_training_keep_greedy_texts(model):

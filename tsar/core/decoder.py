@@ -119,7 +119,7 @@ class Decoder(nn.Module):
         ParameterError
             If there are more than ``max_tokens``.
         """
-        return self.encoder(self._placed(tokens, 0), mask=mask)
+        return self.encoder(self.placed(tokens, 0), mask=mask)
 
     def init_state(self, batch: int) -> DecoderState:
         """Return the state before the first token of ``batch`` sequences."""
@@ -136,7 +136,7 @@ class Decoder(nn.Module):
         ParameterError
             If there are more than ``max_tokens`` in all.
         """
-        placed = self._placed(tokens, state.length)
+        placed = self.placed(tokens, state.length)
         decoded, blocks = self.encoder.extend(placed, state.blocks)
         return decoded, DecoderState(state.length + tokens.shape[1], blocks)
 
@@ -150,13 +150,19 @@ class Decoder(nn.Module):
         ParameterError
             If there are more than ``max_tokens`` in all.
         """
-        placed = self._placed(tokens, state.length)
+        placed = self.placed(tokens, state.length)
         decoded, by_token = self.encoder.extend_each(placed, state.blocks)
         lengths = range(state.length + 1, state.length + tokens.shape[1] + 1)
         return decoded, tuple(map(DecoderState, lengths, by_token))
 
-    def _placed(self, tokens: Tensor, start: int) -> Tensor:
-        """Add positions to tokens, the first of which is at ``start``."""
+    def placed(self, tokens: Tensor, start: int) -> Tensor:
+        """Add positions to tokens (B, T, D), the first of which is at ``start``.
+
+        Raises
+        ------
+        ParameterError
+            If there are more than ``max_tokens`` in all.
+        """
         length = start + tokens.shape[1]
         if self.max_tokens is not None and length > self.max_tokens:
             raise ParameterError(

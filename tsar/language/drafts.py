@@ -11,10 +11,10 @@ from tsar.core.block import Block
 from tsar.core.decoding import (
     BlockwiseHeads,
     DraftHeads,
+    EarlyExitDraft,
     HeadsDraft,
     HydraHeads,
     MedusaHeads,
-    ModelDraft,
 )
 from tsar.core.mixers import SoftmaxAttention
 from tsar.core.sampling import Sampler
@@ -115,7 +115,7 @@ def fit_early_exit(
     learning_rate: float = 1e-3,
     random_state: int = 0,
     verbose: int = 0,
-) -> ModelDraft:
+) -> EarlyExitDraft:
     """Train one layer of attention on the first blocks of a model, which stands for the rest.
 
     Parameters
@@ -138,7 +138,7 @@ def fit_early_exit(
 
     Returns
     -------
-    ModelDraft
+    EarlyExitDraft
         For ``generate(decoding=Speculative(draft, 6))``.
 
     Raises
@@ -149,7 +149,7 @@ def fit_early_exit(
     References
     ----------
     Liu et al., "Kangaroo: lossless self-speculative decoding via double early exiting", NeurIPS
-    2024, section 3. What the first blocks make of a guess is computed again when it is verified.
+    2024, section 3.
     """
     check_count("fit_early_exit", "n_blocks", n_blocks)
     check_value("fit_early_exit", "confidence", confidence, Annotated[float, Interval(0, 1)])
@@ -171,7 +171,10 @@ def fit_early_exit(
     shared = ("embedding", *(f"decoder.encoder.blocks.{k}" for k in range(n_blocks)))
     options = _options("fit_early_exit", max_steps, batch_size, learning_rate, verbose)
     _train(early, windows, _Teaching(whole), options, model.device_, random_state, shared)
-    return ModelDraft(early.eval(), confidence=confidence)
+    # What was not trained is the model's own, so that no block has to read a token twice.
+    early.embedding, early.decoder.position = whole.embedding, whole.decoder.position
+    encoder.blocks = nn.ModuleList([*whole.decoder.encoder.blocks[:n_blocks], encoder.blocks[-1]])
+    return EarlyExitDraft(early.eval(), whole, confidence)
 
 
 class _Teaching(Objective):

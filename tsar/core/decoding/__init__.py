@@ -1,6 +1,7 @@
 """Ways to draw the same texts with fewer passes of the network."""
 
 from tsar.core.decoding.drafts import Draft, JacobiDraft, ModelDraft, NGramDraft, PromptLookup
+from tsar.core.decoding.early_exit import EarlyExitDraft
 from tsar.core.decoding.heads import (
     BlockwiseHeads,
     DraftHeads,
@@ -17,6 +18,7 @@ __all__ = [
     "BlockwiseHeads",
     "Draft",
     "DraftHeads",
+    "EarlyExitDraft",
     "HeadsDraft",
     "HydraHeads",
     "JacobiDraft",

@@ -23,7 +23,7 @@ class Draft(ABC):
     Attributes
     ----------
     wants_hidden : bool
-        Whether :meth:`see` is to be told what the network has of the last token.
+        Whether it guesses from what the network has of the last token, which :meth:`see` is told.
     """
 
     wants_hidden: bool = False
@@ -51,6 +51,28 @@ class Draft(ABC):
         shares : float64 Tensor of shape (len(tokens), V) or None
             What each was drawn with; None where each was certain.
         """
+
+    def read(
+        self, network: Any, ids: Tensor, state: Any
+    ) -> tuple[Tensor, tuple[Any, ...], Tensor | None]:
+        """Let the network read the last token and what was guessed behind it.
+
+        Parameters
+        ----------
+        network : ReadingAhead
+        ids : int64 Tensor of shape (1, 1 + k)
+        state : nested tuples
+            Of the network, before them.
+
+        Returns
+        -------
+        logits : Tensor of shape (1, 1 + k, V)
+        states : tuple of 1 + k states
+        hidden : Tensor of shape (1, 1 + k, D) or None
+            What the logits are made of, if the draft wants it.
+        """
+        logits, states = network.extend_each(ids, state)
+        return logits, states, None
 
     @abstractmethod
     def accept(self, ids: Sequence[int]) -> None:

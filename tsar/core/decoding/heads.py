@@ -214,6 +214,12 @@ class HeadsDraft(Draft):
             following.append(torch.tensor(drawn[-1], device=self._hidden.device))
         return drawn, torch.stack(shares)
 
+    def read(
+        self, network: Any, ids: Tensor, state: Any
+    ) -> tuple[Tensor, tuple[Any, ...], Tensor | None]:
+        hidden, states = network.hidden_each(ids, state)
+        return network.logits(hidden), states, hidden
+
     def see(self, target: Tensor, n_kept: int, hidden: Tensor | None) -> None:
         self._hidden = hidden
 

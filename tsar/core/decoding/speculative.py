@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from tsar.core.sampling import Sampler
 from tsar.core.state import rewind, select
 from tsar.exceptions import ParameterError
 
-__all__ = ["GivingHidden", "ReadingAhead", "SpecTr", "Speculative"]
+__all__ = ["ReadingAhead", "SpecTr", "Speculative"]
 
 
 class ReadingAhead(TokenNetwork, Protocol):
@@ -22,18 +22,6 @@ class ReadingAhead(TokenNetwork, Protocol):
 
     def extend_each(self, ids: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
         """Return what ``extend`` does, with the state after each of the tokens."""
-        ...
-
-
-class GivingHidden(ReadingAhead, Protocol):
-    """One that also gives what its logits are made of, which a draft of heads wants."""
-
-    def hidden_each(self, ids: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
-        """Return hidden states (B, T, D) in place of logits, and the states after each token."""
-        ...
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., V) of hidden states (..., D)."""
         ...
 
 
@@ -173,13 +161,7 @@ class Speculative:
         if room > 0:
             drafted, proposed = self.draft.propose(room, sampler, generator)
         ids = torch.cat([last, last.new_tensor([drafted])], dim=1) if drafted else last
-        if self.draft.wants_hidden:
-            giving = cast(GivingHidden, network)  # as its draft has checked
-            hidden, states = giving.hidden_each(ids, state)
-            logits = giving.logits(hidden)
-        else:
-            hidden = None
-            logits, states = network.extend_each(ids, state)
+        logits, states, hidden = self.draft.read(network, ids, state)
         target = sampler.probabilities(logits[0]).cpu()
         tokens = verify(target, drafted, proposed, generator)
         n_kept = len(tokens) - 1
