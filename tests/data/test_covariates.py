@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
+import tsar
 from tsar.data.calendar import calendar_features
 from tsar.data.covariates import ColumnCoding, CovariateCoding, covariate_tensors
 from tsar.data.panel import Panel
@@ -137,6 +138,23 @@ def test_constant_and_empty_columns_are_no_trouble():
     np.testing.assert_array_equal(constant.encode(values)[:3], 0)
     empty = ColumnCoding.measure("a", values, np.arange(4) == 3)
     np.testing.assert_array_equal(empty.encode(values)[:3], 4)
+
+
+@pytest.mark.parametrize("noise", ["one step of single precision", 1e-12, 1e-9])
+def test_what_single_precision_leaves_of_a_constant_is_read_as_constant(noise):
+    """6.04, and one cent off plan: neither a network nor a model of a series may explode."""
+    rng, n = np.random.default_rng(0), 120
+    days = pd.date_range("2024-01-01", periods=n)
+    moved = np.where(np.arange(n) % 9 == 0, 4.8e-7, 0) if isinstance(noise, str) else noise
+    price = 6.04 + moved * (1.0 if isinstance(noise, str) else rng.normal(size=n))
+    frame = pd.DataFrame({"y": 20 + rng.normal(size=n), "price": price}, days)
+    options = {"horizon": 3, "target": "y", "future_covariates": "price"}
+    network = {"context_length": 14, "max_steps": 5, "random_state": 0, "device": "cpu"}
+    for model in (tsar.AutoReg(**options), tsar.NLinear(**options, **network)):
+        with pytest.warns(DataWarning, match="is no more than rounding, and is read as constant"):
+            model.fit(frame)
+        ahead = model.make_future_frame().assign(price=5.99)
+        assert np.abs(model.predict(future=ahead)["y"] - 20).max() < 5
 
 
 @pytest.mark.parametrize("level", [0.3, -7e5, 0.0, 1e-9])

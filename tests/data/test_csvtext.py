@@ -151,6 +151,57 @@ def test_byte_order_marks_are_no_text(encoding, path):
     assert list(frame) == ["unique_id", "ds", "y"] and frame["y"].eq(0.5).all()
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16-le", "mac-roman"])
+def test_text_of_another_encoding_is_read_if_it_is_stated(encoding, path):
+    text = _long(";", ["0,5", "1,5"], ids=("Köln", "Zürich"))
+    path.write_bytes(text.encode(encoding))
+    _refused(path, r"FileFormat\(encoding='(cp1252|utf-16-le)'\)")
+    frame, said = _both_ways(path, stated=FileFormat(encoding=encoding))
+    assert frame["unique_id"].unique().tolist() == ["Köln", "Zürich"]
+    assert encoding.upper() in said
+    with pytest.raises(ParameterError, match="encoding must be the name of one"):
+        FileFormat(encoding="cp12520")
+
+
+@pytest.mark.parametrize(("pack", "ending"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2")])
+def test_packed_files_have_their_ending(pack, ending, path):
+    path.write_bytes(pack(_long(";", ["0,5"]).encode()))
+    _refused(path, f"begins as files that end in {ending} do")
+
+
+@pytest.mark.parametrize("separator", ["^", ":", " "])
+def test_a_single_column_may_be_several(separator, path):
+    path.write_text(_long(separator, ["5"], header=("unique_id", "day", "y")))
+    message = r"if these are several columns, FileFormat\(separator=...\) parts them"
+    with pytest.raises(DataError, match=message):
+        TableFile.look_at(path).with_columns()
+    if separator != " ":
+        frame, _ = _both_ways(path, stated=FileFormat(separator=separator))
+        assert list(frame) == ["unique_id", "day", "y"]
+
+
+def test_a_row_with_a_cell_too_many_is_named(path):
+    path.write_text(_long(";", ["5"]) + "B;2024-01-13;5;6\n")
+    message = "line 26 has 4 cells and the header 3; quote the cell"
+    for rows in (10_000, 3):
+        with pytest.raises(DataError, match=message):
+            source = open_source(path, Roles(), None, rows_at_once=rows)
+            list(source.frames([int(source.counts.sum())], {0}))
+
+
+def test_columns_of_values_have_names(path):
+    path.write_text("day;;\n" + "".join(f"{day};1;2\n" for day in DAYS))
+    _refused(path, "column 2 of .* has values and no name; name it in the header")
+    # One that is not read needs none, and an empty one is left out and said to be.
+    path.write_text("day;load;\n" + "".join(f"{day};1;2\n" for day in DAYS))
+    frame, _ = TableFile.look_at(path, Roles(used={"target": ["load"]})).with_columns().read()
+    assert frame["load"].eq(1).all()
+    path.write_text("day;load;\n" + "".join(f"{day};1;\n" for day in DAYS))
+    table = TableFile.look_at(path).with_columns()
+    assert "1 column without a name or a cell left out" in table.described()
+    assert list(table.read()[0]) == ["day", "load"]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lines_end_in_any_way(end, path):
     path.write_bytes(_long(";", ["1,5"], end=end).encode())

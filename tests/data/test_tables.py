@@ -89,7 +89,7 @@ def test_time_column_is_found(columns, found):
 
 
 def test_missing_time_column_lists_the_columns():
-    with pytest.raises(DataError, match="--time.*'a', 'b'"):
+    with pytest.raises(DataError, match="time_column=.*'a', 'b'"):
         find_time_column(pd.DataFrame({"a": [1], "b": ["x"]}))
 
 

@@ -181,6 +181,9 @@ DATES = {
     "%Y%m%d%H": [2024010100 + place for place in range(24)],
     "%Y%m%d%H%M": [202401010000 + place for place in range(60)],
     "%Y%m%d%H%M%S": [20240101000000 + place for place in range(60)],
+    "%y%m": [2401 + place for place in range(12)],
+    "%y%m%d": [240101 + place for place in range(20)],
+    "%d%m%Y": [1012024 + 1_000_000 * place for place in range(20)],
 }
 
 
@@ -189,10 +192,14 @@ DATES = {
 def test_integers_that_are_dates_are_not_counted_on(style, gaps):
     stamps = DATES[style]
     assert date_style(np.array(stamps)) == style
-    with pytest.raises(DataError, match=f"{stamps[0]}, which are dates of the form {style}"):
+    words = (
+        f"{stamps[0]}, which are dates of the form {style}.* freq={stamps[1] - stamps[0]} counts"
+    )
+    with pytest.raises(DataError, match=words):
         tsar.SeasonalNaive(horizon=3, gaps=gaps).fit(pd.Series(1.0, index=stamps))
-    got = tsar.SeasonalNaive(horizon=3, freq=1).fit(pd.Series(1.0, index=stamps)).predict()
-    assert list(got.index) == [stamps[-1] + step for step in (1, 2, 3)]
+    step = stamps[1] - stamps[0]
+    got = tsar.SeasonalNaive(horizon=3, freq=step).fit(pd.Series(1.0, index=stamps)).predict()
+    assert list(got.index) == [stamps[-1] + ahead * step for ahead in (1, 2, 3)]
 
 
 def test_dates_over_a_new_year_are_no_gaps():
@@ -202,10 +209,45 @@ def test_dates_over_a_new_year_are_no_gaps():
     assert "gap" not in str(error.value)
 
 
+def test_short_dates_over_a_new_year_are_dates_and_their_format_reads_them():
+    months = [911, 912, 1001, 1002, 1003]
+    with pytest.raises(DataError, match="dates of the form %y%m; pd.to_datetime"):
+        tsar.Naive().fit(pd.Series(1.0, index=months))
+    read = parse_text(pd.Series(["911", "912", "1001"]), "%y%m")
+    assert list(read.strftime("%Y-%m")) == ["2009-11", "2009-12", "2010-01"]
+    assert list(parse_text(pd.Series(["1012024"]), "%d%m%Y").strftime("%F")) == ["2024-01-01"]
+
+
+@pytest.mark.parametrize("spelling", ["{}-{}", "{}-0{}"])
+def test_four_months_of_each_year_are_quarters(spelling):
+    texts = [spelling.format(year, part) for year in (2020, 2021, 2022) for part in (1, 2, 3, 4)]
+    with pytest.raises(DataError, match="are quarters, or the months of a third of each year"):
+        tsar.Naive().fit(pd.Series(1.0, index=texts))
+    numbers = [100 * year + part for year in (2020, 2021) for part in (1, 2, 3, 4)]
+    with pytest.raises(DataError, match="are quarters of the form %Y0%q, or months") as error:
+        tsar.Naive().fit(pd.Series(1.0, index=numbers))
+    # What the message says is what makes them quarters.
+    assert "times.astype(str).str.replace(r'0(.)$', r'Q\\1', regex=True)" in str(error.value)
+    quarters = pd.Series(numbers).astype(str).str.replace(r"0(.)$", r"Q\1", regex=True)
+    after = tsar.Naive(horizon=1).fit(pd.Series(1.0, index=quarters)).predict()
+    assert list(after.index) == ["2022Q1"]
+    # Four months of one year are months.
+    spring = tsar.Naive(horizon=1).fit(pd.Series(1.0, index=texts[:4])).predict()
+    assert list(spring.index) == [spelling.format(2020, 5)]
+
+
+@pytest.mark.parametrize("style", ["mixed", "ISO8601", "date"])
+def test_a_format_has_a_directive(style):
+    with pytest.raises(ValueError, match="it has no directive"):
+        parse_text(pd.Series(["2024-01-01"]), style)
+
+
 @pytest.mark.parametrize(
     "stamps",
     [
         range(100),
+        range(2001, 2013),
+        range(1001, 1009),
         range(1990, 2025),
         range(200000, 200500),
         range(1704067200, 1704067200 + 86400 * 30, 86400),

@@ -55,6 +55,9 @@ def test_covariates_that_leave_their_range_take_the_forecast_along():
     assert beyond(forecast, z, x, np.array([5.0, -7.6, 5.0])) == 3
     # A later step does not excuse an earlier one.
     assert beyond(forecast, z, x, np.array([5.0, 5.0, 12.6])) == 1
+    # Ten ranges at most: 1 + 2 * (1 + 10) = 23.
+    assert beyond([22.9], z, x, np.array([1e9])) == 1
+    assert beyond([23.1], z, x, np.array([1e9])) == 0
     # What moves for the first time moves by one range.
     assert beyond([5.1], z, np.zeros(20), np.ones(1)) == 0
     assert beyond([4.9], z, np.zeros(20), np.ones(1)) == 1

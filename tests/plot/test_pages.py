@@ -152,6 +152,17 @@ def test_columns_of_a_wide_frame_are_panels():
     assert titles(plot.forecasts(one, tsar.Naive(horizon=2).fit(one).predict())) == ["shop 1"]
 
 
+@pytest.mark.parametrize("names", [["a\nb", "c"], ["", "b"], ["extrapolated", "b"], [True, 2.5]])
+def test_names_of_columns_are_any(names):
+    values = np.random.default_rng(0).normal(size=(len(DAYS), 2))
+    wide = pd.DataFrame(values, DAYS, pd.Index(names, dtype=object))
+    model = tsar.Naive(horizon=2).fit(wide).calibrate(wide)
+    axes = plot.forecasts(wide, model.predict(level=80))
+    np.testing.assert_array_equal(drawn(axes[0])["observed"].get_ydata(), values[:, 0])
+    axis = plot.forecast(model.predict(3), wide, variate=names[0])
+    np.testing.assert_array_equal(drawn(axis)["observed"].get_ydata(), values[:, 0])
+
+
 def test_several_columns_of_several_series(sales):
     both = sales.assign(gone=sales["y"] / 2).set_index(["item", "day"])
     predicted = tsar.Naive(horizon=2).fit(both).predict()

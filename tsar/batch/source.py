@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from tsar.data.csvtext import PACKED, CsvText, as_names
 from tsar.data.fileformat import FileFormat, Roles
-from tsar.data.tables import TableFile, parquet_file
+from tsar.data.tables import TableFile, parquet_file, read_checked
 from tsar.data.workbook import WORKBOOKS
 from tsar.exceptions import DataError
 
@@ -145,7 +146,7 @@ class _LargeCsv(_Streamed):
         name, csv = table.roles.id_column, self.csv
         columns = [name, *(csv.numbers if csv.notation is None else [])]
         with pd.read_csv(csv.path, chunksize=1_000_000, **csv.options(columns)) as reader:
-            for frame in reader:
+            while (frame := read_checked(table.path, lambda: next(reader, None))) is not None:
                 if csv.notation is None:
                     self.unsettled.update(csv.unsettled(frame))
                 yield frame[name]
@@ -154,7 +155,7 @@ class _LargeCsv(_Streamed):
         name, csv = self.id_column, self.csv
         with pd.read_csv(csv.path, low_memory=False, iterator=True, **csv.options()) as reader:
             for number, size in enumerate(sizes):
-                frame = reader.get_chunk(size)
+                frame = read_checked(csv.path, partial(reader.get_chunk, size))
                 if number in wanted:
                     frame = csv.typed(frame.reset_index(drop=True))
                     if self.integers:

@@ -11,7 +11,10 @@ from tsar.exceptions import DataError, TsarError
 
 __all__ = ["for_command_line", "repairs"]
 
-OPTIONS = {"id_column": "--id", "time_column": "--time", "target": "--target", "future": "--future"}
+OPTIONS = {
+    **{"id_column": "--id", "time_column": "--time", "target": "--target", "future": "--future"},
+    "time_format": "--time-format",
+}
 # By the kind of a fault, see tsar.data.faults.
 REPAIRS = {
     "timestamp": "an unparsable timestamp: repair or remove the row, or name the format with "
@@ -30,7 +33,7 @@ REPAIRS = {
     "non-numeric": "a value that is no number: repair the cell, or name the columns to forecast "
     "with --target",
 }
-FORMATS = {"separator": "sep", "decimal": "decimal", "thousands": "thousands"}
+FORMATS = {"separator": "sep", **{name: name for name in ("decimal", "thousands", "encoding")}}
 FORMAT = "name its format with --time-format"
 # In this order: what is said in one phrase comes before the words of it.
 PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
@@ -40,14 +43,23 @@ PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     ),
     (r"convert it with pd\.to_datetime\(\.\.\., utc=True\)", "write all times in one way"),
     (r"convert it with pd\.to_datetime(\(.*?\))?(, or to integers with \.astype\(int\))?", FORMAT),
+    (
+        r"write quarters as in '2020Q1', and pd\.to_datetime\(.*\) makes them months",
+        "--time-format %Y-%q reads quarters, %Y-%m months",
+    ),
+    (
+        r"quarters of the form (\S+), or months; .* freq=(\d+) counts.*",
+        r"quarters, or months; --time-format \1 reads quarters, %Y%m months, and --set freq=\2 "
+        "counts them on as numbers",
+    ),
     (r"FileFormat\(header=False\)", "--no-header"),
     (r"FileFormat\(header=True\)", "--header"),
     (r"FileFormat\((\w+)=(.*?)\)", lambda match: f"--{FORMATS[match[1]]} {match[2]}"),
     (r"FileFormat: (\w+) must", lambda match: f"--{FORMATS[match[1]]} must"),
     (r"pass it to the estimator, for example freq='h' or freq='D'", "state it: --set freq=h"),
     (
-        r"dates of the form (\S+); \S.* makes them dates, and freq=1 counts",
-        r"dates of the form \1; --time-format \1 makes them dates, and --set freq=1 counts",
+        r"dates of the form (\S+); \S.* makes them dates, and freq=(\d+) counts",
+        r"dates of the form \1; --time-format \1 makes them dates, and --set freq=\2 counts",
     ),
     (r"with '(\w+)', which is nearest to most steps: .*", r"most steps are nearest to \1"),
     (r"\(expected freq='(.*?)'", r"(expected a step of \1"),
@@ -59,7 +71,7 @@ PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"name them by future_covariates= before fit", "name them with --set future_covariates=..."),
     (r"\bthe (frame|data) (has|have)\b", "the file has"),
     (r"\bthe frame\b", "the file"),
-    (r"\b(id_column|time_column|target): ", lambda match: f"{OPTIONS[match[1]]}: "),
+    (r"\b(id_column|time_column|time_format|target): ", lambda match: f"{OPTIONS[match[1]]}: "),
     (
         r"\b(?:by |pass )?(id_column|time_column|target|future)=(?!\S*,)('[^']*')?",
         lambda match: f"with {OPTIONS[match[1]]}",

@@ -34,6 +34,7 @@ from tsar.cli.options import (
     Data,
     Decimal,
     Duplicates,
+    Encoding,
     Ended,
     EndedAfter,
     Events,
@@ -135,6 +136,7 @@ def forecast(
     sep: Separator = None,
     decimal: Decimal = None,
     thousands: Thousands = None,
+    encoding: Encoding = None,
     header: Header = None,
     series_id: IdColumn = None,
     future: Annotated[
@@ -183,7 +185,7 @@ def forecast(
                 level=level or None,
                 id_column=series_id,
                 time_column=time,
-                file_format=FileFormat(sep, decimal, thousands, header, time_format),
+                file_format=FileFormat(sep, decimal, thousands, header, time_format, encoding),
                 target=target or None,
                 **{name: ctx.params[name] for name in READING},
                 params={} if saved else _params(ctx, model, settings),
@@ -300,6 +302,7 @@ def backtest(
     sep: Separator = None,
     decimal: Decimal = None,
     thousands: Thousands = None,
+    encoding: Encoding = None,
     header: Header = None,
     series_id: IdColumn = None,
     duplicates: Duplicates = "raise",
@@ -324,7 +327,7 @@ def backtest(
     params = {name: _params(ctx, name, settings) for name in names}
     if out is not None:
         check_writable(out, inputs=[data])
-    stated = FileFormat(sep, decimal, thousands, header, time_format)
+    stated = FileFormat(sep, decimal, thousands, header, time_format, encoding)
     roles = Roles(series_id, time, {"target": target or []})
     preparation = preparation_options(ctx.params, series_id, stated)
     frame, read, table = read_data(data, roles, stated, params.values(), preparation, verbose)
@@ -378,6 +381,7 @@ def tune(
     sep: Separator = None,
     decimal: Decimal = None,
     thousands: Thousands = None,
+    encoding: Encoding = None,
     header: Header = None,
     series_id: IdColumn = None,
     duplicates: Duplicates = "raise",
@@ -404,7 +408,7 @@ def tune(
         check_writable(out, inputs=[data])
     if save is not None:
         check_folder(save)
-    stated = FileFormat(sep, decimal, thousands, header, time_format)
+    stated = FileFormat(sep, decimal, thousands, header, time_format, encoding)
     roles = Roles(series_id, time, {"target": target or []})
     preparation = preparation_options(ctx.params, series_id, stated)
     frame, read, _ = read_data(data, roles, stated, [params], preparation, verbose)

@@ -35,6 +35,7 @@ TOP: dict[str, Any] = {
     "sep": str,
     "decimal": str,
     "thousands": str,
+    "encoding": str,
     "header": bool,
     "target": str | list[str],
     "horizon": COUNT,

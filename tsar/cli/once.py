@@ -10,8 +10,8 @@ from tsar.exceptions import ParameterError
 __all__ = ["Command"]
 
 REPAIRS = {
-    "--id": "; an id of several columns is written as one column of the file, or read by "
-    "id_column=[...] in Python",
+    "--id": "; an id of several columns is written as one column of the file, or named as a list "
+    "in Python",
 }
 
 

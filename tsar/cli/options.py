@@ -13,6 +13,7 @@ __all__ = [
     "Decimal",
     "Duplicates",
     "Ended",
+    "Encoding",
     "EndedAfter",
     "Events",
     "Gaps",
@@ -106,6 +107,9 @@ Header = Annotated[
         show_default=False,
         help="Whether the first row holds names; else column_1, column_2, ... are.",
     ),
+]
+Encoding = Annotated[
+    str | None, typer.Option(help="Of a CSV file, such as cp1252; UTF-8 if left out.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Say how the files are read.")]
 IdColumn = Annotated[

@@ -30,6 +30,9 @@ __all__ = [
     "covariate_tensors",
 ]
 
+# Single precision has seven digits: what deviates by less of its size may be their rounding.
+STILL = 1e-6
+
 
 class ColumnRecord(TypedDict):
     """A :class:`ColumnCoding` as JSON."""
@@ -142,7 +145,14 @@ class ColumnCoding:
             return cls(name)
         deviation, largest = float(values.std()), float(np.abs(values).max())
         # What never moved in training tells nothing, and moves no forecast when it does.
-        moves = deviation > ROUNDING * largest
+        moves = deviation > STILL * largest
+        if not moves and np.ptp(values) > ROUNDING * largest:
+            warn(
+                f"covariate {name!r} moves by {np.ptp(values):.2g} beside values of "
+                f"{largest:.6g}, which is no more than rounding, and is read as constant; subtract "
+                f"a constant from it if that is what it has to say",
+                DataWarning,
+            )
         return cls(name, float(values.mean()), deviation if moves else 0.0)
 
     def encode(self, column: np.ndarray) -> np.ndarray:

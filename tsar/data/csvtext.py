@@ -35,6 +35,8 @@ UNPACKED: dict[str, Callable[[Path], Any]] = {
 }
 PACKED = tuple(UNPACKED)
 ENCODINGS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+# How packed files begin.
+MAGIC = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zX": ".xz", b"PK\x03\x04": ".zip or .xlsx"}
 # What stands for a missing value in a CSV file, as pandas has it.
 MISSING = (
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"),
@@ -121,7 +123,12 @@ class CsvText:
         DataError
             It can be read in several ways; names the option that settles it.
         """
-        encoding, lines, complete = _sample(path)
+        encoding, lines, complete = _sample(path, stated.encoding)
+        if "\0" in lines:
+            raise DataError(
+                f"{path} holds NUL characters, as UTF-16 text without a mark does; "
+                f"FileFormat(encoding='utf-16-le') reads it"
+            )
         said = SEPARATOR_LINE.match(lines)
         lines = lines if said is None else lines[said.end() :]
         stated_separator = stated.separator or (None if said is None else said[1])
@@ -139,6 +146,8 @@ class CsvText:
                     f"FileFormat(header=False) numbers the columns, FileFormat(header=True) takes "
                     f"it for names"
                 )
+        if header and not roles.targets:
+            _check_named(path, rows)
         names = _names(rows[0]) if header else [f"column_{n + 1}" for n in range(len(rows[0]))]
         cells = [row[: len(names)] for row in rows[header:]]
         sample = pd.DataFrame(
@@ -346,8 +355,11 @@ class CsvText:
             said.append("no header")
         if self.skipped:
             said.append(f"the names of the columns in line {self.skipped + 1}")
-        if self.encoding == "utf-16":
-            said.append("UTF-16")
+        if not self.encoding.startswith("utf-8"):
+            said.append(self.encoding.upper())
+        left_out = len(self.names) - len(self.sample.columns)
+        if left_out:
+            said.append(f"{left_out} column{'s'[: left_out > 1]} without a name or a cell left out")
         return said
 
 
@@ -392,14 +404,19 @@ def _zstandard(path: Path) -> Any:
     return zstandard.open(path, "rb")
 
 
-def _sample(path: Path) -> tuple[str, str, bool]:
+def _sample(path: Path, stated: str | None) -> tuple[str, str, bool]:
     """Return the encoding, the first lines, and whether these are all there are."""
     try:
         with _opened(path) as file:
             begin = file.read(4)
-            encoding = next(
-                (name for mark, name in ENCODINGS.items() if begin.startswith(mark)), "utf-8"
-            )
+            packed = next((ending for mark, ending in MAGIC.items() if begin.startswith(mark)), "")
+            if packed:
+                raise DataError(
+                    f"{path} begins as files that end in {packed} do, and its name says "
+                    f"otherwise; give it that ending"
+                )
+            marked = (name for mark, name in ENCODINGS.items() if begin.startswith(mark))
+            encoding = stated or next(marked, "utf-8")
         with _opened(path) as file:
             text = io.TextIOWrapper(file, encoding=encoding, newline="")
             lines = text.read(SAMPLE)
@@ -534,6 +551,17 @@ def _names(cells: Sequence[str]) -> list[str]:
     if twice is not None:
         raise DataError(f"column {twice!r} occurs more than once; rename or drop one of them")
     return names
+
+
+def _check_named(path: Path, rows: list[list[str]]) -> None:
+    """Refuse columns of values without a name, but for a first one, which numbers the rows."""
+    for place in range(1, len(rows[0])):
+        held = (row[place] for row in rows[1:] if place < len(row))
+        if not rows[0][place].strip() and any(cell.strip() for cell in held):
+            raise DataError(
+                f"column {place + 1} of {path} has values and no name; name it in the header, or "
+                f"name the columns to forecast by target="
+            )
 
 
 def _listed(cells: Sequence[str]) -> str:

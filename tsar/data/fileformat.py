@@ -1,5 +1,6 @@
 """What a user states about a file: how it is written, and what its columns are."""
 
+import codecs
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,6 +31,9 @@ class FileFormat:
         Without one they are called ``column_1``, ``column_2``, ...
     time_format : str or None
         How times are written, a format of ``strptime``.
+    encoding : str or None
+        Of the text of a CSV file, such as "cp1252" or "utf-16"; None is UTF-8, and what a mark at
+        its beginning says.
 
     Raises
     ------
@@ -48,6 +52,7 @@ class FileFormat:
     thousands: str | None = None
     header: bool | None = None
     time_format: str | None = None
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
         if self.separator in TABS:
@@ -66,6 +71,14 @@ class FileFormat:
             raise ParameterError(
                 f"FileFormat: decimal and thousands must differ, got {self.decimal!r} for both"
             )
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except (LookupError, TypeError):
+                raise ParameterError(
+                    f"FileFormat: encoding must be the name of one, such as 'cp1252' or 'utf-16', "
+                    f"got {self.encoding!r}"
+                ) from None
         if self.header is not None and not isinstance(self.header, bool):
             raise ParameterError(f"FileFormat: header must be a bool, got {self.header!r}")
 

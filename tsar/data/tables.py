@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import zipfile
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from tsar.data.csvtext import CsvText, as_names, is_nameless
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.frames import ID, TARGET, TIME, holds_times, require_columns
 from tsar.data.numerals import Notation, is_numeral
-from tsar.data.timestyle import parse_text, spelling, write_text
+from tsar.data.timestyle import offsets_of, parse_text, spelling, spelt_offset, write_text
 from tsar.data.workbook import WORKBOOKS, check_library, read_workbook, write_workbook
 from tsar.exceptions import DataError, MissingExtraError, TsarError
 from tsar.files import whole_file
@@ -29,6 +30,7 @@ __all__ = [
     "find_time_column",
     "parquet_file",
     "parse_times",
+    "read_checked",
     "read_table",
     "write_table",
     "write_times",
@@ -105,8 +107,8 @@ class TableFile:
                 raise DataError(f"{path}: column {doubled!r} occurs more than once; rename one")
             return cls(path, roles, stated, head)
         if path.suffix.lower() in WORKBOOKS:
-            return cls(path, roles, stated, _checked(path, lambda: _workbook(path, roles)))
-        csv = _checked(path, lambda: CsvText.look_at(path, roles, stated, default))
+            return cls(path, roles, stated, read_checked(path, lambda: _workbook(path, roles)))
+        csv = read_checked(path, lambda: CsvText.look_at(path, roles, stated, default))
         return cls(path, roles, stated, csv.sample, csv.with_roles(roles))
 
     def with_columns(self) -> "TableFile":
@@ -138,6 +140,10 @@ class TableFile:
             times = pd.Index(times[times != ""], dtype=object)
             parsed = parse_text(times, stated.time_format)
             style = spelling(times, parsed, stated.time_format, None)
+            offsets = offsets_of(times, style)
+            if offsets:
+                # Read in UTC, as several are where a clock changes, and written so.
+                style = style.replace("%z", spelt_offset(max(offsets, key=len)))
             stated = replace(stated, time_format=style)
         csv = None if self.csv is None else self.csv.with_roles(roles)
         return replace(self, roles=roles, stated=stated, csv=csv)
@@ -153,11 +159,11 @@ class TableFile:
             With everything settled that only the whole file shows.
         """
         if self.csv is not None:
-            frame, csv = _checked(self.path, self.csv.whole)
+            frame, csv = read_checked(self.path, self.csv.whole)
             return frame, replace(self, csv=csv)
         if self.path.suffix.lower() in WORKBOOKS:
             return self.head, self
-        frame = _checked(self.path, lambda: pd.read_parquet(self.path))
+        frame = read_checked(self.path, lambda: pd.read_parquet(self.path))
         frame = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
         return frame, self
 
@@ -247,8 +253,28 @@ def _check_there(path: Path) -> None:
         )
 
 
-def _checked(path: Path, read: Callable[[], T]) -> T:
-    """Read from a file; what is wrong with it is one error."""
+def read_checked(path: Path, read: Callable[[], T]) -> T:
+    """Read from a file; what is wrong with it is one error.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        For the message.
+    read : callable
+        What reads.
+
+    Returns
+    -------
+    object
+        What it returns.
+
+    Raises
+    ------
+    DataError
+        It is damaged, or no table.
+    MissingExtraError
+        A library is not installed.
+    """
     try:
         return read()
     except TsarError:
@@ -258,19 +284,37 @@ def _checked(path: Path, read: Callable[[], T]) -> T:
     except zipfile.BadZipFile:
         raise DataError(f"{path} cannot be read as a workbook: it is damaged") from None
     except UnicodeDecodeError:
-        raise DataError(f"{path} cannot be read as a table: its text is not UTF-8") from None
+        raise DataError(
+            f"{path} cannot be read as a table: its text is not UTF-8; "
+            f"FileFormat(encoding='cp1252') reads what Windows writes in the west of Europe, "
+            f"'utf-16' and others go by their names"
+        ) from None
     except pd.errors.ParserWarning:
         raise DataError(
             f"{path} cannot be read as a table: its rows have more cells than its header; write "
             f"decimals with points, or separate the cells with semicolons"
         ) from None
+    except pd.errors.ParserError as error:
+        raise DataError(_unlike_header(path, error)) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from None
 
 
+def _unlike_header(path: Path, error: Exception) -> str:
+    """Say what is wrong with a row that has other cells than the header, and where it is."""
+    told = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+    if told is None:
+        return f"{path} cannot be read as a table: {' '.join(str(error).split())}"
+    expected, line, seen = told.groups()
+    return (
+        f"{path} cannot be read as a table: line {line} has {seen} cells and the header "
+        f"{expected}; quote the cell that holds a separator, or remove what is too much"
+    )
+
+
 def _parquet_head(path: Path) -> pd.DataFrame:
     with parquet_file(path) as file:
-        first = _checked(path, lambda: next(file.iter_batches(HEAD_ROWS), None))
+        first = read_checked(path, lambda: next(file.iter_batches(HEAD_ROWS), None))
         head = file.schema_arrow.empty_table() if first is None else first
         frame: pd.DataFrame = head.to_pandas()
     return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
@@ -299,7 +343,7 @@ def parquet_file(path: Path) -> Any:
     except ImportError:
         raise MissingExtraError(_PARQUET) from None
     # What is buffered ahead is kept until the file is closed: in the end, all of it.
-    return _checked(path, lambda: pq.ParquetFile(path, pre_buffer=False))
+    return read_checked(path, lambda: pq.ParquetFile(path, pre_buffer=False))
 
 
 def drop_row_numbers(frame: pd.DataFrame, used: Collection[str | None]) -> pd.DataFrame:
@@ -418,9 +462,10 @@ def find_time_column(frame: pd.DataFrame, taken: Collection[Any] = ()) -> str:
     for name in free:
         if not _are_numbers(frame[name]) and holds_times(frame[name]):
             return str(name)
+    alone = "; if these are several columns, FileFormat(separator=...) parts them"
     raise DataError(
-        f"no column holds the time; name it with --time. The columns are "
-        f"{', '.join(map(repr, free[:20]))}"
+        f"no column holds the time; name it by time_column=. The columns are "
+        f"{', '.join(map(repr, free[:20]))}{alone if len(frame.columns) == 1 else ''}"
     )
 
 
@@ -448,16 +493,18 @@ def parse_times(frame: pd.DataFrame, name: str, style: str) -> pd.DataFrame:
         If there is no such column, or one of its times is written in another way.
     """
     if name not in frame.columns:
-        raise DataError(f"--time: there is no column {name!r}{did_you_mean(name, frame.columns)}")
+        raise DataError(
+            f"time_column: there is no column {name!r}{did_you_mean(name, frame.columns)}"
+        )
     text = frame[name].astype(str)
     try:
         parsed = pd.Series(parse_text(text, style), index=frame.index)
     except ValueError as error:
-        raise DataError(f"--time-format: {style!r} cannot be used: {error}") from None
+        raise DataError(f"time_format: {style!r} cannot be used: {error}") from None
     wrong = parsed.isna() & frame[name].notna() & (text != "")
     if wrong.any():
         raise DataError(
-            f"--time-format: {int(wrong.sum())} times are not written as {style!r}, the first is "
+            f"time_format: {int(wrong.sum())} times are not written as {style!r}, the first is "
             f"{text[wrong].iloc[0]!r}"
         )
     return frame.assign(**{name: parsed})

@@ -440,6 +440,7 @@ def _read_text(times: pd.Index, like: TimeAxis | None) -> Times:
         parsed_so = parse_text(times, named)
         if np.count_nonzero(parsed_so.notna()) > np.count_nonzero(parsed.notna()):
             style, parsed = named, parsed_so
+    _check_no_quarters(str(example), style, parsed)
     unparsable = np.asarray(parsed.isna())
     stamps, dtype = np.asarray(parsed.asi8), dtype_name(times.dtype)
     style = spelling(times, parsed, style, style_before)
@@ -456,6 +457,18 @@ def _read_text(times: pd.Index, like: TimeAxis | None) -> Times:
     axis = TimeAxis("timestamp", parsed.unit, tz, style, dtype)
     elsewhere = (zones != wanted) & ~unparsable
     return Times(stamps, axis, _faults(timestamp=unparsable, time_zone=elsewhere))
+
+
+def _check_no_quarters(example: str, style: str, parsed: pd.DatetimeIndex) -> None:
+    """Refuse a year and a number up to four, in several years: quarters, and no months."""
+    if re.fullmatch(r"%Y\W?%m", style) is None or parsed.year.nunique() < 2:
+        return
+    if set(parsed.month.dropna()) == {1, 2, 3, 4}:
+        raise DataError(
+            f"the time column holds text such as {example!r}, which are quarters, or the months of "
+            f"a third of each year; write quarters as in '2020Q1', and pd.to_datetime(times, "
+            f"format={style!r}) makes them months"
+        )
 
 
 def _offsets(times: pd.Index) -> np.ndarray:

@@ -28,10 +28,12 @@ __all__ = [
     "date_style",
     "guess_style",
     "month_first",
+    "offsets_of",
     "other_month_names",
     "parse_text",
     "plain",
     "spelling",
+    "spelt_offset",
     "write_text",
 ]
 
@@ -83,6 +85,8 @@ INTEGERS = {
     **{"%Y%q": 5, "%Y%m": 6, "%G%V": 6, "%Y%j": 7, "%Y%m%d": 8},
     **{"%Y%m%d%H": 10, "%Y%m%d%H%M": 12, "%Y%m%d%H%M%S": 14},
 }
+# Those with two digits of the year, or with the year behind, which are read from padded text.
+SHORT_INTEGERS = {"%y%m": 4, "%y%m%d": 6, "%d%m%Y": 8, "%m%d%Y": 8}
 YEARS = 1900, 2100
 
 
@@ -173,6 +177,8 @@ def parse_text(texts: Any, style: str) -> pd.DatetimeIndex:
     ValueError
         The style cannot be used.
     """
+    if TOKEN.search(style) is None:
+        raise ValueError("it has no directive; write it with such as %Y-%m-%d")
     # The series of a panel share their times: each distinct text is read once.
     places, distinct = pd.factorize(texts)
     if not len(distinct):
@@ -183,6 +189,9 @@ def parse_text(texts: Any, style: str) -> pd.DatetimeIndex:
 
 
 def _parse_distinct(texts: Any, style: str) -> pd.DatetimeIndex:
+    if style in SHORT_INTEGERS:
+        # A number has no zero in front.
+        texts = pd.Series(texts, dtype=object).str.zfill(SHORT_INTEGERS[style])
     if "%q" in style:
         return _parse_quarters(pd.Series(texts, dtype=object), style)
     if "%V" in style and "%u" not in style:
@@ -266,6 +275,20 @@ def spelling(texts: pd.Index, parsed: pd.DatetimeIndex, style: str, like: str | 
         digits = max(map(len, _shown("f", texts, parsed, pattern)), default=6)
         style = style.replace("%f", f"%{digits}f")
     return style
+
+
+def offsets_of(texts: pd.Index, style: str) -> set[str]:
+    """Return the offsets from UTC that texts show, as they are written; none without ``%z``."""
+    pattern = _pattern(plain(style))
+    if "z" not in pattern.groupindex:
+        return set()
+    matches = [pattern.match(str(text)) for text in pd.unique(texts)]
+    return {match["z"] for match in matches if match is not None}
+
+
+def spelt_offset(offset: str) -> str:
+    """Return the style of an offset from UTC such as Z, +01, +0100 or +01:00."""
+    return {1: offset, 3: "%#z", 6: "%:z"}.get(len(offset), "%z")
 
 
 def _beside(letter: str, shown: dict[str, bool]) -> bool:
@@ -368,6 +391,25 @@ def date_style(stamps: np.ndarray) -> str | None:
             texts = pd.Series(np.unique(stamps)).astype(str)
             if bool(parse_text(texts, style).notna().all()):
                 return style
+    return _short_date_style(np.unique(stamps))
+
+
+def _short_date_style(distinct: np.ndarray) -> str | None:
+    """Return the format of integers such as 2401, 240131 or 31012024, None if they are none."""
+    low, high = int(distinct[0]), int(distinct[-1])
+    if low < 0:
+        return None
+    steps = np.diff(distinct)
+    for style, digits in SHORT_INTEGERS.items():
+        if not 10 ** (digits - 2) <= low <= high < 10**digits:
+            continue
+        even = len(set(steps.tolist())) <= 1
+        if digits == 4 and even and not YEARS[1] < low <= high < 4000:
+            # 2001, 2002, 2003 are years, and 1001, 1002 may be any count; 2401 is a month.
+            continue
+        parsed = parse_text(pd.Series(distinct).astype(str).str.zfill(digits), style)
+        if bool(parsed.notna().all()) and bool(parsed.year.isin(range(*YEARS)).all()):
+            return style
     return None
 
 
@@ -386,12 +428,24 @@ def check_no_dates(stamps: np.ndarray) -> None:
     style = date_style(stamps)
     if style is None:
         return
-    read = f"pd.to_datetime(times, format={style!r})"
+    steps = np.diff(np.unique(stamps))
+    step = int(np.median(steps)) if len(steps) else 1
+    digits = SHORT_INTEGERS.get(style)
+    padded = "" if digits is None else f".astype(str).str.zfill({digits})"
+    read = f"pd.to_datetime(times{padded}, format={style!r})"
     if style == "%G%V":
         read = "pd.to_datetime(times.astype(str) + '1', format='%G%V%u')"
+    if style == "%Y%m" and set((stamps % 100).tolist()) == {1, 2, 3, 4} and np.ptp(stamps) >= 100:
+        # No month beyond April in several years.
+        raise DataError(
+            f"the time column holds integers such as {stamps[0]}, which are quarters of the form "
+            f"%Y0%q, or months; times.astype(str).str.replace(r'0(.)$', r'Q\\1', regex=True) makes "
+            f"them quarters, pd.to_datetime(times, format='%Y%m') makes them months, and freq={step} "
+            f"counts them on as numbers"
+        )
     if style == "%Y%q":
         read = "times.astype(str).str.replace(r'(.)$', r'Q\\1', regex=True)"
     raise DataError(
         f"the time column holds integers such as {stamps[0]}, which are dates of the form "
-        f"{style}; {read} makes them dates, and freq=1 counts them on as numbers"
+        f"{style}; {read} makes them dates, and freq={step} counts them on as numbers"
     )

@@ -51,7 +51,7 @@ __all__ = ["KEYS", "BacktestJob", "backtest", "forecaster_in", "named_models"]
 
 NAMES_SHOWN = 5
 # How the columns beside the point forecast of a model end, see tsar.data.forecasts.
-BESIDE = re.compile(r"(.+)_(q|lo|hi|sample)(\d+(?:\.\d+)?(?:e-\d+)?)")
+BESIDE = re.compile(r"(.*)_(q|lo|hi|sample)(\d+(?:\.\d+)?(?:e-\d+)?)", re.DOTALL)
 
 
 @each_warning_once()

@@ -161,11 +161,8 @@ def compare(
             f"compare: ranking by {names[0]!r} needs quantiles=, such as [0.1, 0.5, 0.9], got None"
         )
     check_count("compare", "n_resamples", n_resamples)
-    for name, value, least in (
-        ("random_state", random_state, 0),
-        ("season_length", season_length, 1),
-    ):
-        check_value("compare", name, value, Annotated[int, Interval(least)] | None)
+    check_value("compare", "random_state", random_state, Annotated[int, Interval(0)] | None)
+    check_value("compare", "season_length", season_length, Annotated[int, Interval(1)] | None)
     options: dict[str, Any] = {"windows": windows, "step": step, "refit": refit}
     jobs: dict[str, BacktestJob] = {}
     for name, model in named.items():
@@ -207,14 +204,16 @@ def _baseline(name: str, first: BacktestJob, df: Any, options: dict[str, Any]) -
         raise ParameterError(
             f"compare: baseline must be 'SeasonalNaive' or the name of a model, got {name!r}"
         )
-    forecaster = first.forecaster
+    forecaster, names = first.forecaster, list(first.panel.variates)
+    # All there are, whatever their names are.
+    whole = first.panel.form.squeeze or names == list(getattr(df, "columns", ()))
     model = SeasonalNaive(
         horizon=first.horizon,
         freq=forecaster.freq,
         gaps=forecaster.gaps,
         id_column=forecaster.id_column,
         time_column=forecaster.time_column,
-        target=None if first.panel.form.squeeze else list(first.panel.variates),
+        target=None if whole else names,
     )
     return BacktestJob(model, df, first.horizon, **options, optional=True)
 

@@ -16,6 +16,8 @@ SLACK = 2.0
 INNER = (10, 90)
 # Rows of which the growth can be told.
 FEWEST = 9
+# Ranges that a covariate may leave its own by and count: beyond, its effect was never seen.
+FARTHEST = 10.0
 
 
 def first_beyond(
@@ -35,7 +37,7 @@ def first_beyond(
     with R their range, m the season, D the largest change of the mean of a season to that of the
     next, G the growth per row of the range (10 % to 90 %) from the first third of the rows to the
     last, of those from the first movement on, 1 where it does not grow; and X by how many of their
-    ranges covariates lie outside of theirs.
+    ranges covariates lie outside of theirs, at most ten.
 
     Parameters
     ----------
@@ -109,4 +111,4 @@ def _excess(before: np.ndarray, ahead: np.ndarray) -> np.ndarray:
     moved = top > bottom
     excess = np.where(moved, outside / np.where(moved, top - bottom, 1.0), outside > 0)
     most: np.ndarray = np.maximum.accumulate(excess.max(axis=1))
-    return most
+    return np.minimum(most, FARTHEST)

@@ -83,7 +83,7 @@ def read_forecast(
     # Under a name that no column of a backtest has.
     forecasts = Forecasts.of(whole.rename(columns={name: "point", **beside}))["point"]
     rolled = np.zeros(len(whole), dtype=bool)
-    if "extrapolated" in predicted.columns:
+    if _marks_rolled(predicted):
         # The same steps of every series.
         rolled = predicted["extrapolated"].to_numpy(dtype=bool)[: len(whole)]
     return ReadForecast(label, name, whole.index, forecasts.point, forecasts.intervals, rolled)
@@ -135,8 +135,16 @@ def _held(owner: str, predicted: Any, columns: dict[str, Any]) -> list[Any]:
             f"{owner}: the forecast must be what predict returned, got {type(predicted).__name__}"
         )
     ids = key_columns(columns["id_column"])
-    others = {*ids, columns["time_column"], "unique_id", "ds", "extrapolated", "status"}
+    others = {*ids, columns["time_column"], "unique_id", "ds", "status"}
+    if _marks_rolled(predicted):
+        others.add("extrapolated")
     return [name for name in predicted.columns if name not in others]
+
+
+def _marks_rolled(predicted: pd.DataFrame) -> bool:
+    """Whether a column says which steps are beyond the horizon, rather than is a variate."""
+    column = predicted.get("extrapolated")
+    return column is not None and pd.api.types.is_bool_dtype(column.dtype)
 
 
 def _variates(held: list[Any]) -> list[Any]:

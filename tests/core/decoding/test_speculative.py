@@ -14,6 +14,7 @@ from tsar.core.decoder import Decoder
 from tsar.core.decoding import (
     BlockwiseHeads,
     Draft,
+    EarlyExitDraft,
     HeadsDraft,
     HydraHeads,
     JacobiDraft,
@@ -103,7 +104,16 @@ def _heads(cls):
     return HeadsDraft(heads.requires_grad_(False))
 
 
-def _drafts():
+def _early_exit(network):
+    """An untrained one behind the first block."""
+    early = Small(7, ("attention", "attention"))
+    early.embedding = network.embedding
+    early.decoder.encoder.blocks[0] = network.decoder.encoder.blocks[0]
+    return EarlyExitDraft(early, network, confidence=0.4)
+
+
+def _drafts(network=None):
+    """All of them; that of an early exit is of the network."""
     text = torch.randint(N_TOKENS, (60,), generator=_generator(9)).tolist()
     return {
         "ngram": lambda: NGramDraft(3, text),
@@ -112,6 +122,7 @@ def _drafts():
         "model": lambda: ModelDraft(Small(5)),
         "recurrent model": lambda: ModelDraft(Small(5, ("mamba2",))),
         "unsure model": lambda: ModelDraft(Small(5), confidence=0.5),
+        "early exit": lambda: _early_exit(network),
         "jacobi": JacobiDraft,
         "blockwise": lambda: _heads(BlockwiseHeads),
         "medusa": lambda: _heads(MedusaHeads),
@@ -191,7 +202,7 @@ def test_greedy_tokens_are_those_without_a_draft(kind, mixers):
         expected = [int(tokens) for _, tokens in plain]
         # A context that is full is renewed at another place with a draft than without.
         alike = 30 if context is None else context - len(prompt)
-        for way in _ways(_drafts()[kind], n_tokens):
+        for way in _ways(_drafts(network)[kind], n_tokens):
             drawn = way.decode(network, prompt, 30, greedy, _generator(), context_length=context)
             drawn = list(drawn)
             assert len(drawn) == len(expected) == 30 and drawn[:alike] == expected[:alike]
@@ -213,7 +224,7 @@ def test_texts_are_as_frequent_as_the_target_says(kind):
         )
     assert float(shares.sum()) == pytest.approx(1.0)
     n_texts = 250
-    for way in _ways(_drafts()[kind], 3):
+    for way in _ways(_drafts(network)[kind], 3):
         counts = dict.fromkeys(texts, 0)
         for _ in range(n_texts):
             counts[tuple(way.decode(network, prompt, 4, sampler, generator))] += 1
@@ -227,14 +238,16 @@ def test_texts_are_as_frequent_as_the_target_says(kind):
         assert chisquare(observed, expected).pvalue > 1e-4
 
 
-SLOW = ["ngram", "prompt", "model", "unsure model", "jacobi", "blockwise", "medusa", "hydra"]
+SLOW = ["ngram", "prompt", "model", "unsure model", "early exit", "jacobi"]
+SLOW += ["blockwise", "medusa", "hydra", "spectr ngram", "spectr model"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*SLOW, "spectr ngram", "spectr model"])
+@pytest.mark.parametrize("kind", SLOW)
 def test_texts_are_as_frequent_in_a_hundred_thousand(kind):
     network, prompt = Small(1, sharp=1.5), torch.tensor([0, 1])
-    sampler, generator, draft = Sampler(), _generator(4), _drafts()[kind.split()[-1]]()
+    draft = _drafts(network)[kind.removeprefix("spectr ")]()
+    sampler, generator = Sampler(), _generator(4)
     way = SpecTr(draft, 2, 3) if kind.startswith("spectr") else Speculative(draft, 2)
     with torch.no_grad():
         logits, _ = network.extend(prompt[None], network.init_state(1))

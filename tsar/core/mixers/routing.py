@@ -157,8 +157,8 @@ class RoutingAttention(RecurrentMixer):
         total = torch.einsum("bnlc,bnle->nce", member, directions)
         count = member.sum(dim=(0, 2))[..., None]
         # Half of a step for queries, the other half for keys.
-        kept = torch.where(count > 0, self.decay**0.5, 1.0)
-        moved = kept * self.centres + (1 - kept) * total / count.clamp_min(1)
+        stays = torch.where(count > 0, self.decay**0.5, 1.0)
+        moved = stays * self.centres + (1 - stays) * total / count.clamp_min(1)
         self.centres.copy_(F.normalize(moved, dim=-1))
 
     def _read_piece(
