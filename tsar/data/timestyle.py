@@ -440,8 +440,8 @@ def check_no_dates(stamps: np.ndarray) -> None:
         raise DataError(
             f"the time column holds integers such as {stamps[0]}, which are quarters of the form "
             f"%Y0%q, or months; times.astype(str).str.replace(r'0(.)$', r'Q\\1', regex=True) makes "
-            f"them quarters, pd.to_datetime(times, format='%Y%m') makes them months, and freq={step} "
-            f"counts them on as numbers"
+            f"them quarters, pd.to_datetime(times, format='%Y%m') makes them months, and "
+            f"freq={step} counts them on as numbers"
         )
     if style == "%Y%q":
         read = "times.astype(str).str.replace(r'(.)$', r'Q\\1', regex=True)"
