@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 SIZES = {
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
+    "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1},
     "NLinear": {},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},

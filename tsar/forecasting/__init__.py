@@ -9,6 +9,7 @@ from tsar.forecasting.arnet import ARNet
 from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotimes import AutoTimes
+from tsar.forecasting.card import CARD
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
@@ -27,6 +28,7 @@ __all__ = [
     "AutoReg",
     "AutoTimes",
     "AutoformerForecaster",
+    "CARD",
     "DLinear",
     "ETS",
     "Ensemble",

@@ -110,12 +110,13 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         Whether the hour, weekday, day of month and day of year of the local clock are
         known covariates as well.
     loss : str, Loss or callable, default "mse"
-        What training minimises, missing values left out: "mse", "mae", "huber", "quantile",
-        or the negative log-likelihood of a distribution: "gaussian", "student_t",
-        "gaussian_mixture" (of three), or "negative_binomial" for counts. The point forecast
-        of quantiles and distributions is the median. A function of forecast and target that
-        returns one error per entry is a loss of your own; an object is not saved with the
-        model, and has to be passed to ``tsar.load`` again.
+        What training minimises, missing values left out: "mse", "mae", "decaying_mae" (divided
+        by the root of the step), "huber", "quantile", or the negative log-likelihood of a
+        distribution: "gaussian", "student_t", "gaussian_mixture" (of three), or
+        "negative_binomial" for counts. The point forecast of quantiles and distributions is the
+        median. A function of forecast and target that returns one error per entry is a loss of
+        your own; an object is not saved with the model, and has to be passed to ``tsar.load``
+        again.
     quantiles : sequence of float or None, default None
         Levels for ``loss="quantile"``; None takes 0.1, 0.5 and 0.9. The median is always
         among them and is the point forecast. A ``QuantileLoss`` brings its own.

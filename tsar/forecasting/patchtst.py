@@ -13,8 +13,7 @@ from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
 from tsar.core.position import LearnedPosition
 from tsar.data.windows import Inputs
-from tsar.exceptions import ParameterError
-from tsar.forecasting.layers.embedding import PatchEmbedding
+from tsar.forecasting.layers.embedding import PatchEmbedding, check_patch_length
 from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.network import NetworkSpec
 from tsar.forecasting.outputs.output import Output
@@ -190,11 +189,7 @@ class PatchTST(PretrainedForecaster):
     def _check_consistency(self) -> None:
         super()._check_consistency()
         check_choice("PatchTST", "mixer", self.mixer, MIXERS)
-        if self.patch_length > self.context_length:
-            raise ParameterError(
-                f"PatchTST: patch_length must be at most context_length={self.context_length}, "
-                f"got {self.patch_length}"
-            )
+        check_patch_length("PatchTST", self.patch_length, self.context_length)
         check_heads("PatchTST", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:

@@ -47,7 +47,9 @@ def test_mask_says_which_patches_hold_an_observation():
 
 
 def test_patch_longer_than_the_context():
-    with pytest.raises(ParameterError, match="patch_length=9 is longer than context_length=8"):
+    with pytest.raises(
+        ParameterError, match="patch_length must be at most context_length=8, got 9"
+    ):
         PatchEmbedding(8, 9, 1, 2)
 
 

@@ -8,6 +8,7 @@ from tsar.core.mixers.attention_free import AttentionFree
 from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import CarryingMixer, Mixer, RecurrentMixer
 from tsar.core.mixers.bidirectional import Bidirectional
+from tsar.core.mixers.dual_attention import DualAttention
 from tsar.core.mixers.dynamic_convolution import DynamicConvolution, LightConvolution
 from tsar.core.mixers.flow_attention import FlowAttention
 from tsar.core.mixers.fourier import Fourier
@@ -37,6 +38,7 @@ __all__ = [
     "Bidirectional",
     "BidirectionalMamba",
     "CarryingMixer",
+    "DualAttention",
     "DynamicConvolution",
     "FlowAttention",
     "Fourier",
@@ -104,6 +106,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "landmark": LandmarkAttention,
         "low_rank": LowRankAttention,
         "latents": LatentAttention,
+        "dual_attention": DualAttention,
     },
     check_subclass_of(Mixer, "a mixer", "tsar.core.mixers"),
 )

@@ -7,7 +7,13 @@ from tsar.core.linear import Linear
 from tsar.core.ops.even_products import linear_by_group
 from tsar.exceptions import ParameterError
 
-__all__ = ["ColumnTokens", "PatchEmbedding", "VariateEmbedding", "cut_patches"]
+__all__ = [
+    "ColumnTokens",
+    "PatchEmbedding",
+    "VariateEmbedding",
+    "check_patch_length",
+    "cut_patches",
+]
 
 
 def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0) -> Tensor:
@@ -34,6 +40,27 @@ def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0)
     else:
         series = series[:, (series.shape[1] - patch_length) % stride :]
     return series.unfold(1, patch_length, stride)
+
+
+def check_patch_length(owner: str, patch_length: int, context_length: int) -> None:
+    """Raise an error if a patch is longer than the context.
+
+    Parameters
+    ----------
+    owner : str
+        Whose parameters they are, for the message.
+    patch_length, context_length : int
+
+    Raises
+    ------
+    ParameterError
+        If it is.
+    """
+    if patch_length > context_length:
+        raise ParameterError(
+            f"{owner}: patch_length must be at most context_length={context_length}, got "
+            f"{patch_length}; shorten the patches or lengthen the context"
+        )
 
 
 class PatchEmbedding(nn.Module):
@@ -72,11 +99,7 @@ class PatchEmbedding(nn.Module):
         end_padding: bool = True,
     ) -> None:
         super().__init__()
-        if patch_length > context_length:
-            raise ParameterError(
-                f"PatchEmbedding: patch_length={patch_length} is longer than "
-                f"context_length={context_length}; shorten the patches or lengthen the context"
-            )
+        check_patch_length("PatchEmbedding", patch_length, context_length)
         self.patch_length = patch_length
         self.stride = stride
         self.end_padding = stride if end_padding else 0
