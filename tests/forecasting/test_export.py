@@ -13,7 +13,7 @@ from tsar.checks import small_forecaster
 from tsar.forecasting import AutoformerForecaster
 
 CLASSES = [
-    *(tsar.CARD, tsar.SMamba, tsar.PatchTST, tsar.iTransformer, AutoformerForecaster),
+    *(tsar.CARD, tsar.SMamba, tsar.PatchTST, tsar.PITS, tsar.iTransformer, AutoformerForecaster),
     *(tsar.DLinear, tsar.NLinear, tsar.ARNet),
 ]
 

@@ -17,6 +17,7 @@ from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
+from tsar.forecasting.pits import PITS
 from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
@@ -34,6 +35,7 @@ __all__ = [
     "Ensemble",
     "NLinear",
     "Naive",
+    "PITS",
     "PatchTST",
     "SMamba",
     "STLETS",
