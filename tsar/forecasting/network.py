@@ -45,7 +45,7 @@ from tsar.forecasting.outputs.losses import (
     distribution_of,
     make_loss,
 )
-from tsar.forecasting.outputs.objective import ForecastObjective
+from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
 from tsar.forecasting.outputs.predictive import (
     DistributionForecasts,
     PointForecasts,
@@ -395,8 +395,8 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         """Build a network, and estimate what can be before its training."""
         device = data.series.values.device
         network = self._seeded_network(spec, seed).to(device)
-        if isinstance(network, CovariatePathway):
-            network.estimate_effects(data.series, torch.from_numpy(data.stop).to(device))
+        if isinstance(network, ForecastNetwork):
+            network.prepare(data.series, torch.from_numpy(data.stop).to(device))
         return network
 
     def _training_scaling(self, panel: Panel, stop: np.ndarray) -> tuple[Scaling, Scaling, Scaling]:
