@@ -22,6 +22,7 @@ from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
 from tsar.forecasting.transformed import TransformedTarget
+from tsar.forecasting.tsm2 import TSM2
 
 __all__ = [
     "ARIMA",
@@ -39,6 +40,7 @@ __all__ = [
     "PatchTST",
     "SMamba",
     "STLETS",
+    "TSM2",
     "SeasonalNaive",
     "Theta",
     "TransformedTarget",

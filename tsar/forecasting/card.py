@@ -205,24 +205,12 @@ class CARDNetwork(ForecastNetwork):
         patches = self.position(self.dropout(self.embedding(x)))  # (B * C, P, D)
         first = self.first_token.expand(len(patches), 1, -1)
         tokens = torch.cat([first, patches], dim=1).unflatten(0, (batch, n_variates))
-        masks = self._masks(inputs.observed)
+        masks = self.embedding.masks(inputs.observed, first_token=True)
         for layer in self.layers:
             tokens = layer(tokens, *masks)
         raw = self.head(tokens.flatten(2))  # (B, C, H * Q)
         raw = raw.view(batch, n_variates, self.horizon, -1).transpose(1, 2)
         return self.output(raw, location, scale)
-
-    def _masks(self, observed: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Say which variates are read at each token, (B * T, C), and which tokens, (B * C, T)."""
-        if observed is None:
-            return None, None
-        seen = self.embedding.cut(observed).any(dim=-1)
-        seen = torch.cat([seen.any(dim=-1, keepdim=True), seen], dim=1)
-        seen = seen.unflatten(0, (len(observed), -1))  # (B, C, T)
-        # Where there is nothing to read, all is read, so that there is something to attend to.
-        across = seen | ~seen.any(dim=1, keepdim=True)
-        along = seen | ~seen.any(dim=2, keepdim=True)
-        return across.transpose(1, 2).flatten(0, 1), along.flatten(0, 1)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

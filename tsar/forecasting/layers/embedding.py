@@ -120,8 +120,38 @@ class PatchEmbedding(nn.Module):
         A series without any observed step keeps all its patches, so that
         attention always has something to attend to.
         """
+        return _or_all(self.cut(observed).any(dim=-1))
+
+    def masks(
+        self, observed: Tensor | None, *, first_token: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Say what is read where patches are mixed over variates, and along time.
+
+        Parameters
+        ----------
+        observed : bool Tensor of shape (B, L, C) or None
+        first_token : bool, default False
+            Whether there is a token before the patches, which stands for all of them.
+
+        Returns
+        -------
+        across : bool Tensor of shape (B * P, C) or None
+        along : bool Tensor of shape (B * C, P) or None
+            Patches that hold an observed step, or all where none does; with a token before them,
+            P + 1 in the place of P. None where nothing is missing.
+        """
+        if observed is None:
+            return None, None
         seen = self.cut(observed).any(dim=-1)
-        return seen | ~seen.any(dim=-1, keepdim=True)
+        if first_token:
+            seen = torch.cat([seen.any(dim=-1, keepdim=True), seen], dim=1)
+        across = seen.unflatten(0, (len(observed), -1)).transpose(1, 2).flatten(0, 1)
+        return _or_all(across), _or_all(seen)
+
+
+def _or_all(seen: Tensor) -> Tensor:
+    """Show all of a row where there is nothing to see, so that there is something to attend to."""
+    return seen | ~seen.any(dim=-1, keepdim=True)
 
 
 class VariateEmbedding(nn.Module):
