@@ -150,7 +150,8 @@ class PatchTSTNetwork(PatchNetwork):
         """Group the variates by their correlations on the training rows, where they are grouped."""
         if self.correlation is not None:
             groups = correlated_groups(series, stop, self.correlation)
-            for block in self.encoder.blocks:
+            blocks: Any = self.encoder.blocks
+            for block in blocks:
                 block.groups.copy_(groups)
 
     def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
