@@ -29,6 +29,7 @@ from tsar.exceptions import ParameterError, PersistenceError
 from tsar.forecasting.outputs.distributions import Distribution
 from tsar.forecasting.outputs.losses import Loss
 from tsar.forecasting.registry import FORECASTERS
+from tsar.forecasting.variate_groups import VariateGroups
 from tsar.hierarchy import Reconciled
 from tsar.params.constraints import check_parameters, did_you_mean
 from tsar.params.objects import Storable
@@ -67,7 +68,7 @@ FIRST_WITH_MANIFEST = 2
 
 # What may stand in a parameter besides values and forecasters, by what it is to an estimator.
 OBJECTS: dict[str, type[Storable]] = {
-    base.kind: base for base in (Optimizer, Schedule, Loss, Distribution)
+    base.kind: base for base in (Optimizer, Schedule, Loss, Distribution, VariateGroups)
 }
 
 

@@ -17,6 +17,7 @@ PACKAGES = [
     "tsar.forecasting.local",
     "tsar.forecasting.network",
     "tsar.forecasting.patch_pretraining",
+    "tsar.forecasting.variate_groups",
     "tsar.estimator.trained",
     "tsar.data.datasets",
     "tsar.evaluation",

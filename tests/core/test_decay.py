@@ -32,6 +32,7 @@ DECAYED |= {
     "dynamic_convolution": {f"{part}.weight" for part in ("input", "kernel", "output")},
     "flow_attention": {"query_key_value.weight", "output.weight"},
     "holographic": {"query_key_value.weight", "output.weight"},
+    "dual_attention": {"query_key_value.weight"},
     "landmark": {"key_value.weight", "output.weight"},
     "neighbourhood": {"query_key_value.weight", "output.weight"},
     "gated_convolution": {"conv_weight", "input.weight", "output.weight"},

@@ -13,7 +13,15 @@ from tsar.checks import small_forecaster
 from tsar.forecasting import AutoformerForecaster
 
 CLASSES = [
-    *(tsar.SMamba, tsar.PatchTST, tsar.iTransformer, AutoformerForecaster),
+    *(
+        tsar.CARD,
+        tsar.TSM2,
+        tsar.SMamba,
+        tsar.PatchTST,
+        tsar.PITS,
+        tsar.iTransformer,
+        AutoformerForecaster,
+    ),
     *(tsar.DLinear, tsar.NLinear, tsar.ARNet),
 ]
 

@@ -27,8 +27,11 @@ NETWORKS = [
 ]
 SMALL = {
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
+    "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1, "patch_length": 4},
+    "PITS": {"d_model": 8, "patch_length": 4, "stride": 2},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "patch_length": 4},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},
+    "TSM2": {"d_model": 8, "n_layers": 1, "patch_length": 4, "d_state": 3},
     "iTransformer": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
 }
 
@@ -59,7 +62,7 @@ def test_what_weighs_nothing_is_not_learned_from(name):
     """In batches of all windows, gradients are those of the other series alone."""
     frame = _long()
     options = {"dropout": 0.0} if "dropout" in getattr(tsar, name)().get_params() else {}
-    if name == "PatchTST":
+    if name in ("CARD", "PatchTST"):
         options["norm"] = "layer"  # statistics of a batch are those of all that is in it
     both = _fitted(frame, name, sample_weight={"a": 2.0, "b": 0.0}, **options)
     alone = _fitted(frame[frame["unique_id"] == "a"], name, **options)

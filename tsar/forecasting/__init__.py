@@ -9,6 +9,7 @@ from tsar.forecasting.arnet import ARNet
 from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotimes import AutoTimes
+from tsar.forecasting.card import CARD
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
@@ -16,10 +17,12 @@ from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
+from tsar.forecasting.pits import PITS
 from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
 from tsar.forecasting.transformed import TransformedTarget
+from tsar.forecasting.tsm2 import TSM2
 
 __all__ = [
     "ARIMA",
@@ -27,14 +30,17 @@ __all__ = [
     "AutoReg",
     "AutoTimes",
     "AutoformerForecaster",
+    "CARD",
     "DLinear",
     "ETS",
     "Ensemble",
     "NLinear",
     "Naive",
+    "PITS",
     "PatchTST",
     "SMamba",
     "STLETS",
+    "TSM2",
     "SeasonalNaive",
     "Theta",
     "TransformedTarget",

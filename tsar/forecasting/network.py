@@ -45,7 +45,7 @@ from tsar.forecasting.outputs.losses import (
     distribution_of,
     make_loss,
 )
-from tsar.forecasting.outputs.objective import ForecastObjective
+from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
 from tsar.forecasting.outputs.predictive import (
     DistributionForecasts,
     PointForecasts,
@@ -110,12 +110,13 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         Whether the hour, weekday, day of month and day of year of the local clock are
         known covariates as well.
     loss : str, Loss or callable, default "mse"
-        What training minimises, missing values left out: "mse", "mae", "huber", "quantile",
-        or the negative log-likelihood of a distribution: "gaussian", "student_t",
-        "gaussian_mixture" (of three), or "negative_binomial" for counts. The point forecast
-        of quantiles and distributions is the median. A function of forecast and target that
-        returns one error per entry is a loss of your own; an object is not saved with the
-        model, and has to be passed to ``tsar.load`` again.
+        What training minimises, missing values left out: "mse", "mae", "decaying_mae" (divided
+        by the root of the step), "huber", "quantile", or the negative log-likelihood of a
+        distribution: "gaussian", "student_t", "gaussian_mixture" (of three), or
+        "negative_binomial" for counts. The point forecast of quantiles and distributions is the
+        median. A function of forecast and target that returns one error per entry is a loss of
+        your own; an object is not saved with the model, and has to be passed to ``tsar.load``
+        again.
     quantiles : sequence of float or None, default None
         Levels for ``loss="quantile"``; None takes 0.1, 0.5 and 0.9. The median is always
         among them and is the point forecast. A ``QuantileLoss`` brings its own.
@@ -394,8 +395,8 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         """Build a network, and estimate what can be before its training."""
         device = data.series.values.device
         network = self._seeded_network(spec, seed).to(device)
-        if isinstance(network, CovariatePathway):
-            network.estimate_effects(data.series, torch.from_numpy(data.stop).to(device))
+        if isinstance(network, ForecastNetwork):
+            network.prepare(data.series, torch.from_numpy(data.stop).to(device))
         return network
 
     def _training_scaling(self, panel: Panel, stop: np.ndarray) -> tuple[Scaling, Scaling, Scaling]:

@@ -38,6 +38,7 @@ from tsar.params.constraints import Interval, check_value
 from tsar.params.records import check_record
 from tsar.training.checkpoint import checkpoints_in
 from tsar.training.device import resolve_device
+from tsar.training.objective import Objective
 from tsar.training.options import Phase, TrainingOptions
 from tsar.training.seeding import make_generator, seeded
 from tsar.training.state import TrainingRecord, load_weights
@@ -85,6 +86,8 @@ class MaskedBatch:
         All patches of the normalised windows.
     observed : bool Tensor of the same shape
         True where a hidden patch was measured, which is what the loss counts.
+    measured : bool Tensor of the same shape or None
+        True where any patch was; None when all of them were.
     scale, shift : None
         Errors are those of normalised windows.
     """
@@ -92,6 +95,7 @@ class MaskedBatch:
     inputs: MaskedPatches
     target: Tensor
     observed: Tensor
+    measured: Tensor | None = None
     scale: None = None
     shift: None = None
 
@@ -151,11 +155,12 @@ class MaskedWindows:
         n_series, n_patches, _ = patches.shape
         hidden = draw_hidden(n_series, n_patches, self.n_hidden, self.generator)
         hidden = hidden.to(patches.device).unsqueeze(-1)
-        counted, readable = hidden.expand_as(patches), None
+        counted, measured, readable = hidden.expand_as(patches), None, None
         if inputs.observed is not None:
-            counted = counted & self.embedding.cut(inputs.observed)
+            measured = self.embedding.cut(inputs.observed)
+            counted = counted & measured
             readable = self.embedding.mask(inputs.observed)
-        return MaskedBatch(MaskedPatches(patches * ~hidden, readable), patches, counted)
+        return MaskedBatch(MaskedPatches(patches * ~hidden, readable), patches, counted, measured)
 
 
 class PatchNetwork(ForecastNetwork):
@@ -357,7 +362,8 @@ class PretrainedForecaster(NetworkForecaster):
         )
         network = _patch_network(super()._seeded_network(spec, seed))
         with seeded(seed):
-            task = PatchReconstruction(network, dropout=self.dropout).to(self._dtype)
+            task, objective = self._pretraining(network, panel.n_variates)
+            task = task.to(self._dtype)
         if opened is not None:
             learned_from = f"pretrain {n_hidden} {digest_of_series(tensors, held_out)}"
             with self._named_training_errors():
@@ -367,7 +373,7 @@ class PretrainedForecaster(NetworkForecaster):
             task,
             hide(training),
             None if validation is None else hide(validation, fixed=True),
-            ForecastObjective(MSELoss()),
+            objective,
             [Phase(self._training_options)],
             device=device,
             seed=seed,
@@ -382,6 +388,10 @@ class PretrainedForecaster(NetworkForecaster):
         if not self.__sklearn_is_fitted__():
             self.fitted_parameters_ = self.get_params(deep=False)
         return self
+
+    def _pretraining(self, network: PatchNetwork, n_variates: int) -> tuple[nn.Module, Objective]:
+        """Return what is trained on batches of masked patches, and what it is trained for."""
+        return PatchReconstruction(network, dropout=self.dropout), ForecastObjective(MSELoss())
 
     def _n_hidden(self, mask_ratio: float) -> int:
         """Return how many patches to hide, provided that hiding them is a task."""

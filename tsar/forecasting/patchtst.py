@@ -8,18 +8,26 @@ from torch import Tensor, nn
 from tsar.core.block import Block, Encoder
 from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
-from tsar.core.mixers import MIXERS, accepted_options, check_heads, make_mixer
+from tsar.core.mixers import (
+    MIXERS,
+    SoftmaxAttention,
+    accepted_options,
+    check_heads,
+    make_mixer,
+)
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
 from tsar.core.position import LearnedPosition
-from tsar.data.windows import Inputs
+from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import ParameterError
-from tsar.forecasting.layers.embedding import PatchEmbedding
+from tsar.forecasting.layers.embedding import PatchEmbedding, check_patch_length
 from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.network import NetworkSpec
 from tsar.forecasting.outputs.output import Output
 from tsar.forecasting.patch_pretraining import PatchNetwork, PretrainedForecaster
+from tsar.forecasting.variate_groups import GroupedBlock, VariateGroups, correlated_groups
 from tsar.params.constraints import Interval, check_choice
+from tsar.training.objective import Objective
 
 __all__ = ["PatchTST", "PatchTSTNetwork"]
 
@@ -49,10 +57,12 @@ class PatchTSTNetwork(PatchNetwork):
     norm : str, default "batch"
         "batch", "layer" or "rms" after each residual sum, or "pre_batch", "pre_layer" or
         "pre_rms" at the beginning of each branch.
-    mixer : str, default "residual_attention"
+    mixer : str or VariateGroups, default "residual_attention"
         One of :data:`tsar.core.mixers.MIXERS`.
     end_padding : bool, default True
         Repeat the last value ``stride`` times, which gives one patch more.
+    n_variates : int, default 1
+        How many are grouped, where they are.
 
     References
     ----------
@@ -76,8 +86,9 @@ class PatchTSTNetwork(PatchNetwork):
         n_layers: int = 3,
         dropout: float = 0.2,
         norm: Norm = "batch",
-        mixer: str = "residual_attention",
+        mixer: str | VariateGroups = "residual_attention",
         end_padding: bool = True,
+        n_variates: int = 1,
     ) -> None:
         super().__init__()
         self.horizon = horizon
@@ -88,10 +99,19 @@ class PatchTSTNetwork(PatchNetwork):
         self.position = LearnedPosition(self.embedding.n_patches, d_model)
         self.dropout = Dropout(dropout)
         pre_norm, norm_kind = norm.startswith("pre_"), norm.removeprefix("pre_")
-        options = accepted_options(mixer, n_heads=n_heads)
+        self.correlation = mixer.correlation if isinstance(mixer, VariateGroups) else None
+        along = _along_time(mixer)
+        options = accepted_options(along, n_heads=n_heads)
+
+        def block(*parts: Any, **settings: Any) -> Block:
+            if self.correlation is None:
+                return Block(*parts, **settings)
+            across = SoftmaxAttention(d_model, n_heads)
+            return GroupedBlock(*parts, across=across, n_variates=n_variates, **settings)
+
         blocks = [
-            Block(
-                make_mixer(mixer, d_model, **options),
+            block(
+                make_mixer(along, d_model, **options),
                 MLP(d_model, d_ff, dropout=dropout),
                 d_model=d_model,
                 norm=norm_kind,
@@ -126,6 +146,14 @@ class PatchTSTNetwork(PatchNetwork):
         raw = raw.view(batch, n_variates, self.horizon, -1).transpose(1, 2)
         return self.output(raw, location, scale)
 
+    def prepare(self, series: SeriesTensors, stop: Tensor) -> None:
+        """Group the variates by their correlations on the training rows, where they are grouped."""
+        if self.correlation is not None:
+            groups = correlated_groups(series, stop, self.correlation)
+            blocks: Any = self.encoder.blocks
+            for block in blocks:
+                block.groups.copy_(groups)
+
     def encode(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Encode embedded patches (B * C, P, D); ``mask`` (B * C, P) says which to read."""
         return self.encoder(self.dropout(self.position(tokens)), mask=mask)
@@ -145,9 +173,11 @@ class PatchTST(PretrainedForecaster):
     norm : str, default "batch"
         Normalisation of tokens: "batch", "layer" or "rms" after each residual sum, or
         "pre_batch", "pre_layer" or "pre_rms" at the beginning of each branch.
-    mixer : str, default "residual_attention"
+    mixer : str or VariateGroups, default "residual_attention"
         What mixes the patches, one of ``tsar.core.mixers.MIXERS``; the default adds up the
-        attention scores from block to block, "attention" does not.
+        attention scores from block to block, "attention" does not. With an object such as
+        ``tsar.forecasting.variate_groups.VariateGroups(correlation=0.6)`` the variates that
+        move together inform each other.
 
     References
     ----------
@@ -168,7 +198,7 @@ class PatchTST(PretrainedForecaster):
     d_ff: Positive = 128
     n_layers: Positive = 3
     norm: Norm = "batch"
-    mixer: str = "residual_attention"
+    mixer: str | VariateGroups = "residual_attention"
 
     _architecture: ClassVar = (
         *("context_length", "patch_length", "stride", "end_padding"),
@@ -189,13 +219,32 @@ class PatchTST(PretrainedForecaster):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        check_choice("PatchTST", "mixer", self.mixer, MIXERS)
-        if self.patch_length > self.context_length:
+        mixer = _along_time(self.mixer)
+        check_choice("PatchTST", "mixer", mixer, MIXERS)
+        check_patch_length("PatchTST", self.patch_length, self.context_length)
+        check_heads("PatchTST", mixer, d_model=self.d_model, n_heads=self.n_heads)
+        if isinstance(self.mixer, VariateGroups):
+            check_heads("PatchTST", "attention", d_model=self.d_model, n_heads=self.n_heads)
+
+    @property
+    def _was_grouped(self) -> bool:
+        return isinstance(self.fitted_parameters_["mixer"], VariateGroups)
+
+    @property
+    def forecasts_variates_alone(self) -> bool:
+        return not self._was_grouped
+
+    @property
+    def takes_new_variates(self) -> bool:
+        return super().takes_new_variates and not self._was_grouped
+
+    def _pretraining(self, network: PatchNetwork, n_variates: int) -> tuple[nn.Module, Objective]:
+        if isinstance(self.mixer, VariateGroups):
             raise ParameterError(
-                f"PatchTST: patch_length must be at most context_length={self.context_length}, "
-                f"got {self.patch_length}"
+                f"PatchTST: pretrain needs a mixer by name, got mixer={self.mixer!r}, whose groups "
+                f"are those of the variates that are fitted; set mixer={_along_time(self.mixer)!r}"
             )
-        check_heads("PatchTST", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
+        return super()._pretraining(network, n_variates)
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return PatchTSTNetwork(
@@ -212,4 +261,9 @@ class PatchTST(PretrainedForecaster):
             norm=self.norm,
             mixer=self.mixer,
             end_padding=self.end_padding,
+            n_variates=spec.n_variates,
         )
+
+
+def _along_time(mixer: str | VariateGroups) -> str:
+    return mixer.mixer if isinstance(mixer, VariateGroups) else mixer

@@ -47,7 +47,9 @@ def test_mask_says_which_patches_hold_an_observation():
 
 
 def test_patch_longer_than_the_context():
-    with pytest.raises(ParameterError, match="patch_length=9 is longer than context_length=8"):
+    with pytest.raises(
+        ParameterError, match="patch_length must be at most context_length=8, got 9"
+    ):
         PatchEmbedding(8, 9, 1, 2)
 
 
@@ -65,6 +67,27 @@ def test_mask_says_which_variates_were_observed_at_all():
     observed[1, :, 0] = True
     mask = VariateEmbedding(9, 2).mask(observed)
     assert mask.tolist() == [[False, True, False], [True, False, False]]
+
+
+@pytest.mark.parametrize("first_token", [False, True])
+def test_masks_over_variates_and_along_time(first_token):
+    observed = torch.rand(3, 11, 4, generator=torch.Generator().manual_seed(1)) > 0.8
+    observed[1, :, 2], observed[2, 3:7] = False, False  # a variate, and a patch of all of them
+    embedding = PatchEmbedding(11, 4, 4, 2, end_padding=False)
+    across, along = embedding.masks(observed, first_token=first_token)
+    seen = torch.zeros(3, 4, 2 + first_token, dtype=torch.bool)
+    for b, c in [(b, c) for b in range(3) for c in range(4)]:
+        steps = observed[b, :, c]
+        some = [bool(steps[s : s + 4].any()) for s in (3, 7)]
+        seen[b, c] = torch.tensor([any(some), *some] if first_token else some)
+    assert across.shape == (3 * (2 + first_token), 4) and along.shape == (12, 2 + first_token)
+    for row, (b, t) in enumerate((b, t) for b in range(3) for t in range(2 + first_token)):
+        own = seen[b, :, t]
+        assert torch.equal(across[row], own if own.any() else ~own)
+    for row, (b, c) in enumerate((b, c) for b in range(3) for c in range(4)):
+        own = seen[b, c]
+        assert torch.equal(along[row], own if own.any() else ~own)
+    assert embedding.masks(None) == (None, None)
 
 
 def test_every_column_has_a_map_of_its_own():

@@ -41,6 +41,16 @@ def test_point_losses_equal_torch(name, builtin):
     torch.testing.assert_close(loss(forecast, target, observed), expected)
 
 
+def test_near_steps_count_more():
+    """The weights of five steps by hand."""
+    forecast, target, observed = _forecast()
+    weights = torch.tensor([1, 2**-0.5, 3**-0.5, 1 / 2, 5**-0.5], dtype=torch.float64)
+    errors = (forecast - target).abs() * weights[:, None]
+    loss = make_loss("decaying_mae")
+    torch.testing.assert_close(loss(forecast, target), errors.mean())
+    torch.testing.assert_close(loss(forecast, target, observed), errors[observed].mean())
+
+
 def test_quantile_loss_is_the_pinball_error():
     forecast, target, observed = _forecast(n_outputs=3)
     errors = []

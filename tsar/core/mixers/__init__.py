@@ -9,6 +9,7 @@ from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import CarryingMixer, Mixer, RecurrentMixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.combiner import Combiner
+from tsar.core.mixers.dual_attention import DualAttention
 from tsar.core.mixers.dynamic_convolution import DynamicConvolution, LightConvolution
 from tsar.core.mixers.flow_attention import FlowAttention
 from tsar.core.mixers.fourier import Fourier
@@ -40,6 +41,7 @@ __all__ = [
     "BidirectionalMamba",
     "CarryingMixer",
     "Combiner",
+    "DualAttention",
     "DynamicConvolution",
     "FlowAttention",
     "Fourier",
@@ -110,6 +112,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "landmark": LandmarkAttention,
         "low_rank": LowRankAttention,
         "latents": LatentAttention,
+        "dual_attention": DualAttention,
     },
     check_subclass_of(Mixer, "a mixer", "tsar.core.mixers"),
 )

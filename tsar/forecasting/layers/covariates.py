@@ -220,6 +220,12 @@ class CovariatePathway(ForecastNetwork):
         calendar = None if self.encoder.n_calendar else inputs.calendar
         return replace(inputs, target=target, calendar=calendar), before, later
 
+    def prepare(self, series: SeriesTensors, stop: Tensor) -> None:
+        """Estimate effects, and let the network prepare itself as well."""
+        self.estimate_effects(series, stop)
+        if isinstance(self.network, ForecastNetwork):
+            self.network.prepare(series, stop)
+
     @torch.no_grad()
     def estimate_effects(self, series: SeriesTensors, stop: Tensor) -> None:
         """Begin with the linear effects that least squares finds.

@@ -7,7 +7,13 @@ from tsar.core.linear import Linear
 from tsar.core.ops.even_products import linear_by_group
 from tsar.exceptions import ParameterError
 
-__all__ = ["ColumnTokens", "PatchEmbedding", "VariateEmbedding", "cut_patches"]
+__all__ = [
+    "ColumnTokens",
+    "PatchEmbedding",
+    "VariateEmbedding",
+    "check_patch_length",
+    "cut_patches",
+]
 
 
 def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0) -> Tensor:
@@ -34,6 +40,27 @@ def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0)
     else:
         series = series[:, (series.shape[1] - patch_length) % stride :]
     return series.unfold(1, patch_length, stride)
+
+
+def check_patch_length(owner: str, patch_length: int, context_length: int) -> None:
+    """Raise an error if a patch is longer than the context.
+
+    Parameters
+    ----------
+    owner : str
+        Whose parameters they are, for the message.
+    patch_length, context_length : int
+
+    Raises
+    ------
+    ParameterError
+        If it is.
+    """
+    if patch_length > context_length:
+        raise ParameterError(
+            f"{owner}: patch_length must be at most context_length={context_length}, got "
+            f"{patch_length}; shorten the patches or lengthen the context"
+        )
 
 
 class PatchEmbedding(nn.Module):
@@ -72,11 +99,7 @@ class PatchEmbedding(nn.Module):
         end_padding: bool = True,
     ) -> None:
         super().__init__()
-        if patch_length > context_length:
-            raise ParameterError(
-                f"PatchEmbedding: patch_length={patch_length} is longer than "
-                f"context_length={context_length}; shorten the patches or lengthen the context"
-            )
+        check_patch_length("PatchEmbedding", patch_length, context_length)
         self.patch_length = patch_length
         self.stride = stride
         self.end_padding = stride if end_padding else 0
@@ -97,8 +120,38 @@ class PatchEmbedding(nn.Module):
         A series without any observed step keeps all its patches, so that
         attention always has something to attend to.
         """
+        return _or_all(self.cut(observed).any(dim=-1))
+
+    def masks(
+        self, observed: Tensor | None, *, first_token: bool = False
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Say what is read where patches are mixed over variates, and along time.
+
+        Parameters
+        ----------
+        observed : bool Tensor of shape (B, L, C) or None
+        first_token : bool, default False
+            Whether there is a token before the patches, which stands for all of them.
+
+        Returns
+        -------
+        across : bool Tensor of shape (B * P, C) or None
+        along : bool Tensor of shape (B * C, P) or None
+            Patches that hold an observed step, or all where none does; with a token before them,
+            P + 1 in the place of P. None where nothing is missing.
+        """
+        if observed is None:
+            return None, None
         seen = self.cut(observed).any(dim=-1)
-        return seen | ~seen.any(dim=-1, keepdim=True)
+        if first_token:
+            seen = torch.cat([seen.any(dim=-1, keepdim=True), seen], dim=1)
+        across = seen.unflatten(0, (len(observed), -1)).transpose(1, 2).flatten(0, 1)
+        return _or_all(across), _or_all(seen)
+
+
+def _or_all(seen: Tensor) -> Tensor:
+    """Show all of a row where there is nothing to see, so that there is something to attend to."""
+    return seen | ~seen.any(dim=-1, keepdim=True)
 
 
 class VariateEmbedding(nn.Module):

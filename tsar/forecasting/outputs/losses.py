@@ -18,6 +18,7 @@ from tsar.params.registry import Registry, check_subclass_of
 
 __all__ = [
     "LOSSES",
+    "DecayingMAELoss",
     "FunctionLoss",
     "HuberLoss",
     "LikelihoodLoss",
@@ -114,6 +115,20 @@ class MAELoss(Loss):
 
     def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
         return (forecast - target).abs()
+
+
+class DecayingMAELoss(Loss):
+    """Absolute error divided by the root of the step, counted from 1: near steps count more.
+
+    References
+    ----------
+    Wang et al., "CARD: channel aligned robust blend transformer for time series forecasting",
+    ICLR 2024, section 3.5.
+    """
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        steps = torch.arange(1, target.shape[1] + 1, dtype=target.dtype, device=target.device)
+        return (forecast - target).abs() * steps.rsqrt()[:, None]
 
 
 class HuberLoss(Loss):
@@ -238,6 +253,7 @@ LOSSES: Registry[Callable[..., Loss]] = Registry(
     {
         "mse": MSELoss,
         "mae": MAELoss,
+        "decaying_mae": DecayingMAELoss,
         "huber": HuberLoss,
         "quantile": QuantileLoss,
         **{name: partial(_likelihood, cls) for name, cls in DISTRIBUTIONS.items()},

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tsar.data.windows import Batch
+from tsar.data.windows import Batch, SeriesTensors
 from tsar.exceptions import ParameterError
 from tsar.forecasting.outputs.losses import Loss
 from tsar.training.objective import Objective, Terms
@@ -44,6 +44,17 @@ class ForecastNetwork(nn.Module):
     defaults. A network around another one hands on every one of them, so that what a network
     says is heard wherever it is built in.
     """
+
+    def prepare(self, series: SeriesTensors, stop: Tensor) -> None:
+        """Find out from the training rows what is to be known before the training: nothing.
+
+        Parameters
+        ----------
+        series : SeriesTensors
+            Scaled series with their covariates.
+        stop : int64 Tensor of shape (S,)
+            Where the training rows of each series end.
+        """
 
     def compare(self, batch: Batch) -> Compared:
         """Return what a training step compares: by default, the forecast with the future.

@@ -1,0 +1,53 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tsar.core.contrast import hierarchical_contrast, token_contrast
+
+
+def _views(length):
+    generator = torch.Generator().manual_seed(length)
+    return torch.randn(2, 3, length, 4, dtype=torch.float64, generator=generator)
+
+
+def _plain_contrast(first, second):
+    """One sequence: every token of either view against all others, one by one."""
+    length, errors = len(first), []
+    tokens = [*first, *second]
+    for place, token in enumerate(tokens):
+        twin = (place + length) % (2 * length)
+        others = [k for k in range(2 * length) if k != place]
+        scores = torch.stack([token @ tokens[k] for k in others])
+        errors.append(scores.logsumexp(0) - token @ tokens[twin])
+    return torch.stack(errors).mean()
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 7])
+def test_tokens_are_told_from_all_others(length):
+    first, second = _views(length)
+    expected = torch.stack([_plain_contrast(a, b) for a, b in zip(first, second, strict=True)])
+    torch.testing.assert_close(token_contrast(first, second), expected)
+
+
+@pytest.mark.parametrize(("length", "lengths"), [(1, [1]), (5, [5, 2, 1]), (11, [11, 5, 2, 1])])
+def test_levels_are_halved_by_the_larger_of_two(length, lengths):
+    first, second = _views(length)
+    contrast = hierarchical_contrast(first, second)
+    for b in range(3):
+        total, pair = torch.zeros(()).double(), (first[b], second[b])
+        for level in lengths:
+            assert len(pair[0]) == level
+            total += _plain_contrast(*pair) if level > 1 else 0
+            pair = tuple(
+                torch.stack([torch.maximum(x[2 * k], x[2 * k + 1]) for k in range(level // 2)])
+                if level > 1
+                else x
+                for x in pair
+            )
+        torch.testing.assert_close(contrast[b], total / len(lengths))
+
+
+def test_equal_views_of_tokens_far_apart_are_told_with_certainty():
+    tokens = 10 * F.one_hot(torch.arange(4), 4).double()[None]
+    assert float(token_contrast(tokens, tokens)) < 1e-6
+    assert float(token_contrast(tokens, tokens.roll(1, dims=1))) > 50
