@@ -290,5 +290,6 @@ class MAR(DrawingEstimator):
 
         Higher is better; there is no likelihood.
         """
+        self.check_fitted()
         objective = MaskedPatches(int(self.as_fitted.patch_size))
         return -self._mean_error(objective, images, labels)
