@@ -73,3 +73,40 @@ def test_the_condition_reaches_every_token_and_a_new_network_ignores_it():
         torch.testing.assert_close(
             fresh(tokens.float(), one.float()), fresh.final_norm(tokens.float())
         )
+
+
+def test_each_token_may_have_a_condition_of_its_own():
+    decoder = _decoder("attention", SCALES)
+    tokens, conditions = torch.randn(2, 11, 8).double(), torch.randn(2, 11, 6).double()
+    with torch.no_grad():
+        one = conditions[:, 0]
+        alike = one[:, None].expand(-1, 11, -1)
+        torch.testing.assert_close(decoder(tokens, alike), decoder(tokens, one))
+        whole = decoder(tokens, conditions)
+        state, parts = decoder.init_state(one), []
+        for level in SCALES.unique():
+            here = SCALES == level
+            part, state = decoder.extend(tokens[:, here], state, conditions[:, here])
+            parts.append(part)
+            assert torch.equal(state.condition, one)
+        torch.testing.assert_close(torch.cat(parts, dim=1), whole)
+        by_level = conditions[:, :3]
+        spread = decoder(tokens, by_level[:, SCALES])
+        torch.testing.assert_close(decoder(tokens, by_level, groups=SCALES), spread)
+        # Those that see a token see what it was told.
+        moved = conditions.clone()
+        moved[:, 3] += 1
+        changed = (decoder(tokens, moved) != whole).any(dim=2).any(dim=0)
+        assert torch.equal(changed, SCALES >= SCALES[3])
+
+
+def test_a_mask_takes_the_place_of_the_levels():
+    decoder = _decoder("attention", SCALES)
+    tokens, condition = torch.randn(2, 11, 8).double(), torch.randn(2, 6).double()
+    with torch.no_grad():
+        alone = decoder(tokens, condition, mask=SCALES[:, None] == SCALES)
+        for level in SCALES.unique():
+            # A level by itself is a sequence of one level.
+            one = _decoder("attention", torch.zeros(int((SCALES == level).sum()), dtype=int))
+            expected = one(tokens[:, SCALES == level], condition)
+            torch.testing.assert_close(alone[:, SCALES == level], expected)

@@ -13,7 +13,7 @@ import tsar
 from tsar.checks.images import Images, small_image_model
 from tsar.core import generation
 from tsar.core.mixers import MIXERS, Mixer
-from tsar.image import TokenAR, drawn
+from tsar.image import BlockFlow, FlowAR, TokenAR, drawn
 from tsar.language import LanguageModel, MaskedDiffusionLM, masked_text
 
 PACKAGE = Path(tsar.__file__).parent
@@ -155,6 +155,12 @@ def test_all_that_is_drawn_goes_through_the_loops_of_the_core(monkeypatch):
         2, random_state=0
     )
     assert calls == ["levels", "levels"]
+    for cls in (FlowAR, BlockFlow):
+        model = small_image_model(cls).fit(Images().data())
+        model.sample(2, random_state=0)
+        mask = np.eye(8, dtype=bool)
+        model.inpaint(Images().data(), mask, random_state=0)
+    assert calls == 6 * ["levels"]
     model = MaskedDiffusionLM(**options).fit("one two three " * 9)
     monkeypatch.setattr(masked_text, "unmask", counted("unmask", masked_text.unmask))
     model.generate("one", 5, random_state=0)

@@ -17,7 +17,7 @@ from tsar.core.sampling import Guidance, Sampler
 from tsar.exceptions import DataError, ParameterError
 from tsar.image import MAR, PAR, RAR, VAR, AiM, MultiScaleTokenizer, TokenAR, VQTokenizer
 from tsar.image.drawn import LevelDrawing
-from tsar.image.mar import cut, joined
+from tsar.image.pixels import cut, joined
 from tsar.image.token_ar import AnyOrderNetwork, TokenImageNetwork, in_regions
 from tsar.image.var import ScaleNetwork
 

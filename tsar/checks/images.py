@@ -19,6 +19,7 @@ SMALL = {
     **{
         "n_codes": 8,
         "patch_size": 4,
+        "cell_size": 1,
         "max_steps": 4,
         "batch_size": 4,
         "random_state": 0,

@@ -23,6 +23,7 @@ class ConditionedState(NamedTuple):
     length : int
         How many tokens there were.
     condition : Tensor of shape (B, C)
+        Of the sequence; or (B, T, C), of each of the next tokens.
     blocks : tuple
         The state of each mixer.
     """
@@ -44,14 +45,21 @@ class _ConditionedBlock(nn.Module):
         self.mlp_norm = AdaptiveNorm(d_model, condition_dim)
         self.mixer_dropout, self.mlp_dropout = Dropout(dropout), Dropout(dropout)
 
-    def after_mixer(self, x: Tensor, mixed: Tensor, gate: Tensor, condition: Tensor) -> Tensor:
+    def after_mixer(
+        self,
+        x: Tensor,
+        mixed: Tensor,
+        gate: Tensor,
+        condition: Tensor,
+        groups: Tensor | None = None,
+    ) -> Tensor:
         x = self.mixer_dropout.add(x, gate * mixed)
-        normed, gate = self.mlp_norm(x, condition)
+        normed, gate = self.mlp_norm(x, condition, groups)
         return self.mlp_dropout.add(x, gate * self.mlp(normed))
 
 
 class ConditionedDecoder(nn.Module):
-    """Blocks over tokens in levels, all of which a condition of the sequence reaches.
+    """Blocks over tokens in levels, which a condition of the sequence or of each token reaches.
 
     A token sees those of its level and of lower ones, where the mixers take levels; others go
     through the tokens in their order.
@@ -101,31 +109,75 @@ class ConditionedDecoder(nn.Module):
         nn.init.zeros_(self.final_map.bias)
         self.register_buffer("levels", levels, persistent=False)
 
-    def forward(self, tokens: Tensor, condition: Tensor) -> Tensor:
-        """Map tokens (B, L, D), of the first levels, given conditions (B, C)."""
-        seen = masks.visible(self.levels[: tokens.shape[1]])[None]
+    def forward(
+        self,
+        tokens: Tensor,
+        condition: Tensor,
+        *,
+        mask: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> Tensor:
+        """Map tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (B, L, D)
+            Of the first levels.
+        condition : Tensor of shape (B, C) or (B, L, C)
+            Of a sequence, or of each token.
+        mask : bool Tensor of shape (L, L), optional
+            Which token sees which, in place of what the levels say.
+        groups : int64 Tensor of shape (L,), optional
+            Of conditions (B, G, C), which one each token has.
+
+        Returns
+        -------
+        Tensor of shape (B, L, D)
+        """
+        if mask is None:
+            mask = masks.visible(self.levels[: tokens.shape[1]])
         x = tokens
         block: Any
         for block in self.blocks:
-            normed, gate = block.mixer_norm(x, condition)
+            normed, gate = block.mixer_norm(x, condition, groups)
             # What goes through tokens in their order needs to be told of none.
-            mask = {"mask": seen} if block.mixer.takes_levels else {}
-            x = block.after_mixer(x, block.mixer(normed, **mask), gate, condition)
-        return self._final(x, condition)
+            seen = {"mask": mask[None]} if block.mixer.takes_levels else {}
+            x = block.after_mixer(x, block.mixer(normed, **seen), gate, condition, groups)
+        return self._final(x, condition, groups)
 
-    def _final(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale = self.final_map(nn.functional.silu(condition))[:, None].chunk(2, dim=-1)
+    def _final(self, x: Tensor, condition: Tensor, groups: Tensor | None = None) -> Tensor:
+        if condition.ndim == 2:
+            condition = condition[:, None]
+        maps = self.final_map(nn.functional.silu(condition))
+        shift, scale = (maps if groups is None else maps[:, groups]).chunk(2, dim=-1)
         return self.final_norm(x) * (1 + scale) + shift
 
     def init_state(self, condition: Tensor) -> ConditionedState:
-        """Return the state before the first token, given conditions (B, C)."""
+        """Return the state before the first token, given conditions (B, C) or (B, T, C)."""
         blocks: Any = self.blocks
         states = tuple(block.mixer.init_state(len(condition)) for block in blocks)
         return ConditionedState(0, condition, states)
 
-    def extend(self, tokens: Tensor, state: ConditionedState) -> tuple[Tensor, ConditionedState]:
-        """Map more tokens (B, T, D), whole levels, given the state after those before them."""
-        n_tokens, condition = tokens.shape[1], state.condition
+    def extend(
+        self, tokens: Tensor, state: ConditionedState, condition: Tensor | None = None
+    ) -> tuple[Tensor, ConditionedState]:
+        """Map more tokens, given the state after those before them.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (B, T, D)
+            Whole levels.
+        state : ConditionedState
+        condition : Tensor of shape (B, C) or (B, T, C), optional
+            Of these tokens; by default that of the state.
+
+        Returns
+        -------
+        x : Tensor of shape (B, T, D)
+        state : ConditionedState
+        """
+        n_tokens = tokens.shape[1]
+        condition = state.condition if condition is None else condition
         levels = self.levels[state.length : state.length + n_tokens]
         x, states = tokens, []
         block: Any
@@ -136,7 +188,7 @@ class ConditionedDecoder(nn.Module):
             x = block.after_mixer(x, mixed, gate, condition)
             states.append(after)
         return self._final(x, condition), ConditionedState(
-            state.length + n_tokens, condition, tuple(states)
+            state.length + n_tokens, state.condition, tuple(states)
         )
 
 

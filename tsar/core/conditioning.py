@@ -33,7 +33,9 @@ class AdaptiveNorm(nn.Module):
         nn.init.zeros_(self.map.weight)
         nn.init.zeros_(self.map.bias)
 
-    def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, condition: Tensor, groups: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Normalise tokens.
 
         Parameters
@@ -41,6 +43,8 @@ class AdaptiveNorm(nn.Module):
         x : Tensor of shape (B, L, D)
         condition : Tensor of shape (B, C) or (B, L, C)
             Of a sequence, or of each token.
+        groups : int64 Tensor of shape (L,), optional
+            Of conditions (B, G, C), which one each token has; they are mapped once.
 
         Returns
         -------
@@ -49,7 +53,8 @@ class AdaptiveNorm(nn.Module):
         """
         if condition.ndim == 2:
             condition = condition[:, None]
-        shift, scale, gate = self.map(F.silu(condition)).chunk(3, dim=-1)
+        maps = self.map(F.silu(condition))
+        shift, scale, gate = (maps if groups is None else maps[:, groups]).chunk(3, dim=-1)
         return self.norm(x) * (1 + scale) + shift, gate
 
 

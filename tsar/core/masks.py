@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["block_diffusion", "neighbours", "visible", "window"]
+__all__ = ["block_diffusion", "neighbours", "same", "visible", "window"]
 
 
 def visible(query_levels: Tensor, key_levels: Tensor | None = None) -> Tensor:
@@ -32,6 +32,20 @@ def visible(query_levels: Tensor, key_levels: Tensor | None = None) -> Tensor:
     """
     key_levels = query_levels if key_levels is None else key_levels
     return key_levels[..., None, :] <= query_levels[..., :, None]
+
+
+def same(levels: Tensor) -> Tensor:
+    """Let every token see those of its own level alone, as if each level were a sequence.
+
+    Parameters
+    ----------
+    levels : int Tensor of shape (..., L)
+
+    Returns
+    -------
+    bool Tensor of shape (..., L, L)
+    """
+    return levels[..., None, :] == levels[..., :, None]
 
 
 def window(

@@ -1,6 +1,8 @@
 """Image models on the core of the forecasters: fitted to images, they draw new ones."""
 
+from tsar.image.block_flow import BlockFlow
 from tsar.image.evaluation import DigitClassifier
+from tsar.image.flow_ar import FlowAR
 from tsar.image.mar import MAR
 from tsar.image.token_ar import PAR, RAR, AiM, TokenAR
 from tsar.image.tokenizer import MultiScaleTokenizer, VQTokenizer
@@ -12,7 +14,9 @@ __all__ = [
     "RAR",
     "VAR",
     "AiM",
+    "BlockFlow",
     "DigitClassifier",
+    "FlowAR",
     "MultiScaleTokenizer",
     "TokenAR",
     "VQTokenizer",

@@ -408,21 +408,38 @@ class DrawingEstimator(ImageEstimator):
         self, mixer: Any, levels: Tensor, *, causal: bool
     ) -> tuple[ConditionedDecoder, LabelEmbedding]:
         """Build blocks with a mixer for tokens of such levels, and what tells them the label."""
+        decoder = self._make_blocks(mixer, levels, int(self.n_layers), causal=causal)
+        return decoder, LabelEmbedding(self._n_classes, int(self.d_model), drop=self.label_drop)
+
+    def _make_blocks(
+        self, mixer: Any, levels: Tensor, n_layers: int, *, causal: bool
+    ) -> ConditionedDecoder:
         d_model = int(self.d_model)
         options = accepted_options(mixer, n_heads=int(self.n_heads), causal=causal, qk_norm=True)
-        decoder = ConditionedDecoder(
-            [make_mixer(mixer, d_model, **options) for _ in range(int(self.n_layers))],
+        return ConditionedDecoder(
+            [make_mixer(mixer, d_model, **options) for _ in range(n_layers)],
             d_model=d_model,
             d_ff=int(self.d_ff),
             condition_dim=d_model,
             levels=levels,
             dropout=self.dropout,
         )
-        return decoder, LabelEmbedding(self._n_classes, d_model, drop=self.label_drop)
 
     @abstractmethod
     def score(self, images: Any, labels: Any = None) -> float:
         """Return how well images are predicted; higher is better."""
+
+    def _mean_error(self, objective: Objective, images: Any, labels: Any) -> float:
+        """Return the mean loss of images, with the same random numbers every time."""
+        tensor = self._read(images)
+        numbers = self._label_numbers(labels, len(tensor))
+        total, count, generator = 0.0, 0, make_generator(0, self.device_)
+        with torch.inference_mode():
+            for part, told in zip(tensor.split(AT_ONCE), numbers.split(AT_ONCE), strict=True):
+                batch: ImageBatch = {"images": part, "labels": told}
+                error, n_errors = objective.loss(self.module_, batch, generator)["loss"]
+                total, count = total + float(error), count + int(n_errors)
+        return total / count
 
     @property
     def _n_classes(self) -> int:

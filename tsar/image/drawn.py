@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsar.core.generation import generate_levels
-from tsar.core.heads import CategoricalHead
 from tsar.core.sampling import Guidance, Sampler
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
@@ -22,7 +21,7 @@ from tsar.params.constraints import check_choice
 from tsar.training import Objective, make_generator
 from tsar.training.objective import changes
 
-__all__ = ["DrawingNetwork", "ImageModel", "LevelDrawing"]
+__all__ = ["DrawingNetwork", "ImageModel", "LevelDrawing", "LevelModel"]
 
 
 class LevelDrawing:
@@ -34,7 +33,8 @@ class LevelDrawing:
     guided : bool
         Whether each image has a row without its label behind those with.
     given_tokens : pair of Tensor, optional
-        Tokens (B, L) that are there already, and which of them stay, a bool Tensor (B, L).
+        Tokens (B, L) or vectors (B, L, E) that are there already, and a bool Tensor of the same
+        shape, which of them or of their values stay.
     """
 
     def __init__(
@@ -60,17 +60,17 @@ class LevelDrawing:
 
     def sample(self, z: Tensor, sampler: Sampler, guidance: float | None, generator: Any) -> Tensor:
         """Draw the tokens (B, T) of a level, but for those that stay."""
-        drawn: Tensor = self.network.head.sample(z, sampler, guidance, generator)
-        if self.given_tokens is not None:
-            part = slice(self.n_drawn, self.n_drawn + drawn.shape[1])
-            ids, stays = self.given_tokens
-            drawn = torch.where(stays[:, part], ids[:, part], drawn)
+        fixed = self.given_tokens
+        if fixed is not None:
+            values, stays = fixed
+            fixed = values[:, self.n_drawn :], stays[:, self.n_drawn :]
+        drawn: Tensor = self.network.draw(z, self.n_drawn, sampler, guidance, fixed, generator)
         return drawn
 
     def embed(self, step: int, drawn: Tensor) -> Tensor:
         """Return the inputs of the next level."""
         self.n_drawn += drawn.shape[1]
-        ids = drawn.repeat(2, 1) if self.guided else drawn
+        ids = torch.cat([drawn, drawn]) if self.guided else drawn
         x, self.memory = self.network.after(step, ids, self.memory)
         return x
 
@@ -80,20 +80,20 @@ class LevelDrawing:
 
 
 class DrawingNetwork(nn.Module):
-    """Logits of the tokens of images, level by level.
+    """What the tokens of images are drawn from, level by level; tokens may be vectors.
 
     Attributes
     ----------
     decoder : ConditionedDecoder
     labels : LabelEmbedding
-    head : CategoricalHead
+    head : nn.Module
     n_tokens : int
         L, of an image.
     """
 
     decoder: Any
     labels: Any
-    head: CategoricalHead
+    head: Any
     n_tokens: int
 
     def inputs(self, ids: Tensor) -> Tensor:
@@ -112,6 +112,40 @@ class DrawingNetwork(nn.Module):
         """Return features (B, L, D) of tokens, each of those of lower levels and of the label."""
         features: Tensor = self.decoder(self.inputs(ids), self.labels(labels))
         return self.in_places(features)
+
+    def draw(
+        self,
+        z: Any,
+        begin: int,
+        sampler: Sampler,
+        guidance: float | None,
+        fixed: tuple[Tensor, Tensor] | None,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Draw the tokens of a level.
+
+        Parameters
+        ----------
+        z : Tensor of shape (B, T, D)
+            What the decoder says of them; with guidance of twice as many rows.
+        begin : int
+            How many tokens are drawn already.
+        sampler : Sampler
+        guidance : float or None
+            The weight of what the label changes.
+        fixed : pair of Tensor or None
+            This and all later tokens, as far as they are there, and which of them stay.
+        generator : torch.Generator or None
+
+        Returns
+        -------
+        Tensor of shape (B, T), or (B, T, E) of vectors
+        """
+        drawn: Tensor = self.head.sample(z, sampler, guidance, generator)
+        if fixed is None:
+            return drawn
+        values, stays = (one[:, : drawn.shape[1]] for one in fixed)
+        return torch.where(stays, values, drawn)
 
     def in_order(self, values: Tensor) -> Tensor:
         """Return values (B, L, ...) of tokens in the order in which they are drawn."""
@@ -140,7 +174,56 @@ class TokenLoss(Objective):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ImageModel(DrawingEstimator):
+class LevelModel(DrawingEstimator):
+    """A model that draws images level by level, see :class:`DrawingNetwork`."""
+
+    def _drawn(
+        self,
+        numbers: Tensor,
+        guidance: float,
+        sampler: Sampler,
+        generator: torch.Generator,
+        given_tokens: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Draw tokens (B, L), or vectors (B, L, E)."""
+        self._check_guidance(guidance)
+        ids, how = [], self._guidance(guidance)
+        network: Any = self.module_
+        if given_tokens is not None:
+            in_order, stays = map(network.in_order, given_tokens)
+            given_tokens = in_order, stays
+        n_levels = self._n_drawing_levels
+        with torch.inference_mode():
+            for begin in range(0, len(numbers), AT_ONCE):
+                part = slice(begin, begin + AT_ONCE)
+                held = (
+                    None if given_tokens is None else (given_tokens[0][part], given_tokens[1][part])
+                )
+                drawing = LevelDrawing(network, bool(guidance), held)
+                levels = generate_levels(
+                    drawing,
+                    numbers[part],
+                    sampler=sampler,
+                    generator=generator,
+                    guidance=(lambda step: how.weight(step / max(n_levels - 1, 1)))
+                    if guidance
+                    else None,
+                )
+                ids.append(network.in_places(torch.cat([drawn.tokens for drawn in levels], dim=1)))
+        return torch.cat(ids)
+
+    def _guidance(self, scale: float) -> Guidance:
+        return Guidance(scale)
+
+    @property
+    def _n_drawing_levels(self) -> int:
+        """In how many passes an image is drawn."""
+        network: Any = self.module_
+        return int(network.decoder.levels.max()) + 1
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ImageModel(LevelModel):
     """A model that draws images as tokens, of a class if it was fitted with labels.
 
     Parameters
@@ -353,50 +436,6 @@ class ImageModel(DrawingEstimator):
     def _sides(self) -> list[int]:
         """Return the sides of the maps of tokens."""
         raise NotImplementedError
-
-    def _drawn(
-        self,
-        numbers: Tensor,
-        guidance: float,
-        sampler: Sampler,
-        generator: torch.Generator,
-        given_tokens: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """Draw tokens (B, L)."""
-        self._check_guidance(guidance)
-        ids, how = [], self._guidance(guidance)
-        network: Any = self.module_
-        if given_tokens is not None:
-            in_order, stays = map(network.in_order, given_tokens)
-            given_tokens = in_order, stays
-        n_levels = self._n_drawing_levels
-        with torch.inference_mode():
-            for begin in range(0, len(numbers), AT_ONCE):
-                part = slice(begin, begin + AT_ONCE)
-                held = (
-                    None if given_tokens is None else (given_tokens[0][part], given_tokens[1][part])
-                )
-                drawing = LevelDrawing(network, bool(guidance), held)
-                levels = generate_levels(
-                    drawing,
-                    numbers[part],
-                    sampler=sampler,
-                    generator=generator,
-                    guidance=(lambda step: how.weight(step / max(n_levels - 1, 1)))
-                    if guidance
-                    else None,
-                )
-                ids.append(network.in_places(torch.cat([drawn.tokens for drawn in levels], dim=1)))
-        return torch.cat(ids)
-
-    def _guidance(self, scale: float) -> Guidance:
-        return Guidance(scale)
-
-    @property
-    def _n_drawing_levels(self) -> int:
-        """In how many passes an image is drawn."""
-        network: Any = self.module_
-        return int(network.decoder.levels.max()) + 1
 
     def reconstruct(self, images: Any) -> np.ndarray:
         """Return what is left of images as tokens, float32 in [0, 1]."""

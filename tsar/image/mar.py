@@ -15,9 +15,8 @@ from tsar.core.linear import Linear
 from tsar.core.position import LearnedPosition
 from tsar.core.sampling import Guidance
 from tsar.core.unmasking import cosine_counts, unmask_vectors
-from tsar.exceptions import DataError
 from tsar.image.base import AT_ONCE, DrawingEstimator, ImageBatch
-from tsar.image.pixels import as_array
+from tsar.image.pixels import as_array, cut, joined, patches_along
 from tsar.params.constraints import Interval, check_count, check_value
 from tsar.training import Objective, make_generator
 
@@ -108,20 +107,6 @@ def _masked_share(generator: torch.Generator) -> float:
             return share
 
 
-def cut(images: Tensor, size: int) -> Tensor:
-    """Cut images (B, C, H, W) into patches (B, L, C * size ** 2), row by row."""
-    patches = images.unflatten(2, (-1, size)).unflatten(4, (-1, size))  # (B, C, h, s, w, s)
-    return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
-
-def joined(patches: Tensor, size: int, shape: tuple[int, int, int]) -> Tensor:
-    """Undo :func:`cut`."""
-    channels, height, width = shape
-    grid = patches.unflatten(1, (height // size, width // size))
-    parts = grid.unflatten(3, (channels, size, size))  # (B, h, w, C, s, s)
-    return parts.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
 class MAR(DrawingEstimator):
     """Images drawn patch by patch in a random order, several in a pass, without a tokenizer.
@@ -156,12 +141,7 @@ class MAR(DrawingEstimator):
     head: Literal["flow", "diffusion"] = "flow"
 
     def _prepare(self, images: Tensor, labels: Tensor | None, go_on: bool) -> None:
-        side = self.image_shape_[1]
-        if side % self.patch_size:
-            raise DataError(
-                f"{self.name}: patch_size={self.patch_size} must divide the side of the images, "
-                f"{side}; choose another, or resize them"
-            )
+        patches_along(self.name, self.patch_size, self.image_shape_)
 
     def _make_network(self) -> MaskedPatchNetwork:
         d_model, size = int(self.d_model), int(self.patch_size)
@@ -310,13 +290,6 @@ class MAR(DrawingEstimator):
 
         Higher is better; there is no likelihood.
         """
-        tensor = self._read(images)
-        numbers = self._label_numbers(labels, len(tensor))
-        objective, total, count = MaskedPatches(int(self.as_fitted.patch_size)), 0.0, 0
-        generator = make_generator(0, self.device_)
-        with torch.inference_mode():
-            for part, told in zip(tensor.split(AT_ONCE), numbers.split(AT_ONCE), strict=True):
-                batch: ImageBatch = {"images": part, "labels": told}
-                error, n_patches = objective.loss(self.module_, batch, generator)["loss"]
-                total, count = total + float(error), count + int(n_patches)
-        return -total / count
+        self.check_fitted()
+        objective = MaskedPatches(int(self.as_fitted.patch_size))
+        return -self._mean_error(objective, images, labels)

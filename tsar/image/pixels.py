@@ -18,7 +18,16 @@ from torch.nn import functional as F
 
 from tsar.exceptions import DataError
 
-__all__ = ["as_array", "as_labels", "as_tensor", "read_images", "shifted"]
+__all__ = [
+    "as_array",
+    "as_labels",
+    "as_tensor",
+    "cut",
+    "joined",
+    "patches_along",
+    "read_images",
+    "shifted",
+]
 
 # An image is cut into cells of so many pixels.
 CELL = 4
@@ -141,6 +150,45 @@ def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
     columns = moves[1][:, None] + torch.arange(width, device=images.device)
     owner = torch.arange(n_images, device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[owner, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
+
+
+def patches_along(owner: str, patch_size: int, shape: tuple[int, int, int]) -> int:
+    """Return how many patches fill the side of square images.
+
+    Parameters
+    ----------
+    owner : str
+        For messages.
+    patch_size : int
+    shape : tuple of int
+        Channels, height and width of the images.
+
+    Raises
+    ------
+    DataError
+        They do not fill it.
+    """
+    _, height, width = shape
+    if height % patch_size or height != width:
+        raise DataError(
+            f"{owner}: patch_size={patch_size} must divide the side of the images, {height}; "
+            f"choose another, or resize them"
+        )
+    return height // patch_size
+
+
+def cut(images: Tensor, size: int) -> Tensor:
+    """Cut images (B, C, H, W) into patches (B, L, C * size ** 2), row by row."""
+    patches = images.unflatten(2, (-1, size)).unflatten(4, (-1, size))  # (B, C, h, s, w, s)
+    return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def joined(patches: Tensor, size: int, shape: tuple[int, int, int]) -> Tensor:
+    """Undo :func:`cut`, for images of a shape (C, H, W)."""
+    channels, height, width = shape
+    grid = patches.unflatten(1, (height // size, width // size))
+    parts = grid.unflatten(3, (channels, size, size))  # (B, h, w, C, s, s)
+    return parts.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
 
 def read_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

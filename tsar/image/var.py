@@ -1,6 +1,6 @@
 """Images scale by scale, from one token for all of it to one for each cell."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,10 +18,10 @@ from tsar.image.drawn import DrawingNetwork, ImageModel
 from tsar.image.tokenizer import MultiScaleTokenizer
 from tsar.params.constraints import check_choice
 
-__all__ = ["VAR", "ScaleNetwork"]
+__all__ = ["VAR", "PyramidNetwork", "ScaleNetwork", "pyramid_levels"]
 
 
-class ScaleNetwork(DrawingNetwork):
+class PyramidNetwork(DrawingNetwork):
     """All tokens of a scale at once, from the image as the coarser scales have it.
 
     Parameters
@@ -29,8 +29,10 @@ class ScaleNetwork(DrawingNetwork):
     decoder : ConditionedDecoder
         Its levels are the scales of the tokens.
     labels : LabelEmbedding
-    quantizer : MultiScaleQuantizer
-        Of the tokenizer: it is read, and neither trained nor saved here.
+    sides : sequence of int
+        Tokens along the side of each scale.
+    n_values : int
+        Of the vectors by which the coarser scales are told.
     d_model : int
     """
 
@@ -40,20 +42,62 @@ class ScaleNetwork(DrawingNetwork):
         self,
         decoder: ConditionedDecoder,
         labels: LabelEmbedding,
-        quantizer: MultiScaleQuantizer,
+        sides: Sequence[int],
+        n_values: int,
         d_model: int,
     ) -> None:
         super().__init__()
+        self.decoder, self.labels, self.sides = decoder, labels, tuple(sides)
+        self.n_tokens = len(decoder.levels)
+        self.word = Linear(n_values, d_model)
+        self.start = nn.Parameter(0.02 * torch.randn(self.sides[0] ** 2, d_model))
+        self.positions = nn.Parameter(0.02 * torch.randn(self.n_tokens, d_model))
+        self.scales = nn.Embedding(len(self.sides), d_model)
+        nn.init.normal_(self.scales.weight, std=0.02)
+
+    def inputs(self, ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            coarser = self.coarser(ids)
+        start = self.start.expand(len(ids), -1, -1)
+        return self._placed(torch.cat([start, self.word(coarser)], dim=1), 0)
+
+    def coarser(self, ids: Tensor) -> Tensor:
+        """Return what is told of tokens at all scales but the first, (B, L - n_1 ** 2, E)."""
+        raise NotImplementedError
+
+    def _placed(self, x: Tensor, begin: int) -> Tensor:
+        part = slice(begin, begin + x.shape[1])
+        return x + self.positions[part] + self.scales(self.decoder.levels[part])
+
+
+def pyramid_levels(sides: Sequence[int]) -> Tensor:
+    """Return the scale of each token of maps with such sides."""
+    squares = torch.tensor(sides, device="cpu").square()
+    return in_order(len(sides)).repeat_interleave(squares)
+
+
+class ScaleNetwork(PyramidNetwork):
+    """A pyramid of codes.
+
+    Parameters
+    ----------
+    decoder, labels, d_model
+        See :class:`PyramidNetwork`.
+    quantizer : MultiScaleQuantizer
+        Of the tokenizer: it is read, and neither trained nor saved here.
+    """
+
+    def __init__(
+        self,
+        decoder: ConditionedDecoder,
+        labels: LabelEmbedding,
+        quantizer: MultiScaleQuantizer,
+        d_model: int,
+    ) -> None:
         n_codes, width = quantizer.codes.shape
-        self.decoder, self.labels = decoder, labels
-        self.n_tokens = quantizer.n_tokens
+        super().__init__(decoder, labels, quantizer.scales, width, d_model)
         # In a tuple it is no part of this network.
         self._quantizer = (quantizer,)
-        self.word = Linear(width, d_model)
-        self.start = nn.Parameter(0.02 * torch.randn(quantizer.scales[0] ** 2, d_model))
-        self.positions = nn.Parameter(0.02 * torch.randn(self.n_tokens, d_model))
-        self.scales = nn.Embedding(len(quantizer.scales), d_model)
-        nn.init.normal_(self.scales.weight, std=0.02)
         self.head = CategoricalHead(d_model, n_codes)
 
     @property
@@ -61,15 +105,8 @@ class ScaleNetwork(DrawingNetwork):
         """What makes maps of tokens."""
         return self._quantizer[0]
 
-    def inputs(self, ids: Tensor) -> Tensor:
-        with torch.no_grad():
-            coarser = self.quantizer.inputs(ids)
-        start = self.start.expand(len(ids), -1, -1)
-        return self._placed(torch.cat([start, self.word(coarser)], dim=1), 0)
-
-    def _placed(self, x: Tensor, begin: int) -> Tensor:
-        part = slice(begin, begin + x.shape[1])
-        return x + self.positions[part] + self.scales(self.decoder.levels[part])
+    def coarser(self, ids: Tensor) -> Tensor:
+        return self.quantizer.inputs(ids)
 
     def first(self, batch: int) -> tuple[Tensor, Any]:
         codes, side = self.quantizer.codes, self.quantizer.scales[-1]
@@ -130,8 +167,7 @@ class VAR(ImageModel):
 
     def _make_network(self) -> ScaleNetwork:
         d_model, quantizer = int(self.d_model), self.tokenizer_.module_.quantizer
-        sides = torch.tensor(quantizer.scales, device="cpu")
-        levels = in_order(len(sides)).repeat_interleave(sides.square())
+        levels = pyramid_levels(quantizer.scales)
         decoder, labels = self._make_decoder(self.mixer, levels, causal=False)
         return ScaleNetwork(decoder, labels, quantizer, d_model)
 

@@ -3,5 +3,6 @@
 from tsar.core.heads.categorical import CategoricalHead
 from tsar.core.heads.diffusion import DiffusionHead
 from tsar.core.heads.flow import FlowHead
+from tsar.core.heads.joint_flow import JointFlowHead
 
-__all__ = ["CategoricalHead", "DiffusionHead", "FlowHead"]
+__all__ = ["CategoricalHead", "DiffusionHead", "FlowHead", "JointFlowHead"]

@@ -1,6 +1,7 @@
 """The small network that takes noise off vectors, given how much there is and what is wanted."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,30 @@ from tsar.core.conditioning import AdaptiveNorm
 from tsar.core.linear import Linear
 from tsar.core.sampling import Guidance
 
-__all__ = ["Denoiser", "DenoisingHead", "noise_like"]
+__all__ = ["Denoiser", "DenoisingHead", "TimeEmbedding", "guided", "noise_like"]
 
 # Waves by which a time is told, and the longest period of them.
 N_WAVES, LONGEST = 128, 10_000.0
+
+
+class TimeEmbedding(nn.Sequential):
+    """A vector for each time, of waves from slow to fast.
+
+    Parameters
+    ----------
+    width : int
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(Linear(2 * N_WAVES, width), nn.SiLU(), Linear(width, width))
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Return vectors (..., width) of times (...) in [0, 1]."""
+        steps = torch.arange(N_WAVES, device=time.device) / N_WAVES
+        angles = 1000.0 * time[..., None] * torch.exp(-math.log(LONGEST) * steps)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=-1)
+        vectors: Tensor = super().forward(waves.to(time.dtype))
+        return vectors
 
 
 class Denoiser(nn.Module):
@@ -43,7 +64,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.enter = Linear(n_values, width)
         self.condition = Linear(condition_dim, width)
-        self.time = nn.Sequential(Linear(2 * N_WAVES, width), nn.SiLU(), Linear(width, width))
+        self.time = TimeEmbedding(width)
         self.norms = nn.ModuleList(AdaptiveNorm(width, width) for _ in range(n_blocks))
         self.branches = nn.ModuleList(
             nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
@@ -69,7 +90,7 @@ class Denoiser(nn.Module):
         -------
         Tensor of shape (N, E)
         """
-        told = self.time(_waves(time).to(x.dtype)) + self.condition(feature)
+        told = self.time(time.to(x.dtype)) + self.condition(feature)
         # Blocks take sequences; a vector is one of a single token.
         hidden, told = self.enter(x)[:, None], told[:, None]
         for norm, branch in zip(self.norms, self.branches, strict=True):
@@ -78,13 +99,6 @@ class Denoiser(nn.Module):
         normed, _ = self.last_norm(hidden, told)
         leaving: Tensor = self.leave(normed)[:, 0]
         return leaving
-
-
-def _waves(time: Tensor) -> Tensor:
-    """Return sines and cosines (N, 256) of times, from slow to fast."""
-    steps = torch.arange(N_WAVES, device=time.device) / N_WAVES
-    angles = 1000.0 * time[:, None] * torch.exp(-math.log(LONGEST) * steps)
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class DenoisingHead(nn.Module):
@@ -127,12 +141,12 @@ class DenoisingHead(nn.Module):
 
         With guidance these are 2 N: those with the condition, then those without.
         """
-        x = x.to(z.dtype).repeat(len(z) // len(x), 1)
-        said: Tensor = self.denoiser(x, x.new_full((len(x),), time), z)
-        if guidance is None:
+
+        def say(rows: Tensor) -> Tensor:
+            said: Tensor = self.denoiser(rows, rows.new_full((len(rows),), time), z)
             return said
-        conditional, unconditional = said.chunk(2)
-        return Guidance.combine(conditional, unconditional, guidance)
+
+        return guided(say, x.to(z.dtype), guidance)
 
     def first_noise(
         self, z: Tensor, guidance: float | None, generator: torch.Generator | None
@@ -140,6 +154,28 @@ class DenoisingHead(nn.Module):
         """Draw the vectors (N, E) that drawing begins with."""
         n_vectors = len(z) // (1 if guidance is None else 2)
         return noise_like(z.new_empty(n_vectors, self.n_values), generator)
+
+
+def guided(say: Callable[[Tensor], Tensor], x: Tensor, guidance: float | None) -> Tensor:
+    """Return what is said of vectors, with the condition and if need be without.
+
+    Parameters
+    ----------
+    say : callable
+        Takes vectors (B, ..., E), or with guidance 2 B: those that it has the condition of, then
+        the same for which it has none.
+    x : Tensor of shape (B, ..., E)
+    guidance : float or None
+        The weight of :meth:`tsar.core.sampling.Guidance.combine`.
+
+    Returns
+    -------
+    Tensor of shape (B, ..., E)
+    """
+    if guidance is None:
+        return say(x)
+    conditional, unconditional = say(torch.cat([x, x])).chunk(2)
+    return Guidance.combine(conditional, unconditional, guidance)
 
 
 def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
