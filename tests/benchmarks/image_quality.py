@@ -3,7 +3,9 @@
     TSAR_DATA=... python tests/benchmarks/image_quality.py --model VAR --steps 1500 --folder images
 
 Of the 10,000 images of the test part of MNIST the first 8,000 are trained on. The folder keeps the
-classifier and the tokenizers, which all models share, and the models. Printed are how many digits
+classifier and the tokenizers, which all models share, and the models, each under its settings. With
+``--refiner`` another VAR of that folder draws the last scales, with ``--passes`` an ARPG draws
+several tokens in a pass. Printed are how many digits
 the classifier is right for, of held-out images and of what comes back of them; the loss of a token;
 and for each guidance how many drawn digits are recognised, the Frechet distance of their features
 beside that between as many real ones, how well a second classifier tells them from real ones, the
@@ -29,17 +31,19 @@ from tsar.params.text import parse_parameters
 
 N_TRAINING, N_DRAWN = 8000, 1000
 COMMON: dict[str, Any] = {"random_state": 0, "device": "cpu"}
-GUIDANCE = ((0.0, None), (0.5, 0.96), (1.0, 0.96), (1.5, 0.96), (2.0, 0.9))
+# Scales of guidance, and the share of probable tokens that is drawn from with each.
+GUIDANCE = {0.0: None, 0.5: 0.96, 1.0: 0.96, 1.5: 0.96, 2.0: 0.9}
 
 
 def cached(folder: Path, make: Any) -> Any:
     """Return what was fitted and saved in an earlier call, or fit and save it."""
     if folder.is_dir():
         return tsar.load(folder)
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     made = make()
     made.save(folder)
-    print(f"{type(made).__name__}: {time.perf_counter() - began:.0f} s", flush=True)
+    seconds, of_processor = time.perf_counter() - began, time.process_time() - busy
+    print(f"{type(made).__name__}: {seconds:.0f} s, {of_processor:.0f} of a processor", flush=True)
     return made
 
 
@@ -61,6 +65,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("images"))
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--figure", type=Path, help="draw six of each digit, guidance 1")
+    parser.add_argument("--refiner", help="name of a VAR in the folder that draws the last scales")
+    parser.add_argument("--refine-from", type=int, help="the first scale that the refiner draws")
+    parser.add_argument("--passes", type=int, help="in how many an ARPG draws an image")
+    parser.add_argument("--guidance", type=float, nargs="+", choices=GUIDANCE, default=[*GUIDANCE])
     parser.add_argument("--shuffled", action="store_true", help="labels of other images")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -97,7 +105,8 @@ def main() -> None:
     told_by = {} if options.model == "MAR" else {"tokenizer": tokenizer}
     settings = parse_parameters(kinds, options.set)
     model = kinds(**{**told_by, **COMMON, "max_steps": options.steps, **settings})
-    name = f"{options.model}{'-shuffled' if options.shuffled else ''}"
+    name = "-".join([options.model, str(options.steps), *options.set])
+    name += "-shuffled" if options.shuffled else ""
     model = cached(folder / name, lambda: model.fit(training, told))
     n_weights = sum(weights.numel() for weights in model.module_.parameters())
     loss = -model.score(rest, labels[N_TRAINING:])
@@ -106,9 +115,14 @@ def main() -> None:
         f"a token of held-out images, {model.history_['train_loss'][-1]:.3f} in the last epoch",
         flush=True,
     )
+    drawing: dict[str, Any] = {} if options.passes is None else {"n_passes": options.passes}
+    if options.refiner is not None:
+        drawing["refiner"] = tsar.load(folder / options.refiner)
+        drawing["refine_from"] = options.refine_from
     wanted = np.arange(N_DRAWN) % 10
-    for guidance, top_p in GUIDANCE:
-        bulk = {} if options.model == "MAR" else {"top_p": top_p}
+    for guidance in options.guidance:
+        top_p = GUIDANCE[guidance]
+        bulk = drawing if options.model == "MAR" else {**drawing, "top_p": top_p}
         drawn = model.sample(label=wanted, guidance=guidance, random_state=0, **bulk)
         quality = image_quality(drawn, wanted, classifier, rest, training)
         print(
@@ -118,14 +132,15 @@ def main() -> None:
             flush=True,
         )
     if options.figure is not None:
-        shown = model.sample(label=list(range(10)) * 6, guidance=1.0, random_state=1)
+        shown = model.sample(label=list(range(10)) * 6, guidance=1.0, random_state=1, **drawing)
         grid = tsar.plot.image_grid(shown, n_columns=10, titles=range(10))
         grid.figure.savefig(options.figure, dpi=80)
-    model.sample(1, label=0, guidance=1.0, random_state=0)  # What a process does once.
+    model.sample(1, label=0, guidance=1.0, random_state=0, **drawing)  # What a process does once.
     for count in (1, 10, 100):
-        began = time.perf_counter()
-        model.sample(label=wanted[:count], guidance=1.0, random_state=0)
-        print(f"{count} images: {time.perf_counter() - began:.3f} s", flush=True)
+        began, busy = time.perf_counter(), time.process_time()
+        model.sample(label=wanted[:count], guidance=1.0, random_state=0, **drawing)
+        seconds, of_processor = time.perf_counter() - began, time.process_time() - busy
+        print(f"{count} images: {seconds:.3f} s, {of_processor:.3f} of a processor", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tsar.core.masks import block_diffusion, visible, window
+from tsar.core.masks import block_diffusion, together, visible, window
 from tsar.exceptions import ParameterError
 
 
@@ -17,6 +17,13 @@ def test_a_token_sees_its_level_and_lower_ones():
         assert torch.equal(seen[row], _table(lambda i, j, own=own: own[j] <= own[i], 4, 4))
     assert torch.equal(visible(torch.arange(5)), torch.ones(5, 5).tril().bool())
     assert torch.equal(visible(levels[:, 2:], levels), seen[:, 2:])
+
+
+def test_a_token_sees_its_level_alone():
+    levels = torch.tensor([[0, 1, 1, 2], [3, 0, 2, 0]])
+    seen = together(levels)
+    for row, own in enumerate(levels.tolist()):
+        assert torch.equal(seen[row], _table(lambda i, j, own=own: own[j] == own[i], 4, 4))
 
 
 @pytest.mark.parametrize("causal", [False, True])

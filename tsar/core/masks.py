@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["block_diffusion", "neighbours", "visible", "window"]
+__all__ = ["block_diffusion", "neighbours", "together", "visible", "window"]
 
 
 def visible(query_levels: Tensor, key_levels: Tensor | None = None) -> Tensor:
@@ -32,6 +32,23 @@ def visible(query_levels: Tensor, key_levels: Tensor | None = None) -> Tensor:
     """
     key_levels = query_levels if key_levels is None else key_levels
     return key_levels[..., None, :] <= query_levels[..., :, None]
+
+
+def together(levels: Tensor) -> Tensor:
+    """Let every token see those of its own level and no other.
+
+    What a level has to know of lower ones then reaches it another way, such as a recurrence over
+    all tokens.
+
+    Parameters
+    ----------
+    levels : int Tensor of shape (..., L)
+
+    Returns
+    -------
+    bool Tensor of shape (..., L, L)
+    """
+    return levels[..., None, :] == levels[..., :, None]
 
 
 def window(
