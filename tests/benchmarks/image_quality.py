@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--refiner", help="name of a VAR in the folder that draws the last scales")
     parser.add_argument("--refine-from", type=int, help="the first scale that the refiner draws")
     parser.add_argument("--passes", type=int, help="in how many an ARPG draws an image")
-    parser.add_argument("--guidance", type=float, nargs="+", choices=GUIDANCE, default=[*GUIDANCE])
+    parser.add_argument("--guidance", type=float, nargs="*", choices=GUIDANCE, default=[*GUIDANCE])
     parser.add_argument("--shuffled", action="store_true", help="labels of other images")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
