@@ -329,7 +329,7 @@ def test_scale_by_scale_sees_what_one_pass_sees(across, guided):
         if guided:
             none = torch.full((3,), network.labels.null)
             expected = torch.cat([expected, network(ids, none)])
-    torch.testing.assert_close(torch.cat(features, dim=1), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(torch.cat(features, dim=1), expected, rtol=0, atol=1e-10)
 
 
 def test_a_scale_knows_of_coarser_ones_by_the_recurrence_alone():
