@@ -31,7 +31,7 @@ from tsar.checks.images import Images, small_image_model
 from tsar.estimator.manifest import write_manifest
 from tsar.exceptions import TsarError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
-from tsar.image import MAR, PAR, RAR, VAR, BlockFlow, FlowAR
+from tsar.image import ARPG, MAR, NAR, PAR, RAR, VAR, BlockFlow, FlowAR
 
 RECORD, ARRAYS, MANIFEST = "model.json", "arrays.safetensors", "manifest.json"
 # Seconds that a load and a forecast may take, on a busy machine.
@@ -75,10 +75,14 @@ def models(tmp_path_factory):
             model = _small(name).fit(series)
             model.save(root / name)
             found[name] = (root / name, model.predict())
-        for cls in (MAR, PAR, RAR, VAR, BlockFlow, FlowAR):
-            model = small_image_model(cls).fit(Images().data(), list("abc") * 4)
-            model.save(root / cls.__name__)
-            found[cls.__name__] = (root / cls.__name__, _answer(model))
+        for cls, settings in (
+            *((cls, {}) for cls in (ARPG, MAR, NAR, PAR, RAR, VAR, BlockFlow, FlowAR)),
+            (VAR, {"across": "mamba2"}),
+        ):
+            model = small_image_model(cls, **settings).fit(Images().data(), list("abc") * 4)
+            name = "-".join([cls.__name__, *settings.values()])
+            model.save(root / name)
+            found[name] = (root / name, _answer(model))
     return found
 
 

@@ -3,12 +3,14 @@
     TSAR_DATA=... python tests/benchmarks/image_quality.py --model VAR --steps 1500 --folder images
 
 Of the 10,000 images of the test part of MNIST the first 8,000 are trained on. The folder keeps the
-classifier and the tokenizers, which all models of tokens share, and the models. Printed are how
-many digits the classifier is right for, of held-out images and of what comes back of them as
-tokens; the loss of a token or patch; and for each guidance how many drawn digits are recognised,
-the Frechet distance of their features beside that between as many real ones, how well a second
-classifier tells them from real ones, the share of near copies, and the seconds that 1, 10 and 100
-images take. Trainings print the seconds of the clock and those of the processor.
+classifier and the tokenizers, which all models of tokens share, and the models, each under its
+settings. With ``--refiner`` another VAR of that folder draws the last scales, with ``--passes`` an
+ARPG draws several tokens in a pass. Printed are how many digits the classifier is right for, of
+held-out images and of what comes back of them as tokens; the loss of a token or patch; and for each
+guidance how many drawn digits are recognised, the Frechet distance of their features beside that
+between as many real ones, how well a second classifier tells them from real ones, the share of near
+copies, and the seconds that 1, 10 and 100 images take. Trainings print the seconds of the clock and
+those of the processor.
 """
 
 import argparse
@@ -66,10 +68,13 @@ def main() -> None:
     parser.add_argument("--model", default="VAR")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--folder", type=Path, default=Path("images"))
-    parser.add_argument("--name", help="of the saved model in the folder; by default the model's")
+    parser.add_argument("--name", help="of the saved model in the folder; its settings by default")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--guidance", type=float, nargs="*", default=list(GUIDANCE))
     parser.add_argument("--figure", type=Path, help="draw six of each digit, guidance 1")
+    parser.add_argument("--refiner", help="name of a VAR in the folder that draws the last scales")
+    parser.add_argument("--refine-from", type=int, help="the first scale that the refiner draws")
+    parser.add_argument("--passes", type=int, help="in how many an ARPG draws an image")
     parser.add_argument("--shuffled", action="store_true", help="labels of other images")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -107,7 +112,8 @@ def main() -> None:
         told_by = {"tokenizer": tokenizer}
     settings = parse_parameters(kinds, options.set)
     model = kinds(**{**told_by, **COMMON, "max_steps": options.steps, **settings})
-    name = options.name or f"{options.model}{'-shuffled' if options.shuffled else ''}"
+    name = options.name or "-".join([options.model, str(options.steps), *options.set])
+    name += "-shuffled" if options.shuffled else ""
     model = cached(folder / name, lambda: model.fit(training, told))
     n_weights = sum(weights.numel() for weights in model.module_.parameters())
     loss = -model.score(rest, labels[N_TRAINING:])
@@ -116,10 +122,14 @@ def main() -> None:
         f"a token of held-out images, {model.history_['train_loss'][-1]:.3f} in the last epoch",
         flush=True,
     )
+    drawing: dict[str, Any] = {} if options.passes is None else {"n_passes": options.passes}
+    if options.refiner is not None:
+        drawing["refiner"] = tsar.load(folder / options.refiner)
+        drawing["refine_from"] = options.refine_from
     wanted = np.arange(N_DRAWN) % 10
     for guidance in options.guidance:
         top_p = GUIDANCE.get(guidance, 0.9)
-        bulk = {"top_p": top_p} if of_tokens else {}
+        bulk = {**drawing, "top_p": top_p} if of_tokens else drawing
         drawn = model.sample(label=wanted, guidance=guidance, random_state=0, **bulk)
         quality = image_quality(drawn, wanted, classifier, rest, training)
         print(
@@ -129,14 +139,15 @@ def main() -> None:
             flush=True,
         )
     if options.figure is not None:
-        shown = model.sample(label=list(range(10)) * 6, guidance=1.0, random_state=1)
+        shown = model.sample(label=list(range(10)) * 6, guidance=1.0, random_state=1, **drawing)
         grid = tsar.plot.image_grid(shown, n_columns=10, titles=range(10))
         grid.figure.savefig(options.figure, dpi=80)
-    model.sample(1, label=0, guidance=1.0, random_state=0)  # What a process does once.
+    model.sample(1, label=0, guidance=1.0, random_state=0, **drawing)  # What a process does once.
     for count in (1, 10, 100):
-        began = time.perf_counter()
-        model.sample(label=wanted[:count], guidance=1.0, random_state=0)
-        print(f"{count} images: {time.perf_counter() - began:.3f} s", flush=True)
+        began, busy = time.perf_counter(), time.process_time()
+        model.sample(label=wanted[:count], guidance=1.0, random_state=0, **drawing)
+        seconds, of_processor = time.perf_counter() - began, time.process_time() - busy
+        print(f"{count} images: {seconds:.3f} s, {of_processor:.3f} of a processor", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,36 +3,59 @@
 import pytest
 import torch
 
-from tsar.core.conditioned import ConditionedDecoder, in_order
+from tsar.core.conditioned import ConditionedDecoder, QueryDecoder, in_order
 from tsar.core.mixers import accepted_options, make_mixer
+from tsar.core.state import fork, select
+from tsar.exceptions import ParameterError
 
 
-def _decoder(mixer, levels, d_model=8):
+def _mixers(mixer, causal, d_model=8):
+    options = accepted_options(mixer, n_heads=2, causal=causal, qk_norm=True)
+    return [make_mixer(mixer, d_model, **options) for _ in range(2)]
+
+
+def _trained(decoder):
+    # Gates begin at zero, which would hide everything.
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return decoder.double().eval()
+
+
+def _decoder(mixer, levels, d_model=8, across=None):
     torch.manual_seed(0)
     causal = mixer != "attention" or bool((levels.diff() > 0).all())
-    options = accepted_options(mixer, n_heads=2, causal=causal, qk_norm=True)
     decoder = ConditionedDecoder(
-        [make_mixer(mixer, d_model, **options) for _ in range(2)],
+        _mixers(mixer, causal, d_model),
         d_model=d_model,
         d_ff=12,
         condition_dim=6,
         levels=levels,
-    ).double()
-    # Gates begin at zero, which would hide everything.
-    for parameter in decoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return decoder.eval()
+        across=None if across is None else _mixers(across, True, d_model),
+    )
+    return _trained(decoder)
+
+
+def _query_decoder(mixer="attention"):
+    torch.manual_seed(0)
+    sizes = {"d_model": 8, "d_ff": 12, "condition_dim": 6}
+    return _trained(QueryDecoder(_mixers(mixer, True), n_query_layers=2, n_heads=2, **sizes))
 
 
 SCALES = torch.tensor([0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2])
 
 
 @pytest.mark.parametrize(
-    ("mixer", "levels"),
-    [("attention", SCALES), ("attention", in_order(11)), ("mamba2", in_order(11))],
+    ("mixer", "levels", "across"),
+    [
+        ("attention", SCALES, None),
+        ("attention", in_order(11), None),
+        ("mamba2", in_order(11), None),
+        ("attention", SCALES, "mamba2"),
+        ("attention", SCALES, "attention"),
+    ],
 )
-def test_level_by_level_is_as_at_once(mixer, levels):
-    decoder = _decoder(mixer, levels)
+def test_level_by_level_is_as_at_once(mixer, levels, across):
+    decoder = _decoder(mixer, levels, across=across)
     tokens, condition = torch.randn(3, 11, 8).double(), torch.randn(3, 6).double()
     with torch.no_grad():
         whole = decoder(tokens, condition)
@@ -110,3 +133,82 @@ def test_a_mask_takes_the_place_of_the_levels():
             one = _decoder("attention", torch.zeros(int((SCALES == level).sum()), dtype=int))
             expected = one(tokens[:, SCALES == level], condition)
             torch.testing.assert_close(alone[:, SCALES == level], expected)
+
+
+@pytest.mark.parametrize("mixer", ["attention", "mamba2", "linear_attention"])
+def test_queries_are_answered_from_a_state_as_at_once(mixer):
+    """Content and queries in pieces of any size, and of some rows of the batch."""
+    decoder, sizes = _query_decoder(mixer), [1, 3, 0, 2]
+    content, queries = torch.randn(3, 6, 8).double(), torch.randn(3, 8, 8).double()
+    condition, n_queries = torch.randn(3, 6).double(), [2, 1, 4, 1]
+    levels = torch.arange(4)
+    with torch.no_grad():
+        whole = decoder(
+            content,
+            queries,
+            condition,
+            content_levels=levels.repeat_interleave(torch.tensor(sizes)),
+            query_levels=levels.repeat_interleave(torch.tensor(n_queries)),
+        )
+        state, answers = decoder.init_state(condition), []
+        for part, wanted in zip(content.split(sizes, 1), queries.split(n_queries, 1), strict=True):
+            before = fork(state)
+            answer, state = decoder.extend(part, wanted, state)
+            rows = torch.tensor([2, 0])
+            some, _ = decoder.extend(part[rows], wanted[rows], select(before, rows))
+            torch.testing.assert_close(some, answer[rows])
+            answers.append(answer)
+        torch.testing.assert_close(torch.cat(answers, dim=1), whole)
+
+
+def test_a_query_reads_the_content_of_its_levels_and_no_other_query():
+    decoder = _query_decoder()
+    content, queries = torch.randn(2, 5, 8).double(), torch.randn(2, 4, 8).double()
+    condition = torch.randn(2, 6).double()
+    levels = {
+        "content_levels": torch.tensor([0, 1, 1, 2, 4]),
+        "query_levels": torch.tensor([0, 1, 2, 3]),
+    }
+    with torch.no_grad():
+        before = decoder(content, queries, condition, **levels)
+        for place, level in enumerate(levels["content_levels"].tolist()):
+            changed = content.clone()
+            changed[:, place] = torch.randn(2, 8).double()
+            moved = (decoder(changed, queries, condition, **levels) != before).any(dim=2).all(dim=0)
+            assert moved.tolist() == [level <= own for own in range(4)]
+        for place in range(4):
+            changed = queries.clone()
+            changed[:, place] = torch.randn(2, 8).double()
+            moved = (decoder(content, changed, condition, **levels) != before).any(dim=2).any(dim=0)
+            assert moved.tolist() == [own == place for own in range(4)]
+
+
+def test_wrong_mixers_of_conditioned_blocks():
+    sizes = {"d_model": 8, "d_ff": 8, "condition_dim": 6}
+    for make, message in (
+        (
+            lambda: QueryDecoder(_mixers("attention", False), n_query_layers=1, n_heads=2, **sizes),
+            "QueryDecoder: SoftmaxAttention looks ahead",
+        ),
+        (
+            lambda: QueryDecoder(_mixers("mamba2", True), n_query_layers=1, n_heads=3, **sizes),
+            "n_heads=3 does not divide d_model=8",
+        ),
+        (
+            lambda: ConditionedDecoder(
+                _mixers("attention", False),
+                levels=SCALES,
+                across=_mixers("attention", False),
+                **sizes,
+            ),
+            "ConditionedDecoder: SoftmaxAttention looks ahead",
+        ),
+        (
+            lambda: ConditionedDecoder(
+                _mixers("mamba2", True), levels=SCALES, across=_mixers("mamba2", True), **sizes
+            ),
+            "Mamba2 cannot stay inside of levels",
+        ),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            make()

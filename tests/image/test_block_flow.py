@@ -82,7 +82,8 @@ def test_drawing_cell_by_cell_sees_what_one_pass_sees(context, guided):
     """The noise of each cell, and its velocity at time 1, as the states and as one pass say it."""
     network = _network(context)
     head = network.head
-    vectors, labels = network.in_order(_vectors(network)), torch.tensor([0, 1, 2])
+    places, labels = _vectors(network), torch.tensor([0, 1, 2])
+    vectors = network.in_order(places)
     seen, noise = [], torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(5)).double()
 
     class Recording(LevelDrawing):
@@ -94,7 +95,7 @@ def test_drawing_cell_by_cell_sees_what_one_pass_sees(context, guided):
             seen.append(head.leave(head.decoder.extend(tokens, z, told)[0]))
             return super().sample(z, *arguments)
 
-    drawing = Recording(network, guided, (vectors, torch.ones_like(vectors, dtype=torch.bool)))
+    drawing = Recording(network, guided, (places, torch.ones_like(places, dtype=torch.bool)))
     levels = generate_levels(
         drawing,
         labels,

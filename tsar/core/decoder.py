@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from tsar.core.block import Block, Encoder
-from tsar.core.mixers import Mixer
+from tsar.core.mixers import Mixer, check_causal
 from tsar.core.mlp import make_mlp
 from tsar.core.norm import make_norm
 from tsar.core.position import LearnedPosition, SinusoidalPosition
@@ -76,11 +76,7 @@ class Decoder(nn.Module):
         mlp: str | None = "gelu",
     ) -> None:
         super().__init__()
-        for mixer in mixers:
-            if not mixer.causal:
-                raise ParameterError(
-                    f"Decoder: {type(mixer).__name__} looks ahead; pass causal mixers"
-                )
+        check_causal("Decoder", mixers)
         # Batch normalisation would let a token depend on later ones.
         check_choice("Decoder", "norm", norm, ("layer", "rms"))
         self.d_model = d_model

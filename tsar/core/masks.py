@@ -35,7 +35,10 @@ def visible(query_levels: Tensor, key_levels: Tensor | None = None) -> Tensor:
 
 
 def same(levels: Tensor) -> Tensor:
-    """Let every token see those of its own level alone, as if each level were a sequence.
+    """Let every token see those of its own level and no other.
+
+    What a level has to know of lower ones then reaches it another way, such as a recurrence over
+    all tokens, or it is a sequence by itself.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tsar.core.conditioned import ConditionedDecoder
 from tsar.core.conditioning import LabelEmbedding
-from tsar.core.mixers import accepted_options, make_mixer
+from tsar.core.mixers import Mixer, accepted_options, make_mixer
 from tsar.data.codec import decode, encode
 from tsar.estimator.base import Estimator
 from tsar.estimator.trained import Positive, ScheduleName, TrainedEstimator
@@ -404,25 +404,41 @@ class DrawingEstimator(ImageEstimator):
                 f"{self.d_model}"
             )
 
+    def _make_mixers(self, mixer: Any, n_layers: int, *, causal: bool) -> list[Mixer]:
+        """Build the mixers of so many blocks."""
+        options = accepted_options(mixer, n_heads=int(self.n_heads), causal=causal, qk_norm=True)
+        return [make_mixer(mixer, int(self.d_model), **options) for _ in range(n_layers)]
+
+    @property
+    def _sizes(self) -> dict[str, Any]:
+        """What all kinds of blocks are told."""
+        d_model = int(self.d_model)
+        return {
+            "d_model": d_model,
+            "d_ff": int(self.d_ff),
+            "condition_dim": d_model,
+            "dropout": self.dropout,
+        }
+
+    def _make_labels(self) -> LabelEmbedding:
+        """Build what tells the label to blocks."""
+        return LabelEmbedding(self._n_classes, int(self.d_model), drop=self.label_drop)
+
     def _make_decoder(
-        self, mixer: Any, levels: Tensor, *, causal: bool
+        self, mixer: Any, levels: Tensor, *, causal: bool, across: Any = None
     ) -> tuple[ConditionedDecoder, LabelEmbedding]:
         """Build blocks with a mixer for tokens of such levels, and what tells them the label."""
-        decoder = self._make_blocks(mixer, levels, int(self.n_layers), causal=causal)
-        return decoder, LabelEmbedding(self._n_classes, int(self.d_model), drop=self.label_drop)
+        blocks = self._make_blocks(mixer, levels, int(self.n_layers), causal=causal, across=across)
+        return blocks, self._make_labels()
 
     def _make_blocks(
-        self, mixer: Any, levels: Tensor, n_layers: int, *, causal: bool
+        self, mixer: Any, levels: Tensor, n_layers: int, *, causal: bool, across: Any = None
     ) -> ConditionedDecoder:
-        d_model = int(self.d_model)
-        options = accepted_options(mixer, n_heads=int(self.n_heads), causal=causal, qk_norm=True)
         return ConditionedDecoder(
-            [make_mixer(mixer, d_model, **options) for _ in range(n_layers)],
-            d_model=d_model,
-            d_ff=int(self.d_ff),
-            condition_dim=d_model,
+            self._make_mixers(mixer, n_layers, causal=causal),
             levels=levels,
-            dropout=self.dropout,
+            across=None if across is None else self._make_mixers(across, n_layers, causal=True),
+            **self._sizes,
         )
 
     @abstractmethod

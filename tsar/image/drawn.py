@@ -1,6 +1,6 @@
 """Estimators that draw images token by token, or scale by scale."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsar.core.generation import generate_levels
+from tsar.core.mixers import causal_mixers
 from tsar.core.sampling import Guidance, Sampler
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
@@ -33,46 +34,75 @@ class LevelDrawing:
     guided : bool
         Whether each image has a row without its label behind those with.
     given_tokens : pair of Tensor, optional
-        Tokens (B, L) or vectors (B, L, E) that are there already, and a bool Tensor of the same
-        shape, which of them or of their values stay.
+        Tokens (B, L) or vectors (B, L, E) that are there already, in their places, and a bool
+        Tensor of the same shape, which of them or of their values stay.
     """
 
     def __init__(
         self, network: Any, guided: bool, given_tokens: tuple[Tensor, Tensor] | None = None
     ) -> None:
         self.network, self.guided, self.given_tokens = network, guided, given_tokens
-        self.decoder = network.decoder
-        self.n_drawn = 0
+        self.step = self.n_drawn = 0
         self.memory: Any = None
+
+    @property
+    def decoder(self) -> "LevelDrawing":
+        """What maps inputs: itself, by the decoder of the network."""
+        return self
 
     @property
     def head(self) -> "LevelDrawing":
         """What draws: itself, which keeps tokens that are there already."""
         return self
 
+    def shares(self) -> list[float]:
+        """Return how far on the way each level is, for guidance; one number for each."""
+        n_levels = int(self.network.decoder.levels.max()) + 1
+        return [level / max(n_levels - 1, 1) for level in range(n_levels)]
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """Return values (B, L) of tokens in the order in which they are drawn."""
+        return self.network.in_order(values)
+
+    def in_places(self, values: Tensor) -> Tensor:
+        """Undo :meth:`in_order`."""
+        return self.network.in_places(values)
+
     def begin(self, labels: Tensor) -> tuple[Tensor, Any]:
         """Return the inputs of the first level for labels (B,), and the state before it."""
-        if self.guided:
-            labels = torch.cat([labels, torch.full_like(labels, self.network.labels.null)])
-        state = self.decoder.init_state(self.network.labels(labels))
+        labels = self.told(labels)
         x, self.memory = self.network.first(len(labels))
-        return x, state
+        return x, self.network.decoder.init_state(self.network.labels(labels))
+
+    def told(self, labels: Tensor) -> Tensor:
+        """Return the labels of all rows."""
+        if not self.guided:
+            return labels
+        return torch.cat([labels, torch.full_like(labels, self.network.labels.null)])
+
+    def extend(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return what the tokens of a level are drawn from, and the state behind its inputs."""
+        z, state = self.network.decoder.extend(x, state)
+        return self.network.level_features(self.step, z), state
 
     def sample(self, z: Tensor, sampler: Sampler, guidance: float | None, generator: Any) -> Tensor:
         """Draw the tokens (B, T) of a level, but for those that stay."""
         fixed = self.given_tokens
         if fixed is not None:
-            values, stays = fixed
+            values, stays = map(self.in_order, fixed)
             fixed = values[:, self.n_drawn :], stays[:, self.n_drawn :]
         drawn: Tensor = self.network.draw(z, self.n_drawn, sampler, guidance, fixed, generator)
         return drawn
 
     def embed(self, step: int, drawn: Tensor) -> Tensor:
         """Return the inputs of the next level."""
-        self.n_drawn += drawn.shape[1]
-        ids = torch.cat([drawn, drawn]) if self.guided else drawn
-        x, self.memory = self.network.after(step, ids, self.memory)
+        self.step, self.n_drawn = step + 1, self.n_drawn + drawn.shape[1]
+        x, self.memory = self.network.after(step, self.for_all_rows(drawn), self.memory)
         return x
+
+    def for_all_rows(self, drawn: Tensor) -> Tensor:
+        """Return what was drawn (B, T) for all rows: those without the label are told the same."""
+        return torch.cat([drawn, drawn]) if self.guided else drawn
 
     def done(self, step: int, drawn: Tensor) -> bool:
         """Say whether all tokens are drawn."""
@@ -107,6 +137,10 @@ class DrawingNetwork(nn.Module):
     def after(self, step: int, ids: Tensor, memory: Any) -> tuple[Tensor, Any]:
         """Return the inputs behind level ``step`` of tokens (B, T), and what is remembered."""
         raise NotImplementedError
+
+    def level_features(self, step: int, z: Tensor) -> Tensor:
+        """Return what the tokens of level ``step`` are drawn from, given what the decoder says."""
+        return z
 
     def forward(self, ids: Tensor, labels: Tensor) -> Tensor:
         """Return features (B, L, D) of tokens, each of those of lower levels and of the label."""
@@ -184,42 +218,42 @@ class LevelModel(DrawingEstimator):
         sampler: Sampler,
         generator: torch.Generator,
         given_tokens: tuple[Tensor, Tensor] | None = None,
+        **options: Any,
     ) -> Tensor:
         """Draw tokens (B, L), or vectors (B, L, E)."""
         self._check_guidance(guidance)
         ids, how = [], self._guidance(guidance)
-        network: Any = self.module_
-        if given_tokens is not None:
-            in_order, stays = map(network.in_order, given_tokens)
-            given_tokens = in_order, stays
-        n_levels = self._n_drawing_levels
         with torch.inference_mode():
             for begin in range(0, len(numbers), AT_ONCE):
                 part = slice(begin, begin + AT_ONCE)
                 held = (
                     None if given_tokens is None else (given_tokens[0][part], given_tokens[1][part])
                 )
-                drawing = LevelDrawing(network, bool(guidance), held)
+                labels = numbers[part]
+                drawing = self._drawing(labels, bool(guidance), held, generator, **options)
+                weights = [how.weight(share) for share in drawing.shares()]
                 levels = generate_levels(
                     drawing,
-                    numbers[part],
+                    labels,
                     sampler=sampler,
                     generator=generator,
-                    guidance=(lambda step: how.weight(step / max(n_levels - 1, 1)))
-                    if guidance
-                    else None,
+                    guidance=weights.__getitem__ if guidance else None,
                 )
-                ids.append(network.in_places(torch.cat([drawn.tokens for drawn in levels], dim=1)))
+                ids.append(drawing.in_places(torch.cat([drawn.tokens for drawn in levels], dim=1)))
         return torch.cat(ids)
+
+    def _drawing(
+        self,
+        labels: Tensor,
+        guided: bool,
+        given_tokens: tuple[Tensor, Tensor] | None,
+        generator: torch.Generator,
+    ) -> LevelDrawing:
+        """Return a drawing of images of some labels (B,); a subclass may take more options."""
+        return LevelDrawing(self.module_, guided, given_tokens)
 
     def _guidance(self, scale: float) -> Guidance:
         return Guidance(scale)
-
-    @property
-    def _n_drawing_levels(self) -> int:
-        """In how many passes an image is drawn."""
-        network: Any = self.module_
-        return int(network.decoder.levels.max()) + 1
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -244,9 +278,13 @@ class ImageModel(LevelModel):
 
     # The kinds of tokenizers that fit, by the name of the parameter.
     tokenizer_kinds: ClassVar[Mapping[str, Any]] = {}
+    # The names of the mixers that fit.
+    fitting_mixers: ClassVar[Callable[[], list[str]]] = staticmethod(causal_mixers)
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
+        if isinstance(self.mixer, str):
+            check_choice(self.name, "mixer", self.mixer, type(self).fitting_mixers())
         held, kinds = self.tokenizer, self.tokenizer_kinds
         if isinstance(held, str):
             check_choice(self.name, "tokenizer", held, kinds)
@@ -402,11 +440,23 @@ class ImageModel(LevelModel):
         ParameterError, DataError
             A number is out of its range, or there is no such label.
         """
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
+        return self._sampled(n, label, guidance, sampler, random_state)
+
+    def _sampled(
+        self,
+        n: int | None,
+        label: Any,
+        guidance: float,
+        sampler: Sampler,
+        random_state: int | None,
+        **drawing: Any,
+    ) -> np.ndarray:
+        """Draw images, with what :meth:`_drawing` takes."""
         self.check_fitted()
         numbers = self._wanted(n, label)
-        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
         generator = make_generator(self._seed_of(random_state))
-        ids = self._drawn(numbers, guidance, sampler, generator)
+        ids = self._drawn(numbers, guidance, sampler, generator, **drawing)
         return as_array(self.tokenizer_.images(ids), channels=self.image_shape_[0] > 1)
 
     def _repainted(

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from tsar.core.conditioned import ConditionedDecoder, in_order
 from tsar.core.conditioning import LabelEmbedding
 from tsar.core.heads import CategoricalHead
-from tsar.core.mixers import MIXERS, causal_mixers
+from tsar.core.mixers import MIXERS, level_mixers
 from tsar.core.position import LearnedPosition
 from tsar.core.sampling import Guidance
 from tsar.exceptions import DataError, ParameterError
 from tsar.image.drawn import DrawingNetwork, ImageModel
 from tsar.image.pixels import CELL
 from tsar.image.tokenizer import PixelTokenizer, VQTokenizer
-from tsar.params.constraints import Interval, check_choice
+from tsar.params.constraints import Interval
 
 __all__ = ["PAR", "RAR", "AiM", "AnyOrderNetwork", "TokenAR", "TokenImageNetwork"]
 
@@ -36,9 +36,9 @@ class Plan(NamedTuple):
         The places of the image, one after the other.
     levels : int64 Tensor of shape (L,)
         Those drawn in one pass have the same, in that order.
-    sources : int64 Tensor of shape (L,)
+    sources : int64 Tensor of shape (L,) or (n, L)
         The number in that order of the token that is the input of each, of an earlier level; -1 for
-        the start.
+        the start. With n sources of a token, -1 as well where there are fewer.
     """
 
     order: Tensor
@@ -104,6 +104,8 @@ class TokenImageNetwork(DrawingNetwork):
     """
 
     no_decay = ("embedding.weight", "start")
+    # Tokens whose features say what the next one is.
+    n_sources: ClassVar[int] = 1
     order: Tensor
     sources: Tensor
 
@@ -118,15 +120,19 @@ class TokenImageNetwork(DrawingNetwork):
         super().__init__()
         self.decoder, self.labels = decoder, labels
         self.n_tokens = len(decoder.levels)
-        order, _, sources = reading(self.n_tokens) if plan is None else plan
+        order, levels, sources = reading(self.n_tokens) if plan is None else plan
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("sources", sources, persistent=False)
-        self._ends = torch.bincount(decoder.levels.cpu()).cumsum(0).tolist()
+        self._ends = torch.bincount(levels).cumsum(0).tolist()
         self.embedding = nn.Embedding(n_codes, d_model)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.start = nn.Parameter(0.02 * torch.randn(d_model))
         self.position = LearnedPosition(self.n_tokens, d_model)
-        self.head = CategoricalHead(d_model, n_codes)
+        self.head = CategoricalHead(self.n_sources * d_model, n_codes)
+
+    def part(self, level: int) -> slice:
+        """Return which numbers in the order the tokens of a level have."""
+        return slice(0 if level == 0 else self._ends[level - 1], self._ends[level])
 
     def in_order(self, values: Tensor) -> Tensor:
         return values[:, self.order]
@@ -135,22 +141,22 @@ class TokenImageNetwork(DrawingNetwork):
         return values[:, self.order.argsort()]
 
     def inputs(self, ids: Tensor) -> Tensor:
-        return self._made_of(self.in_order(ids), 0, self.n_tokens)
+        return self._made_of(self.in_order(ids), slice(self.n_tokens))
 
-    def _made_of(self, drawn: Tensor, begin: int, end: int) -> Tensor:
-        """Return the inputs of tokens ``begin`` to ``end`` of the order, given those before."""
+    def _made_of(self, drawn: Tensor, part: slice) -> Tensor:
+        """Return the inputs of a part of the tokens in order, given those before."""
         start = self.start.expand(len(drawn), 1, -1)
         # The start lies before the first, where the source -1 finds it.
-        told = torch.cat([start, self.embedding(drawn)], dim=1)[:, self.sources[begin:end] + 1]
-        return told + self.position.weight[self.order[begin:end]]
+        told = torch.cat([start, self.embedding(drawn)], dim=1)[:, self.sources[part] + 1]
+        return told + self.position.weight[self.order[part]]
 
     def first(self, batch: int) -> tuple[Tensor, Tensor]:
         nothing = self.order.new_zeros(batch, 0)
-        return self._made_of(nothing, 0, self._ends[0]), nothing
+        return self._made_of(nothing, self.part(0)), nothing
 
     def after(self, step: int, ids: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         drawn = torch.cat([memory, ids], dim=1)
-        return self._made_of(drawn, self._ends[step], self._ends[step + 1]), drawn
+        return self._made_of(drawn, self.part(step + 1)), drawn
 
 
 class AnyOrderNetwork(TokenImageNetwork):
@@ -265,23 +271,30 @@ class TokenAR(ImageModel):
 
     tokenizer_kinds: ClassVar[Mapping[str, Any]] = {"vq": VQTokenizer, "pixels": PixelTokenizer}
 
-    def _check_consistency(self) -> None:
-        super()._check_consistency()
-        if isinstance(self.mixer, str):
-            check_choice(self.name, "mixer", self.mixer, causal_mixers())
-
     def _pixel_tokenizer(self) -> PixelTokenizer:
         return PixelTokenizer(int(self.n_levels), self.image_shape_)
 
-    def _make_network(self) -> TokenImageNetwork:
+    @property
+    def _n_tokens(self) -> int:
+        """L, the tokens of an image."""
         if isinstance(self.tokenizer_, PixelTokenizer):
             channels, height, width = self.image_shape_
-            n_tokens = channels * height * width
-        else:
-            n_tokens = (self.image_shape_[1] // CELL) ** 2
+            return channels * height * width
+        return (self.image_shape_[1] // CELL) ** 2
+
+    def _check_one_channel(self, parts: str) -> None:
+        """Raise an error if pixels have several tokens each, for plans in two dimensions."""
+        channels = self.image_shape_[0]
+        if self.tokenizer == "pixels" and channels > 1:
+            raise DataError(
+                f"{self.name}: pixels in {parts} must have one channel, got {channels}; take "
+                f"TokenAR, or tokenizer='vq'"
+            )
+
+    def _make_network(self) -> DrawingNetwork:
         # Levels of several tokens see each other, which is said by a mask.
         kind = MIXERS[self.mixer] if isinstance(self.mixer, str) else self.mixer
-        levels = self._plan(n_tokens).levels
+        levels = self._plan(self._n_tokens).levels
         decoder, labels = self._make_decoder(self.mixer, levels, causal=not kind.takes_levels)
         return self._network_around(decoder, labels)
 
@@ -365,25 +378,18 @@ class PAR(TokenAR):
     regions: Annotated[int, Interval(2)] = 4
     distant: bool = True
 
+    fitting_mixers = staticmethod(level_mixers)
+
     def _check_consistency(self) -> None:
         super()._check_consistency()
         if math.isqrt(self.regions) ** 2 != self.regions:
             raise ParameterError(
                 f"{self.name}: regions must be a square number such as 4 or 9, got {self.regions}"
             )
-        if isinstance(self.mixer, str):
-            fitting = [name for name, mixer in MIXERS.items() if mixer.takes_levels]
-            check_choice(self.name, "mixer", self.mixer, fitting)
 
     def _prepare(self, images: Tensor, labels: Tensor | None, go_on: bool) -> None:
-        channels, side, _ = self.image_shape_
-        if self.tokenizer != "pixels":
-            side //= CELL
-        elif channels > 1:
-            raise DataError(
-                f"{self.name}: pixels in regions must have one channel, got {channels}; take "
-                f"TokenAR, or tokenizer='vq'"
-            )
+        self._check_one_channel("regions")
+        side = self.image_shape_[1] // (1 if self.tokenizer == "pixels" else CELL)
         if self.regions > side * side:
             raise DataError(
                 f"{self.name}: images of {side} x {side} tokens have no {self.regions} regions; "

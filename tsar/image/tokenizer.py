@@ -226,6 +226,13 @@ class ImageTokenizer(ImageEstimator):
     def _parts(self, images: Any) -> Sequence[Tensor]:
         return self._read(images).split(AT_ONCE)
 
+    def agrees_with(self, other: "ImageTokenizer") -> bool:
+        """Return whether another fitted one has the same weights, and so makes the same tokens."""
+        own, others = (held.module_.state_dict() for held in (self, other))
+        return own.keys() == others.keys() and all(
+            torch.equal(weight.cpu(), others[name].cpu()) for name, weight in own.items()
+        )
+
     # ---------------------------------------------------------------- persistence
 
     def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -14,7 +14,7 @@ from tsar.core import masks
 from tsar.core.block import Encoder
 from tsar.core.generation import is_bounded
 from tsar.core.masking import masked_losses, random_block_masks
-from tsar.core.mixers import MIXERS, Mixer
+from tsar.core.mixers import Mixer, level_mixers
 from tsar.core.norm import make_norm
 from tsar.core.sampling import Sampler
 from tsar.core.state import rewind
@@ -213,8 +213,7 @@ class BlockDiffusionLM(MixedText):
 
     def _check_mixer(self, mixer: Any, parameter: str) -> None:
         if not (isinstance(mixer, type) and issubclass(mixer, Mixer) and mixer.takes_levels):
-            fitting = [name for name, cls in MIXERS.items() if cls.takes_levels]
-            check_choice(self.name, parameter, mixer, fitting)
+            check_choice(self.name, parameter, mixer, level_mixers())
 
     def _make_network(self, n_tokens: int) -> BlockNetwork:
         blocks = [self._make_block(self._make_mixer(mixer, causal=False)) for mixer in self._mixers]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from tsar.core.block import Block, Encoder
+from tsar.core.generation import is_bounded
 from tsar.core.mixers import (
     MIXERS,
     Mixer,
@@ -12,7 +13,9 @@ from tsar.core.mixers import (
     accepted_options,
     causal_mixers,
     check_heads,
+    level_mixers,
     make_mixer,
+    recurrent_mixers,
 )
 from tsar.core.mlp import MLP
 from tsar.exceptions import ParameterError
@@ -123,3 +126,22 @@ def test_heads_are_checked_where_there_are_any():
     check_heads("Model", RunningMean, d_model=13, n_heads=4)
     with pytest.raises(ParameterError, match="^Model: d_model must be a multiple of n_heads=4, "):
         check_heads("Model", "attention", d_model=13, n_heads=4)
+
+
+def test_recurrent_mixers_remember_as_much_whatever_they_read():
+    x = torch.randn(2, 5, 8)
+    for name in recurrent_mixers():
+        mixer = make_mixer(name, 8, **accepted_options(name, n_heads=2))
+        before = mixer.init_state(2)
+        _, after = mixer.extend(x, before)
+        assert is_bounded(before) and is_bounded(after), name
+    assert {"mamba2", "linear_attention"} <= set(recurrent_mixers())
+    assert "attention" not in recurrent_mixers()
+
+
+def test_level_mixers_take_levels():
+    x, levels = torch.randn(2, 5, 8), torch.tensor([0, 0, 1, 1, 1])
+    for name in level_mixers():
+        mixer = make_mixer(name, 8, **accepted_options(name, n_heads=2))
+        mixer.extend(x, mixer.init_state(2), levels=levels)
+    assert level_mixers() == ["attention"]

@@ -1,6 +1,7 @@
 """Token mixers, one idea per file, found by name."""
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from tsar.core.mixers.attention import ResidualAttention, SoftmaxAttention
@@ -72,9 +73,12 @@ __all__ = [
     "StructuredStateSpace",
     "accepted_options",
     "causal_mixers",
+    "check_causal",
     "check_heads",
+    "level_mixers",
     "make_mixer",
     "ordered_mixers",
+    "recurrent_mixers",
 ]
 
 
@@ -165,9 +169,38 @@ def causal_mixers() -> list[str]:
     ]
 
 
+def level_mixers() -> list[str]:
+    """List the mixers that can be told the levels of tokens, which see each other inside of one."""
+    return [name for name, cls in MIXERS.items() if cls.takes_levels]
+
+
 def ordered_mixers() -> list[str]:
     """List the mixers that can tell in which order tokens are."""
     return [name for name, cls in MIXERS.items() if cls.knows_order]
+
+
+def recurrent_mixers() -> list[str]:
+    """List the mixers that go through tokens in their order, with a state of fixed size."""
+    return [name for name, cls in MIXERS.items() if issubclass(cls, RecurrentMixer)]
+
+
+def check_causal(owner: str, mixers: Iterable[Mixer]) -> None:
+    """Raise an error unless all mixers are causal.
+
+    Parameters
+    ----------
+    owner : str
+        Who needs them to be, for the message.
+    mixers : iterable of Mixer
+
+    Raises
+    ------
+    ParameterError
+        If one lets a token depend on later ones.
+    """
+    for mixer in mixers:
+        if not mixer.causal:
+            raise ParameterError(f"{owner}: {type(mixer).__name__} looks ahead; pass causal mixers")
 
 
 def check_heads(owner: str, mixer: str | type[Mixer], *, d_model: int, n_heads: int) -> None:
