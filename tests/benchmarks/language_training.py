@@ -71,6 +71,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--patch", type=int, default=4, help="tokens of a patch, if there are any")
     parser.add_argument("--local-width", type=int, default=64)
     parser.add_argument("--local-layers", type=int, default=2)
+    parser.add_argument("--local-mixer", nargs="+", default=["attention"])
+    parser.add_argument("--local-window", type=int, help="tokens that the local mixer looks back")
     parser.add_argument("--mlp", default="gelu", choices=["gelu", "swiglu", "none"])
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--dropout", type=float, default=0.0)
@@ -92,6 +94,8 @@ def main() -> None:
         "patch_size": options.patch,
         "d_local": options.local_width,
         "n_local_layers": options.local_layers,
+        "local_mixer": options.local_mixer,
+        "local_window": options.local_window,
     }
     model = watched(cls)(
         **{name: value for name, value in patched.items() if name in cls().get_params()},
