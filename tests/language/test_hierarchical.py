@@ -18,8 +18,11 @@ from tsar.language.patched import PatchedNetwork
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 12
 MODELS = (MegaByte, BlockTransformer)
 OPTIONS = [
-    {"patch_size": 4},
-    {"patch_size": 2, "mixer": "mamba2", "local_mixer": ["retention", "attention"]},
+    {"patch_size": 4, "local_mixer": "attention", "local_window": None},
+    {
+        **{"patch_size": 2, "mixer": "mamba2", "local_window": None},
+        "local_mixer": ["retention", "attention"],
+    },
     {"patch_size": 4, "local_window": 6, "local_mixer": ["gated_convolution", "attention"]},
 ]
 
@@ -226,7 +229,8 @@ def test_patches_are_learned_by_heart_and_saved(cls, tmp_path):
     [
         ({"patch_size": 3}, "d_model must be a multiple of patch_size=3, got 8"),
         ({"patch_size": 1}, "patch_size"),
-        ({"d_local": 7}, "multiple of n_heads"),
+        ({"d_local": 7, "local_mixer": "attention"}, "multiple of n_heads"),
+        ({"local_window": 0}, "local_window"),
         ({"local_mixer": "autocorrelation"}, "local_mixer must be"),
         ({"local_mixer": []}, "local_mixer must name at least one"),
         ({"mixer": "latents"}, "mixer must be"),

@@ -68,7 +68,7 @@ class BlockNetwork(MaskedTokenNetwork):
     References
     ----------
     Gong et al., "Scaling diffusion language models via adaptation from autoregressive models", ICLR
-    2025, section 3.2, shift what is given by one place to the same end. The first token of a block
+    2025, figure 1, shift what is given by one place to the same end. The first token of a block
     would then be given by the block before, which sees none of its others; here what is read is
     shifted.
     """

@@ -38,10 +38,10 @@ class HierarchicalText(AutoregressiveText):
         Width of these tokens.
     n_local_layers : int, default 2
         Blocks inside of a patch.
-    local_window : int or None
+    local_window : int or None, default None
         How many of the latest tokens attention in the small decoder sees, itself being one,
-        whatever patches they belong to; recurrences there go on from patch to patch. With None
-        the small decoder begins anew with each patch.
+        whatever patches they belong to; recurrences and convolutions there go on from patch to
+        patch. With None the small decoder begins anew with each patch.
     """
 
     patch_size: Annotated[int, Interval(2)] = 4
@@ -99,13 +99,23 @@ class MegaByte(HierarchicalText):
     The embeddings of a patch, side by side, are one token of the large decoder. What it makes of
     the patches so far is cut into one vector for each byte of the next patch, which is added to
     the bytes there before the small decoder reads them. So the large one runs once for several
-    bytes, and the small one over sequences as short as a patch.
+    bytes, and the small one over sequences as short as a patch, or near bytes only.
+
+    Parameters
+    ----------
+    local_mixer : str, subclass of Mixer, or list of these, default "gated_convolution"
+        What mixes bytes.
+    local_window : int or None, default 16
+        How many of the latest bytes attention in the small decoder sees, itself being one,
+        whatever patches they belong to; recurrences and convolutions there go on from patch to
+        patch. With None the small decoder begins anew with each patch.
 
     References
     ----------
     Yu et al., "MEGABYTE: predicting million-byte sequences with multiscale transformers", NeurIPS
-    2023, section 2. A byte is read where it stands and gives the next one, so that the local model
-    needs no shift of its own; patches are shifted by one, as there.
+    2023, section 2; looking back across patches is among its extensions, for attention. That a
+    convolution or a recurrence reads the bytes: Hwang et al., "Dynamic chunking for end-to-end
+    hierarchical sequence modeling", arXiv:2507.07955, where it is Mamba-2.
 
     Examples
     --------
@@ -117,6 +127,9 @@ class MegaByte(HierarchicalText):
     >>> model.generate("one, two", max_tokens=7, temperature=0)
     ', three'
     """
+
+    local_mixer: str | type[Mixer] | list[Any] = "gated_convolution"
+    local_window: Annotated[int, Interval(1)] | None = 16
 
     def _make_network(self, n_tokens: int) -> PatchedNetwork:
         sizes = int(self.d_model), int(self.d_local), int(self.patch_size)
