@@ -18,6 +18,7 @@ import csv
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.base import clone
@@ -71,6 +72,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--patch", type=int, default=4, help="tokens of a patch, if there are any")
     parser.add_argument("--local-width", type=int, default=64)
     parser.add_argument("--local-layers", type=int, default=2)
+    parser.add_argument("--local-mixer", nargs="+", help="by default that of the model")
+    parser.add_argument("--local-window", type=int, help="likewise; 0 ends it with the patch")
     parser.add_argument("--mlp", default="gelu", choices=["gelu", "swiglu", "none"])
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--dropout", type=float, default=0.0)
@@ -88,11 +91,15 @@ def main() -> None:
     cut = int(0.9 * len(text))
     torch.set_num_threads(options.threads)
     cls = MODELS[options.model]
-    patched = {
+    patched: dict[str, Any] = {
         "patch_size": options.patch,
         "d_local": options.local_width,
         "n_local_layers": options.local_layers,
     }
+    if options.local_mixer is not None:
+        patched["local_mixer"] = options.local_mixer
+    if options.local_window is not None:
+        patched["local_window"] = options.local_window or None
     model = watched(cls)(
         **{name: value for name, value in patched.items() if name in cls().get_params()},
         mixer=options.mixer,

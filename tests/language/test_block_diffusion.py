@@ -14,6 +14,7 @@ from tsar.core.masking import random_block_masks
 from tsar.exceptions import NotFittedError, ParameterError
 from tsar.language import BlockDiffusionLM, LanguageModel
 from tsar.language.corpus import token_row
+from tsar.training import Cosine
 
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 12
 
@@ -159,7 +160,15 @@ def test_blocks_of_one_are_exact_autoregression():
 
 @pytest.mark.parametrize("block_size", [2, 3])
 def test_larger_blocks_are_bounded(block_size):
-    model = _small(block_size, likelihood_draws=600, max_steps=60, learning_rate=0.02)
+    # Briefly trained: the farther its orders disagree, the farther the bound is below.
+    schedule = Cosine(lowest=0.05, warmup_steps=100)
+    model = _small(
+        block_size,
+        likelihood_draws=600,
+        max_steps=60,
+        learning_rate=0.02,
+        learning_rate_schedule=schedule,
+    )
     for text in ("abca", "ccbb"):
         truth = math.log(_chance(model.module_, Three().encode(text), block_size))
         bound = float(model.log_likelihood(text)[0])
@@ -226,15 +235,55 @@ def test_it_begins_with_the_weights_of_a_language_model(tmp_path):
     trained = small_language_model(LanguageModel).fit(TEXT)
     model = _fitted(initial=trained, max_steps=1, learning_rate=1e-12)
     ours, theirs = model.module_.state_dict(), trained.module_.state_dict()
-    assert len(ours) == len(theirs)
+    assert ours.keys() - {name.removeprefix("decoder.") for name in theirs} == {
+        "before.weight",
+        "here.weight",
+    }
     for name, weights in theirs.items():
         part = ours[name.removeprefix("decoder.")][: len(weights)]
         torch.testing.assert_close(part, weights, rtol=1e-4, atol=1e-6)
-    assert len(ours["embedding.weight"]) == len(theirs["embedding.weight"]) + 1
+    for table in ("embedding.weight", "before.weight"):
+        torch.testing.assert_close(ours[table][:-1], theirs["embedding.weight"], atol=1e-6, rtol=0)
+        assert len(ours[table]) == len(theirs["embedding.weight"]) + 1
+    assert ours["here.weight"].abs().max() < 1e-6
     model.save(tmp_path / "model")
     twin = tsar.load(tmp_path / "model")
     np.testing.assert_array_equal(twin.log_likelihood(TEXT), model.log_likelihood(TEXT))
     assert twin.generate("the", 20, random_state=0) == model.generate("the", 20, random_state=0)
+
+
+@torch.no_grad()
+def test_what_it_begins_with_gives_what_the_language_model_gives():
+    """A place that reads the token before it, and no later one, is a place of that model."""
+    trained = small_language_model(LanguageModel, max_steps=60, learning_rate=0.02).fit(TEXT)
+    network = _fitted(initial=trained, max_steps=1, learning_rate=1e-12).module_.double()
+    network.block_size = 1
+    ids = torch.tensor([[256, *TEXT[:20].encode()]])
+    masked = torch.full_like(ids, network.mask_token)
+    seen = network.encoder.forward
+    # The place of the first token has none in the other model.
+    network.encoder.forward = lambda x, *, mask, positions: seen(
+        x, mask=mask & (positions > 0) | torch.eye(42, dtype=torch.bool), positions=positions
+    )
+    ours = network(masked, ids)[:, 1:, :-1]
+    theirs = trained.module_.double()(ids[:, :-1])
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_models_that_did_not_read_the_token_before_are_restored():
+    model = _fitted()
+    record, tensors = model.learned_state()
+    network = model.module_
+    with torch.no_grad():
+        network.before.weight.zero_()
+        network.here.weight.copy_(torch.eye(len(network.here.weight)))
+    fewer = {name: t for name, t in tensors.items() if ".before." not in name}
+    fewer = {name: t for name, t in fewer.items() if ".here." not in name and "/" not in name}
+    assert len(fewer) < len(tensors)
+    twin = BlockDiffusionLM(**model.get_params())
+    twin.restore_learned_state(record, fewer, {})
+    np.testing.assert_array_equal(twin.log_likelihood(TEXT), model.log_likelihood(TEXT))
+    twin.partial_fit(TEXT)
 
 
 @pytest.mark.parametrize("block_size", [1, 4, 16])

@@ -13,12 +13,17 @@ from tsar.core.state import fork, rewind, select
 from tsar.exceptions import ParameterError
 from tsar.language import BlockTransformer, MegaByte
 from tsar.language.corpus import token_row
+from tsar.language.patched import PatchedNetwork
 
 TEXT = "the cat sat on the mat, and the dog sat on the log. " * 12
 MODELS = (MegaByte, BlockTransformer)
 OPTIONS = [
-    {"patch_size": 4},
-    {"patch_size": 2, "mixer": "mamba2", "local_mixer": ["retention", "attention"]},
+    {"patch_size": 4, "local_mixer": "attention", "local_window": None},
+    {
+        **{"patch_size": 2, "mixer": "mamba2", "local_window": None},
+        "local_mixer": ["retention", "attention"],
+    },
+    {"patch_size": 4, "local_window": 6, "local_mixer": ["gated_convolution", "attention"]},
 ]
 
 
@@ -36,24 +41,30 @@ def _ids(length, batch=3):
 
 @torch.no_grad()
 def _logits_of_the_last(network, ids):
-    """From the definition: what is before the patch in one pass, the patch in another."""
+    """From the definition: patches in one pass, the last one or all up to it in another."""
     size = network.patch_size
-    n_whole = (ids.shape[1] - 1) // size * size
+    read = network.embedding(ids)
+    if network.local_first is not None:
+        read = torch.cat([network.local_first.expand(len(ids), 1, -1), read], dim=1)
     rows = [network.first.expand(len(ids), -1)]
-    for begin in range(0, n_whole, size):
+    for begin in range(0, (read.shape[1] - 1) // size * size, size):
         parts = [network.patch_embedding(ids[:, begin + k]) for k in range(size)]
         rows.append(torch.cat(parts, dim=-1))
-    overall = network.overall(torch.stack(rows, dim=1))[:, -1]
-    tokens = network.embedding(ids[:, n_whole:])
+    overall = network.overall(torch.stack(rows, dim=1))
     told, weight, bias = network.context, network.context.map.weight, network.context.map.bias
-    if isinstance(network.context, tsar.language.patched.AddedContext):
-        cut = overall.chunk(size, dim=-1)
-        for k in range(tokens.shape[1]):
-            tokens[:, k] += cut[k] @ weight.T + bias
-    else:
-        prefix = (overall @ weight.T + bias).view(len(ids), told.n_prefix, -1)
-        tokens = torch.cat([prefix, tokens], dim=1)
-    return network.local(tokens)[:, -1] @ network.embedding.weight.T
+    patches = []
+    for patch, begin in enumerate(range(0, read.shape[1], size)):
+        tokens = read[:, begin : begin + size].clone()
+        if isinstance(network.context, tsar.language.patched.AddedContext):
+            cut = overall[:, patch].chunk(size, dim=-1)
+            for k in range(tokens.shape[1]):
+                tokens[:, k] += cut[k] @ weight.T + bias
+        else:
+            prefix = (overall[:, patch] @ weight.T + bias).view(len(ids), told.n_prefix, -1)
+            tokens = torch.cat([prefix, tokens], dim=1)
+        patches.append(tokens)
+    last = network.local(torch.cat(patches, dim=1) if network.across else patches[-1])[:, -1]
+    return last @ network.embedding.weight.T
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -127,6 +138,36 @@ def test_states_are_forked_selected_and_rewound(cls, options):
     assert nothing.shape == (3, 0, 257) and states == ()
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("cls", MODELS)
+def test_saved_networks_of_earlier_versions_are_what_they_were(cls):
+    """Their contexts stood beside the token that is read, and each patch began anew."""
+    model = _fitted(cls)
+    new, ids = model.module_, _ids(15)
+    old = PatchedNetwork(
+        new.overall, new.local, new.context, new.n_tokens, new.patch_size, late=True
+    )
+    for length in (1, 3, 4, 5, 15):
+        expected = _logits_of_the_last(old, ids[:, :length])
+        torch.testing.assert_close(old(ids[:, :length])[:, -1], expected)
+    record, tensors = model.learned_state()
+    tensors = {name: tensor for name, tensor in tensors.items() if "local_first" not in name}
+    tensors |= {f"network.{name}": tensor for name, tensor in old.state_dict().items()}
+    parameters = model.get_params()
+    del parameters["local_window"]
+    twin = cls(**cls.upgrade_parameters(parameters))
+    twin.restore_learned_state(record, tensors, {})
+    torch.testing.assert_close(twin.module_(ids), old(ids), rtol=0, atol=0)
+    assert not torch.allclose(twin.module_(ids), new(ids))
+    whole = old(ids)
+    for pieces in ((1, 14), (4, 5, 6), (3, 12), (8, 7), (15,)):
+        state, outputs = old.init_state(3), []
+        for piece in ids.split(pieces, dim=1):
+            output, state = old.extend(piece, state)
+            outputs.append(output)
+        torch.testing.assert_close(torch.cat(outputs, dim=1), whole)
+
+
 class Three:
     n_tokens = 3
 
@@ -188,7 +229,8 @@ def test_patches_are_learned_by_heart_and_saved(cls, tmp_path):
     [
         ({"patch_size": 3}, "d_model must be a multiple of patch_size=3, got 8"),
         ({"patch_size": 1}, "patch_size"),
-        ({"d_local": 7}, "multiple of n_heads"),
+        ({"d_local": 7, "local_mixer": "attention"}, "multiple of n_heads"),
+        ({"local_window": 0}, "local_window"),
         ({"local_mixer": "autocorrelation"}, "local_mixer must be"),
         ({"local_mixer": []}, "local_mixer must name at least one"),
         ({"mixer": "latents"}, "mixer must be"),

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,27 +13,49 @@ from torch import Tensor, nn
 from tsar.core import masks
 from tsar.core.block import Encoder
 from tsar.core.generation import is_bounded
+from tsar.core.linear import Linear
 from tsar.core.masking import masked_losses, random_block_masks
 from tsar.core.mixers import Mixer, level_mixers
 from tsar.core.norm import make_norm
 from tsar.core.sampling import Sampler
 from tsar.core.state import rewind
 from tsar.core.unmasking import unmask
+from tsar.estimator.trained import ScheduleName
 from tsar.exceptions import ParameterError
 from tsar.language.base import WINDOWS_AT_ONCE, texts_so_far
 from tsar.language.corpus import scored_windows
 from tsar.language.masked_text import LIKELIHOOD_SEED, MaskedTokenNetwork
 from tsar.language.mixed import MixedText
+from tsar.language.network import FIRST_SCALE
 from tsar.language.prompts import continuations, draws_for, in_inference_mode
 from tsar.params.constraints import Interval, check_choice, check_value
-from tsar.training import Objective, make_generator
+from tsar.training import Cosine, Objective, Schedule, make_generator
 from tsar.training.checkpoint import checkpoints_in
 
 __all__ = ["BlockDiffusionLM"]
 
 
+class BlockState(NamedTuple):
+    """What a network of blocks remembers of the tokens so far.
+
+    Parameters
+    ----------
+    encoder : tuple
+        The states of its blocks of layers.
+    last : int64 Tensor of shape (B, 1)
+        The last token; before the first one, a mask.
+    """
+
+    encoder: tuple[Any, ...]
+    last: Tensor
+
+
 class BlockNetwork(MaskedTokenNetwork):
     """Logits of the masked tokens of each block, from its other tokens and the blocks before.
+
+    At every place it reads the token before beside the one that is there or a mask. A network that
+    gives the next token reads just the former where it gives the latter: so it goes on from what
+    such a network knows, and has only to learn what masks and later tokens of a block say.
 
     Parameters
     ----------
@@ -42,11 +64,25 @@ class BlockNetwork(MaskedTokenNetwork):
     d_model, n_tokens : int
         See :class:`MaskedTokenNetwork`.
     block_size : int
+
+    References
+    ----------
+    Gong et al., "Scaling diffusion language models via adaptation from autoregressive models", ICLR
+    2025, figure 1, shift what is given by one place to the same end. The first token of a block
+    would then be given by the block before, which sees none of its others; here what is read is
+    shifted.
     """
+
+    no_decay = ("embedding.weight", "before.weight")
 
     def __init__(self, encoder: Encoder, d_model: int, n_tokens: int, block_size: int) -> None:
         super().__init__(encoder, d_model, n_tokens)
         self.block_size = block_size
+        # Where nothing is before, a mask is.
+        self.before = nn.Embedding(n_tokens + 1, d_model)
+        nn.init.normal_(self.before.weight, std=FIRST_SCALE)
+        self.here = Linear(d_model, d_model, bias=False)
+        nn.init.eye_(self.here.weight)
 
     def forward(self, ids: Tensor, clean: Tensor) -> Tensor:  # type: ignore[override]
         """Return the logits (B, L, V) of all blocks at once.
@@ -59,29 +95,47 @@ class BlockNetwork(MaskedTokenNetwork):
             Without, which is what later blocks see of earlier ones.
         """
         length = ids.shape[1]
-        both = self.embedding(torch.cat([ids, clean], dim=1))
+        places = torch.arange(length, device=ids.device)
+        first = clean.new_full((len(clean), 1), self.mask_token)
+        before_clean = torch.cat([first, clean[:, :-1]], dim=1)
+        before_noisy = torch.cat([first, ids[:, :-1]], dim=1)
+        # What is before a block is clean.
+        begins = places % self.block_size == 0
+        before = [torch.where(begins, before_clean, before_noisy), before_clean]
+        both = self._read(torch.cat([ids, clean], dim=1), torch.cat(before, dim=1))
         seen = masks.block_diffusion(length, self.block_size, device=ids.device)
         # A noisy token is where its clean one is.
-        places = torch.arange(length, device=ids.device).repeat(2)
-        return self.logits(self.encoder(both, mask=seen[None], positions=places)[:, :length])
+        return self.logits(
+            self.encoder(both, mask=seen[None], positions=places.repeat(2))[:, :length]
+        )
+
+    def _read(self, ids: Tensor, before: Tensor) -> Tensor:
+        """Return what the encoder reads (B, L, D) of tokens and of those before them (B, L)."""
+        return self.before(before) + self.here(self.embedding(ids))
 
     def levels(self, n_tokens: int, device: torch.device) -> Tensor:
         """Return the block of each of so many tokens, which begin with a block."""
         return torch.arange(n_tokens, device=device) // self.block_size
 
-    def init_state(self, batch: int) -> Any:
+    def init_state(self, batch: int) -> BlockState:
         """Return the state before the first block of ``batch`` sequences."""
-        return self.encoder.init_state(batch)
+        device = self.before.weight.device
+        nothing = torch.full((batch, 1), self.mask_token, device=device)
+        return BlockState(self.encoder.init_state(batch), nothing)
 
-    def extend_each(self, ids: Tensor, state: Any) -> tuple[Tensor, tuple[Any, ...]]:
+    def extend_each(self, ids: Tensor, state: BlockState) -> tuple[Tensor, tuple[BlockState, ...]]:
         """Read whole blocks (B, T); return the logits (B, T, V), and the states after each token.
 
         The state before is that behind a block. Of the states behind the tokens, those behind a
         block are of use.
         """
         levels = self.levels(ids.shape[1], ids.device)
-        encoded, states = self.encoder.extend_each(self.embedding(ids), state, levels)
-        return self.logits(encoded), states
+        read = self._read(ids, torch.cat([state.last, ids], dim=1)[:, :-1])
+        encoded, states = self.encoder.extend_each(read, state.encoder, levels)
+        lasts = ids.split(1, dim=1)
+        return self.logits(encoded), tuple(
+            BlockState(after, last) for after, last in zip(states, lasts, strict=True)
+        )
 
 
 class BlockCounts(Objective):
@@ -150,6 +204,8 @@ class BlockDiffusionLM(MixedText):
 
     block_size: Annotated[int, Interval(1)] = 4
     likelihood_draws: Annotated[int, Interval(1)] = 32
+    # What begins with a trained model is trained for few steps, and knows where to go.
+    learning_rate_schedule: ScheduleName | Schedule = Cosine(lowest=0.05, warmup_steps=20)
 
     def fit(
         self,
@@ -228,10 +284,12 @@ class BlockDiffusionLM(MixedText):
         }
         own = network.state_dict()
         rows = taken_over["embedding.weight"]
-        table = own["embedding.weight"]
-        if rows.shape[1] == table.shape[1]:
-            # One token more, which stands for a mask.
-            taken_over["embedding.weight"] = torch.cat([rows, table[len(rows) :]])
+        if rows.shape[1] == own["embedding.weight"].shape[1]:
+            for table in ("embedding.weight", "before.weight"):
+                # One token more, which stands for a mask.
+                taken_over[table] = torch.cat([rows, own[table][len(rows) :]])
+        # Of the token that is there, a model that is to give it has read nothing.
+        taken_over["here.weight"] = torch.zeros_like(own["here.weight"])
         unlike = sorted(taken_over.keys() ^ own.keys()) or [
             name for name in own if own[name].shape != taken_over[name].shape
         ]
@@ -245,6 +303,23 @@ class BlockDiffusionLM(MixedText):
 
     def _objective(self) -> Objective:
         return BlockCounts()
+
+    def restore_learned_state(
+        self, record: dict[str, Any], tensors: dict[str, Tensor], members: Any
+    ) -> None:
+        """See :meth:`TextEstimator.restore_learned_state`.
+
+        Networks did not read the token before at first: to them it says nothing, and the one that
+        is there what it did.
+        """
+        kinds = ("network.", "training.weights/", "training.averaged/")
+        tensors = dict(tensors)
+        for kind in kinds:
+            table = tensors.get(f"{kind}embedding.weight")
+            if table is not None and f"{kind}before.weight" not in tensors:
+                tensors[f"{kind}before.weight"] = torch.zeros_like(table)
+                tensors[f"{kind}here.weight"] = torch.eye(table.shape[1]).to(table)
+        super().restore_learned_state(record, tensors, members)
 
     # --------------------------------------------------------------- likelihood
 

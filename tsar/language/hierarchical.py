@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from torch import Tensor
+
 from tsar.core.mixers import Mixer
 from tsar.exceptions import ParameterError
 from tsar.language.autoregressive import AutoregressiveText
@@ -36,12 +38,25 @@ class HierarchicalText(AutoregressiveText):
         Width of these tokens.
     n_local_layers : int, default 2
         Blocks inside of a patch.
+    local_window : int or None, default None
+        How many of the latest tokens attention in the small decoder sees, itself being one,
+        whatever patches they belong to; recurrences and convolutions there go on from patch to
+        patch. With None the small decoder begins anew with each patch.
     """
 
     patch_size: Annotated[int, Interval(2)] = 4
     local_mixer: str | type[Mixer] | list[Any] = "attention"
     d_local: Annotated[int, Interval(1)] = 64
     n_local_layers: Annotated[int, Interval(1)] = 2
+    local_window: Annotated[int, Interval(1)] | None = None
+
+    # Whether the network is one of those that earlier versions saved.
+    _late = False
+
+    @classmethod
+    def upgrade_parameters(cls, saved: dict[str, Any]) -> dict[str, Any]:
+        """See :meth:`Estimator.upgrade_parameters`; there was no window at first."""
+        return {"local_window": None, **super().upgrade_parameters(saved)}
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
@@ -55,8 +70,9 @@ class HierarchicalText(AutoregressiveText):
     def _make_patched(self, n_tokens: int, context: Any) -> PatchedNetwork:
         d_model, d_local = int(self.d_model), int(self.d_local)
         overall = [self._make_mixer(mixer, causal=True) for mixer in self._mixers]
+        near = {} if self.local_window is None else {"window": int(self.local_window)}
         local = [
-            self._make_mixer(mixer, causal=True, d_model=d_local)
+            self._make_mixer(mixer, causal=True, d_model=d_local, **near)
             for mixer in cycled(self.local_mixer, int(self.n_local_layers))
         ]
         return PatchedNetwork(
@@ -65,7 +81,15 @@ class HierarchicalText(AutoregressiveText):
             context,
             n_tokens,
             int(self.patch_size),
+            across=self.local_window is not None,
+            late=self._late,
         )
+
+    def restore_learned_state(
+        self, record: dict[str, Any], tensors: dict[str, Tensor], members: Any
+    ) -> None:
+        self._late = "network.local_first" not in tensors
+        super().restore_learned_state(record, tensors, members)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -75,13 +99,23 @@ class MegaByte(HierarchicalText):
     The embeddings of a patch, side by side, are one token of the large decoder. What it makes of
     the patches so far is cut into one vector for each byte of the next patch, which is added to
     the bytes there before the small decoder reads them. So the large one runs once for several
-    bytes, and the small one over sequences as short as a patch.
+    bytes, and the small one over sequences as short as a patch, or near bytes only.
+
+    Parameters
+    ----------
+    local_mixer : str, subclass of Mixer, or list of these, default "gated_convolution"
+        What mixes bytes.
+    local_window : int or None, default 16
+        How many of the latest bytes attention in the small decoder sees, itself being one,
+        whatever patches they belong to; recurrences and convolutions there go on from patch to
+        patch. With None the small decoder begins anew with each patch.
 
     References
     ----------
     Yu et al., "MEGABYTE: predicting million-byte sequences with multiscale transformers", NeurIPS
-    2023, section 2. A byte is read where it stands and gives the next one, so that the local model
-    needs no shift of its own; patches are shifted by one, as there.
+    2023, section 2; looking back across patches is among its extensions, for attention. That a
+    convolution or a recurrence reads the bytes: Hwang et al., "Dynamic chunking for end-to-end
+    hierarchical sequence modeling", arXiv:2507.07955, where it is Mamba-2.
 
     Examples
     --------
@@ -93,6 +127,9 @@ class MegaByte(HierarchicalText):
     >>> model.generate("one, two", max_tokens=7, temperature=0)
     ', three'
     """
+
+    local_mixer: str | type[Mixer] | list[Any] = "gated_convolution"
+    local_window: Annotated[int, Interval(1)] | None = 16
 
     def _make_network(self, n_tokens: int) -> PatchedNetwork:
         sizes = int(self.d_model), int(self.d_local), int(self.patch_size)

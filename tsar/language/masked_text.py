@@ -54,7 +54,7 @@ class MaskedTokenNetwork(nn.Module):
     of clean data", ICLR 2025 (a network without time).
     """
 
-    no_decay = ("embedding.weight",)
+    no_decay: tuple[str, ...] = ("embedding.weight",)
 
     def __init__(self, encoder: Encoder, d_model: int, n_tokens: int) -> None:
         super().__init__()

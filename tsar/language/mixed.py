@@ -95,7 +95,9 @@ class MixedText(TextEstimator):
                 f"{self.name}: {parameter} must be {multiple} of n_heads={n_heads}, got {width}"
             )
 
-    def _make_mixer(self, mixer: Any, *, causal: bool, d_model: int | None = None) -> Mixer:
+    def _make_mixer(
+        self, mixer: Any, *, causal: bool, d_model: int | None = None, **more: Any
+    ) -> Mixer:
         """Build a mixer with what it has of: heads, positions, normalised queries, dropout."""
         options = accepted_options(
             mixer,
@@ -104,5 +106,6 @@ class MixedText(TextEstimator):
             rotary=True,
             qk_norm=True,
             dropout=self.dropout,
+            **more,
         )
         return make_mixer(mixer, int(self.d_model) if d_model is None else d_model, **options)
