@@ -79,7 +79,7 @@ def blend_heads(heads: Tensor, merge_size: int) -> Tensor:
     References
     ----------
     Wang et al., "CARD: channel aligned robust blend transformer for time series forecasting",
-    ICLR 2024, section 3.3, in the order of the authors' code.
+    ICLR 2024, section 3, in the order of the authors' code.
     """
     n_heads, n_tokens = heads.shape[1:3]
     rows = heads.flatten(1, 2).unflatten(1, (n_heads // merge_size, n_tokens, merge_size))
@@ -120,7 +120,7 @@ class DualAttention(Mixer):
     References
     ----------
     Wang et al., "CARD: channel aligned robust blend transformer for time series forecasting",
-    ICLR 2024, eqs. 3 to 7, with the products as the authors' code takes them. There, a token
+    ICLR 2024, section 3, with the products as the authors' code takes them. There, a token
     beyond the number of patches has no query; here, all of them have.
     """
 

@@ -123,7 +123,7 @@ class DecayingMAELoss(Loss):
     References
     ----------
     Wang et al., "CARD: channel aligned robust blend transformer for time series forecasting",
-    ICLR 2024, section 3.5.
+    ICLR 2024, section 3.
     """
 
     def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
