@@ -12,7 +12,7 @@ from torch import nn
 import tsar
 from tsar.core.decoder import Decoder
 from tsar.core.mixers import Mixer, make_mixer
-from tsar.data.windows import Batch, Inputs
+from tsar.data.windows import Batch, Inputs, SeriesTensors
 from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.covariates import CovariatePathway, CovariateSpec
 from tsar.forecasting.layers.segment_tokens import AutoTimesNetwork
@@ -96,7 +96,11 @@ def test_the_pathway_of_covariates_hands_every_hook_on(hook):
     for around in (network, _behind_covariates(network)):
         network.asked.clear()
         assert hook in vars(type(around)), f"{type(around).__name__} does not hand on {hook}"
-        objective.loss(around, _batch(), torch.Generator())
+        if hook == "prepare":  # asked before the training, and not in a step of it
+            rows = SeriesTensors(_random(9, VARIATES), None, torch.tensor([0, 9]))
+            around.prepare(rows, torch.tensor([9]))
+        else:
+            objective.loss(around, _batch(), torch.Generator())
         assert network.asked == [hook]
 
 

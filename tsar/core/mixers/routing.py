@@ -29,17 +29,20 @@ class RoutingState(NamedTuple):
         Which of them there were.
     length : int
         How many tokens there were in all.
+    turned : bool
+        Whether keys are turned by their positions.
     """
 
     keys: Tensor
     values: Tensor
     filled: Tensor
     length: int
+    turned: bool
 
     @property
     def reaches_back(self) -> bool:
-        """Whether tokens look back as far as the sequence goes: a cluster may be a rare one."""
-        return True
+        """Whether positions count as far as the sequence goes: a cluster may be a rare one."""
+        return self.turned
 
 
 class RoutingAttention(RecurrentMixer):
@@ -113,7 +116,8 @@ class RoutingAttention(RecurrentMixer):
         """Return the state before the first token: clusters without any."""
         n_heads, n_clusters, width = self.centres.shape
         none = self.output.weight.new_zeros(batch, n_heads, n_clusters, self.n_keys, width)
-        return RoutingState(none, none, torch.zeros_like(none[..., 0], dtype=torch.bool), 0)
+        nothing = torch.zeros_like(none[..., 0], dtype=torch.bool)
+        return RoutingState(none, none, nothing, 0, self.rotary is not None)
 
     def scan(
         self, x: Tensor, mask: Tensor | None, state: RoutingState | None
@@ -219,6 +223,7 @@ class RoutingAttention(RecurrentMixer):
             _taken(values, rest).unflatten(2, (-1, n_kept)),
             filled.gather(2, rest).unflatten(2, (-1, n_kept)),
             state.length + query.shape[2],
+            state.turned,
         )
         return mixed, after
 

@@ -229,18 +229,25 @@ def _fused(
                 F.pad(part, (0, max(width, n_features) - part.shape[-1]))
                 for part in (query, key, value)
             )
+        # Its threads work on rooms one behind the other, of so many queries each. Unless these fill
+        # lines of the cache, later ones begin in the middle of one, where some BLAS adds up in
+        # another order: a window would be forecast with other digits by another thread.
+        more = -n_queries % _VECTOR
+        query = F.pad(query, (0, 0, 0, more))
+        if penalty is not None and penalty.shape[2] > 1:
+            penalty = F.pad(penalty, (0, 0, 0, more))
         rest = -n_keys % _VECTOR if n_keys >= _FEW else 0
         if rest:
             # Of itself, the triangle hides what stands behind the last key.
             if not triangular:
                 penalty = value.new_zeros(1, 1, 1, n_keys) if penalty is None else penalty
                 penalty = F.pad(penalty, (0, rest), value=-torch.inf)
-                penalty = penalty.expand(-1, -1, n_queries, -1)
+                penalty = penalty.expand(-1, -1, n_queries + more, -1)
             key, value = F.pad(key, (0, 0, 0, rest)), F.pad(value, (0, 0, 0, rest))
     mixed = F.scaled_dot_product_attention(
         query, key, value, penalty, is_causal=triangular, scale=scale
     )
-    return mixed[..., :n_features]
+    return mixed[..., :n_queries, :n_features]
 
 
 def _wide(parts: tuple[Tensor, ...]) -> Tensor:
