@@ -67,16 +67,17 @@ def test_what_cannot_be_estimated_is_forecast_by_seasonal_naive():
 
 
 def test_an_error_of_an_estimation_is_caught_and_told(weeks, monkeypatch):
-    from statsmodels.tsa.ar_model import AutoReg as Regression
+    from statsmodels.regression.linear_model import OLS
 
-    fit = Regression.fit
+    fit, season = OLS.fit, 7
 
     def fail_at_times(self, *args, **kwargs):
-        if self.endog.shape[0] == 70:
+        # As many rows as have all lags.
+        if self.endog.shape[0] == 70 - (season + 1):
             raise np.linalg.LinAlgError("SVD did not converge")
         return fit(self, *args, **kwargs)
 
-    monkeypatch.setattr(Regression, "fit", fail_at_times)
+    monkeypatch.setattr(OLS, "fit", fail_at_times)
     weeks.loc[weeks.index[:10], "b"] = np.nan
     with pytest.warns(DataWarning, match="1 of 2 models"):
         model = tsar.AutoReg(horizon=HORIZON).fit(weeks)

@@ -72,10 +72,12 @@ class AutoRegModel(LocalModel):
 
     def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         """Solve the least squares problem, see :class:`LocalModel`."""
-        from statsmodels.tsa.ar_model import AutoReg as Regression
+        from statsmodels.regression.linear_model import OLS
 
-        exog = x if x.shape[1] else None
-        weights = np.asarray(Regression(y, list(self.lags), trend="c", exog=exog).fit().params)
+        # What AutoReg of statsmodels ends with; it makes frames of a series first, which takes most
+        # of its time.
+        start = self.lags[-1]
+        weights = np.asarray(OLS(y[start:], np.hstack([self.beside(y), x[start:]])).fit().params)
         return weights[: 1 + len(self.lags)], weights[1 + len(self.lags) :], True
 
     def forecast(
@@ -122,7 +124,7 @@ class AutoReg(LocalForecaster):
 
     References
     ----------
-    Estimated by ``statsmodels.tsa.ar_model.AutoReg``. Hyndman and Athanasopoulos,
+    As ``statsmodels.tsa.ar_model.AutoReg`` estimates it. Hyndman and Athanasopoulos,
     "Forecasting: principles and practice", 3rd edition, section 9.3, https://otexts.com/fpp3.
 
     Examples

@@ -223,31 +223,32 @@ def _fused(
     (n_queries, width), (n_keys, n_features) = query.shape[2:], value.shape[2:]
     slow = query.device.type == "cpu" and n_queries > 1 and not is_traced()
     if slow and not torch.is_grad_enabled():
-        if width != n_features:
-            # It computes all scores first unless values are as wide as keys.
-            query, key, value = (
-                F.pad(part, (0, max(width, n_features) - part.shape[-1]))
-                for part in (query, key, value)
-            )
+        # It computes all scores first unless values are as wide as keys.
+        width = max(width, n_features)
         # Its threads work on rooms one behind the other, of so many queries each. Unless these fill
         # lines of the cache, later ones begin in the middle of one, where some BLAS adds up in
         # another order: a window would be forecast with other digits by another thread.
         more = -n_queries % _VECTOR
-        query = F.pad(query, (0, 0, 0, more))
         if penalty is not None and penalty.shape[2] > 1:
             penalty = F.pad(penalty, (0, 0, 0, more))
         rest = -n_keys % _VECTOR if n_keys >= _FEW else 0
-        if rest:
-            # Of itself, the triangle hides what stands behind the last key.
-            if not triangular:
-                penalty = value.new_zeros(1, 1, 1, n_keys) if penalty is None else penalty
-                penalty = F.pad(penalty, (0, rest), value=-torch.inf)
-                penalty = penalty.expand(-1, -1, n_queries + more, -1)
-            key, value = F.pad(key, (0, 0, 0, rest)), F.pad(value, (0, 0, 0, rest))
+        # Of itself, the triangle hides what stands behind the last key.
+        if rest and not triangular:
+            penalty = value.new_zeros(1, 1, 1, n_keys) if penalty is None else penalty
+            penalty = F.pad(penalty, (0, rest), value=-torch.inf)
+            penalty = penalty.expand(-1, -1, n_queries + more, -1)
+        query = _filled(query, n_queries + more, width)
+        key, value = (_filled(part, n_keys + rest, width) for part in (key, value))
     mixed = F.scaled_dot_product_attention(
         query, key, value, penalty, is_causal=triangular, scale=scale
     )
     return mixed[..., :n_queries, :n_features]
+
+
+def _filled(part: Tensor, length: int, width: int) -> Tensor:
+    """Fill tokens (B, N, L, E) up with zeros; torch would copy where there is nothing to fill."""
+    more = width - part.shape[3], length - part.shape[2]
+    return F.pad(part, (0, more[0], 0, more[1])) if any(more) else part
 
 
 def _wide(parts: tuple[Tensor, ...]) -> Tensor:
