@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tsar.core.contrast import hierarchical_contrast, token_contrast
+from tsar.core.contrast import hierarchical_contrast, similarity_contrast, token_contrast
 
 
 def _views(length):
@@ -51,3 +51,27 @@ def test_equal_views_of_tokens_far_apart_are_told_with_certainty():
     tokens = 10 * F.one_hot(torch.arange(4), 4).double()[None]
     assert float(token_contrast(tokens, tokens)) < 1e-6
     assert float(token_contrast(tokens, tokens.roll(1, dims=1))) > 50
+
+
+@pytest.mark.parametrize("length", [1, 2, 6])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_tokens_are_told_from_all_but_those_they_are_most_like(length, hidden):
+    """Similarities of whole tenths, so that several are the largest."""
+    tokens, _ = _views(length)
+    generator = torch.Generator().manual_seed(9)
+    similarity = torch.randint(0, 4, (3, length, length), generator=generator) / 10
+    readable = torch.ones(3, length, dtype=torch.bool)
+    if hidden:
+        readable[:, 1:3] = False
+    contrast = similarity_contrast(tokens, similarity.double(), readable if hidden else None)
+    for b in range(3):
+        for i in range(length):
+            others = [j for j in range(length) if j != i and readable[b, j]]
+            expected = torch.zeros(()).double()
+            if others:
+                scores = {j: tokens[b, i] @ tokens[b, j] for j in others}
+                total = torch.stack(list(scores.values())).logsumexp(0)
+                most = max(float(similarity[b, i, j]) for j in others)
+                right = [j for j in others if float(similarity[b, i, j]) == most]
+                expected = most * sum(total - scores[j] for j in right) / len(right)
+            torch.testing.assert_close(contrast[b, i], expected, check_dtype=False)

@@ -8,6 +8,7 @@ from tsar.evaluation import load_recipe, recipe_names, run_recipe
 from tsar.evaluation.recipes import Cell, Result
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.registry import forecaster_class
+from tsar.training.optim import Adam
 
 # What a release promises: the band of both errors, or of MSE and MAE, and whether it is one-sided.
 GATES = {
@@ -137,6 +138,16 @@ def test_fit_sees_the_validation_rows_and_nothing_after(published_data, monkeypa
     monkeypatch.setattr(cls, "fit", spy)
     next(run_recipe(dataclasses.replace(recipe), {"max_steps": 1}))
     assert seen == {"rows": 11520, "validation": 2880}
+
+
+def test_objects_in_recipes_are_read(published_data, monkeypatch):
+    seen = []
+    monkeypatch.setattr(forecaster_class("AutoCon"), "fit", lambda self, df: seen.append(self))
+    monkeypatch.setattr(
+        "tsar.evaluation.recipes.evaluate", lambda *_, **__: {"mse": 1, "mae": 1, "n_windows": 2}
+    )
+    next(run_recipe(load_recipe("autocon_etth1_96")))
+    assert seen[0].optimizer == Adam(weight_decay=1e-5)
 
 
 def test_pretraining_has_parameters_of_its_own_and_the_same_rows(published_data, monkeypatch):

@@ -26,6 +26,8 @@ NETWORKS = [
     and name not in ("NetworkForecaster", "AutoTimes")
 ]
 SMALL = {
+    # The contrast draws at random, and how much depends on how many windows there are.
+    "AutoCon": {"d_model": 4, "d_ff": 4, "n_layers": 1, "contrast_weight": 0.0},
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1, "patch_length": 4},
     "PITS": {"d_model": 8, "patch_length": 4, "stride": 2},

@@ -1,10 +1,10 @@
-"""Contrast of two views of the same tokens."""
+"""Contrast of tokens with those of another view, or with others of the same sequence."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["hierarchical_contrast", "token_contrast"]
+__all__ = ["hierarchical_contrast", "similarity_contrast", "token_contrast"]
 
 
 def token_contrast(first: Tensor, second: Tensor) -> Tensor:
@@ -60,3 +60,35 @@ def hierarchical_contrast(first: Tensor, second: Tensor) -> Tensor:
         first, second = (F.max_pool1d(part.mT, 2).mT for part in (first, second))
         n_levels += 1
     return total / n_levels
+
+
+def similarity_contrast(
+    tokens: Tensor, similarity: Tensor, readable: Tensor | None = None
+) -> Tensor:
+    """Return how badly tokens tell which token of their sequence they are most like.
+
+    Each token is told from all others by its product with them: the cross-entropy of a softmax
+    over these, the tokens of the largest similarity being right, times that similarity.
+
+    Parameters
+    ----------
+    tokens : Tensor of shape (B, T, D)
+    similarity : Tensor of shape (B, T, T)
+        From 0 on; that of a token with itself is not read.
+    readable : bool Tensor of shape (B, T), optional
+        False for tokens that are no others to any token.
+
+    Returns
+    -------
+    Tensor of shape (B, T)
+        0 where there is no other token.
+    """
+    length = tokens.shape[1]
+    others = ~torch.eye(length, dtype=torch.bool, device=tokens.device).expand(similarity.shape)
+    if readable is not None:
+        others = others & readable.unsqueeze(1)
+    scores = (tokens @ tokens.mT).masked_fill(~others, torch.finfo(tokens.dtype).min)
+    largest = similarity.masked_fill(~others, 0).amax(dim=2, keepdim=True)
+    right = others & (similarity == largest)
+    errors = torch.where(right, -scores.log_softmax(dim=2), 0).sum(dim=2)
+    return largest.squeeze(2) * errors / right.sum(dim=2).clamp(min=1)

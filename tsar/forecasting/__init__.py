@@ -6,6 +6,7 @@ it here.
 
 from tsar.forecasting.arima import ARIMA
 from tsar.forecasting.arnet import ARNet
+from tsar.forecasting.autocon import AutoCon
 from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotimes import AutoTimes
@@ -27,6 +28,7 @@ from tsar.forecasting.tsm2 import TSM2
 __all__ = [
     "ARIMA",
     "ARNet",
+    "AutoCon",
     "AutoReg",
     "AutoTimes",
     "AutoformerForecaster",

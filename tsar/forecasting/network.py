@@ -45,7 +45,7 @@ from tsar.forecasting.outputs.losses import (
     distribution_of,
     make_loss,
 )
-from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
+from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective, measure
 from tsar.forecasting.outputs.predictive import (
     DistributionForecasts,
     PointForecasts,
@@ -324,6 +324,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         if go_on:
             network = self._continued(network, panel)
             state = self._training_state.named(self._trained_names(network))
+        measure(network, data.series, data.stop_rows)
         if checkpoint is not None:
             with self._named_training_errors():
                 checkpoint.claim(self._identity(data.digest(panel), network, state, seed))
@@ -393,10 +394,9 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
 
     def _first_network(self, spec: NetworkSpec, seed: int, data: TrainingData) -> nn.Module:
         """Build a network, and estimate what can be before its training."""
-        device = data.series.values.device
-        network = self._seeded_network(spec, seed).to(device)
+        network = self._seeded_network(spec, seed).to(data.series.values.device)
         if isinstance(network, ForecastNetwork):
-            network.prepare(data.series, torch.from_numpy(data.stop).to(device))
+            network.prepare(data.series, data.stop_rows)
         return network
 
     def _training_scaling(self, panel: Panel, stop: np.ndarray) -> tuple[Scaling, Scaling, Scaling]:
