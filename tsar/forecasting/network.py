@@ -510,6 +510,12 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     # -------------------------------------------------------------- predict
 
     @property
+    def takes_new_variates(self) -> bool:
+        # What acts beside the network has effects on each of the fitted ones.
+        beside = self._covariates_beside(spec_of(self.learned_.coding))
+        return self.takes_any_variates and not beside
+
+    @property
     def _forecast_device(self) -> torch.device:
         return torch.device(self.device_)
 
