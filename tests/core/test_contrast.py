@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tsar.core.contrast import hierarchical_contrast, similarity_contrast, token_contrast
+from tsar.core.contrast import (
+    hierarchical_contrast,
+    instance_contrast,
+    mean_discrepancy,
+    neighbour_contrast,
+    similarity_contrast,
+    token_contrast,
+)
 
 
 def _views(length):
@@ -75,3 +82,42 @@ def test_tokens_are_told_from_all_but_those_they_are_most_like(length, hidden):
                 right = [j for j in others if float(similarity[b, i, j]) == most]
                 expected = most * sum(total - scores[j] for j in right) / len(right)
             torch.testing.assert_close(contrast[b, i], expected, check_dtype=False)
+
+
+def test_vectors_are_told_from_all_of_the_other_view():
+    first, second = (view[:, 0] for view in _views(3))
+    contrast = instance_contrast(first, second)
+    for b in range(3):
+        scores = torch.stack([F.cosine_similarity(first[b], other, dim=0) for other in second])
+        torch.testing.assert_close(contrast[b], scores.logsumexp(0) - scores[b])
+
+
+@pytest.mark.parametrize("length", [2, 3, 6])
+def test_parts_are_told_from_all_but_their_neighbours(length):
+    parts, _ = _views(length)
+    contrast = neighbour_contrast(parts)
+    for b in range(3):
+        errors = []
+        for i in range(length):
+            right = i + 1 if i + 1 < length else i - 1
+            others = [right, *(j for j in range(length) if abs(i - j) > 1)]
+            scores = torch.stack([parts[b, i] @ parts[b, j] for j in others])
+            errors.append(scores.logsumexp(0) - scores[0])
+        torch.testing.assert_close(contrast[b], torch.stack(errors).mean())
+
+
+def test_discrepancy_against_loops():
+    first, second = (view[:, 0] for view in _views(4))
+    both = [*first, *second]
+    pairs = [(a - b).square().sum() for a in both for b in both]
+    width = sum(pairs) / (6 * 5)
+
+    def kernel(a, b):
+        return sum(torch.exp(-(a - b).square().sum() / (width * f)) for f in (0.25, 0.5, 1, 2, 4))
+
+    def mean(one, other):
+        return torch.stack([kernel(a, b) for a in one for b in other]).mean()
+
+    expected = mean(first, first) + mean(second, second) - 2 * mean(first, second)
+    torch.testing.assert_close(mean_discrepancy(first, second), expected)
+    torch.testing.assert_close(mean_discrepancy(first, first), torch.zeros(()).double())

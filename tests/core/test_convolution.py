@@ -3,7 +3,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tsar.core.convolution import CircularConvolution, DilatedConvolution, DilatedEncoder
+from tsar.core.convolution import (
+    CausalConvolutions,
+    CircularConvolution,
+    DilatedConvolution,
+    DilatedEncoder,
+)
 
 
 @pytest.mark.parametrize(("n_inputs", "n_outputs"), [(2, 7), (7, 2), (3, 3)])
@@ -76,3 +81,19 @@ def test_dilated_encoder_against_torch():
     torch.testing.assert_close(encoder(x), expected.mT)
     # A last block has a map around it, whatever the widths are.
     assert DilatedEncoder(4, [4, 4]).blocks[-1].around is not None
+
+
+@pytest.mark.parametrize(("longest", "lengths"), [(1, [1]), (5, [1, 2, 4]), (8, [1, 2, 4, 8])])
+@pytest.mark.parametrize("length", [3, 13])
+def test_causal_convolutions_are_the_mean_of_those_of_torch(longest, lengths, length):
+    torch.manual_seed(0)
+    layer = CausalConvolutions(3, longest).double()
+    assert [weight.shape[2] for weight in layer.weights] == lengths
+    x = torch.randn(4, length, 3, dtype=torch.float64)
+    parts = [
+        F.conv1d(F.pad(x.mT, (weight.shape[2] - 1, 0)), weight, bias).mT
+        for weight, bias in zip(layer.weights, layer.biases, strict=True)
+    ]
+    expected = torch.stack(parts).mean(dim=0)
+    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(layer.last(x), expected[:, -1])

@@ -11,7 +11,13 @@ from torch.nn import functional as F
 from tsar.core.linear import Linear
 from tsar.core.ops.even_products import convolution, linear
 
-__all__ = ["CircularConvolution", "DilatedBlock", "DilatedConvolution", "DilatedEncoder"]
+__all__ = [
+    "CausalConvolutions",
+    "CircularConvolution",
+    "DilatedBlock",
+    "DilatedConvolution",
+    "DilatedEncoder",
+]
 
 
 class CircularConvolution(nn.Module):
@@ -140,3 +146,58 @@ class DilatedEncoder(nn.Module):
         """Encode steps (B, L, n_inputs) as (B, L, widths[-1])."""
         encoded: Tensor = self.blocks(x)
         return encoded
+
+
+class CausalConvolutions(nn.Module):
+    """The mean of convolutions over a step and 0, 1, 3, 7, ... steps before it.
+
+    As there is nothing between them but a sum, they are computed as one.
+
+    Parameters
+    ----------
+    n_features : int
+        Of a step, before and after.
+    longest : int
+        Kernels are as long as the powers of two up to this.
+
+    Attributes
+    ----------
+    weights : nn.ParameterList
+        By convolution, of shape (n_features, n_features, K), the step itself coming last.
+    """
+
+    def __init__(self, n_features: int, longest: int) -> None:
+        super().__init__()
+        lengths = [2**power for power in range(longest.bit_length())]
+        bounds = [(length * n_features) ** -0.5 for length in lengths]  # as torch starts
+        shape = (n_features, n_features)
+        self.weights = nn.ParameterList(
+            torch.empty(*shape, length).uniform_(-bound, bound)
+            for length, bound in zip(lengths, bounds, strict=True)
+        )
+        self.biases = nn.ParameterList(
+            torch.empty(n_features).uniform_(-bound, bound) for bound in bounds
+        )
+
+    def _mean(self) -> tuple[Tensor, Tensor]:
+        """Return the kernel (N, N, K) and the bias (N,) of the mean."""
+        longest = self.weights[-1].shape[2]
+        weights = [F.pad(weight, (longest - weight.shape[2], 0)) for weight in self.weights]
+        return torch.stack(weights).mean(dim=0), torch.stack(list(self.biases)).mean(dim=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map all steps (B, L, N) to (B, L, N), through the frequency domain."""
+        weight, bias = self._mean()
+        length = x.shape[1]
+        n_steps = length + weight.shape[2] - 1
+        kernel = torch.fft.rfft(weight.flip(2), n=n_steps).permute(2, 1, 0)
+        steps = torch.fft.rfft(x, n=n_steps, dim=1).transpose(0, 1)  # (frequencies, B, N)
+        convolved = torch.fft.irfft((steps @ kernel).transpose(0, 1), n=n_steps, dim=1)
+        return convolved[:, :length] + bias
+
+    def last(self, x: Tensor) -> Tensor:
+        """Map the last step of (B, L, N) to (B, N)."""
+        weight, bias = self._mean()
+        length = min(x.shape[1], weight.shape[2])
+        kernel = weight[..., weight.shape[2] - length :].mT.flatten(1)  # (N, length * N)
+        return linear(x[:, x.shape[1] - length :].flatten(1), kernel, bias)

@@ -9,6 +9,7 @@ from tsar.forecasting.arnet import ARNet
 from tsar.forecasting.autocon import AutoCon
 from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
+from tsar.forecasting.autotcl import AutoTCL
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.card import CARD
 from tsar.forecasting.dlinear import DLinear
@@ -30,6 +31,7 @@ __all__ = [
     "ARNet",
     "AutoCon",
     "AutoReg",
+    "AutoTCL",
     "AutoTimes",
     "AutoformerForecaster",
     "CARD",
