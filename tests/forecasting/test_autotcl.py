@@ -8,8 +8,9 @@ import tsar
 from tsar.data.scaling import Scaling, series_tensors
 from tsar.data.windows import Batch, Inputs, Windows
 from tsar.exceptions import ParameterError
-from tsar.forecasting.autotcl import ALPHAS, AutoTCLNetwork, ViewObjective, regress
+from tsar.forecasting.autotcl import ALPHAS, AutoTCLNetwork, regress
 from tsar.forecasting.layers.covariates import CovariateSpec
+from tsar.forecasting.layers.learned_views import ViewObjective
 from tsar.forecasting.outputs.output import PointOutput, QuantileOutput
 
 SIZES = {"context_length": 35, "horizon": 4, "d_model": 5, "d_ff": 6, "n_layers": 2}
