@@ -94,7 +94,8 @@ def similarity_contrast(
     others = ~torch.eye(length, dtype=torch.bool, device=tokens.device).expand(similarity.shape)
     if readable is not None:
         others = others & readable.unsqueeze(1)
-    scores = (tokens @ tokens.mT).masked_fill(~others, torch.finfo(tokens.dtype).min)
+    scores = tokens @ tokens.mT
+    scores = scores.masked_fill(~others, torch.finfo(scores.dtype).min)
     largest = similarity.masked_fill(~others, 0).amax(dim=2, keepdim=True)
     right = others & (similarity == largest)
     errors = torch.where(right, -scores.log_softmax(dim=2), 0).sum(dim=2)
