@@ -192,7 +192,9 @@ class CausalConvolutions(nn.Module):
         n_steps = length + weight.shape[2] - 1
         kernel = torch.fft.rfft(weight.flip(2), n=n_steps).permute(2, 1, 0)
         # There is no transform in half precision.
-        steps = torch.fft.rfft(x.to(weight.dtype), n=n_steps, dim=1).transpose(0, 1)  # (frequencies, B, N)
+        steps = torch.fft.rfft(x.to(weight.dtype), n=n_steps, dim=1).transpose(
+            0, 1
+        )  # (frequencies, B, N)
         convolved = torch.fft.irfft((steps @ kernel).transpose(0, 1), n=n_steps, dim=1)
         return convolved[:, :length] + bias
 

@@ -132,7 +132,7 @@ class AutoConNetwork(ForecastNetwork):
         Tensor of shape ()
         """
         assert batch.series is not None and batch.cutoffs is not None, "windows are of series"
-        tokens = F.normalize(tokens, dim=2)
+        tokens = tokens * tokens.square().sum(dim=2, keepdim=True).clamp(min=1e-24).rsqrt()
         batch_size, n_variates = len(batch.series), batch.target.shape[2]
         weight = tokens.new_ones(batch_size)
         if batch.weight is not None:
@@ -147,8 +147,10 @@ class AutoConNetwork(ForecastNetwork):
         steps = chance.argsort(dim=1)[:, :n_drawn]  # (B * C, K)
         drawn = tokens.gather(1, steps[..., None].expand(-1, -1, tokens.shape[2]))
         lags = (steps[:, :, None] - steps[:, None]).abs()
-        alike = self.autocorrelation.at(batch.series, lags.unflatten(0, (-1, n_variates)))
-        local = similarity_contrast(drawn, alike.flatten(0, 1)).mean(dim=1)
+        all_lags = torch.arange(self.context_length, device=tokens.device)
+        near = self.autocorrelation.at(batch.series, all_lags.expand(batch_size, n_variates, -1))
+        alike = near.flatten(0, 1).gather(1, lags.flatten(1)).view_as(lags)
+        local = similarity_contrast(drawn, alike).mean(dim=1)
         # Of windows, of each variate by itself; those of other series are like nothing.
         whole = tokens.amax(dim=1).unflatten(0, (-1, n_variates)).transpose(0, 1)  # (C, B, D)
         lags = (batch.cutoffs[:, None] - batch.cutoffs).abs()
