@@ -114,6 +114,16 @@ def test_windows_without_weight_are_not_contrasted():
         torch.testing.assert_close(first, second)
 
 
+def test_a_batch_without_any_weight_moves_nothing():
+    network, objective = _network(), _objective()
+    batch = Batch(
+        Inputs(_random(6, 35, 2)), _random(6, 4, 2), None, None, weight=torch.zeros(6, 39, 1)
+    )
+    terms = objective.loss(network, batch, torch.Generator().manual_seed(0))
+    sum(total for total, _ in terms.values()).backward()
+    assert all(p.grad is None or not p.grad.any() for p in network.parameters())
+
+
 def test_head_is_the_ridge_regression_that_validation_prefers():
     """Against scikit-learn, penalty by penalty; validation windows are other ones."""
     values = np.random.default_rng(3).normal(size=(130, 2)).cumsum(axis=0)

@@ -11,19 +11,18 @@ __all__ = ["RidgePath"]
 class RidgePath:
     """Least squares with a penalty of the squared weights, for any penalty after one pass.
 
-    Rows are taken batch by batch; of them only sums of products are held, in double precision.
-    The bias is not penalised.
+    Rows are taken batch by batch; of them only sums of products are held, on the CPU and in double
+    precision. The bias is not penalised.
 
     Parameters
     ----------
     n_features, n_outputs : int
-    device : torch.device, default the CPU
     """
 
-    def __init__(self, n_features: int, n_outputs: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, n_features: int, n_outputs: int) -> None:
         size = n_features + 1
-        self.products = torch.zeros(size, size, dtype=torch.float64, device=device)
-        self.answers = torch.zeros(size, n_outputs, dtype=torch.float64, device=device)
+        self.products = torch.zeros(size, size, dtype=torch.float64)
+        self.answers = torch.zeros(size, n_outputs, dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> None:
         """Take up rows.
@@ -35,10 +34,11 @@ class RidgePath:
         weight : Tensor of shape (B,), optional
             How much each row counts, 1 by default.
         """
-        x = torch.cat([x.double(), x.new_ones(len(x), 1).double()], dim=1)
-        weighted = x if weight is None else x * weight.double()[:, None]
+        x, y = x.cpu().double(), y.cpu().double()
+        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        weighted = x if weight is None else x * weight.cpu().double()[:, None]
         self.products += weighted.T @ x
-        self.answers += weighted.T @ y.double()
+        self.answers += weighted.T @ y
 
     def solutions(self, alphas: Sequence[float]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the weights (n_outputs, n_features) and biases (n_outputs,) of each penalty.

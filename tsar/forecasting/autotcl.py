@@ -121,8 +121,8 @@ def regress(network: AutoTCLNetwork, training: Source, validation: Source | None
     """Set the head of a network by ridge regression.
 
     Its penalty is the one whose root mean squared and mean absolute error on the validation
-    windows have the smallest sum. A future step that was not observed counts as what
-    was observed last, and its window by the share of steps that were.
+    windows have the smallest sum. A future step that was not observed counts as what was observed
+    last, and its window by the share of steps that were.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def regress(network: AutoTCLNetwork, training: Source, validation: Source | None
     validation : source of batches or None
     """
     head = network.head
-    path = RidgePath(head.in_features, head.out_features, head.weight.device)
+    path = RidgePath(head.in_features, head.out_features)
     for batch in _batches(training):
         weight = None if batch.observed is None else batch.observed.float().mean(dim=(1, 2))
         path.add(network.represent(batch.inputs), batch.target.flatten(1), weight)
@@ -142,7 +142,7 @@ def regress(network: AutoTCLNetwork, training: Source, validation: Source | None
         checked = [(network.represent(batch.inputs), batch) for batch in _batches(validation)]
     best = float("inf")
     for alpha, (weight, bias) in zip(alphas, path.solutions(alphas), strict=True):
-        score = _score(checked, weight.to(head.weight.dtype), bias.to(head.weight.dtype))
+        score = _score(checked, *(part.float().to(head.weight) for part in (weight, bias)))
         if score < best:
             best = score
             head.weight.copy_(weight)

@@ -127,10 +127,10 @@ class ViewObjective(Objective):
         net: Any = network
         steps = net.steps(batch.inputs)
         weight = None if batch.weight is None else batch.weight.mean(dim=(1, 2))
-        if weight is not None:
+        if weight is not None and weight.any():
             steps, weight = steps[weight > 0], weight[weight > 0]
         drawn = None if is_traced() else generator
-        views = net.augmenter(steps, drawn)
+        views = net.augmenter(steps.detach(), drawn)
         encoded = net.encoder(steps)
         errors = instance_contrast(
             encoded.amax(dim=1), net.encoder(views.steps.detach()).amax(dim=1)
@@ -144,7 +144,10 @@ class ViewObjective(Objective):
         of_views = functional_call(net.encoder, still, (views.steps,)).amax(dim=1)
         made = mean_discrepancy(encoded.detach().amax(dim=1), of_views)
         made = made + self.sparsity_weight * F.relu(views.share.mean() - FREE_SHARE)
-        made = made + self.smoothness_weight * views.share.diff(dim=1).abs().mean()
+        if self.smoothness_weight and views.share.shape[1] > 1:
+            made = made + self.smoothness_weight * views.share.diff(dim=1).abs().mean()
+        if weight is not None:
+            made = made * weight.any()
         return {"loss": (errors.sum(), count), "augmenter": (made, torch.ones_like(made))}
 
     @staticmethod
