@@ -96,12 +96,30 @@ def test_the_pathway_of_covariates_hands_every_hook_on(hook):
     for around in (network, _behind_covariates(network)):
         network.asked.clear()
         assert hook in vars(type(around)), f"{type(around).__name__} does not hand on {hook}"
-        if hook == "prepare":  # asked before the training, and not in a step of it
+        if hook in ("prepare", "measure"):  # asked before the training, and not in a step of it
             rows = SeriesTensors(_random(9, VARIATES), None, torch.tensor([0, 9]))
-            around.prepare(rows, torch.tensor([9]))
+            getattr(around, hook)(rows, torch.tensor([9]))
         else:
             objective.loss(around, _batch(), torch.Generator())
         assert network.asked == [hook]
+
+
+@pytest.mark.parametrize("covariates", [False, True])
+def test_penalties_of_weights_and_of_a_batch_are_added_up(covariates):
+    class Net(Spy):
+        def penalty(self, error):
+            return self.weight.sum()
+
+        def compare(self, batch):
+            return super().compare(batch)._replace(penalty=3 * batch.target.square().sum())
+
+    network = _behind_covariates(Net()) if covariates else Net()
+    batch = _batch()
+    left = batch.target
+    if covariates:
+        left = left - network._split(batch.inputs)[2]
+    total, count = ForecastObjective(make_loss("mse")).loss(network, batch, None)["penalty"]
+    torch.testing.assert_close(total / count, VARIATES + 3 * left.square().sum())
 
 
 @pytest.mark.parametrize("covariates", [False, True])
