@@ -19,6 +19,7 @@ from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
 from tsar.forecasting.pits import PITS
 from tsar.forecasting.smamba import SMamba
+from tsar.forecasting.spacetime import SpaceTime
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
 from tsar.forecasting.transformed import TransformedTarget
@@ -42,6 +43,7 @@ __all__ = [
     "STLETS",
     "TSM2",
     "SeasonalNaive",
+    "SpaceTime",
     "Theta",
     "TransformedTarget",
     "iTransformer",

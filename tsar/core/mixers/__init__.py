@@ -10,6 +10,7 @@ from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import CarryingMixer, Mixer, RecurrentMixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.combiner import Combiner
+from tsar.core.mixers.companion import Companion
 from tsar.core.mixers.dual_attention import DualAttention
 from tsar.core.mixers.dynamic_convolution import DynamicConvolution, LightConvolution
 from tsar.core.mixers.flow_attention import FlowAttention
@@ -42,6 +43,7 @@ __all__ = [
     "BidirectionalMamba",
     "CarryingMixer",
     "Combiner",
+    "Companion",
     "DualAttention",
     "DynamicConvolution",
     "FlowAttention",
@@ -98,6 +100,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "mamba2": Mamba2,
         "gated_state_space": GatedStateSpace,
         "structured_state_space": StructuredStateSpace,
+        "companion": Companion,
         "mega": Mega,
         "prefix_attention": PrefixAttention,
         "attention_free": AttentionFree,

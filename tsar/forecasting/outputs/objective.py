@@ -28,6 +28,9 @@ class Compared(NamedTuple):
     shift : Tensor of shape (B, K, C) or None
         What was taken off both the forecast and the target. An error does not change with it,
         but for one in original units.
+    terms : dict of str to pair of Tensor, or None
+        Further terms that a training step minimises, by name, each a sum and what it counts; they
+        are recorded as ``train_<name>``.
     """
 
     forecast: Tensor
@@ -35,6 +38,7 @@ class Compared(NamedTuple):
     observed: Tensor | None = None
     scale: Tensor | None = None
     shift: Tensor | None = None
+    terms: Terms | None = None
 
 
 class ForecastNetwork(nn.Module):
@@ -142,16 +146,17 @@ class ForecastObjective(Objective):
         self.has_outputs = one.ndim == 4
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
-        """Return the loss of what the network compares, and its penalty if it has one."""
-        total, count = self._total(network, compare(network, batch), batch)
-        terms: Terms = {"loss": (total, count)}
+        """Return the loss of what the network compares, its further terms, and its penalty."""
+        compared = compare(network, batch)
+        total, count = self._total(network, compared, batch)
+        terms: Terms = {"loss": (total, count), **(compared.terms or {})}
         penalty = penalise(network, total.detach() / count.clamp(min=1))
         if penalty is not None:
             terms["penalty"] = penalty, count.new_ones(())
         return terms
 
     def _total(self, network: nn.Module, compared: Compared, batch: Batch) -> tuple[Tensor, Tensor]:
-        forecast, target, observed, scale, shift = compared
+        forecast, target, observed, scale, shift, _ = compared
         needs_scale = self.error.needs_scale
         if needs_scale and scale is None and batch.scale is not None:
             raise ParameterError(
