@@ -17,6 +17,7 @@ CLASSES = [
         tsar.CARD,
         tsar.TSM2,
         tsar.SMamba,
+        tsar.SpaceTime,
         tsar.PatchTST,
         tsar.PITS,
         tsar.iTransformer,

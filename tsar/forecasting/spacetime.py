@@ -1,4 +1,4 @@
-"""SpaceTime: state spaces that hold autoregressions, and forecast by reading their own forecasts."""
+"""SpaceTime: state spaces that hold autoregressions and read their own forecasts."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
