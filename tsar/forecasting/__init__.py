@@ -13,6 +13,7 @@ from tsar.forecasting.card import CARD
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
+from tsar.forecasting.etsformer import ETSformer
 from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
@@ -34,6 +35,7 @@ __all__ = [
     "CARD",
     "DLinear",
     "ETS",
+    "ETSformer",
     "Ensemble",
     "NLinear",
     "Naive",

@@ -13,6 +13,7 @@ from tsar.core.mixers.combiner import Combiner
 from tsar.core.mixers.companion import Companion
 from tsar.core.mixers.dual_attention import DualAttention
 from tsar.core.mixers.dynamic_convolution import DynamicConvolution, LightConvolution
+from tsar.core.mixers.exponential_smoothing import ExponentialSmoothing
 from tsar.core.mixers.flow_attention import FlowAttention
 from tsar.core.mixers.fourier import Fourier
 from tsar.core.mixers.gated_linear_attention import GatedLinearAttention, Retention
@@ -46,6 +47,7 @@ __all__ = [
     "Companion",
     "DualAttention",
     "DynamicConvolution",
+    "ExponentialSmoothing",
     "FlowAttention",
     "Fourier",
     "GatedConvolution",
@@ -101,6 +103,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "gated_state_space": GatedStateSpace,
         "structured_state_space": StructuredStateSpace,
         "companion": Companion,
+        "exponential_smoothing": ExponentialSmoothing,
         "mega": Mega,
         "prefix_attention": PrefixAttention,
         "attention_free": AttentionFree,
