@@ -64,6 +64,8 @@ class Level(nn.Module):
     Parameters
     ----------
     d_model, n_variates : int
+    dropout : float
+        Of the values without their season, and of the growth.
     accumulate : bool
         Whether a growth stays in the level from its step on. Without it, each step has that of the
         step before alone, times a to the power of its distance to the end of the history.
@@ -76,16 +78,17 @@ class Level(nn.Module):
         The level before the first step.
     """
 
-    def __init__(self, d_model: int, n_variates: int, *, accumulate: bool) -> None:
+    def __init__(self, d_model: int, n_variates: int, *, dropout: float, accumulate: bool) -> None:
         super().__init__()
+        self.dropout = Dropout(dropout)
         self.accumulate = accumulate
         self.season, self.growth = Linear(d_model, n_variates), Linear(d_model, n_variates)
         self.logit, self.first = (nn.Parameter(torch.randn(n_variates)) for _ in range(2))
 
     def forward(self, level: Tensor, growth: Tensor, season: Tensor) -> Tensor:
         """Smooth (B, L, C), given the growth up to each step and the season, each (B, L, D)."""
-        added = torch.sigmoid(-self.logit) * (level - self.season(season))
-        moved = torch.sigmoid(self.logit) * self.growth(growth)
+        added = torch.sigmoid(-self.logit) * self.dropout(level - self.season(season))
+        moved = torch.sigmoid(self.logit) * self.dropout(self.growth(growth))
         before = self.first.expand(len(level), -1)
         if self.accumulate:
             return smooth(added + moved, self.logit, before)
@@ -204,12 +207,12 @@ class ETSformerNetwork(ForecastNetwork):
         nn.init.kaiming_normal_(self.embedding.weight)
         self.dropout = Dropout(dropout)
         season = FourierExtrapolation(context_length, horizon, n_frequencies)
-        options = accepted_options(mixer, n_heads=n_heads)
+        options = accepted_options(mixer, n_heads=n_heads, dropout=dropout)
         self.layers = nn.ModuleList(
             ETSLayer(
                 make_mixer(mixer, d_model, **options),
                 season,
-                Level(d_model, n_variates, accumulate=accumulate_growth),
+                Level(d_model, n_variates, dropout=dropout, accumulate=accumulate_growth),
                 d_model=d_model,
                 d_ff=d_ff,
                 dropout=dropout,
@@ -218,7 +221,7 @@ class ETSformerNetwork(ForecastNetwork):
             for layer in range(n_layers)
         )
         self.damped = nn.ModuleList(
-            DampedGrowth(d_model, n_heads, horizon) for _ in range(n_layers)
+            DampedGrowth(d_model, n_heads, horizon, dropout=dropout) for _ in range(n_layers)
         )
         self.head = Linear(d_model, n_variates * output.n_outputs)
         self.output = output
@@ -255,7 +258,8 @@ class ETSformer(NetworkForecaster):
     d_model, n_heads, d_ff, n_layers : int, default 512, 8, 2048 and 2
         Width of a token, heads, width of the feed-forward part, layers.
     dropout : float, default 0.2
-        After the embedding, of seasons and growths, and of the feed-forward part.
+        After the embedding, of seasons and growths, of what is smoothed, and of the feed-forward
+        part.
     augmentation : float, default 0.2
         Deviation of random factors, shifts and noise of the scaled histories in training.
     accumulate_growth : bool, default True

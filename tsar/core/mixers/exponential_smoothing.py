@@ -1,4 +1,4 @@
-"""Exponential smoothing of differences: what a series grows by, with less weight for what is old."""
+"""Exponential smoothing of differences: what a series grows by, what is old counting less."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import RecurrentMixer
 from tsar.core.ops.diagonal_recurrence import diagonal_recurrence
@@ -58,6 +59,8 @@ class ExponentialSmoothing(RecurrentMixer):
     d_model : int
     n_heads : int, default 1
         Divides ``d_model``.
+    dropout : float, default 0.0
+        Of the differences.
 
     Attributes
     ----------
@@ -79,7 +82,7 @@ class ExponentialSmoothing(RecurrentMixer):
     formula = "W g_t, g_t = a g_{t-1} + (1 - a) (v_t - v_{t-1})"
     cost = "L log L D + L D^2"
 
-    def __init__(self, d_model: int, n_heads: int = 1) -> None:
+    def __init__(self, d_model: int, n_heads: int = 1, *, dropout: float = 0.0) -> None:
         super().__init__()
         if n_heads < 1 or d_model % n_heads:
             raise ParameterError(
@@ -87,6 +90,7 @@ class ExponentialSmoothing(RecurrentMixer):
             )
         self.value = Linear(d_model, d_model)
         self.output = Linear(d_model, d_model)
+        self.dropout = Dropout(dropout)
         self.logit = nn.Parameter(torch.randn(n_heads))
         self.first_value, self.first_growth = (nn.Parameter(torch.randn(d_model)) for _ in range(2))
 
@@ -109,5 +113,5 @@ class ExponentialSmoothing(RecurrentMixer):
             latest = F.pad(latest, (1, 0))[..., None].expand_as(values)
             values = values.gather(1, latest)
         share = torch.sigmoid(-self.logit).repeat_interleave(x.shape[2] // len(self.logit))
-        growth = smooth(share * values.diff(dim=1), self.logit, state.smoothed)
+        growth = smooth(share * self.dropout(values.diff(dim=1)), self.logit, state.smoothed)
         return self.output(growth), SmoothingState(values[:, -1], growth[:, -1])

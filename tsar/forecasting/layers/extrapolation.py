@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tsar.core.dropout import Dropout
 from tsar.core.ops.even_products import linear
 
 __all__ = ["DampedGrowth", "FourierExtrapolation"]
@@ -72,6 +73,8 @@ class DampedGrowth(nn.Module):
     n_heads : int
         Divides ``d_model``.
     horizon : int
+    dropout : float, default 0.0
+        Of the growth at each step, and of its sums.
 
     Attributes
     ----------
@@ -83,8 +86,9 @@ class DampedGrowth(nn.Module):
     Gardner and McKenzie, "Forecasting trends in time series", Management Science 31, 1985.
     """
 
-    def __init__(self, d_model: int, n_heads: int, horizon: int) -> None:
+    def __init__(self, d_model: int, n_heads: int, horizon: int, *, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = Dropout(dropout)
         self.horizon, self.size = horizon, d_model // n_heads
         self.logit = nn.Parameter(torch.randn(n_heads))
 
@@ -92,4 +96,5 @@ class DampedGrowth(nn.Module):
         """Sum up the growth (B, D) of the last step over the horizon: (B, H, D)."""
         steps = torch.arange(1, self.horizon + 1, device=growth.device)
         stays = (F.logsigmoid(self.logit) * steps[:, None]).exp().cumsum(dim=0)  # (H, heads)
-        return growth[:, None] * stays.repeat_interleave(self.size, dim=1)
+        growth = self.dropout(growth[:, None].expand(-1, self.horizon, -1))
+        return self.dropout(growth * stays.repeat_interleave(self.size, dim=1))
