@@ -15,6 +15,7 @@ from tsar.forecasting import AutoformerForecaster
 CLASSES = [
     *(
         tsar.CARD,
+        tsar.ETSformer,
         tsar.TSM2,
         tsar.SMamba,
         tsar.SpaceTime,
