@@ -103,15 +103,17 @@ class ExponentialSmoothing(RecurrentMixer):
     def scan(
         self, x: Tensor, mask: Tensor | None, state: SmoothingState | None
     ) -> tuple[Tensor, SmoothingState]:
-        """See :meth:`RecurrentMixer.scan`; a token that is masked repeats the one before it."""
+        """See :meth:`RecurrentMixer.scan`; a token that is masked leaves the state as it is."""
         state = self.init_state(len(x)) if state is None else state
         mapped = self.value(x)
+        if mask is not None:  # tokens that are there come first, in their order
+            order = mask.logical_not().byte().argsort(dim=1, stable=True)
+            mapped = mapped.gather(1, order[..., None].expand_as(mapped))
         values = torch.cat([state.value[:, None].to(mapped.dtype), mapped], dim=1)
-        if mask is not None:
-            places = torch.arange(1, values.shape[1], device=x.device)
-            latest = torch.where(mask, places, 0).cummax(dim=1).values
-            latest = F.pad(latest, (1, 0))[..., None].expand_as(values)
-            values = values.gather(1, latest)
         share = torch.sigmoid(-self.logit).repeat_interleave(x.shape[2] // len(self.logit))
         growth = smooth(share * self.dropout(values.diff(dim=1)), self.logit, state.smoothed)
-        return self.output(growth), SmoothingState(values[:, -1], growth[:, -1])
+        growth = torch.cat([state.smoothed[:, None].to(growth.dtype), growth], dim=1)
+        if mask is not None:
+            read = F.pad(mask.cumsum(dim=1), (1, 0))[..., None].expand_as(values)
+            values, growth = values.gather(1, read), growth.gather(1, read)
+        return self.output(growth[:, 1:]), SmoothingState(values[:, -1], growth[:, -1])
