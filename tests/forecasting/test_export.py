@@ -15,6 +15,7 @@ from tsar.forecasting import AutoformerForecaster
 CLASSES = [
     *(
         tsar.CARD,
+        tsar.Chimera,
         tsar.ETSformer,
         tsar.TSM2,
         tsar.SMamba,

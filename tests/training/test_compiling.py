@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings(
 SIZES = {
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1},
+    "Chimera": {"d_model": 8, "n_layers": 1},
     "ETSformer": {"d_model": 8, "d_ff": 8},
     "NLinear": {},
     "PITS": {"d_model": 8, "patch_length": 8},

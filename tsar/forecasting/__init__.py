@@ -10,6 +10,7 @@ from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.card import CARD
+from tsar.forecasting.chimera import Chimera
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
@@ -33,6 +34,7 @@ __all__ = [
     "AutoTimes",
     "AutoformerForecaster",
     "CARD",
+    "Chimera",
     "DLinear",
     "ETS",
     "ETSformer",
