@@ -27,6 +27,7 @@ from tsar.evaluation.published import evaluate
 from tsar.exceptions import DataError
 from tsar.forecasting.registry import forecaster_class
 from tsar.params.constraints import Interval
+from tsar.params.text import parse_object
 
 __all__ = ["Cell", "Recipe", "Result", "load_recipe", "recipe_names", "run_recipe"]
 
@@ -356,6 +357,14 @@ def _alike(one: Cell, other: Cell) -> bool:
     )
 
 
+def _with_objects(cls: type[Any], params: dict[str, Any]) -> dict[str, Any]:
+    """Read what stands in a recipe for an object, such as ``"AdamW(clip=1.0)"``."""
+    return {
+        name: parse_object(cls, name, value) if isinstance(value, str) else value
+        for name, value in params.items()
+    }
+
+
 def _measure(
     name: str,
     params: dict[str, Any],
@@ -371,7 +380,7 @@ def _measure(
     frame, split = data
     started = time.perf_counter()
     model = forecaster_class(name)(horizon=cell.published.horizon)
-    model.set_params(**params)
+    model.set_params(**_with_objects(type(model), params))
     if getattr(model, "early_stopping", False) is True:
         model.set_params(early_stopping=split.val_end - split.train_end or False)
     rows = frame.iloc[: split.val_end]
