@@ -55,17 +55,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"batch {options.batch}, {options.threads} threads, {options.repeats} turns, lengths")
-    print(" " * 18 + "".join(f"{length:9d}" for length in LENGTHS))
+    print(" " * 18 + "".join(f"{length:9d}" for length in options.lengths))
     medians: dict[str, list[float]] = {}
-    for length in LENGTHS:
+    for length in options.lengths:
         for name, compute in parts(length, options.batch).items():
             taken = [seconds(compute) for _ in range(options.repeats + 1)][1:]  # one to warm up
             medians.setdefault(name, []).append(statistics.median(taken))
     for name, times in medians.items():
-        slope = np.polyfit(np.log(LENGTHS), np.log(times), 1)[0]
+        slope = np.polyfit(np.log(options.lengths), np.log(times), 1)[0]
         row = "".join(f"{spent * 1e3:6.0f} ms" for spent in times)
         print(f"{name:18s}{row}  exponent {slope:.2f}", flush=True)
 

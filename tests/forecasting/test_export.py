@@ -15,7 +15,6 @@ from tsar.forecasting import AutoformerForecaster
 CLASSES = [
     *(
         tsar.CARD,
-        tsar.Chimera,
         tsar.ETSformer,
         tsar.TSM2,
         tsar.SMamba,

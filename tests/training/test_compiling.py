@@ -19,13 +19,10 @@ pytestmark = pytest.mark.filterwarnings(
 SIZES = {
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1},
-    "Chimera": {"d_model": 8, "n_layers": 1},
-    "ETSformer": {"d_model": 8, "d_ff": 8},
     "NLinear": {},
     "PITS": {"d_model": 8, "patch_length": 8},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},
-    "SpaceTime": {"d_model": 8, "n_heads": 2, "d_state": 4},
     "TSM2": {"d_model": 8, "n_layers": 1},
     "iTransformer": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
 }
