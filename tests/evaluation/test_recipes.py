@@ -150,7 +150,7 @@ def test_objects_of_a_recipe_are_read(published_data, monkeypatch):
         "tsar.evaluation.recipes.evaluate", lambda *_, **__: {"mse": 1, "mae": 1, "n_windows": 2}
     )
     assert len(list(run_recipe(recipe))) == 1
-    assert seen[0].optimizer == Adam(clip=1.0)
+    assert seen[0].optimizer == Adam(clip=1.0, rates={"*.logit": 100.0})
     assert seen[0].learning_rate_schedule == Decaying(full_epochs=5, warmup_steps=76)
 
 
