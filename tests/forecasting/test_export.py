@@ -16,8 +16,10 @@ CLASSES = [
     *(
         tsar.AutoCon,
         tsar.CARD,
+        tsar.ETSformer,
         tsar.TSM2,
         tsar.SMamba,
+        tsar.SpaceTime,
         tsar.PatchTST,
         tsar.PITS,
         tsar.iTransformer,

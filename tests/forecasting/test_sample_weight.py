@@ -31,9 +31,12 @@ SMALL = {
     "AutoCon": {"d_model": 4, "d_ff": 4, "n_layers": 1, "contrast_weight": 0.0},
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1, "patch_length": 4},
+    "Chimera": {"d_model": 8, "n_layers": 1, "patch_length": 4, "d_state": 3},
+    "ETSformer": {"d_model": 8, "d_ff": 8, "n_layers": 2, "augmentation": 0.0},
     "PITS": {"d_model": 8, "patch_length": 4, "stride": 2},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "patch_length": 4},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},
+    "SpaceTime": {"d_model": 8, "n_heads": 2, "d_state": 4},
     "TSM2": {"d_model": 8, "n_layers": 1, "patch_length": 4, "d_state": 3},
     "iTransformer": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
 }

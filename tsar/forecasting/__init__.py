@@ -12,15 +12,18 @@ from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotcl import AutoTCL
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.card import CARD
+from tsar.forecasting.chimera import Chimera
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
+from tsar.forecasting.etsformer import ETSformer
 from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
 from tsar.forecasting.pits import PITS
 from tsar.forecasting.smamba import SMamba
+from tsar.forecasting.spacetime import SpaceTime
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
 from tsar.forecasting.transformed import TransformedTarget
@@ -35,8 +38,10 @@ __all__ = [
     "AutoTimes",
     "AutoformerForecaster",
     "CARD",
+    "Chimera",
     "DLinear",
     "ETS",
+    "ETSformer",
     "Ensemble",
     "NLinear",
     "Naive",
@@ -46,6 +51,7 @@ __all__ = [
     "STLETS",
     "TSM2",
     "SeasonalNaive",
+    "SpaceTime",
     "Theta",
     "TransformedTarget",
     "iTransformer",
