@@ -22,6 +22,7 @@ from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
 from tsar.forecasting.transformed import TransformedTarget
+from tsar.forecasting.tsdiff import TSDiff
 from tsar.forecasting.tsm2 import TSM2
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "PatchTST",
     "SMamba",
     "STLETS",
+    "TSDiff",
     "TSM2",
     "SeasonalNaive",
     "Theta",
