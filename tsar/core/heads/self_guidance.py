@@ -1,6 +1,6 @@
 """Sequences drawn by a diffusion that what was observed guides, without a network for it.
 
-Dimension letters: B windows, N paths of each, T steps, K channels.
+Dimension letters: N paths, T steps, K channels; paths are of one window or of several.
 """
 
 import math
@@ -21,7 +21,7 @@ class Energy:
 
     Parameters
     ----------
-    target : Tensor of shape (B, 1, T, K), or (B, N, T, K)
+    target : Tensor of shape (..., 1, T, K), or (..., N, T, K)
     seen : bool Tensor of the same shape
     levels : Tensor of shape (N, 1, 1) or None
         Of each path, inside (0, 1), for the pinball error; None for the squared error.
@@ -37,7 +37,7 @@ class Energy:
     levels: Tensor | None = None
 
     def __call__(self, sequences: Tensor) -> Tensor:
-        """Return the energy of sequences (B, N, T, K), a Tensor of shape ()."""
+        """Return the energy of sequences (..., N, T, K), a Tensor of shape ()."""
         above = self.target - sequences
         if self.levels is None:
             errors = above.square()
@@ -62,7 +62,7 @@ def guided_paths(
     Parameters
     ----------
     say : callable
-        Takes sequences (B, N, T, K) and the number of a time, and returns what noise is in them.
+        Takes sequences (..., N, T, K) and the number of a time, and returns what noise is in them.
     signal : Tensor of shape (n_times,)
         The share of signal that is left at each time.
     draw : callable
@@ -73,7 +73,7 @@ def guided_paths(
 
     Returns
     -------
-    Tensor of shape (B, N, T, K)
+    Tensor of shape (..., N, T, K)
 
     References
     ----------
@@ -120,7 +120,7 @@ def refined_paths(
         The share of signal at the time at which noise is put in.
     place : int
         The number of that time.
-    paths : Tensor of shape (B, N, T, K)
+    paths : Tensor of shape (..., N, T, K)
     energy : Energy
     n_iterations : int
     step_size : float
@@ -130,7 +130,7 @@ def refined_paths(
 
     Returns
     -------
-    Tensor of shape (B, N, T, K)
+    Tensor of shape (..., N, T, K)
 
     References
     ----------

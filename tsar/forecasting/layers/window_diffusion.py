@@ -241,44 +241,37 @@ class TSDiffNetwork(ForecastNetwork, Random):
         # What follows gradients takes no tensors that were made without.
         with torch.inference_mode(False), torch.no_grad():
             x, location, scale = self.revin(inputs.target.clone(), _cloned(inputs.observed))
-            seen = torch.ones_like(x, dtype=torch.bool)
-            seen = seen if inputs.observed is None else inputs.observed.clone()
-            target, known = self._with_horizon(x, seen, x.new_zeros(()), False)
-            paths = torch.stack(
-                [
-                    self._drawn(target[:, variate], known[:, variate], variate, request)
-                    for variate in range(target.shape[1])
-                ],
-                dim=2,
-            )
-            return self.output(paths, location, scale)
+            observed = _cloned(inputs.observed)
+            seen = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
+            target, counts = self._with_horizon(x, seen, x.new_zeros(()), False)
+            paths = self._drawn(target, counts, request)
+            return self.output(paths.permute(0, 3, 1, 2), location, scale)
 
-    def _drawn(self, target: Tensor, seen: Tensor, variate: int, request: PathRequest) -> Tensor:
-        """Draw paths (B, H, N) of one variate, given sequences (B, T, K)."""
-        levels = torch.arange(1, request.n_samples + 1, device=target.device)
-        levels = (levels / (request.n_samples + 1)).to(target.dtype)[:, None, None]
+    def _drawn(self, target: Tensor, counts: Tensor, request: PathRequest) -> Tensor:
+        """Draw horizons (B, C, N, H), given sequences (B, C, T, K) and which entries count."""
+        levels = _levels(request.n_samples, target)
 
-        def drawn(rows: slice, samples: slice, generator: torch.Generator) -> Tensor:
-            shape = (samples.stop - samples.start, *target.shape[1:])
-            shape = (shape[0] + shape[0] % 2, *shape[1:])
-            own = levels[samples]
-            own = torch.cat([own, own[-1:].expand(shape[0] - len(own), -1, -1)])
+        def drawn(part: _Part) -> Tensor:
+            # An odd path more: products round the rows of whole tiles alike.
+            n_paths = part.n_samples + part.n_samples % 2
+            own = levels[part.samples]
+            own = torch.cat([own, own[-1:].expand(n_paths - len(own), -1, -1)])
+            here = target[part.windows, part.variates, None]
             energy = Energy(
-                target[rows, None],
-                seen[rows, None],
+                here,
+                counts[part.windows, part.variates, None],
                 own if request.guidance == "quantile" else None,
             )
-            # The noise of a path is the same for all windows, which do not know of each other.
             paths = guided_paths(
                 self._say,
                 self.signal,
-                lambda: self._noise(len(target[rows]), shape, target, generator),
+                lambda: part.noise(n_paths, here),
                 energy=None if request.guidance is None else energy,
                 scale=request.scale,
             )
-            return paths[:, : samples.stop - samples.start, -self.horizon :, 0]
+            return paths[:, :, : part.n_samples]
 
-        return self._by_parts(drawn, len(target), request.n_samples, (request.seed, variate))
+        return self._by_parts(drawn, target.shape[:2], request.n_samples, request.seed)
 
     def refine(
         self, context: Tensor, observed: Tensor | None, paths: Tensor, how: Refinement
@@ -287,48 +280,39 @@ class TSDiffNetwork(ForecastNetwork, Random):
         x, location, scale = self.revin(context, observed)
         seen = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
         moved = ((paths - location[:, None]) / scale[:, None]).sort(dim=1).values
-        n_samples, place = paths.shape[1], round(REFINED_AT * (len(self.signal) - 1))
-        share = float(self.signal[place])
-        levels = torch.arange(1, n_samples + 1, device=x.device, dtype=x.dtype)[:, None, None]
-        levels = levels / (n_samples + 1)
-        refined = torch.empty_like(moved)
-        for variate in range(x.shape[2]):
-            here = [
-                self._with_horizon(
-                    x[:, :, [variate]], seen[:, :, [variate]], moved[:, number, :, [variate]], True
-                )
-                for number in range(n_samples)
-            ]
-            whole, known_all = (torch.cat(list(part), dim=1) for part in zip(*here, strict=True))
+        n_samples = paths.shape[1]
+        place = round(REFINED_AT * (len(self.signal) - 1))
+        share, levels = float(self.signal[place]), _levels(n_samples, x)
+        each = [self._with_horizon(x, seen, moved[:, path], True) for path in range(n_samples)]
+        whole, counts = (torch.stack(part, dim=2) for part in zip(*each, strict=True))
 
-            def better(rows: slice, samples: slice, generator: torch.Generator) -> Tensor:
-                mine, there = whole[rows, samples], known_all[rows, samples]
-                own = levels[samples] if how.guidance == "quantile" else None
-                shape = tuple(mine.shape[1:])
-                found = refined_paths(
-                    self._say,
-                    share,
-                    place,
+        def better(part: _Part) -> Tensor:
+            mine = whole[part.windows, part.variates, part.samples]
+            return refined_paths(
+                self._say,
+                share,
+                place,
+                mine,
+                lambda: part.noise(part.n_samples, mine),
+                energy=Energy(
                     mine,
-                    lambda: self._noise(len(mine), shape, mine, generator),
-                    energy=Energy(mine, there, own),
-                    n_iterations=how.n_iterations,
-                    step_size=how.step_size,
-                    temperature=how.temperature,
-                )
-                return found[:, :, -self.horizon :, 0]
+                    counts[part.windows, part.variates, part.samples],
+                    levels[part.samples] if how.guidance == "quantile" else None,
+                ),
+                n_iterations=how.n_iterations,
+                step_size=how.step_size,
+                temperature=how.temperature,
+            )
 
-            parts = self._by_parts(better, len(x), n_samples, (how.seed, variate))
-            refined[..., variate] = parts.transpose(1, 2)
-        return refined * scale[:, None] + location[:, None]
+        refined = self._by_parts(better, whole.shape[:2], n_samples, how.seed)
+        return refined.permute(0, 2, 3, 1) * scale[:, None] + location[:, None]
 
     def _with_horizon(
-        self, x: Tensor, seen: Tensor, horizon: Tensor, are_known: bool
+        self, x: Tensor, seen: Tensor, horizon: Tensor, horizon_counts: bool
     ) -> tuple[Tensor, Tensor]:
         """Let a horizon follow contexts (B, L, C): sequences and what counts, (B, C, T, K)."""
-        shape = (len(x), self.horizon, x.shape[2])
-        after = horizon.expand(shape)
-        counts = torch.full(shape, are_known, device=x.device)
+        after = horizon.expand(len(x), self.horizon, x.shape[2])
+        counts = torch.full(after.shape, horizon_counts, device=x.device)
         return (
             self._channels(torch.cat([x, after], dim=1)),
             self._channels(torch.cat([seen, counts], dim=1)),
@@ -336,41 +320,73 @@ class TSDiffNetwork(ForecastNetwork, Random):
 
     def _by_parts(
         self,
-        function: Callable[[slice, slice, torch.Generator], Tensor],
-        n_windows: int,
+        function: Callable[["_Part"], Tensor],
+        shape: Sequence[int],
         n_samples: int,
-        seed: tuple[int, int],
+        seed: int,
     ) -> Tensor:
-        """Put together what a function returns of some windows and paths: (B, H, N).
+        """Put together the horizons of what a function returns of parts: (B, C, N, H).
 
-        Which paths are drawn together follows from their number alone, so that a path is the same
-        in any company.
+        Which paths are drawn together follows from their number alone, and the noise of a path is
+        that of its number and its variate, so that it is the same in any company.
         """
-        columns = []
-        for number, samples in enumerate(self._groups(n_samples)):
-            one = int(np.random.SeedSequence([*seed, number]).generate_state(1)[0])
-            parts = [
-                function(slice(begin, begin + ROWS_AT_ONCE), samples, make_generator(one))
-                for begin in range(0, n_windows, ROWS_AT_ONCE)
-            ]
-            columns.append(torch.cat(parts))
-        return torch.cat(columns, dim=1).transpose(1, 2)
-
-    def _groups(self, n_samples: int) -> Iterator[slice]:
-        most = max(TOKENS_AT_ONCE // (ROWS_AT_ONCE * self.length) // 2 * 2, 2)
-        for begin in range(0, n_samples, most):
-            yield slice(begin, min(begin + most, n_samples))
-
-    def _noise(
-        self, n_windows: int, shape: tuple[int, ...], like: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        return noise_like(like.new_empty(shape), generator).expand(n_windows, *shape)
+        n_windows, n_variates = shape
+        in_window = ROWS_AT_ONCE * self.length
+        n_paths = min(max(TOKENS_AT_ONCE // in_window // 2 * 2, 2), n_samples)
+        n_columns = max(TOKENS_AT_ONCE // (in_window * n_paths), 1)
+        horizons = self.signal.new_empty(n_windows, n_variates, n_samples, self.horizon)
+        for samples in _slices(n_samples, n_paths):
+            for variates in _slices(n_variates, n_columns):
+                for windows in _slices(n_windows, ROWS_AT_ONCE):
+                    part = _Part(windows, variates, samples, seed)
+                    found = function(part)[..., -self.horizon :, 0]
+                    horizons[windows, variates, samples] = found
+        return horizons
 
     def _say(self, sequences: Tensor, place: int) -> Tensor:
-        """Say what noise is in sequences (B, N, T, K)."""
-        rows = sequences.flatten(0, 1)
+        """Say what noise is in sequences (B, C, N, T, K)."""
+        rows = sequences.flatten(0, 2)
         said = self.said(rows, torch.full((len(rows),), place, device=rows.device))
         return said.view(sequences.shape)
+
+
+class _Part:
+    """Windows, variates and paths that are drawn at once, and their noise.
+
+    Parameters
+    ----------
+    windows, variates, samples : slice
+    seed : int
+    """
+
+    def __init__(self, windows: slice, variates: slice, samples: slice, seed: int) -> None:
+        self.windows, self.variates, self.samples = windows, variates, samples
+        self.n_samples = samples.stop - samples.start
+        self.generators = [
+            make_generator(_mixed(seed, variate, samples.start))
+            for variate in range(variates.start, variates.stop)
+        ]
+
+    def noise(self, n_paths: int, like: Tensor) -> Tensor:
+        """Draw normal numbers (B, C, n_paths, T, K), the same ones for all windows."""
+        empty = like.new_empty(n_paths, *like.shape[-2:])
+        drawn = [noise_like(empty, generator) for generator in self.generators]
+        return torch.stack(drawn).expand(len(like), -1, -1, -1, -1)
+
+
+def _mixed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    for begin in range(0, total, size):
+        yield slice(begin, min(begin + size, total))
+
+
+def _levels(n_samples: int, like: Tensor) -> Tensor:
+    """Return the level i / (n + 1) of each path, (N, 1, 1)."""
+    levels = torch.arange(1, n_samples + 1, dtype=like.dtype, device=like.device)
+    return levels[:, None, None] / (n_samples + 1)
 
 
 def _cloned(part: Tensor | None) -> Tensor | None:
