@@ -10,6 +10,7 @@ from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.card import CARD
+from tsar.forecasting.dgm2 import DGM2
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
@@ -32,6 +33,7 @@ __all__ = [
     "AutoTimes",
     "AutoformerForecaster",
     "CARD",
+    "DGM2",
     "DLinear",
     "ETS",
     "Ensemble",
