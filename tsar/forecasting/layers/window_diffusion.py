@@ -80,7 +80,7 @@ class PathInputs(Inputs):
 
 
 class DiffusionBlock(nn.Module):
-    """A mixer of steps that knows how much noise there is, and a gate; one way goes out.
+    """A mixer of steps that knows how much noise there is, and a gate.
 
     Parameters
     ----------
@@ -95,14 +95,12 @@ class DiffusionBlock(nn.Module):
         self.norm = nn.LayerNorm(d_model)
         self.mixer = mixer
         self.dropout = Dropout(dropout)
-        self.onwards, self.outwards = Linear(d_model, d_model), Linear(d_model, d_model)
 
-    def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Map tokens (R, T, D), given vectors (R, D) of their times; return what goes out, too."""
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """Map tokens (R, T, D), given vectors (R, D) of their times."""
         told = x + self.time(time)[:, None]
         mixed = self.dropout.add(told, self.mixer(self.norm(told)))
-        gated = mixed.tanh() * mixed.sigmoid()
-        return x + self.onwards(gated), self.outwards(gated)
+        return mixed.tanh() * mixed.sigmoid()
 
 
 class TSDiffNetwork(ForecastNetwork, Random):
@@ -170,6 +168,9 @@ class TSDiffNetwork(ForecastNetwork, Random):
         self.blocks = nn.ModuleList(
             DiffusionBlock(make(), d_model=d_model, dropout=dropout) for _ in range(n_layers)
         )
+        # After a block, one way goes to the next, and one goes out.
+        self.onwards = nn.ModuleList(Linear(d_model, d_model) for _ in range(n_layers - 1))
+        self.outwards = nn.ModuleList(Linear(d_model, d_model) for _ in range(n_layers))
         self.leave = nn.Sequential(
             Linear(d_model, d_model), nn.ReLU(), Linear(d_model, len(self.lags))
         )
@@ -181,9 +182,11 @@ class TSDiffNetwork(ForecastNetwork, Random):
         tokens = self.position(self.enter(noisy).relu())
         told = self.time((time / len(self.signal)).to(noisy.dtype))
         total: Tensor | float = 0.0
-        for block in self.blocks:
-            tokens, out = block(tokens, told)
-            total = total + out
+        for number, (block, outwards) in enumerate(zip(self.blocks, self.outwards, strict=True)):
+            gated = block(tokens, told)
+            total = total + outwards(gated)
+            if number < len(self.onwards):
+                tokens = tokens + self.onwards[number](gated)
         noise: Tensor = self.leave(total) + noisy
         return noise
 
@@ -267,7 +270,8 @@ class TSDiffNetwork(ForecastNetwork, Random):
                 self.signal,
                 lambda: part.noise(n_paths, here),
                 energy=None if request.guidance is None else energy,
-                scale=request.scale,
+                # Fewer steps have more variance each, and are to be guided no further in all.
+                scale=request.scale * len(self.signal) / 100,
             )
             return paths[:, :, : part.n_samples]
 
