@@ -23,11 +23,13 @@ NETWORKS = [
     name
     for name in tsar.forecasting.__all__
     if issubclass(getattr(tsar.forecasting, name), NetworkForecaster)
-    and name not in ("NetworkForecaster", "AutoTimes")
+    # TSDiff draws noise for every window of a batch, and so other noise for other batches.
+    and name not in ("NetworkForecaster", "AutoTimes", "TSDiff")
 ]
 SMALL = {
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1, "patch_length": 4},
+    "DGM2": {"d_model": 8, "n_patterns": 5},
     "PITS": {"d_model": 8, "patch_length": 4, "stride": 2},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "patch_length": 4},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},

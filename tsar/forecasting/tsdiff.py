@@ -209,30 +209,45 @@ class TSDiff(NetworkForecaster):
         self, forecast_batch: Any, windows: SeriesWindows, horizon: int, n_samples: int
     ) -> np.ndarray:
         """Draw paths whose steps belong together; each series has noise of its own."""
-        scaling = windows.scaling
-        divisor = np.where(scaling.scale > 0, scaling.scale, 1.0)
-        drawn = []
-        for number, name in enumerate(windows.ids):
-            here, mean, scale = slice(number, number + 1), scaling.mean[number], divisor[number]
-            seed = int(series_generator(self.sampling_seed, name).integers(2**32))
-            request = self._request(n_samples=n_samples, seed=seed)
-            # Path i goes on from its own history alone.
-            paths = sample_paths(
-                lambda inputs, request=request: self._forecast_batch(inputs, request),
-                lambda forecast, _, mean=mean, scale=scale: (
-                    np.stack([one[..., path] for path, one in enumerate(forecast)]) * scale + mean
-                ),
-                lambda path, _, mean=mean, scale=scale: (path - mean) / scale,
-                windows.tensors,
-                windows.series[here],
-                windows.cutoffs[here],
-                n_samples=n_samples,
-                context_length=self.context_rows,
-                step=self.horizon_,
-                horizon=horizon,
-            )
-            drawn.append(paths)
+        drawn = [
+            self._draw_window(windows, number, horizon, n_samples)
+            for number in range(len(windows.series))
+        ]
         return np.concatenate(drawn)
+
+    def _draw_window(
+        self, windows: SeriesWindows, number: int, horizon: int, n_samples: int
+    ) -> np.ndarray:
+        """Draw paths (1, N, horizon, C) of one window."""
+        mean, scale = windows.scaling.mean[number], windows.scaling.scale[number]
+        divisor = np.where(scale > 0, scale, 1.0)
+        own = series_generator(self.sampling_seed, windows.ids[number])
+        request = self._request(n_samples=n_samples, seed=int(own.integers(2**32)))
+
+        def forecast_batch(inputs: Inputs) -> Tensor:
+            return self._forecast_batch(inputs, request)
+
+        def draw(forecast: np.ndarray, _: int) -> np.ndarray:
+            # Path i goes on from its own history alone.
+            own = np.stack([one[..., path] for path, one in enumerate(forecast)])
+            return np.asarray(own * scale + mean)
+
+        def scaled(path: np.ndarray, _: int) -> np.ndarray:
+            return np.asarray((path - mean) / divisor)
+
+        here = slice(number, number + 1)
+        return sample_paths(
+            forecast_batch,
+            draw,
+            scaled,
+            windows.tensors,
+            windows.series[here],
+            windows.cutoffs[here],
+            n_samples=n_samples,
+            context_length=self.context_rows,
+            step=self.horizon_,
+            horizon=horizon,
+        )
 
     def refine(
         self,

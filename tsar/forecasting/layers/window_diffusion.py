@@ -18,10 +18,10 @@ from tsar.core.heads.diffusion import linear_signal
 from tsar.core.heads.self_guidance import Energy, guided_paths, refined_paths
 from tsar.core.linear import Linear
 from tsar.core.mixers import MIXERS, Bidirectional, Mixer, accepted_options, make_mixer
+from tsar.core.ops.even_products import ROWS_AT_ONCE
 from tsar.core.position import SinusoidalPosition
 from tsar.core.random import Random
 from tsar.data.windows import Batch, Inputs
-from tsar.forecasting.fitted.rolling import ROWS_AT_ONCE
 from tsar.forecasting.layers.instance_norm import RevIN
 from tsar.forecasting.outputs.objective import Compared, ForecastNetwork
 from tsar.forecasting.outputs.output import Output
