@@ -343,8 +343,8 @@ class TSDiffNetwork(ForecastNetwork, Random):
             for variates in _slices(n_variates, n_columns):
                 for windows in _slices(n_windows, ROWS_AT_ONCE):
                     part = _Part(windows, variates, samples, seed)
-                    found = function(part)[..., -self.horizon :, 0]
-                    horizons[windows, variates, samples] = found
+                    horizon = function(part)[..., -self.horizon :, 0]
+                    horizons[windows, variates, samples] = horizon
         return horizons
 
     def _say(self, sequences: Tensor, place: int) -> Tensor:
