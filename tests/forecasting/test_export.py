@@ -15,7 +15,6 @@ from tsar.forecasting import AutoformerForecaster
 CLASSES = [
     *(
         tsar.CARD,
-        tsar.DGM2,
         tsar.TSM2,
         tsar.SMamba,
         tsar.PatchTST,

@@ -19,7 +19,6 @@ pytestmark = pytest.mark.filterwarnings(
 SIZES = {
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1},
-    "DGM2": {"d_model": 8, "n_patterns": 5},
     "NLinear": {},
     "PITS": {"d_model": 8, "patch_length": 8},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
