@@ -13,6 +13,7 @@ from tsar.forecasting.autotcl import AutoTCL
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.card import CARD
 from tsar.forecasting.chimera import Chimera
+from tsar.forecasting.dgm2 import DGM2
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
@@ -27,6 +28,7 @@ from tsar.forecasting.spacetime import SpaceTime
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
 from tsar.forecasting.transformed import TransformedTarget
+from tsar.forecasting.tsdiff import TSDiff
 from tsar.forecasting.tsm2 import TSM2
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "AutoformerForecaster",
     "CARD",
     "Chimera",
+    "DGM2",
     "DLinear",
     "ETS",
     "ETSformer",
@@ -49,6 +52,7 @@ __all__ = [
     "PatchTST",
     "SMamba",
     "STLETS",
+    "TSDiff",
     "TSM2",
     "SeasonalNaive",
     "SpaceTime",

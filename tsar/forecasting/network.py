@@ -59,6 +59,7 @@ from tsar.training.checkpoint import (
     checkpoints_in,
 )
 from tsar.training.device import resolve_device
+from tsar.training.objective import Objective
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainedFitted, TrainingRecord
 from tsar.training.threads import is_crowded, settle_number, working_threads
@@ -336,7 +337,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
             network,
             data.training,
             data.validation,
-            ForecastObjective(loss),
+            self._objective(loss),
             self._phases(network, options, go_on),
             device=device,
             seed=seed,
@@ -351,6 +352,10 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
             data.coding,
             held_out=data.held_out,
         )
+
+    def _objective(self, loss: Loss) -> Objective:
+        """Return what training minimises, and early stopping compares."""
+        return ForecastObjective(loss)
 
     def resolve_loss(self) -> Loss:
         """Return the loss that the parameters name, or that they are given as an object."""
