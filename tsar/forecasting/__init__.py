@@ -21,6 +21,7 @@ from tsar.forecasting.pits import PITS
 from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
+from tsar.forecasting.timemoe import TimeMoE
 from tsar.forecasting.transformed import TransformedTarget
 from tsar.forecasting.tsm2 import TSM2
 
@@ -43,6 +44,7 @@ __all__ = [
     "TSM2",
     "SeasonalNaive",
     "Theta",
+    "TimeMoE",
     "TransformedTarget",
     "iTransformer",
 ]

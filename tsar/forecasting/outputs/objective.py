@@ -28,6 +28,8 @@ class Compared(NamedTuple):
     shift : Tensor of shape (B, K, C) or None
         What was taken off both the forecast and the target. An error does not change with it,
         but for one in original units.
+    penalty : Tensor of shape () or None
+        What the step minimises beside the error, where that depends on the batch.
     """
 
     forecast: Tensor
@@ -35,6 +37,7 @@ class Compared(NamedTuple):
     observed: Tensor | None = None
     scale: Tensor | None = None
     shift: Tensor | None = None
+    penalty: Tensor | None = None
 
 
 class ForecastNetwork(nn.Module):
@@ -81,7 +84,8 @@ class ForecastNetwork(nn.Module):
 
         A network that wants its weights small, sparse or otherwise apart from what they
         forecast says so here. Neither ``train_loss`` nor validation counts the penalty, which
-        is recorded as ``train_penalty``.
+        is recorded as ``train_penalty``. One that depends on the batch is a part of what
+        :meth:`compare` returns.
 
         Parameters
         ----------
@@ -143,15 +147,17 @@ class ForecastObjective(Objective):
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
         """Return the loss of what the network compares, and its penalty if it has one."""
-        total, count = self._total(network, compare(network, batch), batch)
+        compared = compare(network, batch)
+        total, count = self._total(network, compared, batch)
         terms: Terms = {"loss": (total, count)}
-        penalty = penalise(network, total.detach() / count.clamp(min=1))
-        if penalty is not None:
-            terms["penalty"] = penalty, count.new_ones(())
+        of_weights = penalise(network, total.detach() / count.clamp(min=1))
+        penalties = [part for part in (of_weights, compared.penalty) if part is not None]
+        if penalties:
+            terms["penalty"] = torch.stack(penalties).sum(), count.new_ones(())
         return terms
 
     def _total(self, network: nn.Module, compared: Compared, batch: Batch) -> tuple[Tensor, Tensor]:
-        forecast, target, observed, scale, shift = compared
+        forecast, target, observed, scale, shift, _ = compared
         needs_scale = self.error.needs_scale
         if needs_scale and scale is None and batch.scale is not None:
             raise ParameterError(
