@@ -69,9 +69,10 @@ def train(cls: type[tsar.TimeMoE], mix: pd.DataFrame, seed: int, options: Any, *
         device="cpu",
     ).fit(mix)
     count = sum(weight.numel() for weight in model.module_.parameters())
+    end = {name: values[-1] for name, values in model.history_.items()}
     print(
         f"{cls.__name__:8} width {model.d_model:3} seed {seed} {count:8} weights "
-        f"loss {model.history_['val_loss'][-1]:.4f} (training {model.history_['train_loss'][-1]:.4f}) "
+        f"loss {end['val_loss']:.4f} (training {end['train_loss']:.4f}) "
         f"{time.perf_counter() - started:.0f} s",
         flush=True,
     )

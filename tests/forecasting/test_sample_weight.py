@@ -31,6 +31,10 @@ SMALL = {
     "PITS": {"d_model": 8, "patch_length": 4, "stride": 2},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "patch_length": 4},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},
+    "TimeMoE": {
+        **{"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "n_experts": 3},
+        "horizon_lengths": (1, 3),
+    },
     "TSM2": {"d_model": 8, "n_layers": 1, "patch_length": 4, "d_state": 3},
     "iTransformer": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
 }

@@ -286,6 +286,22 @@ def test_several_outputs_per_step():
     assert network.heads[2].out_features == 4 * 4
 
 
+def test_networks_are_exported():
+    network = _wild(_network(6, horizon_lengths=(1, 3), n_layers=1, n_experts=2)).eval()
+
+    class OfTarget(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, target):
+            return self.network(Inputs(target))
+
+    target = _random(2, 11, 3)
+    program = torch.export.export(OfTarget(), (target,)).module()
+    torch.testing.assert_close(program(2 * target), network(Inputs(2 * target)))
+
+
 # --------------------------------------------------------------------- the training
 
 

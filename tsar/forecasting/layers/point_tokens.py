@@ -105,21 +105,18 @@ class TimeMoENetwork(ForecastNetwork):
         self.revin = RevIN()
         self.embedding = PointEmbedding(d_model)
         norm = partial(RMSNorm, eps=EPS)
-        experts = partial(MixtureOfExperts, d_model, d_ff // top_k, n_experts=n_experts)
-        options = {"top_k": top_k, "d_shared": d_ff, "expert": "swiglu", "softmax_over": "all"}
-        self.encoder = Encoder(
-            [
-                Block(
-                    mixer,
-                    experts(bias=False, **options),
-                    d_model=d_model,
-                    norm=norm,
-                    dropout=dropout,
-                )
-                for mixer in mixers
-            ],
-            norm(d_model),
+        experts = partial(
+            MixtureOfExperts,
+            *(d_model, d_ff // top_k),
+            n_experts=n_experts,
+            top_k=top_k,
+            d_shared=d_ff,
+            expert="swiglu",
+            softmax_over="all",
+            bias=False,
         )
+        block = partial(Block, d_model=d_model, norm=norm, dropout=dropout)
+        self.encoder = Encoder([block(mixer, experts()) for mixer in mixers], norm(d_model))
         self.heads = nn.ModuleList(
             Linear(d_model, length * output.n_outputs, bias=False) for length in horizon_lengths
         )
