@@ -206,7 +206,7 @@ def test_fine_tuning_begins_with_the_checkpoint(tmp_path):
         ({"num_experts": 6}, None, "without 6 of them, .*and with 0 others"),
         ({"intermediate_size": 12}, None, r"must have the shape \(12, 12\), got \(10, 12\)"),
         ({}, "model.norm.weight", r"without 1 of them, \['model.norm.weight'\], and with 0 others"),
-        ({}, "model.safetensors", "without model.safetensors; name the folder"),
+        ({}, "model.safetensors", "without model.safetensors; name the folder of a"),
         ({}, "config.json", "without config.json; name the folder"),
     ],
 )

@@ -249,7 +249,7 @@ def _descend(at: Floats, logs: Floats, begin: Floats) -> Floats:
     first = np.array([np.log(begin[0]), begin[1], max(begin[2], 0.0)])
     bounds = ([-np.inf, -np.inf, 0.0], np.inf)
     scale = [1.0, 1.0, float(np.exp(logs.min()))]
-    found = least_squares(
+    end = least_squares(
         residuals, first, slopes, bounds=bounds, x_scale=scale, xtol=1e-12, ftol=1e-12, gtol=1e-12
     )
-    return np.array([np.exp(found.x[0]), found.x[1], found.x[2]])
+    return np.array([np.exp(end.x[0]), end.x[1], end.x[2]])

@@ -83,8 +83,9 @@ class TimeMoE(NetworkForecaster):
         begins. A saved model has its own weights and does not need it.
     fine_tuning : bool, default True
         Whether ``fit`` trains pre-trained weights; without it, it measures the scale of the data.
-    loss : str, Loss or callable, default HuberLoss(2.0)
-        As for all networks; of every step of all heads, from every step of the context.
+    loss : str, Loss or callable, optional
+        ``HuberLoss(2.0)`` if left out; otherwise as for all networks. In training it is that of
+        every step of all heads, from every step of the context.
 
     References
     ----------
@@ -234,7 +235,7 @@ CONFIGURATION, WEIGHTS = "config.json", "model.safetensors"
 def _missing(folder: Path, name: str) -> str:
     return (
         f"TimeMoE: pretrained must be a folder with {CONFIGURATION} and {WEIGHTS}, got "
-        f"{str(folder)!r} without {name}; name the folder that a checkpoint was saved in"
+        f"{str(folder)!r} without {name}; name the folder of a checkpoint, or set pretrained=None"
     )
 
 
@@ -272,13 +273,14 @@ def _load_weights(network: TimeMoENetwork, folder: Path) -> None:
     if absent or extra:
         raise ParameterError(
             f"TimeMoE: {str(path)!r} must hold the weights of its configuration, got one without "
-            f"{len(absent)} of them, {absent[:3]}, and with {len(extra)} others, {extra[:3]}"
+            f"{len(absent)} of them, {absent[:3]}, and with {len(extra)} others, {extra[:3]}; copy "
+            f"both files of one checkpoint"
         )
     for name, weight in taken.items():
         if weights[name].shape != weight.shape:
             raise ParameterError(
                 f"TimeMoE: {name} in {str(path)!r} must have the shape {tuple(weight.shape)}, got "
-                f"{tuple(weights[name].shape)}"
+                f"{tuple(weights[name].shape)}; copy both files of one checkpoint"
             )
         with torch.no_grad():
             weight.copy_(weights[name])
