@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -342,6 +343,31 @@ def test_every_head_learns_from_every_step(holes):
                         counted += worth * 11 / size
     torch.testing.assert_close(terms["loss"][0] / terms["loss"][1], total / counted)
     assert "penalty" in terms
+
+
+def test_what_covariates_took_off_goes_with_the_target():
+    """For losses in original units: both are cut alike, 0 after the end of the window."""
+    network, (batch, target, _, _) = _network(horizon=6).double(), _batch()
+    shift = target.square() + 1
+    compared = network.compare(replace(batch, shift=(shift[:, :11], shift[:, 11:])))
+    inside = compared.observed > 0
+    assert torch.equal(compared.shift, torch.where(inside, compared.target.square() + 1, 0.0))
+    assert inside.sum() == 3 * 2 * sum(min(length, 16 - t) for length in LENGTHS for t in range(11))
+
+
+def test_counts_with_covariates_are_forecast():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"y": rng.poisson(4.0, 60), "x": rng.normal(size=60)},
+        pd.date_range("2024", periods=60, freq="h"),
+    )
+    model = tsar.TimeMoE(
+        **SMALL, max_steps=3, d_model=8, d_ff=8, n_layers=1, n_experts=2, horizon_lengths=LENGTHS,
+        loss="negative_binomial", future_covariates="x",
+    ).fit(frame)  # fmt: skip
+    forecast = model.predict(future=model.make_future_frame().assign(x=0.5), quantiles=[0.1, 0.9])
+    assert forecast.shape == (9, 3) and (forecast >= 0).all().all()
+    assert (forecast["y_q0.1"] <= forecast["y_q0.9"]).all()
 
 
 def test_balance_is_two_where_experts_are_even():
