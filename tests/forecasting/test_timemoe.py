@@ -385,6 +385,15 @@ def test_balance_is_two_where_experts_are_even():
     assert network.compare(_batch()[0]).penalty.item() == pytest.approx(0.02 * 5, rel=1e-6)
 
 
+def test_tokens_that_count_nowhere_are_not_balanced():
+    network, (batch, target, _, _) = _wild(_network(horizon=6)), _batch()
+    weight = torch.tensor([0.0, 1, 1]).double().view(3, 1, 1).expand(3, 17, 1)
+    penalty = network.compare(replace(batch, weight=weight)).penalty
+    others = Batch(Inputs(target[1:, :11]), target[1:, 11:], None, None)
+    torch.testing.assert_close(penalty, network.compare(others).penalty)
+    assert (penalty - network.compare(batch).penalty).abs() > 1e-6
+
+
 class Constant(nn.Module):
     def forward(self, x):
         return torch.ones_like(x) / x.shape[-1]
