@@ -101,6 +101,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--figure")
@@ -113,7 +115,8 @@ def main() -> None:
         return
     for seed in range(options.seeds):
         for cls in (tsar.TimeMoE, Dense):
-            train(cls, mix, seed, options)
+            width = {"d_model": options.width, "d_ff": 4 * options.width}
+            train(cls, mix, seed, options, n_layers=options.layers, **width)
 
 
 if __name__ == "__main__":
