@@ -39,6 +39,10 @@ SMALL = {
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "patch_length": 4},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},
     "SpaceTime": {"d_model": 8, "n_heads": 2, "d_state": 4},
+    "TimeMoE": {
+        **{"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "n_experts": 3},
+        "horizon_lengths": (1, 3),
+    },
     "TSM2": {"d_model": 8, "n_layers": 1, "patch_length": 4, "d_state": 3},
     "iTransformer": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
 }

@@ -25,6 +25,7 @@ SIZES = {
     "PITS": {"d_model": 8, "patch_length": 8},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},
+    "TimeMoE": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "horizon_lengths": (1, 6)},
     "TSM2": {"d_model": 8, "n_layers": 1},
     "iTransformer": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
 }

@@ -27,6 +27,7 @@ from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.spacetime import SpaceTime
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
+from tsar.forecasting.timemoe import TimeMoE
 from tsar.forecasting.transformed import TransformedTarget
 from tsar.forecasting.tsdiff import TSDiff
 from tsar.forecasting.tsm2 import TSM2
@@ -57,6 +58,7 @@ __all__ = [
     "SeasonalNaive",
     "SpaceTime",
     "Theta",
+    "TimeMoE",
     "TransformedTarget",
     "iTransformer",
 ]
