@@ -13,7 +13,9 @@ from tsar.forecasting.card import CARD
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
+from tsar.forecasting.informer import Informer
 from tsar.forecasting.itransformer import iTransformer
+from tsar.forecasting.lstnet import LSTNet
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
@@ -34,6 +36,8 @@ __all__ = [
     "DLinear",
     "ETS",
     "Ensemble",
+    "Informer",
+    "LSTNet",
     "NLinear",
     "Naive",
     "PITS",

@@ -27,6 +27,7 @@ from tsar.core.mixers.mega import Mega
 from tsar.core.mixers.multiresolution import MultiresolutionAttention
 from tsar.core.mixers.neighbourhood import NeighbourhoodAttention
 from tsar.core.mixers.prefix_attention import PrefixAttention
+from tsar.core.mixers.prob_sparse import ProbSparse
 from tsar.core.mixers.routing import RoutingAttention
 from tsar.core.mixers.sparse_keys import SparseKeys
 from tsar.core.mixers.state_space import GatedStateSpace, StructuredStateSpace
@@ -64,6 +65,7 @@ __all__ = [
     "MultiresolutionAttention",
     "NeighbourhoodAttention",
     "PrefixAttention",
+    "ProbSparse",
     "RecurrentMixer",
     "ResidualAttention",
     "Retention",
@@ -100,6 +102,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "structured_state_space": StructuredStateSpace,
         "mega": Mega,
         "prefix_attention": PrefixAttention,
+        "probsparse": ProbSparse,
         "attention_free": AttentionFree,
         "sparse_keys": SparseKeys,
         "combiner": Combiner,

@@ -3,13 +3,17 @@
 import torch
 from torch import Tensor, nn
 
+from tsar.core.convolution import CircularConvolution
+from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.core.ops.even_products import linear_by_group
+from tsar.core.position import SinusoidalPosition
 from tsar.exceptions import ParameterError
 
 __all__ = [
     "ColumnTokens",
     "PatchEmbedding",
+    "StepEmbedding",
     "VariateEmbedding",
     "check_patch_length",
     "cut_patches",
@@ -202,3 +206,43 @@ class ColumnTokens(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embed columns (B, L, n_columns) as tokens (B, n_columns, D)."""
         return linear_by_group(x.permute(2, 0, 1), self.weight, self.bias).transpose(0, 1)
+
+
+class StepEmbedding(nn.Module):
+    """A token per time step: a convolution of its values, and a linear map of its marks.
+
+    Marks, such as calendar features, say when a step is.
+
+    Parameters
+    ----------
+    n_values, n_marks, d_model : int
+    dropout : float
+    n_steps : int, optional
+        Add fixed sines of the places of so many steps, and a bias. Without it there is neither.
+    """
+
+    def __init__(
+        self,
+        n_values: int,
+        n_marks: int,
+        d_model: int,
+        dropout: float,
+        *,
+        n_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.values = CircularConvolution(n_values, d_model)
+        nn.init.kaiming_normal_(self.values.weight, nonlinearity="leaky_relu")
+        self.marks = Linear(n_marks, d_model, bias=False) if n_marks else None
+        self.bias = None if n_steps is None else nn.Parameter(torch.zeros(d_model))
+        self.position = None if n_steps is None else SinusoidalPosition(n_steps, d_model)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, values: Tensor, marks: Tensor) -> Tensor:
+        """Embed steps (B, L, n_values) with their marks (B, L, n_marks) as tokens (B, L, D)."""
+        tokens: Tensor = self.values(values)
+        if self.marks is not None:
+            tokens = tokens + self.marks(marks)
+        if self.position is not None:
+            tokens = self.position(tokens + self.bias)
+        return self.dropout(tokens)
