@@ -15,6 +15,8 @@ from tsar.forecasting import AutoformerForecaster
 CLASSES = [
     *(
         tsar.CARD,
+        tsar.Informer,
+        tsar.LSTNet,
         tsar.TSM2,
         tsar.SMamba,
         tsar.PatchTST,

@@ -2,17 +2,21 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tsar.core.ops.even_products import linear
 
 __all__ = ["GRU"]
 
+# Two of the widest vectors of processors, which is what torch takes at a time; sigmoids of the rest
+# are rounded otherwise. States of a multiple of this many features leave no rest in any batch.
+FEATURES_AT_ONCE = 32
 
-class GRU(nn.GRU):
+
+class GRU(nn.Module):
     """A gated recurrent unit of one layer, read from the first token to the last.
 
-    It has the parameters of :class:`torch.nn.GRU` and trains as fast. Where it forecasts, its
-    products are those of :mod:`tsar.core.ops.even_products`.
+    In training it is that of torch. Where it forecasts, its products are those of :mod:`tsar.core.ops.even_products`.
 
     Parameters
     ----------
@@ -26,7 +30,9 @@ class GRU(nn.GRU):
     """
 
     def __init__(self, n_inputs: int, d_model: int) -> None:
-        super().__init__(n_inputs, d_model, batch_first=True)
+        super().__init__()
+        self.d_model = d_model
+        self.gru = nn.GRU(n_inputs, d_model, batch_first=True)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read tokens.
@@ -44,16 +50,27 @@ class GRU(nn.GRU):
         last : Tensor of shape (B, D)
         """
         if self.training:
-            states, last = super().forward(x, None if state is None else state[None])
+            states, last = self.gru(x, None if state is None else state[None])
             return states, last[0]
-        state = x.new_zeros(len(x), self.hidden_size) if state is None else state
-        states = []
-        for inputs in linear(x, self.weight_ih_l0, self.bias_ih_l0).unbind(1):
+        more = -self.d_model % FEATURES_AT_ONCE
+        # What is filled up has no inputs: it begins with 0 and stays there.
+        weight_in, weight_own, bias_in, bias_own = (
+            self._filled(part, more) for part in self.gru.all_weights[0]
+        )
+        weight_own = F.pad(weight_own, (0, more))
+        state = x.new_zeros(len(x), self.d_model) if state is None else state
+        state, after = F.pad(state, (0, more)), []
+        for inputs in linear(x, weight_in, bias_in).unbind(1):
             reset_in, update_in, new_in = inputs.chunk(3, dim=1)
-            own = linear(state, self.weight_hh_l0, self.bias_hh_l0)
-            reset_own, update_own, new_own = own.chunk(3, dim=1)
+            reset_own, update_own, new_own = linear(state, weight_own, bias_own).chunk(3, dim=1)
             update = (update_in + update_own).sigmoid()
             new = (new_in + (reset_in + reset_own).sigmoid() * new_own).tanh()
             state = new + update * (state - new)
-            states.append(state)
-        return torch.stack(states, dim=1), state
+            after.append(state)
+        return torch.stack(after, dim=1)[..., : self.d_model], state[:, : self.d_model]
+
+    @staticmethod
+    def _filled(weights: Tensor, more: int) -> Tensor:
+        """Fill each of the three gates, which lie one after the other, up with zeros."""
+        gates = weights.unflatten(0, (3, -1)).movedim(1, -1)
+        return F.pad(gates, (0, more)).movedim(-1, 1).flatten(0, 1)

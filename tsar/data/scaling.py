@@ -79,7 +79,9 @@ class Scaling:
         return cls(mean + unknown, scale + unknown)
 
     @classmethod
-    def measure_largest(cls, values: np.ndarray, offsets: np.ndarray, stop: np.ndarray) -> "Scaling":
+    def measure_largest(
+        cls, values: np.ndarray, offsets: np.ndarray, stop: np.ndarray
+    ) -> "Scaling":
         """Measure the largest absolute value of the rows ``offsets[s]:stop[s]`` of every series.
 
         Parameters

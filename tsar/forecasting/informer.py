@@ -12,6 +12,7 @@ from tsar.core.convolution import CircularConvolution
 from tsar.core.linear import Linear
 from tsar.core.mixers import (
     MIXERS,
+    Mixer,
     SoftmaxAttention,
     accepted_options,
     check_heads,
@@ -114,10 +115,10 @@ class InformerNetwork(ForecastNetwork):
         n_past = self.covariates.n_past
         n_marks = self.covariates.n_known + self.covariates.n_static
 
-        def block(mixer: nn.Module, mlp: nn.Module | None) -> Block:
+        def block(mixer: Mixer, mlp: nn.Module | None) -> Block:
             return Block(mixer, mlp, d_model=d_model, pre_norm=False, dropout=dropout)
 
-        def own_mixer(**offered: Any) -> nn.Module:
+        def own_mixer(**offered: Any) -> Mixer:
             offered = {"n_heads": n_heads, "factor": factor, **offered}
             return make_mixer(mixer, d_model, **accepted_options(mixer, **offered))
 

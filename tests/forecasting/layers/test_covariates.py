@@ -347,7 +347,7 @@ def test_unusable_roles_are_refused(parameters, words):
     "cls",
     [
         *(tsar.AutoformerForecaster, tsar.iTransformer, tsar.SMamba, tsar.PatchTST, tsar.ARNet),
-        *(tsar.CARD, tsar.PITS, tsar.TSM2),
+        *(tsar.CARD, tsar.PITS, tsar.TSM2, tsar.Informer, tsar.LSTNet),
     ],
 )
 def test_a_shorter_horizon_is_a_prefix_where_the_frame_goes_on(cls):

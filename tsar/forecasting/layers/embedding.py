@@ -243,6 +243,6 @@ class StepEmbedding(nn.Module):
         tokens: Tensor = self.values(values)
         if self.marks is not None:
             tokens = tokens + self.marks(marks)
-        if self.position is not None:
+        if self.position is not None and self.bias is not None:
             tokens = self.position(tokens + self.bias)
         return self.dropout(tokens)
