@@ -54,9 +54,8 @@ def main() -> None:
             f"{name:10s} h={options.horizon} rse {errors['rse']:.4f} corr {errors['corr']:.4f} "
             f"windows {errors['n_windows']}"
         )
-    print(
-        f"fit of {seconds:.0f} s, best epoch {1 + min(range(len(model.history_['val_loss'])), key=model.history_['val_loss'].__getitem__)}"
-    )
+    losses = model.history_["val_loss"]
+    print(f"fit of {seconds:.0f} s, best epoch {1 + losses.index(min(losses))} of {len(losses)}")
 
 
 if __name__ == "__main__":

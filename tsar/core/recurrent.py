@@ -16,7 +16,8 @@ FEATURES_AT_ONCE = 32
 class GRU(nn.Module):
     """A gated recurrent unit of one layer, read from the first token to the last.
 
-    In training it is that of torch. Where it forecasts, its products are those of :mod:`tsar.core.ops.even_products`.
+    In training it is that of torch. Where it forecasts, its products are those of
+    :mod:`tsar.core.ops.even_products`.
 
     Parameters
     ----------

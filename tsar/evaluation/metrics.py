@@ -180,13 +180,13 @@ def corr(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = N
     correlations = []
     for place in np.ndindex(truth.shape[1:]):
         one = (slice(None), *place)
-        known, guess = truth[one], forecast[one]
+        true, guess = truth[one], forecast[one]
         weight = None if counted is None else counted[one]
-        moved, guessed = (x - mean_known("corr", known, x, weight) for x in (known, guess))
-        spread = mean_known("corr", known, moved**2, weight)
+        moved, guessed = (x - mean_known("corr", true, x, weight) for x in (true, guess))
+        spread = mean_known("corr", true, moved**2, weight)
         if spread > 0:
-            covariance = mean_known("corr", known, moved * guessed, weight)
-            product = spread * mean_known("corr", known, guessed**2, weight)
+            covariance = mean_known("corr", true, moved * guessed, weight)
+            product = spread * mean_known("corr", true, guessed**2, weight)
             correlations.append(covariance / np.sqrt(product) if product else np.nan)
     return _mean(np.array(correlations))
 

@@ -160,7 +160,7 @@ def test_training_draws_and_forecasts_repeat():
 
 
 def test_the_masked_form_reads_no_later_value_but_is_not_causal():
-    """Whether an early token attends is decided by later ones, so that it may not pass for causal."""
+    """Whether an early token attends is decided by later ones."""
     torch.manual_seed(0)
     mixer = ProbSparse(8, 2, factor=1, masked=True).double().eval()
     x = _random(1, 40, 8)
