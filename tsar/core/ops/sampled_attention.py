@@ -93,18 +93,20 @@ def prominence(query: Tensor, key: Tensor, keys: Tensor, mask: Tensor | None = N
     forecasting", AAAI 2021, section 3. The sum of the sample is divided by the number of all
     keys, as in the authors' code.
     """
-    largest = query.new_full(query.shape[:3], -torch.inf)
+    # Tokens first and all heads of a token side by side, so that a key is copied in one piece.
+    query, rows = query.transpose(1, 2).contiguous(), key.transpose(1, 2).flatten(2)
+    largest = query.new_full(query.shape[:3], -torch.inf)  # (B, L, N)
     total = torch.zeros_like(largest)
     # One key of each query at a time: all of them at once would be U copies of the keys.
     for drawn in keys.unbind(1):
-        products = (query * key.index_select(2, drawn)).sum(dim=-1)
+        products = (query * rows.index_select(1, drawn).view_as(query)).sum(dim=-1)
         if mask is None:
             largest, total = largest.maximum(products), total + products
         else:
-            there = mask.index_select(1, drawn)[:, None]
+            there = mask.index_select(1, drawn)[..., None]
             largest = largest.maximum(products.masked_fill(~there, -torch.inf))
             total = total + products.masked_fill(~there, 0.0)
-    return largest - total / key.shape[2]
+    return (largest - total / key.shape[2]).transpose(1, 2)
 
 
 def prominent_attention(
