@@ -74,6 +74,10 @@ def test_a_part_that_is_left_out_has_no_weights(part):
     assert network(Inputs(_random(2, 23, 3))).shape == (2, 4, 3)
 
 
+def test_no_more_steps_are_regressed_on_than_there_are():
+    assert _network(ar_length=99).autoregression.in_features == 23
+
+
 def test_official_sizes():
     """The authors' settings for exchange_rate, where one network gives one step."""
     network = LSTNetNetwork(context_length=168, horizon=1, n_variates=8, output=PointOutput())
@@ -94,7 +98,6 @@ def test_quantiles_do_not_cross():
     ("parameters", "message"),
     [
         ({"kernel": 31}, "LSTNet: kernel must be at most context_length=30, got 31"),
-        ({"ar_length": 31}, "LSTNet: ar_length must be at most context_length=30, got 31"),
         (
             {"season_length": 25},
             r"LSTNet: context_length must be at least season_length \+ kernel=31, got 30",

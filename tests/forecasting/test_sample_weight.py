@@ -29,7 +29,7 @@ SMALL = {
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1, "patch_length": 4},
     "Informer": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
-    "LSTNet": {"d_model": 8, "season_length": 4},
+    "LSTNet": {"d_model": 8, "season_length": 2},
     "PITS": {"d_model": 8, "patch_length": 4, "stride": 2},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "patch_length": 4},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},

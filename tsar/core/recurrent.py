@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tsar.core.ops.even_products import linear
+from tsar.core.tracing import is_traced
 
 __all__ = ["GRU"]
 
@@ -50,7 +51,7 @@ class GRU(nn.Module):
             After each token.
         last : Tensor of shape (B, D)
         """
-        if self.training:
+        if self.training and not is_traced():
             states, last = self.gru(x, None if state is None else state[None])
             return states, last[0]
         more = -self.d_model % FEATURES_AT_ONCE

@@ -42,7 +42,7 @@ class LSTNetNetwork(ForecastNetwork):
     d_model, d_skip : int, default 50 and 5
         Features of a token and of the first recurrence, and of the second one.
     ar_length : int or None, default 24
-        Steps of the autoregression; None leaves it out.
+        Steps of the autoregression, at most those of the context; None leaves it out.
     dropout : float, default 0.2
         Of the tokens and of both states.
 
@@ -70,7 +70,8 @@ class LSTNetNetwork(ForecastNetwork):
     ) -> None:
         super().__init__()
         self.horizon, self.kernel = horizon, kernel
-        self.season_length, self.ar_length = season_length, ar_length
+        self.season_length = season_length
+        self.ar_length = None if ar_length is None else min(ar_length, context_length)
         self.n_seasons = 0 if season_length is None else (context_length - kernel) // season_length
         self.convolution = Linear(n_variates * kernel, d_model)
         self.recurrence = GRU(d_model, d_model)
@@ -78,7 +79,7 @@ class LSTNetNetwork(ForecastNetwork):
         width = d_model if season_length is None else d_model + season_length * d_skip
         self.head = Linear(width, horizon * n_variates * output.n_outputs)
         self.autoregression = (
-            None if ar_length is None else Linear(ar_length, horizon * output.n_outputs)
+            None if self.ar_length is None else Linear(self.ar_length, horizon * output.n_outputs)
         )
         self.dropout = Dropout(dropout)
         self.output = output
@@ -137,7 +138,8 @@ class LSTNet(NetworkForecaster):
     d_model, d_skip : int, default 50 and 5
         Width of a token and of the first recurrence, and of the second one.
     ar_length : int or None, default 24
-        Steps of the autoregression, which all variates share; None leaves it out.
+        Steps of the autoregression, which all variates share, at most those of the context; None
+        leaves it out.
     dropout : float, default 0.2
         Of the tokens and of both states.
 
@@ -169,13 +171,11 @@ class LSTNet(NetworkForecaster):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        for parameter in ("kernel", "ar_length"):
-            length = getattr(self, parameter)
-            if length is not None and length > self.context_length:
-                raise ParameterError(
-                    f"LSTNet: {parameter} must be at most context_length={self.context_length}, "
-                    f"got {length}; shorten it or lengthen the context"
-                )
+        if self.kernel > self.context_length:
+            raise ParameterError(
+                f"LSTNet: kernel must be at most context_length={self.context_length}, got "
+                f"{self.kernel}; shorten it or lengthen the context"
+            )
         if self.season_length is not None:
             shortest = self.season_length + self.kernel
             if self.context_length < shortest:

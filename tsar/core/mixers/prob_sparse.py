@@ -7,6 +7,7 @@ from tsar.core.mixers.base import Mixer, check_token_mask, refuse_memory
 from tsar.core.mixers.heads import head_width, join_heads, split_heads
 from tsar.core.ops.sampled_attention import draw_keys, prominent_attention, sample_size
 from tsar.core.random import Random
+from tsar.core.tracing import is_traced
 from tsar.exceptions import ParameterError
 
 __all__ = ["ProbSparse"]
@@ -84,7 +85,8 @@ class ProbSparse(Mixer, Random):
             size,
             device=x.device,
             drawing=self.training,
-            generator=self.generator,
+            # What is written down draws where it will run, as dropout does.
+            generator=None if is_traced() else self.generator,
         )
         mixed = prominent_attention(
             query, key, value, keys, n_queries=size, mask=mask, masked=self.masked
