@@ -74,6 +74,14 @@ def test_a_part_that_is_left_out_has_no_weights(part):
     assert network(Inputs(_random(2, 23, 3))).shape == (2, 4, 3)
 
 
+@pytest.mark.parametrize(("season_length", "n_seasons"), [(10, 2), (20, 1), (21, 0)])
+def test_without_a_whole_season_there_is_no_second_recurrence(season_length, n_seasons):
+    network = _network(season_length=season_length)  # 23 steps and a kernel of 3
+    assert network.n_seasons == n_seasons
+    assert (network.skipping is None) == (n_seasons == 0)
+    assert network(Inputs(_random(2, 23, 3))).shape == (2, 4, 3)
+
+
 def test_no_more_steps_are_regressed_on_than_there_are():
     assert _network(ar_length=99).autoregression.in_features == 23
 
@@ -98,10 +106,6 @@ def test_quantiles_do_not_cross():
     ("parameters", "message"),
     [
         ({"kernel": 31}, "LSTNet: kernel must be at most context_length=30, got 31"),
-        (
-            {"season_length": 25},
-            r"LSTNet: context_length must be at least season_length \+ kernel=31, got 30",
-        ),
         ({"d_skip": 0}, "LSTNet: d_skip must be"),
     ],
 )

@@ -38,7 +38,8 @@ class LSTNetNetwork(ForecastNetwork):
     kernel : int, default 6
         Steps of the convolution.
     season_length : int or None, default 24
-        Steps that the second recurrence skips; None leaves it out.
+        Steps that the second recurrence skips. None leaves it out, and so does a context that
+        holds no season beside the kernel.
     d_model, d_skip : int, default 50 and 5
         Features of a token and of the first recurrence, and of the second one.
     ar_length : int or None, default 24
@@ -70,13 +71,14 @@ class LSTNetNetwork(ForecastNetwork):
     ) -> None:
         super().__init__()
         self.horizon, self.kernel = horizon, kernel
-        self.season_length = season_length
+        season = 0 if season_length is None else season_length
+        self.n_seasons = (context_length - kernel) // season if season else 0
+        self.season_length = season if self.n_seasons else 0
         self.ar_length = None if ar_length is None else min(ar_length, context_length)
-        self.n_seasons = 0 if season_length is None else (context_length - kernel) // season_length
         self.convolution = Linear(n_variates * kernel, d_model)
         self.recurrence = GRU(d_model, d_model)
-        self.skipping = None if season_length is None else GRU(d_model, d_skip)
-        width = d_model if season_length is None else d_model + season_length * d_skip
+        self.skipping = GRU(d_model, d_skip) if self.n_seasons else None
+        width = d_model + self.season_length * d_skip
         self.head = Linear(width, horizon * n_variates * output.n_outputs)
         self.autoregression = (
             None if self.ar_length is None else Linear(self.ar_length, horizon * output.n_outputs)
@@ -113,9 +115,8 @@ class LSTNetNetwork(ForecastNetwork):
 
     def by_phase(self, tokens: Tensor) -> Tensor:
         """Lay the last whole seasons of tokens (B, T, D) out by phase, (B, season, n, D)."""
-        season = int(self.season_length or 0)
-        whole = tokens[:, tokens.shape[1] - self.n_seasons * season :]
-        return whole.unflatten(1, (self.n_seasons, season)).transpose(1, 2)
+        whole = tokens[:, tokens.shape[1] - self.n_seasons * self.season_length :]
+        return whole.unflatten(1, (self.n_seasons, self.season_length)).transpose(1, 2)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -134,7 +135,8 @@ class LSTNet(NetworkForecaster):
     kernel : int, default 6
         Steps of the convolution.
     season_length : int or None, default 24
-        Steps in a season, which the second recurrence skips; None leaves it out.
+        Steps in a season, which the second recurrence skips. None leaves it out, and so does a
+        context shorter than a season and the kernel together.
     d_model, d_skip : int, default 50 and 5
         Width of a token and of the first recurrence, and of the second one.
     ar_length : int or None, default 24
@@ -176,13 +178,6 @@ class LSTNet(NetworkForecaster):
                 f"LSTNet: kernel must be at most context_length={self.context_length}, got "
                 f"{self.kernel}; shorten it or lengthen the context"
             )
-        if self.season_length is not None:
-            shortest = self.season_length + self.kernel
-            if self.context_length < shortest:
-                raise ParameterError(
-                    f"LSTNet: context_length must be at least season_length + kernel={shortest}, "
-                    f"got {self.context_length}; lengthen it or set season_length=None"
-                )
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return LSTNetNetwork(

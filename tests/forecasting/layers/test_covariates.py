@@ -357,7 +357,6 @@ def test_a_shorter_horizon_is_a_prefix_where_the_frame_goes_on(cls):
         context_length=14,
         future_covariates=["price", "event"],
         max_epochs=1,
-        **({"season_length": 5} if cls is tsar.LSTNet else {}),
     ).fit(frame)
     future = _future(model, 9)
     full = model.predict(6, future=future)
