@@ -35,6 +35,8 @@ SMALL = {
     "Chimera": {"d_model": 8, "n_layers": 1, "patch_length": 4, "d_state": 3},
     "ETSformer": {"d_model": 8, "d_ff": 8, "n_layers": 2, "augmentation": 0.0},
     "DGM2": {"d_model": 8, "n_patterns": 5},
+    "Informer": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
+    "LSTNet": {"d_model": 8, "season_length": 2},
     "PITS": {"d_model": 8, "patch_length": 4, "stride": 2},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "patch_length": 4},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},

@@ -4,7 +4,7 @@ from tsar.evaluation.backtesting import backtest
 from tsar.evaluation.comparison import Leaderboard, compare
 from tsar.evaluation.latex import results_to_latex
 from tsar.evaluation.measuring import Metric, measure
-from tsar.evaluation.metrics import mae, mape, mase, mse, owa, rmse, rmsse, smape
+from tsar.evaluation.metrics import corr, mae, mape, mase, mse, owa, rmse, rmsse, rse, smape
 from tsar.evaluation.probabilistic import (
     coverage,
     crps,
@@ -17,7 +17,7 @@ from tsar.evaluation.probabilistic import (
     scaled_quantile_loss,
     variogram_score,
 )
-from tsar.evaluation.published import evaluate
+from tsar.evaluation.published import evaluate, evaluate_last_step
 from tsar.evaluation.recipes import load_recipe, recipe_names, run_recipe
 from tsar.evaluation.scaling import ScalingLaw, scaling_law
 from tsar.evaluation.significance import (
@@ -33,6 +33,7 @@ __all__ = [
     "ScalingLaw",
     "backtest",
     "compare",
+    "corr",
     "coverage",
     "critical_difference",
     "crps",
@@ -40,6 +41,7 @@ __all__ = [
     "diebold_mariano",
     "energy_score",
     "evaluate",
+    "evaluate_last_step",
     "giacomini_white",
     "interval_score",
     "interval_width",
@@ -57,6 +59,7 @@ __all__ = [
     "results_to_latex",
     "rmse",
     "rmsse",
+    "rse",
     "run_recipe",
     "scaled_quantile_loss",
     "scaling_law",

@@ -18,7 +18,9 @@ from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
 from tsar.forecasting.etsformer import ETSformer
+from tsar.forecasting.informer import Informer
 from tsar.forecasting.itransformer import iTransformer
+from tsar.forecasting.lstnet import LSTNet
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
@@ -47,6 +49,8 @@ __all__ = [
     "ETS",
     "ETSformer",
     "Ensemble",
+    "Informer",
+    "LSTNet",
     "NLinear",
     "Naive",
     "PITS",

@@ -72,7 +72,8 @@ class TimeMoE(NetworkForecaster):
         How many experts there are beside it, each ``d_ff // top_k`` wide, and through how many of
         them a token goes.
     balance_weight : float, default 0.02
-        How much training minds that experts have unequally much to do, recorded as ``train_balance``.
+        How much training minds that experts have unequally much to do; recorded as
+        ``train_balance``.
     dropout : float, default 0.0
         Of both branches of a block.
     mixer : str, default "attention"
