@@ -21,6 +21,8 @@ DECAYED = {
 DECAYED |= {
     "gated_state_space": {"weight", *(f"{p}.weight" for p in ("input", "widen", "output"))},
     "structured_state_space": {"weight", "output.weight"},
+    "companion": {"enter", "leave"},
+    "exponential_smoothing": {"value.weight", "output.weight"},
     "mega": {f"{part}.weight" for part in ("value", "base", "candidate")},
     "prefix_attention": {"key_value.weight", "output.weight"},
     "attention_free": {"query_key_value.weight", "output.weight"},
@@ -38,6 +40,7 @@ DECAYED |= {
     "gated_convolution": {"conv_weight", "input.weight", "output.weight"},
     "multiresolution": {"query_key_value.weight", "output.weight"},
     "hashed_attention": {"query_key_value.weight", "output.weight"},
+    "probsparse": {"query_key_value.weight", "output.weight"},
     "low_rank": {f"{part}.weight" for part in ("query", "key_value", "output")},
     "latents": {
         f"{way}.{part}.weight"

@@ -187,7 +187,7 @@ def test_without_contrast_nothing_is_drawn_and_nothing_is_added():
     _, batch = _measured(network)
     network.dropout.generator = torch.Generator().manual_seed(1)
     before = network.dropout.generator.get_state()
-    assert network.compare(batch).penalty is None
+    assert not network.compare(batch).terms
     assert torch.equal(before, network.dropout.generator.get_state())
 
 
@@ -197,10 +197,10 @@ def test_history_names_the_contrast_and_a_covariate_leaves_it():
     plain = tsar.AutoCon(**options).fit(frame[["v0", "v1"]])
     beside = tsar.AutoCon(future_covariates="x", **options).fit(frame)
     for model in (plain, beside):
-        assert np.isfinite(model.history_["train_penalty"]).all()
-        assert min(model.history_["train_penalty"]) > 0
+        assert np.isfinite(model.history_["train_contrast"]).all()
+        assert min(model.history_["train_contrast"]) > 0
     without = tsar.AutoCon(contrast_weight=0.0, **options).fit(frame[["v0", "v1"]])
-    assert "train_penalty" not in without.history_
+    assert "train_contrast" not in without.history_
 
 
 def test_training_that_goes_on_measures_its_own_rows():

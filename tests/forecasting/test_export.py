@@ -16,8 +16,12 @@ CLASSES = [
     *(
         tsar.AutoCon,
         tsar.CARD,
+        tsar.ETSformer,
+        tsar.Informer,
+        tsar.LSTNet,
         tsar.TSM2,
         tsar.SMamba,
+        tsar.SpaceTime,
         tsar.PatchTST,
         tsar.PITS,
         tsar.iTransformer,

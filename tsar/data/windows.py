@@ -88,6 +88,31 @@ class Batch:
     series: Tensor | None = None
     cutoffs: Tensor | None = None
 
+    def whole(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Join history and future, for what forecasts steps of the history as well.
+
+        Returns
+        -------
+        target : Tensor of shape (B, L + H, C)
+        observed : Tensor of shape (B, L + H, C) or None
+            True, or the weight, where a value was measured.
+        shift : Tensor of shape (B, L + H, C) or None
+        """
+        target = torch.cat([self.inputs.target, self.target], dim=1)
+        observed = None
+        if self.inputs.observed is not None or self.observed is not None:
+            before, later = (
+                torch.ones_like(values, dtype=torch.bool) if seen is None else seen
+                for values, seen in (
+                    (self.inputs.target, self.inputs.observed),
+                    (self.target, self.observed),
+                )
+            )
+            if self.weight is not None:
+                before = before * self.weight[:, : before.shape[1]]
+            observed = torch.cat([before, later], dim=1)
+        return target, observed, None if self.shift is None else torch.cat(self.shift, dim=1)
+
 
 @dataclass(frozen=True)
 class CovariateTensors:

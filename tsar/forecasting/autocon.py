@@ -23,6 +23,7 @@ from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.objective import Compared, ForecastNetwork
 from tsar.forecasting.outputs.output import Output
 from tsar.params.constraints import Interval
+from tsar.training.objective import Terms
 
 __all__ = ["AutoCon", "AutoConNetwork"]
 
@@ -107,10 +108,11 @@ class AutoConNetwork(ForecastNetwork):
         relative, tokens = self._encode(batch.inputs)
         shift = None if batch.shift is None else batch.shift[1]
         forecast = self._forecast(batch.inputs, relative, tokens)
-        penalty = (
-            self.contrast_weight * self.contrast(batch, tokens) if self.contrast_weight else None
-        )
-        return Compared(forecast, batch.target, batch.observed, batch.scale, shift, penalty)
+        terms: Terms = {}
+        if self.contrast_weight:
+            contrast = self.contrast_weight * self.contrast(batch, tokens)
+            terms["contrast"] = contrast, torch.ones_like(contrast)
+        return Compared(forecast, batch.target, batch.observed, batch.scale, shift, terms)
 
     def measure(self, series: SeriesTensors, stop: Tensor) -> None:
         """Measure at which distances the series are like themselves."""

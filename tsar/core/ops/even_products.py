@@ -13,7 +13,11 @@ from torch.nn import functional as F
 
 from tsar.core.tracing import is_traced
 
-__all__ = ["convolution", "linear", "linear_by_group"]
+__all__ = ["ROWS_AT_ONCE", "convolution", "linear", "linear_by_group"]
+
+# What else than linear maps depends on the number of windows is given batches of a multiple of this
+# many: products of few rows run through kernels that round otherwise.
+ROWS_AT_ONCE = 8
 
 # Rows of a tile. Eight are not enough: on processors with AVX-512 they have a kernel of their own.
 TILE = 16

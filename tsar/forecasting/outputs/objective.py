@@ -35,9 +35,9 @@ class Compared(NamedTuple):
     shift : Tensor of shape (B, K, C) or None
         What was taken off both the forecast and the target. An error does not change with it,
         but for one in original units.
-    penalty : Tensor of shape () or None
-        What is minimised beside the error, where it follows from the batch; recorded as
-        ``train_penalty``.
+    terms : dict of str to pair of Tensor, or None
+        Further terms that a training step minimises, by name, each a sum and what it counts; they
+        are recorded as ``train_<name>``.
     """
 
     forecast: Tensor
@@ -45,7 +45,7 @@ class Compared(NamedTuple):
     observed: Tensor | None = None
     scale: Tensor | None = None
     shift: Tensor | None = None
-    penalty: Tensor | None = None
+    terms: Terms | None = None
 
 
 class ForecastNetwork(nn.Module):
@@ -103,7 +103,7 @@ class ForecastNetwork(nn.Module):
         """Return what a training step minimises beside the error: by default, nothing.
 
         A network that wants its weights small, sparse or otherwise apart from what they
-        forecast says so here. A penalty that follows from the batch is a part of what
+        forecast says so here; what follows from the batch is one of the ``terms`` that
         :meth:`compare` returns. Neither ``train_loss`` nor validation counts the penalty, which
         is recorded as ``train_penalty``.
 
@@ -179,14 +179,13 @@ class ForecastObjective(Objective):
         self.has_outputs = one.ndim == 4
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
-        """Return the loss of what the network compares, and its penalty if it has one."""
+        """Return the loss of what the network compares, its further terms, and its penalty."""
         compared = compare(network, batch)
         total, count = self._total(network, compared, batch)
-        terms: Terms = {"loss": (total, count)}
-        of_weights = penalise(network, total.detach() / count.clamp(min=1))
-        penalties = [part for part in (of_weights, compared.penalty) if part is not None]
-        if penalties:
-            terms["penalty"] = torch.stack(penalties).sum(), count.new_ones(())
+        terms: Terms = {"loss": (total, count), **(compared.terms or {})}
+        penalty = penalise(network, total.detach() / count.clamp(min=1))
+        if penalty is not None:
+            terms["penalty"] = penalty, count.new_ones(())
         return terms
 
     def _total(self, network: nn.Module, compared: Compared, batch: Batch) -> tuple[Tensor, Tensor]:
