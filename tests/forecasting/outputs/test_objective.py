@@ -26,7 +26,6 @@ from tsar.forecasting.outputs.objective import (
     compare,
     penalise,
 )
-from tsar.forecasting.outputs.output import PointOutput
 from tsar.forecasting.variate_tokens import VariateTokenNetwork
 
 CONTEXT, HORIZON, VARIATES = 8, 4, 5
@@ -106,21 +105,26 @@ def test_the_pathway_of_covariates_hands_every_hook_on(hook):
 
 
 @pytest.mark.parametrize("covariates", [False, True])
-def test_penalties_of_weights_and_of_a_batch_are_added_up(covariates):
+def test_terms_of_a_batch_stand_beside_the_penalty(covariates):
     class Net(Spy):
         def penalty(self, error):
             return self.weight.sum()
 
         def compare(self, batch):
-            return super().compare(batch)._replace(penalty=3 * batch.target.square().sum())
+            squares = batch.target.square()
+            terms = {"size": (squares.sum(), torch.tensor(squares.numel()))}
+            return super().compare(batch)._replace(terms=terms)
 
     network = _behind_covariates(Net()) if covariates else Net()
     batch = _batch()
     left = batch.target
-    if covariates:
+    if covariates:  # what the covariates do not explain
         left = left - network._split(batch.inputs)[2]
-    total, count = ForecastObjective(make_loss("mse")).loss(network, batch, None)["penalty"]
-    torch.testing.assert_close(total / count, VARIATES + 3 * left.square().sum())
+    terms = ForecastObjective(make_loss("mse")).loss(network, batch, None)
+    assert list(terms) == ["loss", "size", "penalty"]
+    means = {name: total / count for name, (total, count) in terms.items()}
+    torch.testing.assert_close(means["size"], left.square().mean())
+    torch.testing.assert_close(means["penalty"], torch.tensor(float(VARIATES)))
 
 
 @pytest.mark.parametrize("covariates", [False, True])
@@ -148,22 +152,6 @@ def test_a_penalty_is_in_the_gradient(covariates):
     (of_both,) = torch.autograd.grad(error + total, weight)
     expected = of_error + 20 * error.detach().sqrt() * weight
     torch.testing.assert_close(of_both, expected)
-
-
-def test_a_penalty_of_the_batch_is_added_to_that_of_the_weights():
-    class Net(NLinearNetwork):
-        def penalty(self, error):
-            return self.linear.weight.square().sum()
-
-        def compare(self, batch):
-            return super().compare(batch)._replace(penalty=batch.target.abs().max())
-
-    batch, objective = _batch(), ForecastObjective(make_loss("mse"))
-    network = Net(context_length=CONTEXT, horizon=HORIZON, output=PointOutput())
-    total, count = objective.loss(network, batch, torch.Generator())["penalty"]
-    expected = network.linear.weight.square().sum() + batch.target.abs().max()
-    torch.testing.assert_close(total, expected)
-    assert count == 1
 
 
 @pytest.mark.parametrize("covariates", [None, "price"])
