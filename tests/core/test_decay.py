@@ -21,6 +21,8 @@ DECAYED = {
 DECAYED |= {
     "gated_state_space": {"weight", *(f"{p}.weight" for p in ("input", "widen", "output"))},
     "structured_state_space": {"weight", "output.weight"},
+    "companion": {"enter", "leave"},
+    "exponential_smoothing": {"value.weight", "output.weight"},
     "mega": {f"{part}.weight" for part in ("value", "base", "candidate")},
     "prefix_attention": {"key_value.weight", "output.weight"},
     "attention_free": {"query_key_value.weight", "output.weight"},

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tsar.core.recurrent import GRU
+from tsar.core.recurrent import GRU, LSTM
 
 
 def _random(*shape, seed=0):
@@ -10,7 +10,7 @@ def _random(*shape, seed=0):
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_it_is_that_of_torch_in_training_and_in_forecasts(begun):
+def test_a_gru_is_that_of_torch_in_training_and_in_forecasts(begun):
     torch.manual_seed(0)
     gru, plain = GRU(3, 5).double(), nn.GRU(3, 5, batch_first=True).double()
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
@@ -32,3 +32,21 @@ def test_forecasts_do_not_depend_on_company():
         for row in (0, 20, 36):
             alone, after = gru(x[row : row + 1])
             assert torch.equal(alone[0], states[row]) and torch.equal(after[0], last[row])
+
+
+def test_an_lstm_is_that_of_torch():
+    torch.manual_seed(0)
+    own, other = LSTM(3, 5).double(), nn.LSTM(3, 5, batch_first=True).double()
+    with torch.no_grad():
+        other.weight_ih_l0.copy_(own.input.weight)
+        other.bias_ih_l0.copy_(own.input.bias)
+        other.weight_hh_l0.copy_(own.hidden.weight)
+        other.bias_hh_l0.zero_()
+    x = torch.randn(4, 7, 3, dtype=torch.float64)
+    expected, (hidden, cell) = other(x)
+    torch.testing.assert_close(own(x), expected)
+    state = own.init_state(4)
+    for step in x.unbind(dim=1):
+        state = own.step(step, state)
+    torch.testing.assert_close(state.hidden, hidden[0])
+    torch.testing.assert_close(state.cell, cell[0])

@@ -8,6 +8,8 @@ from tsar.evaluation import load_recipe, recipe_names, run_recipe
 from tsar.evaluation.recipes import Cell, Result
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.registry import forecaster_class
+from tsar.training import Adam
+from tsar.training.schedules import Decaying
 
 # What a release promises: the band of both errors, or of MSE and MAE, and whether it is one-sided.
 GATES = {
@@ -24,11 +26,12 @@ GATES = {
     "patchtst_etth2_720": (0.011, True),
     "informer_etth1_24": ((0.1442, 0.1372), True),
     "autoformer_exchange_96": ((0.039, 0.0646), True),
+    "etsformer_illness_24": ((0.379, 0.153), True),
     "autoformer_illness_60": ((0.554, 0.225), True),
 }
 
 # Single runs of the authors' code differ by as much from each other.
-WIDEST = {"AutoformerForecaster": 0.2, "Informer": 0.25}
+WIDEST = {"AutoformerForecaster": 0.2, "ETSformer": 0.15, "Informer": 0.25}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -140,6 +143,18 @@ def test_fit_sees_the_validation_rows_and_nothing_after(published_data, monkeypa
     monkeypatch.setattr(cls, "fit", spy)
     next(run_recipe(dataclasses.replace(recipe), {"max_steps": 1}))
     assert seen == {"rows": 11520, "validation": 2880}
+
+
+def test_objects_of_a_recipe_are_read(published_data, monkeypatch):
+    recipe, seen = load_recipe("etsformer_illness_24"), []
+    cls = forecaster_class("ETSformer")
+    monkeypatch.setattr(cls, "fit", lambda self, df: seen.append(self))
+    monkeypatch.setattr(
+        "tsar.evaluation.recipes.evaluate", lambda *_, **__: {"mse": 1, "mae": 1, "n_windows": 2}
+    )
+    assert len(list(run_recipe(recipe))) == 1
+    assert seen[0].optimizer == Adam(clip=1.0, rates={"*.logit": 100.0})
+    assert seen[0].learning_rate_schedule == Decaying(full_epochs=5, warmup_steps=76)
 
 
 def test_pretraining_has_parameters_of_its_own_and_the_same_rows(published_data, monkeypatch):

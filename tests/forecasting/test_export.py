@@ -14,11 +14,14 @@ from tsar.forecasting import AutoformerForecaster
 
 CLASSES = [
     *(
+        tsar.AutoCon,
         tsar.CARD,
+        tsar.ETSformer,
         tsar.Informer,
         tsar.LSTNet,
         tsar.TSM2,
         tsar.SMamba,
+        tsar.SpaceTime,
         tsar.PatchTST,
         tsar.PITS,
         tsar.iTransformer,

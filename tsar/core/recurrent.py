@@ -1,13 +1,16 @@
 """Gated recurrences whose forecasts do not depend on what else is in the batch."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tsar.core.linear import Linear
 from tsar.core.ops.even_products import linear
 from tsar.core.tracing import is_traced
 
-__all__ = ["GRU"]
+__all__ = ["GRU", "LSTM", "LSTMState"]
 
 # Two of the widest vectors of processors, which is what torch takes at a time; sigmoids of the rest
 # are rounded otherwise. States of a multiple of this many features leave no rest in any batch.
@@ -82,3 +85,60 @@ class GRU(nn.Module):
         """Fill each of the three gates, which lie one after the other, up with zeros."""
         gates = weights.unflatten(0, (3, -1)).movedim(1, -1)
         return F.pad(gates, (0, more)).movedim(-1, 1).flatten(0, 1)
+
+
+class LSTMState(NamedTuple):
+    """What is remembered of the steps so far.
+
+    Parameters
+    ----------
+    hidden, cell : Tensor of shape (B, D)
+    """
+
+    hidden: Tensor
+    cell: Tensor
+
+
+class LSTM(nn.Module):
+    """Long short-term memory, of one layer.
+
+    Parameters
+    ----------
+    n_inputs : int
+        Features of a step.
+    d_model : int
+        D, of the hidden state.
+
+    References
+    ----------
+    Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9, 1997; with the
+    forget gate of Gers et al., Neural Computation 12, 2000.
+    """
+
+    def __init__(self, n_inputs: int, d_model: int) -> None:
+        super().__init__()
+        self.d_model = d_model
+        self.input = Linear(n_inputs, 4 * d_model)
+        self.hidden = Linear(d_model, 4 * d_model, bias=False)
+
+    def init_state(self, batch: int) -> LSTMState:
+        """Return the state before the first step: zeros."""
+        zeros = self.input.weight.new_zeros(batch, self.d_model)
+        return LSTMState(zeros, zeros)
+
+    def step(self, x: Tensor, state: LSTMState) -> LSTMState:
+        """Return the state after a step (B, n_inputs)."""
+        return self._after(self.input(x), state)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map steps (B, L, n_inputs) to the hidden states after each of them, (B, L, D)."""
+        state, states = self.init_state(len(x)), []
+        for entering in self.input(x).unbind(dim=1):
+            state = self._after(entering, state)
+            states.append(state.hidden)
+        return torch.stack(states, dim=1)
+
+    def _after(self, entering: Tensor, state: LSTMState) -> LSTMState:
+        enter, forget, new, leave = (entering + self.hidden(state.hidden)).chunk(4, dim=-1)
+        cell = forget.sigmoid() * state.cell + enter.sigmoid() * new.tanh()
+        return LSTMState(leave.sigmoid() * cell.tanh(), cell)

@@ -19,6 +19,7 @@ from tsar.evaluation.probabilistic import (
 )
 from tsar.evaluation.published import evaluate, evaluate_last_step
 from tsar.evaluation.recipes import load_recipe, recipe_names, run_recipe
+from tsar.evaluation.scaling import ScalingLaw, scaling_law
 from tsar.evaluation.significance import (
     critical_difference,
     diebold_mariano,
@@ -29,6 +30,7 @@ from tsar.evaluation.significance import (
 __all__ = [
     "Metric",
     "Leaderboard",
+    "ScalingLaw",
     "backtest",
     "compare",
     "corr",
@@ -60,6 +62,7 @@ __all__ = [
     "rse",
     "run_recipe",
     "scaled_quantile_loss",
+    "scaling_law",
     "smape",
     "variogram_score",
 ]

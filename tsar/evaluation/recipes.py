@@ -27,6 +27,7 @@ from tsar.evaluation.published import evaluate
 from tsar.exceptions import DataError
 from tsar.forecasting.registry import forecaster_class
 from tsar.params.constraints import Interval
+from tsar.params.text import parse_object
 
 __all__ = ["Cell", "Recipe", "Result", "load_recipe", "recipe_names", "run_recipe"]
 
@@ -321,7 +322,12 @@ def run_recipe(
         MSE and MAE of one cell, as soon as they are known.
     """
     overrides = overrides or {}
-    params = {**recipe.params, **overrides}
+    cls = forecaster_class(recipe.model)
+    # TOML has no objects: an optimiser with parameters of its own is written as text.
+    params = {
+        name: parse_object(cls, name, value) if isinstance(value, str) else value
+        for name, value in {**recipe.params, **overrides}.items()
+    }
     pretrain = None if recipe.pretrain is None else {**recipe.pretrain, **overrides}
     pretrained: dict[str, Any] = {}
     last: Cell | None = None

@@ -126,7 +126,7 @@ class InformerNetwork(ForecastNetwork):
             return MLP(d_model, d_ff, dropout=dropout)
 
         self.embedding = StepEmbedding(
-            n_variates + n_past, n_marks, d_model, dropout, n_steps=context_length
+            n_variates + n_past, n_marks, d_model, dropout, n_steps=context_length, bias=True
         )
         self.encoder = nn.ModuleList(block(own_mixer(), mlp()) for _ in range(n_layers))
         self.distilling = nn.ModuleList(
@@ -134,7 +134,7 @@ class InformerNetwork(ForecastNetwork):
         )
         self.encoder_norm = nn.LayerNorm(d_model)
         self.decoder_embedding = StepEmbedding(
-            n_variates, n_marks, d_model, dropout, n_steps=self.label_length + horizon
+            n_variates, n_marks, d_model, dropout, n_steps=self.label_length + horizon, bias=True
         )
         # Each layer is two blocks: tokens among themselves, and what they read of the history.
         self.decoder = nn.ModuleList(

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from tsar.core.mixers import (
     AttentionFree,
     Combiner,
+    Companion,
     DynamicConvolution,
+    ExponentialSmoothing,
     FlowAttention,
     Fourier,
     GatedConvolution,
@@ -82,6 +84,28 @@ def _gated_state_space(mixer, x):
     weight = torch.complex(mixer.weight[..., 0], mixer.weight[..., 1])
     y = _modes(u, rate, weight * (rate.exp() - 1) / rate)
     return mixer.output(mixer.widen(y) * gate)
+
+
+def _companion(mixer, x):
+    last = mixer.last / mixer.last.abs().sum(dim=1, keepdim=True)
+    n_heads, d_state = last.shape
+    h, outputs = torch.zeros(*x[:, 0].shape, d_state, dtype=x.dtype), []
+    head = torch.arange(D) // (D // n_heads)
+    for x_t in x.unbind(1):
+        moved = torch.cat([torch.zeros_like(h[..., :1]), h[..., :-1]], dim=-1)
+        h = moved + last[head] * h[..., -1:] + mixer.enter[head] * x_t[..., None]
+        outputs.append((mixer.leave[head] * h).sum(dim=-1) + mixer.skip * x_t)
+    return torch.stack(outputs, dim=1)
+
+
+def _exponential_smoothing(mixer, x):
+    a = mixer.logit.sigmoid().repeat_interleave(D // len(mixer.logit))
+    before, growth, outputs = mixer.first_value, mixer.first_growth, []
+    for value in mixer.value(x).unbind(1):
+        growth = a * growth + (1 - a) * (value - before)
+        before = value
+        outputs.append(mixer.output(growth))
+    return torch.stack(outputs, dim=1)
 
 
 def _structured_state_space(mixer, x):
@@ -303,6 +327,8 @@ FORMULAS = {
     "without order": (lambda: AttentionFree(D, window=0), _attention_free),
     "gated_state_space": (lambda: GatedStateSpace(D, d_state=6), _gated_state_space),
     "structured_state_space": (lambda: StructuredStateSpace(D, d_state=6), _structured_state_space),
+    "companion": (lambda: Companion(D, 2, d_state=5), _companion),
+    "exponential_smoothing": (lambda: ExponentialSmoothing(D, 2), _exponential_smoothing),
     "mega": (lambda: Mega(D, n_averages=3), _mega),
     "fourier": (lambda: Fourier(D, causal=True, period=24), _fourier),
     "light": (lambda: LightConvolution(D, 2, kernel_size=4, causal=True), _convolution),
@@ -434,6 +460,9 @@ def test_an_attention_free_mixer_without_a_window_knows_no_order():
         (lambda: AttentionFree(6, window=-1), "window must be at least 0, got -1"),
         (lambda: GatedStateSpace(6, d_state=0), "must be at least 1, got 0, 4 and 4"),
         (lambda: StructuredStateSpace(6, d_state=5), "d_state must be a positive even number"),
+        (lambda: Companion(6, 4), "Companion: n_heads=4 does not divide d_model=6"),
+        (lambda: Companion(6, d_state=0), "Companion: d_state must be at least 1, got 0"),
+        (lambda: ExponentialSmoothing(6, 4), "n_heads=4 does not divide d_model=6"),
         (lambda: Mega(6, d_key=3), "d_key even, got 16, 3 and 2"),
         (lambda: Fourier(6, period=1), "period must be at least 2, got 1"),
         (lambda: DynamicConvolution(6, 2, kernel_size=4), "odd unless causal=True, got 4"),

@@ -10,8 +10,10 @@ from tsar.core.mixers.auto_correlation import AutoCorrelation
 from tsar.core.mixers.base import CarryingMixer, Mixer, RecurrentMixer
 from tsar.core.mixers.bidirectional import Bidirectional
 from tsar.core.mixers.combiner import Combiner
+from tsar.core.mixers.companion import Companion
 from tsar.core.mixers.dual_attention import DualAttention
 from tsar.core.mixers.dynamic_convolution import DynamicConvolution, LightConvolution
+from tsar.core.mixers.exponential_smoothing import ExponentialSmoothing
 from tsar.core.mixers.flow_attention import FlowAttention
 from tsar.core.mixers.fourier import Fourier
 from tsar.core.mixers.gated_linear_attention import GatedLinearAttention, Retention
@@ -43,8 +45,10 @@ __all__ = [
     "BidirectionalMamba",
     "CarryingMixer",
     "Combiner",
+    "Companion",
     "DualAttention",
     "DynamicConvolution",
+    "ExponentialSmoothing",
     "FlowAttention",
     "Fourier",
     "GatedConvolution",
@@ -100,6 +104,8 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "mamba2": Mamba2,
         "gated_state_space": GatedStateSpace,
         "structured_state_space": StructuredStateSpace,
+        "companion": Companion,
+        "exponential_smoothing": ExponentialSmoothing,
         "mega": Mega,
         "prefix_attention": PrefixAttention,
         "probsparse": ProbSparse,

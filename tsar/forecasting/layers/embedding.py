@@ -158,6 +158,50 @@ def _or_all(seen: Tensor) -> Tensor:
     return seen | ~seen.any(dim=-1, keepdim=True)
 
 
+class StepEmbedding(nn.Module):
+    """A token per time step: a convolution of its values, and a linear map of its marks.
+
+    Marks, such as calendar features, say when a step is; a position says so only if the number of
+    steps is given.
+
+    Parameters
+    ----------
+    n_values, n_marks, d_model : int
+    dropout : float
+    n_steps : int, optional
+        Of the longest sequence whose steps are given sines and cosines of their place.
+    bias : bool, default False
+        Whether all tokens share one.
+    """
+
+    def __init__(
+        self,
+        n_values: int,
+        n_marks: int,
+        d_model: int,
+        dropout: float,
+        *,
+        n_steps: int | None = None,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.values = CircularConvolution(n_values, d_model)
+        nn.init.kaiming_normal_(self.values.weight, nonlinearity="leaky_relu")
+        self.marks = Linear(n_marks, d_model, bias=False) if n_marks else None
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+        self.position = None if n_steps is None else SinusoidalPosition(n_steps, d_model)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, values: Tensor, marks: Tensor) -> Tensor:
+        """Embed steps (B, L, n_values) with their marks (B, L, n_marks) as tokens (B, L, D)."""
+        tokens: Tensor = self.values(values)
+        if self.marks is not None:
+            tokens = tokens + self.marks(marks)
+        if self.bias is not None:
+            tokens = tokens + self.bias
+        return self.dropout(tokens if self.position is None else self.position(tokens))
+
+
 class VariateEmbedding(nn.Module):
     """One linear map from the whole history of a variate to a token.
 
@@ -206,43 +250,3 @@ class ColumnTokens(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embed columns (B, L, n_columns) as tokens (B, n_columns, D)."""
         return linear_by_group(x.permute(2, 0, 1), self.weight, self.bias).transpose(0, 1)
-
-
-class StepEmbedding(nn.Module):
-    """A token per time step: a convolution of its values, and a linear map of its marks.
-
-    Marks, such as calendar features, say when a step is.
-
-    Parameters
-    ----------
-    n_values, n_marks, d_model : int
-    dropout : float
-    n_steps : int, optional
-        Add fixed sines of the places of so many steps, and a bias. Without it there is neither.
-    """
-
-    def __init__(
-        self,
-        n_values: int,
-        n_marks: int,
-        d_model: int,
-        dropout: float,
-        *,
-        n_steps: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.values = CircularConvolution(n_values, d_model)
-        nn.init.kaiming_normal_(self.values.weight, nonlinearity="leaky_relu")
-        self.marks = Linear(n_marks, d_model, bias=False) if n_marks else None
-        self.bias = None if n_steps is None else nn.Parameter(torch.zeros(d_model))
-        self.position = None if n_steps is None else SinusoidalPosition(n_steps, d_model)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, values: Tensor, marks: Tensor) -> Tensor:
-        """Embed steps (B, L, n_values) with their marks (B, L, n_marks) as tokens (B, L, D)."""
-        tokens: Tensor = self.values(values)
-        if self.marks is not None:
-            tokens = tokens + self.marks(marks)
-        if self.position is not None and self.bias is not None:
-            tokens = self.position(tokens + self.bias)
-        return self.dropout(tokens)

@@ -142,25 +142,12 @@ class AutoTimesNetwork(ForecastNetwork):
         Compared
             Of K steps, those from the second segment on; K = L where the horizon has a segment.
         """
-        inputs, size = batch.inputs, self.segment_length
-        target = torch.cat([inputs.target, batch.target[:, :size]], dim=1)[:, size:]
-        observed = None
-        if inputs.observed is not None or batch.observed is not None:
-            parts: list[Tensor] = [
-                torch.ones_like(values, dtype=torch.bool) if seen is None else seen
-                for values, seen in (
-                    (inputs.target, inputs.observed),
-                    (batch.target, batch.observed),
-                )
-            ]
-            if batch.weight is not None:
-                parts[0] = parts[0] * batch.weight[:, : inputs.target.shape[1]]
-            observed = torch.cat([parts[0], parts[1][:, :size]], dim=1)[:, size:]
-        shift = None
-        if batch.shift is not None:
-            before, later = batch.shift
-            shift = torch.cat([before, later[:, :size]], dim=1)[:, size:]
-        forecast = self.next_segments(inputs)[:, : target.shape[1]]
+        length, size = batch.inputs.target.shape[1], self.segment_length
+        target, observed, shift = (
+            None if part is None else part[:, size : length + size] for part in batch.whole()
+        )
+        assert target is not None, "there is always one"
+        forecast = self.next_segments(batch.inputs)[:, : target.shape[1]]
         return Compared(forecast, target, observed, batch.scale, shift)
 
     def embed_times(self, calendar: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,8 +12,8 @@ from torch.nn import functional as F
 
 from tsar.exceptions import ParameterError
 from tsar.forecasting.outputs.distributions import DISTRIBUTIONS, Distribution
-from tsar.forecasting.outputs.output import Output, PointOutput, QuantileOutput
-from tsar.params.constraints import check_choice
+from tsar.forecasting.outputs.output import Output, PointOutput, QuantileOutput, SampleOutput
+from tsar.params.constraints import Interval, check_choice, check_value
 from tsar.params.objects import Storable
 from tsar.params.registry import Registry, check_subclass_of
 
@@ -26,6 +27,7 @@ __all__ = [
     "MAELoss",
     "MSELoss",
     "QuantileLoss",
+    "SampleLoss",
     "distribution_of",
     "make_loss",
 ]
@@ -131,11 +133,28 @@ class DecayingMAELoss(Loss):
         return (forecast - target).abs() * steps.rsqrt()[:, None]
 
 
+@dataclass(frozen=True)
 class HuberLoss(Loss):
-    """Half the squared error up to 1, the absolute error less one half beyond it."""
+    """Half the squared error up to some error, and a straight line beyond it.
+
+    Parameters
+    ----------
+    delta : float, default 1.0
+        Where the line begins; it is its slope as well. Above 0.
+
+    Raises
+    ------
+    ParameterError
+        If it is not.
+    """
+
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_value("HuberLoss", "delta", self.delta, Annotated[float, Interval(0, open_low=True)])
 
     def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
-        return F.huber_loss(forecast, target, reduction="none")
+        return F.huber_loss(forecast, target, reduction="none", delta=self.delta)
 
 
 class QuantileLoss(Loss):
@@ -202,6 +221,41 @@ class LikelihoodLoss(Loss):
 
     def make_output(self) -> Output:
         return self.distribution.make_output()
+
+
+class SampleLoss(Loss):
+    """Continuous ranked probability score of samples.
+
+    ``mean |x_i - y| - mean |x_i - x_j| / 2`` over all pairs, a sample with itself among them.
+
+    Parameters
+    ----------
+    n_samples : int
+
+    References
+    ----------
+    Gneiting and Raftery, "Strictly proper scoring rules, prediction, and estimation", Journal of
+    the American Statistical Association 102, 2007, section 4.2.
+    """
+
+    def __init__(self, n_samples: int) -> None:
+        self.n_samples = n_samples
+
+    def __repr__(self) -> str:
+        return f"SampleLoss({self.n_samples})"
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        ordered, n_samples = forecast.sort(dim=-1).values, forecast.shape[-1]
+        # In their order, sample k of n is added 2 k - n + 1 times in the differences of all pairs.
+        times = 2 * torch.arange(n_samples, device=forecast.device) - n_samples + 1
+        apart = (ordered * times).sum(dim=-1) / n_samples**2
+        return (forecast - target.unsqueeze(-1)).abs().mean(dim=-1) - apart
+
+    def point(self, forecast: Tensor) -> Tensor:
+        return self.make_output().point(forecast)
+
+    def make_output(self) -> Output:
+        return SampleOutput(self.n_samples)
 
 
 class FunctionLoss(Loss):

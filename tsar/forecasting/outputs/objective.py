@@ -11,7 +11,14 @@ from tsar.exceptions import ParameterError
 from tsar.forecasting.outputs.losses import Loss
 from tsar.training.objective import Objective, Terms
 
-__all__ = ["Compared", "ForecastNetwork", "ForecastObjective", "compare", "penalise"]
+__all__ = [
+    "Compared",
+    "ForecastNetwork",
+    "ForecastObjective",
+    "compare",
+    "measure",
+    "penalise",
+]
 
 
 class Compared(NamedTuple):
@@ -28,6 +35,9 @@ class Compared(NamedTuple):
     shift : Tensor of shape (B, K, C) or None
         What was taken off both the forecast and the target. An error does not change with it,
         but for one in original units.
+    terms : dict of str to pair of Tensor, or None
+        Further terms that a training step minimises, by name, each a sum and what it counts; they
+        are recorded as ``train_<name>``.
     """
 
     forecast: Tensor
@@ -35,6 +45,7 @@ class Compared(NamedTuple):
     observed: Tensor | None = None
     scale: Tensor | None = None
     shift: Tensor | None = None
+    terms: Terms | None = None
 
 
 class ForecastNetwork(nn.Module):
@@ -54,6 +65,18 @@ class ForecastNetwork(nn.Module):
             Scaled series with their covariates.
         stop : int64 Tensor of shape (S,)
             Where the training rows of each series end.
+        """
+
+    def measure(self, series: SeriesTensors, stop: Tensor) -> None:
+        """Measure what a training step needs to know of all training rows: nothing.
+
+        It is asked for before every training, one that goes on included, whose rows may be
+        others. What is measured is no part of what the network learns: it is not saved.
+
+        Parameters
+        ----------
+        series, stop
+            As :meth:`prepare` takes them.
         """
 
     def compare(self, batch: Batch) -> Compared:
@@ -80,7 +103,8 @@ class ForecastNetwork(nn.Module):
         """Return what a training step minimises beside the error: by default, nothing.
 
         A network that wants its weights small, sparse or otherwise apart from what they
-        forecast says so here. Neither ``train_loss`` nor validation counts the penalty, which
+        forecast says so here; what follows from the batch is one of the ``terms`` that
+        :meth:`compare` returns. Neither ``train_loss`` nor validation counts the penalty, which
         is recorded as ``train_penalty``.
 
         Parameters
@@ -105,6 +129,19 @@ def compare(network: nn.Module, batch: Batch) -> Compared:
     batch : Batch
     """
     return Compared(*_hook(network, "compare")(batch))
+
+
+def measure(network: nn.Module, series: SeriesTensors, stop: Tensor) -> None:
+    """Let a network measure its training rows, see :meth:`ForecastNetwork.measure`.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With or without a method of that name.
+    series : SeriesTensors
+    stop : int64 Tensor of shape (S,)
+    """
+    _hook(network, "measure")(series, stop)
 
 
 def penalise(network: nn.Module, error: Tensor) -> Tensor | None:
@@ -142,16 +179,17 @@ class ForecastObjective(Objective):
         self.has_outputs = one.ndim == 4
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> Terms:
-        """Return the loss of what the network compares, and its penalty if it has one."""
-        total, count = self._total(network, compare(network, batch), batch)
-        terms: Terms = {"loss": (total, count)}
+        """Return the loss of what the network compares, its further terms, and its penalty."""
+        compared = compare(network, batch)
+        total, count = self._total(network, compared, batch)
+        terms: Terms = {"loss": (total, count), **(compared.terms or {})}
         penalty = penalise(network, total.detach() / count.clamp(min=1))
         if penalty is not None:
             terms["penalty"] = penalty, count.new_ones(())
         return terms
 
     def _total(self, network: nn.Module, compared: Compared, batch: Batch) -> tuple[Tensor, Tensor]:
-        forecast, target, observed, scale, shift = compared
+        forecast, target, observed, scale, shift, _ = compared
         needs_scale = self.error.needs_scale
         if needs_scale and scale is None and batch.scale is not None:
             raise ParameterError(
