@@ -61,7 +61,7 @@ class GRU(nn.Module):
             After each token.
         last : Tensor of shape (B, D)
         """
-        weights = [self.weight_in, self.weight_own, self.bias_in, self.bias_own]
+        weights: list[Tensor] = [self.weight_in, self.weight_own, self.bias_in, self.bias_own]
         state = x.new_zeros(len(x), self.d_model) if state is None else state
         if self.training and not is_traced():
             states, last = torch.gru(x, state[None], weights, True, 1, 0.0, True, False, True)
