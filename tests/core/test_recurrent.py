@@ -13,7 +13,9 @@ def _random(*shape, seed=0):
 def test_a_gru_is_that_of_torch_in_training_and_in_forecasts(begun):
     torch.manual_seed(0)
     gru, plain = GRU(3, 5).double(), nn.GRU(3, 5, batch_first=True).double()
-    plain.load_state_dict(gru.gru.state_dict())
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    parts = (gru.weight_in, gru.weight_own, gru.bias_in, gru.bias_own)
+    plain.load_state_dict(dict(zip(names, parts, strict=True)))
     x, state = _random(4, 7, 3), _random(4, 5, seed=1) if begun else None
     expected, last = plain(x, None if state is None else state[None])
     for training in (True, False):

@@ -26,10 +26,9 @@ def _random(*shape, seed=1):
 
 def _last_state(gru, tokens):
     """The last state of a cell that reads tokens (n, D) one after the other."""
-    weights = gru.gru
-    cell = nn.GRUCell(weights.input_size, weights.hidden_size).double()
-    cell.weight_ih, cell.weight_hh = weights.weight_ih_l0, weights.weight_hh_l0
-    cell.bias_ih, cell.bias_hh = weights.bias_ih_l0, weights.bias_hh_l0
+    cell = nn.GRUCell(gru.weight_in.shape[1], gru.d_model).double()
+    cell.weight_ih, cell.weight_hh = gru.weight_in, gru.weight_own
+    cell.bias_ih, cell.bias_hh = gru.bias_in, gru.bias_own
     state = None
     for token in tokens:
         state = cell(token[None], state)

@@ -37,7 +37,14 @@ class GRU(nn.Module):
     def __init__(self, n_inputs: int, d_model: int) -> None:
         super().__init__()
         self.d_model = d_model
-        self.gru = nn.GRU(n_inputs, d_model, batch_first=True)
+        bound = d_model**-0.5
+
+        def drawn(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+        # Reset, update and new state, one after the other.
+        self.weight_in, self.weight_own = drawn(3 * d_model, n_inputs), drawn(3 * d_model, d_model)
+        self.bias_in, self.bias_own = drawn(3 * d_model), drawn(3 * d_model)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Read tokens.
@@ -54,16 +61,15 @@ class GRU(nn.Module):
             After each token.
         last : Tensor of shape (B, D)
         """
+        weights: list[Tensor] = [self.weight_in, self.weight_own, self.bias_in, self.bias_own]
+        state = x.new_zeros(len(x), self.d_model) if state is None else state
         if self.training and not is_traced():
-            states, last = self.gru(x, None if state is None else state[None])
+            states, last = torch.gru(x, state[None], weights, True, 1, 0.0, True, False, True)
             return states, last[0]
         more = -self.d_model % FEATURES_AT_ONCE
         # What is filled up has no inputs: it begins with 0 and stays there.
-        weight_in, weight_own, bias_in, bias_own = (
-            self._filled(part, more) for part in self.gru.all_weights[0]
-        )
+        weight_in, weight_own, bias_in, bias_own = (self._filled(part, more) for part in weights)
         weight_own = F.pad(weight_own, (0, more))
-        state = x.new_zeros(len(x), self.d_model) if state is None else state
         state, after = F.pad(state, (0, more)), []
         for inputs in linear(x, weight_in, bias_in).unbind(1):
             reset_in, update_in, new_in = inputs.chunk(3, dim=1)

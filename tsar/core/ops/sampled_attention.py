@@ -54,7 +54,10 @@ def draw_keys(
     Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 10, with
     the factors of the authors' later SplitMix64.
     """
-    numbers = torch.arange(1, n_queries * n_drawn + 1, device=device) * _STEP
+    # Changing no bits, the second line hides from compilers that these are places: they would work
+    # out products of places, which wrap around here, in integers without end.
+    places = torch.arange(1, n_queries * n_drawn + 1, device=device)
+    numbers = places.bitwise_xor(0) * _STEP
     if drawing:
         numbers = numbers + torch.randint(_N_SALTS, (), device=device, generator=generator)
     for shift, factor in _ROUNDS:
