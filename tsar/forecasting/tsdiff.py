@@ -83,7 +83,8 @@ class TSDiff(NetworkForecaster):
         Heads of a mixer that has some.
     guidance : {"quantile", "squared"} or None, default "quantile"
         What pulls to the history: the pinball error, of the i-th of n paths at the level
-        i / (n + 1), the squared error, or nothing, for windows of any kind.
+        i / (n + 1), the squared error, or nothing, for windows of any kind on the level of the
+        context. The squared error pulls the more the further off, and takes a smaller scale.
     guidance_scale : float, default 8.0
         How much, in variances of a step.
     n_samples : int, default 100
