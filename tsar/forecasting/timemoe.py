@@ -1,21 +1,18 @@
 """Time-MoE: a causal decoder of experts that continues series head by head."""
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from tsar.core.mixers import accepted_options, causal_mixers, check_heads, make_mixer
 from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.covariates import CovariatePathway
-from tsar.forecasting.layers.point_tokens import EPS, TimeMoENetwork
+from tsar.forecasting.layers.point_tokens import TimeMoENetwork
+from tsar.forecasting.layers.timemoe_checkpoint import load_weights, read_sizes
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.network_spec import TrainingData
 from tsar.forecasting.outputs.losses import HuberLoss, Loss
@@ -26,25 +23,6 @@ __all__ = ["TimeMoE"]
 
 Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
-
-# What the configuration of a checkpoint calls our parameters.
-CONFIGURED = {
-    "d_model": "hidden_size",
-    "n_heads": "num_attention_heads",
-    "d_ff": "intermediate_size",
-    "n_layers": "num_hidden_layers",
-    "n_experts": "num_experts",
-    "top_k": "num_experts_per_tok",
-    "horizon_lengths": "horizon_lengths",
-}
-# What it may say of what is fixed here; the authors' code takes the same where it says nothing.
-FIXED = {
-    "input_size": 1,
-    "hidden_act": "silu",
-    "rms_norm_eps": EPS,
-    "rope_theta": 10_000,
-    "use_dense": False,
-}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -146,7 +124,7 @@ class TimeMoE(NetworkForecaster):
         >>> model = tsar.TimeMoE.from_pretrained("TimeMoE-50M", horizon=96)  # doctest: +SKIP
         >>> model.set_params(context_length=512, fine_tuning=False).fit(df)  # doctest: +SKIP
         """
-        model = cls(**{**_read_sizes(Path(folder)), "pretrained": os.fspath(folder), **parameters})
+        model = cls(**{**read_sizes(Path(folder)), "pretrained": os.fspath(folder), **parameters})
         model.check()
         return model
 
@@ -181,7 +159,7 @@ class TimeMoE(NetworkForecaster):
             )
 
     def _check_pretrained(self, folder: Path) -> None:
-        for name, value in _read_sizes(folder).items():
+        for name, value in read_sizes(folder).items():
             mine = getattr(self, name)
             mine = list(mine) if name == "horizon_lengths" else mine
             if mine != value:
@@ -194,8 +172,6 @@ class TimeMoE(NetworkForecaster):
                 f"TimeMoE: pretrained weights are of attention, and forecast one number a step, "
                 f"got mixer={self.mixer!r}, loss={self.loss!r}; use such a loss, and attention"
             )
-        if not (folder / WEIGHTS).is_file():
-            raise ParameterError(_missing(folder, WEIGHTS))
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         options = accepted_options(
@@ -219,98 +195,10 @@ class TimeMoE(NetworkForecaster):
         if self.pretrained is not None:
             inner = network.network if isinstance(network, CovariatePathway) else network
             assert isinstance(inner, TimeMoENetwork)
-            _load_weights(inner, Path(self.pretrained))
+            load_weights(inner, Path(self.pretrained))
         return network
 
     def _phases(self, network: nn.Module, options: TrainingOptions, go_on: bool) -> Sequence[Phase]:
         if not self.fine_tuning:
             options = replace(options, max_epochs=0)
         return super()._phases(network, options, go_on)
-
-
-# ------------------------------------------------------------ the authors' checkpoints
-
-CONFIGURATION, WEIGHTS = "config.json", "model.safetensors"
-
-
-def _missing(folder: Path, name: str) -> str:
-    return (
-        f"TimeMoE: pretrained must be a folder with {CONFIGURATION} and {WEIGHTS}, got "
-        f"{str(folder)!r} without {name}; name the folder of a checkpoint, or set pretrained=None"
-    )
-
-
-def _read_sizes(folder: Path) -> dict[str, Any]:
-    """Read the parameters that a checkpoint fixes."""
-    try:
-        config = json.loads((folder / CONFIGURATION).read_text(encoding="utf-8"))
-        sizes = {name: config[told] for name, told in CONFIGURED.items()}
-    except OSError:
-        raise ParameterError(_missing(folder, CONFIGURATION)) from None
-    except (ValueError, TypeError, KeyError) as error:
-        raise ParameterError(
-            f"TimeMoE: {str(folder / CONFIGURATION)!r} must be the configuration of a Time-MoE, "
-            f"got one that cannot be read: {error!r}"
-        ) from None
-    fixed = {**FIXED, "num_key_value_heads": sizes["n_heads"]}
-    for name, value in fixed.items():
-        if config.get(name) not in (None, value):
-            raise ParameterError(
-                f"TimeMoE: {str(folder / CONFIGURATION)!r} must have {name}={value!r}, got "
-                f"{config[name]!r}; such a checkpoint cannot be read"
-            )
-    return sizes
-
-
-def _load_weights(network: TimeMoENetwork, folder: Path) -> None:
-    """Copy the weights of a checkpoint, which may be in another precision, by their names."""
-    path = folder / WEIGHTS
-    try:
-        weights = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ParameterError(f"TimeMoE: {str(path)!r} cannot be read: {error}") from None
-    taken = dict(_published_names(network))
-    absent, extra = sorted(taken.keys() - weights), sorted(weights.keys() - taken)
-    if absent or extra:
-        raise ParameterError(
-            f"TimeMoE: {str(path)!r} must hold the weights of its configuration, got one without "
-            f"{len(absent)} of them, {absent[:3]}, and with {len(extra)} others, {extra[:3]}; copy "
-            f"both files of one checkpoint"
-        )
-    for name, weight in taken.items():
-        if weights[name].shape != weight.shape:
-            raise ParameterError(
-                f"TimeMoE: {name} in {str(path)!r} must have the shape {tuple(weight.shape)}, got "
-                f"{tuple(weights[name].shape)}; copy both files of one checkpoint"
-            )
-        with torch.no_grad():
-            weight.copy_(weights[name])
-
-
-def _published_names(network: Any) -> Iterator[tuple[str, Tensor]]:
-    """Pair each weight with what the authors call it; ours may be a part of a larger one."""
-
-    def expert(name: str, mlp: Any) -> Iterator[tuple[str, Tensor]]:
-        gate, value = mlp.expand.weight.chunk(2)
-        yield f"{name}.gate_proj.weight", gate
-        yield f"{name}.up_proj.weight", value
-        yield f"{name}.down_proj.weight", mlp.contract.weight
-
-    yield "model.embed_layer.gate_layer.weight", network.embedding.gate.weight
-    yield "model.embed_layer.emb_layer.weight", network.embedding.value.weight
-    for place, block in enumerate(network.encoder.blocks):
-        layer = f"model.layers.{place}"
-        for kind, whole in block.mixer.query_key_value.named_parameters():
-            for part, weight in zip("qkv", whole.chunk(3), strict=True):
-                yield f"{layer}.self_attn.{part}_proj.{kind}", weight
-        yield f"{layer}.self_attn.o_proj.weight", block.mixer.output.weight
-        yield f"{layer}.input_layernorm.weight", block.mixer_norm.weight
-        yield f"{layer}.post_attention_layernorm.weight", block.mlp_norm.weight
-        yield f"{layer}.ffn_layer.gate.weight", block.mlp.router.weight
-        yield f"{layer}.ffn_layer.shared_expert_gate.weight", block.mlp.shared_gate.weight
-        yield from expert(f"{layer}.ffn_layer.shared_expert", block.mlp.shared)
-        for number, one in enumerate(block.mlp.experts):
-            yield from expert(f"{layer}.ffn_layer.experts.{number}", one)
-    yield "model.norm.weight", network.encoder.final_norm.weight
-    for place, head in enumerate(network.heads):
-        yield f"lm_heads.{place}.out_layer.weight", head.weight

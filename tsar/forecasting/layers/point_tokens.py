@@ -195,7 +195,7 @@ class TimeMoENetwork(ForecastNetwork):
             hidden = self.encoder(self.embedding(_series(x)), mask=self._mask(inputs.observed))
         raw = [self._unfolded(head(hidden), len(x)) for head in self.heads]
         target = torch.cat([inputs.target, batch.target], dim=1)
-        weight = self._weight(batch, target)
+        weight = self._weight(batch)
         shift = None if batch.shift is None else self._ahead(torch.cat(batch.shift, dim=1))
         read = _series(weight[:, : x.shape[1]]).flatten()
         terms: Terms = {}
@@ -234,7 +234,7 @@ class TimeMoENetwork(ForecastNetwork):
             parts.append(steps.transpose(2, 3).flatten(1, 2))
         return torch.cat(parts, dim=1)
 
-    def _weight(self, batch: Batch, target: Tensor) -> Tensor:
+    def _weight(self, batch: Batch) -> Tensor:
         """Return how much each step of whole windows counts, (B, L + H, C)."""
         inputs = batch.inputs
         before, later = (
