@@ -54,7 +54,7 @@ def capabilities(cls: type[Forecaster]) -> dict[str, str]:
         # The other column is moved, by more than what a model rounds off.
         moved = data.assign(b=data["b"].to_numpy()[::-1] + 5)
         found = {
-            "distribution": "loss" in parameters,
+            "distribution": "loss" in parameters or model.predictive.has_quantiles,
             "past": "past_covariates" in parameters,
             "future": "future_covariates" in parameters,
             "static": "static_covariates" in parameters,

@@ -14,6 +14,7 @@ from tsar.forecasting import AutoformerForecaster
 
 CLASSES = [
     *(
+        tsar.AutoCon,
         tsar.CARD,
         tsar.ETSformer,
         tsar.TSM2,

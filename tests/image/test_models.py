@@ -359,8 +359,8 @@ def test_patches_and_back(size, channels):
     assert torch.equal(joined(patches, size, (channels, 8, 8)), images)
 
 
-@pytest.mark.parametrize("head", ["flow", "diffusion"])
-def test_patches_are_drawn_with_either_head_in_any_number_of_passes(head):
+@pytest.mark.parametrize("head", ["flow", "diffusion", "squared_error"])
+def test_patches_are_drawn_with_each_head_in_any_number_of_passes(head):
     images = FAMILY.data()
     model = small_image_model(MAR, head=head, max_steps=2).fit(images, LABELS)
     for n_passes in (None, 1, 2, 9):

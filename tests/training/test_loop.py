@@ -517,6 +517,28 @@ def test_phases_train_what_they_say_and_count_together():
     assert train_phases(network, windows, None, MSE, bounded, **options).n_epochs == 3
 
 
+def test_a_phase_may_have_an_objective_of_its_own():
+    """The first phase is as if all were for it, the second goes on for that of the training."""
+    mae, windows = ForecastObjective(make_loss("mae")), TensorWindows(37)
+    options = {"device": CPU, "seed": 0}
+    phase = Phase(replace(OPTIONS, max_epochs=2))
+    both, of_it, of_training = (
+        train_phases(make_network(), windows, None, MSE, phases, **options).history["train_loss"]
+        for phases in (
+            [replace(phase, objective=mae), phase],
+            [replace(phase, objective=mae)],
+            [phase],
+        )
+    )
+    whole = train_phases(make_network(), windows, None, mae, [phase], **options)
+    assert both[:2] == of_it == whole.history["train_loss"]
+    continued = make_network()
+    first = train_phases(continued, windows, None, mae, [phase], **options)
+    state = first.state.afresh()
+    second = train_phases(continued, windows, None, MSE, [phase], **options, state=state)
+    assert both == second.history["train_loss"] and both[2] not in of_training
+
+
 @pytest.mark.parametrize(("name", "value"), [("accumulate", 0), ("average", 1.0)])
 def test_options_are_checked(name, value):
     with pytest.raises(ParameterError, match=f"train: {name} must be"):

@@ -27,6 +27,7 @@ SMALL = {
     **{"patch_length": 8, "stride": 4, "d_model": 8, "n_heads": 2, "d_ff": 12, "n_layers": 2},
     **{"segment_length": 4, "kernel": 5, "season_length": 12, "random_state": 0, "device": "cpu"},
     **{"initialization": "heuristic", "order": (1, 0, 0)},
+    **{"d_state": 2, "n_steps": 4, "n_samples": 4},
 }
 # Most schedules depend on how long training lasts, and so do then the first epochs.
 STEADY = {"learning_rate_schedule": "constant"}
@@ -71,6 +72,8 @@ class Forecasting(Family):
         checks = GENERAL_CHECKS
         if "max_epochs" in parameters:
             checks += NETWORK_CHECKS
+        if "loss" in parameters:
+            checks += LOSS_CHECKS
         if "mixer" in parameters:
             checks += ENCODER_CHECKS
         return checks
@@ -483,8 +486,8 @@ GENERAL_CHECKS: tuple[Check, ...] = (
 NETWORK_CHECKS: tuple[Check, ...] = (
     check_early_stopping,
     check_continued_training,
-    check_quantiles,
     check_learning,
     check_future_covariate,
 )
+LOSS_CHECKS: tuple[Check, ...] = (check_quantiles,)
 ENCODER_CHECKS: tuple[Check, ...] = (check_mixers,)

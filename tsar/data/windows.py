@@ -74,6 +74,9 @@ class Batch:
         for nothing.
     weight : Tensor of shape (B, L + H, 1) or None
         How much an error at each step counts, for what is compared in the context.
+    series, cutoffs : int64 Tensors of shape (B,) or None
+        The series that each window is cut from, and the row of all series at which its future
+        begins, for what is compared between windows.
     """
 
     inputs: Inputs
@@ -82,6 +85,8 @@ class Batch:
     scale: Tensor | None
     shift: tuple[Tensor, Tensor] | None = None
     weight: Tensor | None = None
+    series: Tensor | None = None
+    cutoffs: Tensor | None = None
 
     def whole(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Join history and future, for what forecasts steps of the history as well.
@@ -341,7 +346,8 @@ class Windows:
         if weight is not None:
             counted = weight[:, self.context_length :].expand_as(future)
             truth = counted if truth is None else counted * truth
-        return Batch(Inputs(history, seen, **covariates), future, truth, scale, weight=weight)
+        inputs = Inputs(history, seen, **covariates)
+        return Batch(inputs, future, truth, scale, weight=weight, series=owner, cutoffs=cutoffs)
 
 
 def number_windows(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sklearn.base import clone
@@ -71,7 +71,8 @@ class Estimator(BaseEstimator, ABC):
 
         def __new__(cls, *args: Any, **params: Any) -> Self:
             """Refuse names that the constructor does not have, before it does so in fewer words."""
-            if not params.keys() <= cls.__dataclass_fields__.keys():
+            # One that a subclass made a class variable is none of them.
+            if not params.keys() <= {field.name for field in fields(cls)}:
                 check_names(cls.__name__, params, cls._get_param_names())
             return super().__new__(cls)
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 __all__ = ["PlainSignature", "complete", "parameter_groups"]
 
@@ -42,6 +42,8 @@ def complete(cls: type) -> None:
     parameters = _merged(own, bases, "Parameters")
     by_group: dict[str, list[str]] = {group: [] for group in GROUPS}
     for names, text in parameters:
+        if all(_is_class_variable(cls, name) for name in names):
+            continue
         by_group[_group(cls, names[0])].append(text)
     whole = dict(own)
     whole["Parameters"] = "\n".join(by_group["model"])
@@ -79,6 +81,14 @@ def _group(cls: type, parameter: str) -> str:
             group: str = vars(base).get("other_groups", {}).get(parameter, declared)
             return group
     return "model"
+
+
+def _is_class_variable(cls: type, name: str) -> bool:
+    """Whether the nearest class that declares a name says that it is no parameter any more."""
+    for base in cls.__mro__:
+        if name in vars(base).get("__annotations__", {}):
+            return get_origin(vars(base)["__annotations__"][name]) is ClassVar
+    return False
 
 
 def _sections(doc: str) -> dict[str, str]:

@@ -322,7 +322,12 @@ def run_recipe(
         MSE and MAE of one cell, as soon as they are known.
     """
     overrides = overrides or {}
-    params = {**recipe.params, **overrides}
+    cls = forecaster_class(recipe.model)
+    # TOML has no objects: an optimiser with parameters of its own is written as text.
+    params = {
+        name: parse_object(cls, name, value) if isinstance(value, str) else value
+        for name, value in {**recipe.params, **overrides}.items()
+    }
     pretrain = None if recipe.pretrain is None else {**recipe.pretrain, **overrides}
     pretrained: dict[str, Any] = {}
     last: Cell | None = None
@@ -357,14 +362,6 @@ def _alike(one: Cell, other: Cell) -> bool:
     )
 
 
-def _with_objects(cls: type[Any], params: dict[str, Any]) -> dict[str, Any]:
-    """Read what stands in a recipe for an object, such as ``"AdamW(clip=1.0)"``."""
-    return {
-        name: parse_object(cls, name, value) if isinstance(value, str) else value
-        for name, value in params.items()
-    }
-
-
 def _measure(
     name: str,
     params: dict[str, Any],
@@ -380,7 +377,7 @@ def _measure(
     frame, split = data
     started = time.perf_counter()
     model = forecaster_class(name)(horizon=cell.published.horizon)
-    model.set_params(**_with_objects(type(model), params))
+    model.set_params(**params)
     if getattr(model, "early_stopping", False) is True:
         model.set_params(early_stopping=split.val_end - split.train_end or False)
     rows = frame.iloc[: split.val_end]

@@ -6,11 +6,14 @@ it here.
 
 from tsar.forecasting.arima import ARIMA
 from tsar.forecasting.arnet import ARNet
+from tsar.forecasting.autocon import AutoCon
 from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
+from tsar.forecasting.autotcl import AutoTCL
 from tsar.forecasting.autotimes import AutoTimes
 from tsar.forecasting.card import CARD
 from tsar.forecasting.chimera import Chimera
+from tsar.forecasting.dgm2 import DGM2
 from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
@@ -25,16 +28,20 @@ from tsar.forecasting.spacetime import SpaceTime
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
 from tsar.forecasting.transformed import TransformedTarget
+from tsar.forecasting.tsdiff import TSDiff
 from tsar.forecasting.tsm2 import TSM2
 
 __all__ = [
     "ARIMA",
     "ARNet",
+    "AutoCon",
     "AutoReg",
+    "AutoTCL",
     "AutoTimes",
     "AutoformerForecaster",
     "CARD",
     "Chimera",
+    "DGM2",
     "DLinear",
     "ETS",
     "ETSformer",
@@ -45,6 +52,7 @@ __all__ = [
     "PatchTST",
     "SMamba",
     "STLETS",
+    "TSDiff",
     "TSM2",
     "SeasonalNaive",
     "SpaceTime",

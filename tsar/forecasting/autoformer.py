@@ -25,6 +25,7 @@ from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
 from tsar.forecasting.layers.decomposition import WIDEST, Remainder, SeriesDecomposition
+from tsar.forecasting.layers.embedding import StepEmbedding
 from tsar.forecasting.layers.instance_norm import SeasonalNorm
 from tsar.forecasting.network import NetworkForecaster, NetworkSpec
 from tsar.forecasting.outputs.objective import ForecastNetwork
@@ -39,30 +40,6 @@ HIDDEN_VALUES = 2**24
 
 Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
-
-
-class StepEmbedding(nn.Module):
-    """A token per time step: a convolution of its values, and a linear map of its marks.
-
-    There is no position; marks, such as calendar features, say when a step is.
-
-    Parameters
-    ----------
-    n_values, n_marks, d_model : int
-    dropout : float
-    """
-
-    def __init__(self, n_values: int, n_marks: int, d_model: int, dropout: float) -> None:
-        super().__init__()
-        self.values = CircularConvolution(n_values, d_model)
-        nn.init.kaiming_normal_(self.values.weight, nonlinearity="leaky_relu")
-        self.marks = Linear(n_marks, d_model, bias=False) if n_marks else None
-        self.dropout = Dropout(dropout)
-
-    def forward(self, values: Tensor, marks: Tensor) -> Tensor:
-        """Embed steps (B, L, n_values) with their marks (B, L, n_marks) as tokens (B, L, D)."""
-        tokens: Tensor = self.values(values)
-        return self.dropout(tokens if self.marks is None else tokens + self.marks(marks))
 
 
 class DecoderLayer(nn.Module):

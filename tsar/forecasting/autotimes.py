@@ -206,11 +206,6 @@ class AutoTimes(NetworkForecaster):
             device = torch.device("cpu")
         return load_backbone(str(self.llm), precision=self.llm_precision, device=device)
 
-    @property
-    def takes_new_variates(self) -> bool:
-        # The calendar is the same for all of them; behind the pathway, each has effects of its own.
-        return not isinstance(self.module_, CovariatePathway)
-
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         backbone = self._make_decoder() if self.llm is None else self._language_model()
         self._check_length(spec.context_length // self.segment_length, backbone)

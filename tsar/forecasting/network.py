@@ -45,7 +45,7 @@ from tsar.forecasting.outputs.losses import (
     distribution_of,
     make_loss,
 )
-from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
+from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective, measure
 from tsar.forecasting.outputs.predictive import (
     DistributionForecasts,
     PointForecasts,
@@ -59,6 +59,7 @@ from tsar.training.checkpoint import (
     checkpoints_in,
 )
 from tsar.training.device import resolve_device
+from tsar.training.objective import Objective
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainedFitted, TrainingRecord
 from tsar.training.threads import is_crowded, settle_number, working_threads
@@ -324,6 +325,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         if go_on:
             network = self._continued(network, panel)
             state = self._training_state.named(self._trained_names(network))
+        measure(network, data.series, data.stop_rows)
         if checkpoint is not None:
             with self._named_training_errors():
                 checkpoint.claim(self._identity(data.digest(panel), network, state, seed))
@@ -335,7 +337,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
             network,
             data.training,
             data.validation,
-            ForecastObjective(loss),
+            self._objective(loss),
             self._phases(network, options, go_on),
             device=device,
             seed=seed,
@@ -350,6 +352,10 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
             data.coding,
             held_out=data.held_out,
         )
+
+    def _objective(self, loss: Loss) -> Objective:
+        """Return what training minimises, and early stopping compares."""
+        return ForecastObjective(loss)
 
     def resolve_loss(self) -> Loss:
         """Return the loss that the parameters name, or that they are given as an object."""
@@ -393,10 +399,9 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
 
     def _first_network(self, spec: NetworkSpec, seed: int, data: TrainingData) -> nn.Module:
         """Build a network, and estimate what can be before its training."""
-        device = data.series.values.device
-        network = self._seeded_network(spec, seed).to(device)
+        network = self._seeded_network(spec, seed).to(data.series.values.device)
         if isinstance(network, ForecastNetwork):
-            network.prepare(data.series, torch.from_numpy(data.stop).to(device))
+            network.prepare(data.series, data.stop_rows)
         return network
 
     def _training_scaling(self, panel: Panel, stop: np.ndarray) -> tuple[Scaling, Scaling, Scaling]:
@@ -508,6 +513,12 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         return copy.deepcopy(self.module_)
 
     # -------------------------------------------------------------- predict
+
+    @property
+    def takes_new_variates(self) -> bool:
+        # What acts beside the network has effects on each of the fitted ones.
+        beside = self._covariates_beside(spec_of(self.learned_.coding))
+        return self.takes_any_variates and not beside
 
     @property
     def _forecast_device(self) -> torch.device:

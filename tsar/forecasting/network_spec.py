@@ -77,6 +77,11 @@ class TrainingData(NamedTuple):
     remembered: Scaling
     pooled: Scaling
 
+    @property
+    def stop_rows(self) -> Tensor:
+        """``stop`` on the device of the series."""
+        return torch.from_numpy(self.stop).to(self.series.values.device)
+
     def digest(self, panel: Panel) -> str:
         """Return a digest of the variates and of all numbers that a network is trained on."""
         content = f"{digest_of_series(self.series, self.held_out)} {list(panel.variates)!r}"

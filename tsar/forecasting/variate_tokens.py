@@ -276,7 +276,3 @@ class VariateTokenForecaster(NetworkForecaster):
 
     def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
         return CovariateSpec(future=covariates.future)
-
-    @property
-    def takes_new_variates(self) -> bool:
-        return not self.learned_.coding.future

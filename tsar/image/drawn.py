@@ -211,6 +211,26 @@ class TokenLoss(Objective):
 class LevelModel(DrawingEstimator):
     """A model that draws images level by level, see :class:`DrawingNetwork`."""
 
+    def _sampled(
+        self,
+        n: int | None,
+        label: Any,
+        guidance: float,
+        sampler: Sampler,
+        random_state: int | None,
+        **drawing: Any,
+    ) -> np.ndarray:
+        """Draw images, with what :meth:`_drawing` takes."""
+        self.check_fitted()
+        numbers = self._wanted(n, label)
+        generator = make_generator(self._seed_of(random_state))
+        tokens = self._drawn(numbers, guidance, sampler, generator, **drawing)
+        return as_array(self._images_of(tokens), channels=self.image_shape_[0] > 1)
+
+    def _images_of(self, tokens: Tensor) -> Tensor:
+        """Return the images (B, C, H, W) of tokens (B, L), or of vectors (B, L, E)."""
+        raise NotImplementedError
+
     def _drawn(
         self,
         numbers: Tensor,
@@ -443,21 +463,9 @@ class ImageModel(LevelModel):
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p)
         return self._sampled(n, label, guidance, sampler, random_state)
 
-    def _sampled(
-        self,
-        n: int | None,
-        label: Any,
-        guidance: float,
-        sampler: Sampler,
-        random_state: int | None,
-        **drawing: Any,
-    ) -> np.ndarray:
-        """Draw images, with what :meth:`_drawing` takes."""
-        self.check_fitted()
-        numbers = self._wanted(n, label)
-        generator = make_generator(self._seed_of(random_state))
-        ids = self._drawn(numbers, guidance, sampler, generator, **drawing)
-        return as_array(self.tokenizer_.images(ids), channels=self.image_shape_[0] > 1)
+    def _images_of(self, tokens: Tensor) -> Tensor:
+        images: Tensor = self.tokenizer_.images(tokens)
+        return images
 
     def _repainted(
         self,

@@ -12,8 +12,7 @@ from tsar.core.heads import JointFlowHead
 from tsar.core.sampling import Sampler
 from tsar.image.base import AT_ONCE, ImageBatch
 from tsar.image.drawn import DrawingNetwork, LevelModel
-from tsar.image.pixels import as_array
-from tsar.training import Objective, make_generator
+from tsar.training import Objective
 
 __all__ = ["FlowModel", "FlowNetwork"]
 
@@ -122,13 +121,13 @@ class FlowModel(LevelModel):
         ParameterError, DataError
             A number is out of its range, or there is no such label.
         """
-        self.check_fitted()
-        numbers = self._wanted(n, label)
         sampler = Sampler(temperature=temperature)
-        generator = make_generator(self._seed_of(random_state))
-        vectors = self._drawn(numbers, guidance, sampler, generator)
+        return self._sampled(n, label, guidance, sampler, random_state)
+
+    def _images_of(self, tokens: Tensor) -> Tensor:
         network: Any = self.module_
-        return as_array(network.images(vectors), channels=self.image_shape_[0] > 1)
+        images: Tensor = network.images(tokens)
+        return images
 
     def _repainted(
         self,
@@ -145,9 +144,7 @@ class FlowModel(LevelModel):
         every = opened[:, None].expand_as(images).to(images.dtype)
         stays = torch.cat([network.vectors(part) for part in every.split(AT_ONCE)]) == 0
         sampler = Sampler(temperature=temperature)
-        drawn = self._drawn(numbers, guidance, sampler, generator, (vectors, stays))
-        painted: Tensor = network.images(drawn)
-        return painted
+        return self._images_of(self._drawn(numbers, guidance, sampler, generator, (vectors, stays)))
 
     def score(self, images: Any, labels: Any = None) -> float:
         """Return minus the mean squared error of the velocity, at the same times every time.

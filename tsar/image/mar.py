@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tsar.core.conditioned import ConditionedDecoder
 from tsar.core.conditioning import LabelEmbedding
-from tsar.core.heads import DiffusionHead, FlowHead
+from tsar.core.heads import DiffusionHead, FlowHead, SquaredErrorHead
 from tsar.core.linear import Linear
 from tsar.core.position import LearnedPosition
 from tsar.core.sampling import Guidance
@@ -22,7 +22,11 @@ from tsar.training import Objective, make_generator
 
 __all__ = ["MAR", "MaskedPatchNetwork"]
 
-HEADS = {"flow": FlowHead, "diffusion": DiffusionHead}
+HEADS: dict[str, type[nn.Module]] = {
+    "flow": FlowHead,
+    "diffusion": DiffusionHead,
+    "squared_error": SquaredErrorHead,
+}
 # The share of masked patches of a step: normal numbers about 1, those in [.7, 1].
 MEAN_MASKED, SPREAD, LEAST_MASKED = 1.0, 0.25, 0.7
 
@@ -38,7 +42,7 @@ class MaskedPatchNetwork(nn.Module):
     d_model, n_values : int
         Width of the features, and numbers of a patch.
     head : str
-        "flow" or "diffusion".
+        One of ``HEADS``.
     """
 
     no_decay = ("mask",)
@@ -118,8 +122,9 @@ class MAR(DrawingEstimator):
     ----------
     patch_size : int, default 7
         Pixels along the side of a patch; divides that of the images.
-    head : {"flow", "diffusion"}, default "flow"
-        How pixels are drawn: along a velocity, or by taking noise off step by step.
+    head : {"flow", "diffusion", "squared_error"}, default "flow"
+        How pixels are drawn: along a velocity, or by taking noise off step by step. The mean of
+        what is likely, which the squared error learns, is for comparison: it blurs.
 
     References
     ----------
@@ -138,7 +143,7 @@ class MAR(DrawingEstimator):
     """
 
     patch_size: Annotated[int, Interval(1)] = 7
-    head: Literal["flow", "diffusion"] = "flow"
+    head: Literal["flow", "diffusion", "squared_error"] = "flow"
 
     def _prepare(self, images: Tensor, labels: Tensor | None, go_on: bool) -> None:
         patches_along(self.name, self.patch_size, self.image_shape_)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from tsar.params.constraints import Interval, check_value
+from tsar.training.objective import Objective
 from tsar.training.optim import Optimizer
 from tsar.training.schedules import Schedule
 from tsar.training.state import TrainingState
@@ -75,10 +76,13 @@ class Phase:
     frozen : tuple of str
         Names of modules of the network that are left as they are: no gradients, no
         statistics, no dropout.
+    objective : Objective or None
+        What it is for; None takes that of the training.
     """
 
     options: TrainingOptions
     frozen: tuple[str, ...] = ()
+    objective: Objective | None = None
 
 
 @dataclass

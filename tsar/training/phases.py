@@ -68,7 +68,7 @@ def train_phases(
             network,
             source,
             validation,
-            objective,
+            phase.objective or objective,
             options,
             device=device,
             seed=seed,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from tsar.core.heads import DiffusionHead, FlowHead
+from tsar.core.heads import DiffusionHead, FlowHead, SquaredErrorHead
 from tsar.core.heads.diffusion import N_TIMES, cosine_signal, posterior, respaced
 
 POINT = torch.tensor([0.5, -0.25, 0.75])
@@ -68,6 +68,26 @@ def test_a_flow_learns_which_of_two_points_is_meant():
     assert float((drawn - x).abs().mean()) < 0.1
     colder = head.sample(z, temperature=0.0, generator=_generator(1))
     assert colder[wanted == 0].std() < 1e-5
+
+
+def test_the_squared_error_leads_to_the_mean():
+    """Of two points that are equally likely it draws neither, and its error is their variance."""
+    torch.manual_seed(0)
+    head = SquaredErrorHead(2, 1)
+    optimizer = torch.optim.Adam(head.parameters(), lr=3e-3)
+    z = nn.functional.one_hot(torch.arange(256) % 2, 2).float()
+    x = torch.tensor([-1.0, 0.0, 3.0, 2.0]).repeat(64)[:, None]
+    for _ in range(150):
+        optimizer.zero_grad()
+        head.loss(z, x).mean().backward()
+        optimizer.step()
+    means = torch.tensor([1.0, 1.0])
+    torch.testing.assert_close(head.sample(z[:2])[:, 0], means, atol=0.02, rtol=0)
+    with torch.no_grad():
+        assert float(head.loss(z, x)[::2].mean()) == pytest.approx(4.0, rel=0.01)
+        assert float(head.loss(z, x)[1::2].mean()) == pytest.approx(1.0, rel=0.01)
+    drawn = [head.sample(z, temperature=t, generator=_generator(t)) for t in (0, 1)]
+    assert torch.equal(*drawn)
 
 
 def test_the_schedule_is_the_cosine_and_ends_in_noise():

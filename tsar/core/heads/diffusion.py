@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tsar.core.heads.denoiser import DenoisingHead, noise_like
 
-__all__ = ["DiffusionHead"]
+__all__ = ["DiffusionHead", "linear_signal", "posterior"]
 
 N_TIMES = 1000
 # Added to the share of the way in the cosine schedule, so that the first steps are not too small.
@@ -83,6 +83,16 @@ def cosine_signal(n_times: int) -> Tensor:
     # No step takes away all that is left.
     shares = height(steps) / height((torch.arange(n_times, dtype=torch.float64)) / n_times)
     return shares.clamp(min=0.001).cumprod(dim=0)
+
+
+def linear_signal(n_times: int, *, first: float = 1e-4, last: float = 0.1) -> Tensor:
+    """Return the share of signal (n_times,) that is left at each time, in float64.
+
+    The noise of a step grows linearly from ``first`` to ``last``, where there are a hundred steps.
+    Fewer take more, and more take less, so that about as little is left in the end.
+    """
+    steps = torch.linspace(first, last, n_times, dtype=torch.float64) * 100 / n_times
+    return (1 - steps.clamp(max=0.999)).cumprod(dim=0)
 
 
 def respaced(n_times: int, n_steps: int) -> list[int]:

@@ -13,7 +13,11 @@ from torch.nn import functional as F
 
 from tsar.core.tracing import is_traced
 
-__all__ = ["linear", "linear_by_group"]
+__all__ = ["ROWS_AT_ONCE", "convolution", "linear", "linear_by_group"]
+
+# What else than linear maps depends on the number of windows is given batches of a multiple of this
+# many: products of few rows run through kernels that round otherwise.
+ROWS_AT_ONCE = 8
 
 # Rows of a tile. Eight are not enough: on processors with AVX-512 they have a kernel of their own.
 TILE = 16
@@ -75,6 +79,31 @@ def linear_by_group(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     weight = F.pad(weight, (0, more_outputs, 0, more_inputs))
     mapped = torch.baddbmm(F.pad(bias, (0, more_outputs)), x, weight)
     return mapped[:, :n_rows, :n_outputs].contiguous()
+
+
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
+    """Convolve each step with those at a distance on either side, 0 beyond the ends.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, L, K)
+    weight : Tensor of shape (N, K, 3)
+    bias : Tensor of shape (N,), optional
+    dilation : int, default 1
+        How far the other two steps are.
+
+    Returns
+    -------
+    Tensor of shape (B, L, N)
+        As :func:`linear`, a row being a step.
+    """
+    if not _evens_out(x):
+        convolved = F.conv1d(x.mT, weight, bias, padding=dilation, dilation=dilation)
+        return convolved.mT
+    length = x.shape[1]
+    padded = F.pad(x, (0, 0, dilation, dilation))
+    beside = [padded[:, begin : begin + length] for begin in (0, dilation, 2 * dilation)]
+    return linear(torch.cat(beside, dim=2), weight.transpose(1, 2).flatten(1), bias)
 
 
 def _evens_out(x: Tensor) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsar.core.ops.even_products import ROWS_AT_ONCE
 from tsar.data.windows import Inputs, SeriesTensors
 
 __all__ = ["ROWS_AT_ONCE", "roll_windows", "sample_paths", "steps_covering", "windows_at_once"]
@@ -17,10 +18,6 @@ __all__ = ["ROWS_AT_ONCE", "roll_windows", "sample_paths", "steps_covering", "wi
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
 BATCH_VALUES = 100_000
-# Products of few rows run through kernels that round otherwise. Linear maps are even by themselves,
-# see tsar.core.ops.even_products. What else depends on the number of windows has batches that are
-# filled up to a multiple of this many.
-ROWS_AT_ONCE = 8
 
 
 def windows_at_once(context_length: int, n_variates: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tsar.core.linear import Linear
 from tsar.data.windows import Batch, Inputs, SeriesTensors
-from tsar.forecasting.outputs.objective import Compared, ForecastNetwork, compare, penalise
+from tsar.forecasting.outputs.objective import Compared, ForecastNetwork, compare, measure, penalise
 from tsar.forecasting.outputs.output import Output
 
 __all__ = ["CovariateEncoder", "CovariatePathway", "CovariateSpec", "Encoded"]
@@ -197,6 +197,10 @@ class CovariatePathway(ForecastNetwork):
         rest, before, later = self._split(batch.inputs)
         left = replace(batch, inputs=rest, target=batch.target - later, shift=(before, later))
         return compare(self.network, left)
+
+    def measure(self, series: SeriesTensors, stop: Tensor) -> None:
+        """Let the network measure what it needs to know."""
+        measure(self.network, series, stop)
 
     def penalty(self, error: Tensor) -> Tensor | None:
         """Return the penalty of the network; effects of covariates are free."""

@@ -3,13 +3,17 @@
 import torch
 from torch import Tensor, nn
 
+from tsar.core.convolution import CircularConvolution
+from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.core.ops.even_products import linear_by_group
+from tsar.core.position import SinusoidalPosition
 from tsar.exceptions import ParameterError
 
 __all__ = [
     "ColumnTokens",
     "PatchEmbedding",
+    "StepEmbedding",
     "VariateEmbedding",
     "check_patch_length",
     "cut_patches",
@@ -152,6 +156,44 @@ class PatchEmbedding(nn.Module):
 def _or_all(seen: Tensor) -> Tensor:
     """Show all of a row where there is nothing to see, so that there is something to attend to."""
     return seen | ~seen.any(dim=-1, keepdim=True)
+
+
+class StepEmbedding(nn.Module):
+    """A token per time step: a convolution of its values, and a linear map of its marks.
+
+    Marks, such as calendar features, say when a step is; a position says so only if the number of
+    steps is given.
+
+    Parameters
+    ----------
+    n_values, n_marks, d_model : int
+    dropout : float
+    n_steps : int, optional
+        Of the longest sequence whose steps are given sines and cosines of their place.
+    """
+
+    def __init__(
+        self,
+        n_values: int,
+        n_marks: int,
+        d_model: int,
+        dropout: float,
+        *,
+        n_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.values = CircularConvolution(n_values, d_model)
+        nn.init.kaiming_normal_(self.values.weight, nonlinearity="leaky_relu")
+        self.marks = Linear(n_marks, d_model, bias=False) if n_marks else None
+        self.position = None if n_steps is None else SinusoidalPosition(n_steps, d_model)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, values: Tensor, marks: Tensor) -> Tensor:
+        """Embed steps (B, L, n_values) with their marks (B, L, n_marks) as tokens (B, L, D)."""
+        tokens: Tensor = self.values(values)
+        if self.marks is not None:
+            tokens = tokens + self.marks(marks)
+        return self.dropout(tokens if self.position is None else self.position(tokens))
 
 
 class VariateEmbedding(nn.Module):

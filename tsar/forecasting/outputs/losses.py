@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from tsar.exceptions import ParameterError
 from tsar.forecasting.outputs.distributions import DISTRIBUTIONS, Distribution
-from tsar.forecasting.outputs.output import Output, PointOutput, QuantileOutput
+from tsar.forecasting.outputs.output import Output, PointOutput, QuantileOutput, SampleOutput
 from tsar.params.constraints import check_choice
 from tsar.params.objects import Storable
 from tsar.params.registry import Registry, check_subclass_of
@@ -26,6 +26,7 @@ __all__ = [
     "MAELoss",
     "MSELoss",
     "QuantileLoss",
+    "SampleLoss",
     "distribution_of",
     "make_loss",
 ]
@@ -202,6 +203,41 @@ class LikelihoodLoss(Loss):
 
     def make_output(self) -> Output:
         return self.distribution.make_output()
+
+
+class SampleLoss(Loss):
+    """Continuous ranked probability score of samples.
+
+    ``mean |x_i - y| - mean |x_i - x_j| / 2`` over all pairs, a sample with itself among them.
+
+    Parameters
+    ----------
+    n_samples : int
+
+    References
+    ----------
+    Gneiting and Raftery, "Strictly proper scoring rules, prediction, and estimation", Journal of
+    the American Statistical Association 102, 2007, section 4.2.
+    """
+
+    def __init__(self, n_samples: int) -> None:
+        self.n_samples = n_samples
+
+    def __repr__(self) -> str:
+        return f"SampleLoss({self.n_samples})"
+
+    def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
+        ordered, n_samples = forecast.sort(dim=-1).values, forecast.shape[-1]
+        # In their order, sample k of n is added 2 k - n + 1 times in the differences of all pairs.
+        times = 2 * torch.arange(n_samples, device=forecast.device) - n_samples + 1
+        apart = (ordered * times).sum(dim=-1) / n_samples**2
+        return (forecast - target.unsqueeze(-1)).abs().mean(dim=-1) - apart
+
+    def point(self, forecast: Tensor) -> Tensor:
+        return self.make_output().point(forecast)
+
+    def make_output(self) -> Output:
+        return SampleOutput(self.n_samples)
 
 
 class FunctionLoss(Loss):

@@ -11,7 +11,14 @@ from tsar.exceptions import ParameterError
 from tsar.forecasting.outputs.losses import Loss
 from tsar.training.objective import Objective, Terms
 
-__all__ = ["Compared", "ForecastNetwork", "ForecastObjective", "compare", "penalise"]
+__all__ = [
+    "Compared",
+    "ForecastNetwork",
+    "ForecastObjective",
+    "compare",
+    "measure",
+    "penalise",
+]
 
 
 class Compared(NamedTuple):
@@ -60,6 +67,18 @@ class ForecastNetwork(nn.Module):
             Where the training rows of each series end.
         """
 
+    def measure(self, series: SeriesTensors, stop: Tensor) -> None:
+        """Measure what a training step needs to know of all training rows: nothing.
+
+        It is asked for before every training, one that goes on included, whose rows may be
+        others. What is measured is no part of what the network learns: it is not saved.
+
+        Parameters
+        ----------
+        series, stop
+            As :meth:`prepare` takes them.
+        """
+
     def compare(self, batch: Batch) -> Compared:
         """Return what a training step compares: by default, the forecast with the future.
 
@@ -84,7 +103,8 @@ class ForecastNetwork(nn.Module):
         """Return what a training step minimises beside the error: by default, nothing.
 
         A network that wants its weights small, sparse or otherwise apart from what they
-        forecast says so here. Neither ``train_loss`` nor validation counts the penalty, which
+        forecast says so here; what follows from the batch is one of the ``terms`` that
+        :meth:`compare` returns. Neither ``train_loss`` nor validation counts the penalty, which
         is recorded as ``train_penalty``.
 
         Parameters
@@ -109,6 +129,19 @@ def compare(network: nn.Module, batch: Batch) -> Compared:
     batch : Batch
     """
     return Compared(*_hook(network, "compare")(batch))
+
+
+def measure(network: nn.Module, series: SeriesTensors, stop: Tensor) -> None:
+    """Let a network measure its training rows, see :meth:`ForecastNetwork.measure`.
+
+    Parameters
+    ----------
+    network : nn.Module
+        With or without a method of that name.
+    series : SeriesTensors
+    stop : int64 Tensor of shape (S,)
+    """
+    _hook(network, "measure")(series, stop)
 
 
 def penalise(network: nn.Module, error: Tensor) -> Tensor | None:

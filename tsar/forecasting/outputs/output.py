@@ -1,5 +1,6 @@
 """What the loss needs from the last axis of a network, in the units of the series."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from tsar.exceptions import ParameterError
 
-__all__ = ["Output", "PointOutput", "QuantileOutput"]
+__all__ = ["Output", "PointOutput", "QuantileOutput", "SampleOutput"]
 
 
 class Output(nn.Module):
@@ -117,6 +118,37 @@ class QuantileOutput(Output):
     def shift(self, forecast: Tensor, by: Tensor) -> Tensor:
         """Move all quantiles by a Tensor of shape (B, H, C)."""
         return forecast + by.unsqueeze(-1)
+
+
+class SampleOutput(Output):
+    """Samples of each step and variate, in no order.
+
+    Parameters
+    ----------
+    n_samples : int
+    """
+
+    def __init__(self, n_samples: int) -> None:
+        super().__init__()
+        self.n_outputs = n_samples
+
+    def forward(self, raw: Tensor, location: Tensor | float, scale: Tensor | float) -> Tensor:
+        """Bring samples (B, H, C, N) back to the units of the series."""
+        return raw * _with_last_axis(scale) + _with_last_axis(location)
+
+    def point(self, forecast: Tensor) -> Tensor:
+        """Take the median (B, H, C) of samples (B, H, C, N)."""
+        return median(forecast)
+
+    def shift(self, forecast: Tensor, by: Tensor) -> Tensor:
+        """Move all samples by a Tensor of shape (B, H, C)."""
+        return forecast + by.unsqueeze(-1)
+
+
+def median(samples: Tensor) -> Tensor:
+    """Return the median (...) of samples (..., N), the mean of the middle two where N is even."""
+    ordered, half = samples.sort(dim=-1).values, (samples.shape[-1] - 1) / 2
+    return ordered[..., math.floor(half)].lerp(ordered[..., math.ceil(half)], 0.5)
 
 
 def _with_last_axis(value: Tensor | float) -> Tensor | float:

@@ -18,6 +18,7 @@ from torch import Tensor
 from tsar.data.scaling import Scaling
 from tsar.exceptions import ParameterError
 from tsar.forecasting.outputs.distributions import Distribution
+from tsar.forecasting.outputs.output import median
 from tsar.params.arguments import check_fractions, check_levels
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "PointForecasts",
     "Predictive",
     "QuantileForecasts",
+    "SampleForecasts",
     "series_generator",
 ]
 
@@ -191,6 +193,37 @@ class DistributionForecasts(Predictive):
 
     def sample(self, forecast: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         return self.distribution.sample(forecast, generator)
+
+    @property
+    def can_sample(self) -> bool:
+        return True
+
+
+class SampleForecasts(Predictive):
+    """Samples of each step, whose median is the point forecast and stands for an observation."""
+
+    def fed_back(self, forecast: Tensor) -> Tensor:
+        return median(forecast)
+
+    def point(self, forecast: np.ndarray) -> np.ndarray:
+        return self.quantile(forecast, 0.5)
+
+    def quantile(self, forecast: np.ndarray, level: float) -> np.ndarray:
+        return np.asarray(np.quantile(forecast, level, axis=-1))
+
+    def check_quantiles(self, owner: str, quantiles: Any) -> list[float]:
+        return check_fractions(owner, quantiles)
+
+    @property
+    def widest_pair(self) -> tuple[float, float] | None:
+        return _tails(80)
+
+    def interval_quantiles(self, owner: str, level: float) -> tuple[float, float]:
+        return _tails(level)
+
+    def sample(self, forecast: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        places = generator.integers(forecast.shape[-1], size=forecast.shape[:-1])
+        return np.take_along_axis(forecast, places[..., None], axis=-1)[..., 0]
 
     @property
     def can_sample(self) -> bool:
