@@ -91,7 +91,8 @@ SECTIONS = [
         "Test and compare models",
         "Forecasts of the past, leaderboards, and whether a difference is more than luck.",
         ("tsar.evaluation.backtesting", "tsar.evaluation.comparison")
-        + ("tsar.evaluation.measuring", "tsar.evaluation.significance"),
+        + ("tsar.evaluation.measuring", "tsar.evaluation.significance")
+        + ("tsar.evaluation.scaling",),
     ),
     Section(
         "metrics",

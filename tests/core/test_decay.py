@@ -40,6 +40,7 @@ DECAYED |= {
     "gated_convolution": {"conv_weight", "input.weight", "output.weight"},
     "multiresolution": {"query_key_value.weight", "output.weight"},
     "hashed_attention": {"query_key_value.weight", "output.weight"},
+    "probsparse": {"query_key_value.weight", "output.weight"},
     "low_rank": {f"{part}.weight" for part in ("query", "key_value", "output")},
     "latents": {
         f"{way}.{part}.weight"

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 from tsar.core.decay import no_decay_names
-from tsar.core.mlp import MLP, MLPS, GatedMLP, MixtureOfExperts, balancing, make_mlp
+from tsar.core.mlp import (
+    MLP,
+    MLPS,
+    GatedMLP,
+    MixtureOfExperts,
+    imbalance,
+    make_mlp,
+    recorded_routes,
+)
 from tsar.exceptions import ParameterError
 
 
@@ -46,19 +54,63 @@ def test_every_token_is_mixed_of_its_best_experts(n_experts, top_k):
         torch.testing.assert_close(result, expected)
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_published_experts_equal_a_loop(traced):
+    """Time-MoE: the softmax is over all experts, and one more serves every token."""
+    mlp = _experts(
+        n_experts=5, top_k=3, d_shared=7, expert="swiglu", softmax_over="all", bias=False
+    )
+    x, rows = _tokens(2, 7, 6), []
+
+    def swiglu(part, token):
+        gate, value = (weight @ token for weight in part.expand.weight.chunk(2))
+        return part.contract.weight @ (gate / (1 + torch.exp(-gate)) * value)
+
+    for token in x.reshape(-1, 6):
+        scores = mlp.router.weight @ token
+        probabilities = scores.exp() / scores.exp().sum()
+        best = sorted(range(5), key=lambda e: -scores[e].item())[:3]
+        row = sum(probabilities[e] * swiglu(mlp.experts[e], token) for e in best)
+        share = 1 / (1 + torch.exp(-(mlp.shared_gate.weight @ token)))
+        rows.append(row + share * swiglu(mlp.shared, token))
+    result = torch.export.export(mlp, (x,)).module()(x) if traced else mlp(x)
+    torch.testing.assert_close(result, torch.stack(rows).view(2, 7, 6))
+
+
+def test_equal_experts_are_one_times_the_weights_of_two():
+    mlp, x = _experts(n_experts=5, expert="swiglu", softmax_over="all"), _tokens(3, 6)
+    for expert in mlp.experts:
+        expert.load_state_dict(mlp.experts[0].state_dict())
+    weights = (x @ mlp.router.weight.T).softmax(1).topk(2, dim=1).values.sum(1, keepdim=True)
+    torch.testing.assert_close(mlp(x), weights * mlp.experts[0](x))
+    assert (weights < 0.99).all()
+
+
 def test_how_uneven_experts_are():
     mlp, x = _experts(), _tokens(3, 5, 6)
     network = nn.Sequential(mlp, nn.Identity(), mlp)
-    with balancing(network) as losses:
+    with recorded_routes(network) as routes:
         network(x)
-    assert len(losses) == 2 and losses[0].requires_grad
-    scores = x.reshape(-1, 6) @ mlp.router.weight.T
-    chosen = scores.argsort(dim=1, descending=True)[:, :2].flatten().tolist()
-    means = scores.softmax(1).mean(0)
-    expected = 4 * sum(chosen.count(e) / 30 * means[e] for e in range(4))
-    torch.testing.assert_close(losses[0], expected)
+    assert len(routes) == 2 and imbalance(routes).requires_grad
+    tokens = [x.reshape(-1, 6), mlp(x).reshape(-1, 6)]
+    weight = torch.arange(15.0).double()
+
+    def expected(tokens, weight):
+        """Of all tokens together, whichever pass they are of."""
+        scores = torch.cat(tokens) @ mlp.router.weight.T
+        shares, means = torch.zeros(4).double(), torch.zeros(4).double()
+        for row, counts in zip(scores, weight.repeat(len(tokens)), strict=True):
+            means += counts * row.softmax(0)
+            for expert in row.argsort(descending=True)[:2]:
+                shares[expert] += counts / 2
+        return 4 * (shares * means).sum() / (len(tokens) * weight.sum()) ** 2
+
+    torch.testing.assert_close(imbalance(routes[:1]), expected(tokens[:1], torch.ones(15)))
+    torch.testing.assert_close(imbalance(routes), expected(tokens, torch.ones(15)))
+    torch.testing.assert_close(imbalance(routes, weight), expected(tokens, weight))
+    assert imbalance(routes, torch.zeros(15)) == 0
     network(x)
-    assert len(losses) == 2
+    assert len(routes) == 2
     copy.deepcopy(network)  # nothing with a gradient is left behind
 
 
@@ -67,10 +119,11 @@ def test_even_experts_have_the_least_loss():
     mlp = MixtureOfExperts(4, 5, top_k=1)
     with torch.no_grad():
         mlp.router.weight.copy_(20 * torch.eye(4))
-    with balancing(mlp) as losses:
+    with recorded_routes(mlp) as routes:
         mlp(torch.eye(4))
         mlp(torch.eye(4)[:1].expand(4, 4))
-    assert losses[0].item() == pytest.approx(1) and losses[1].item() == pytest.approx(4, rel=1e-5)
+    assert imbalance(routes[:1]).item() == pytest.approx(1)
+    assert imbalance(routes[1:]).item() == pytest.approx(4, rel=1e-5)
 
 
 def test_experts_can_be_exported():
@@ -84,6 +137,13 @@ def test_experts_can_be_exported():
 def test_a_token_goes_through_some_of_the_experts(top_k):
     with pytest.raises(ParameterError, match=f"between 1 and n_experts=4, got {top_k}"):
         MixtureOfExperts(6, 5, top_k=top_k)
+
+
+def test_kinds_of_experts():
+    with pytest.raises(ParameterError, match="expert must be one of 'gelu', 'swiglu', got 'mlp'"):
+        MixtureOfExperts(6, 5, expert="mlp")
+    with pytest.raises(ParameterError, match="softmax_over must be one of 'chosen', 'all'"):
+        MixtureOfExperts(6, 5, softmax_over="some")
 
 
 @pytest.mark.parametrize("name", MLPS)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from tsar.data import scaling as module
 from tsar.data.panel import Panel
@@ -52,6 +52,25 @@ def test_measured_as_scikit_learn_does(missing, dtype, order):
         deviation = np.sqrt(expected.var_[seen])
         np.testing.assert_allclose(found.scale[series][seen], deviation, rtol=1e-9, atol=1e-12)
         assert np.isnan(found.mean[series][~seen]).all()
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.usefixtures("small_blocks")
+def test_largest_values_as_scikit_learn_has_them(missing):
+    values, offsets = _series([1, 40, 7, 0, 3, 90], missing=missing)
+    values[offsets[2] : offsets[3], 1] = np.nan
+    stop = offsets[1:] - np.array([0, 11, 0, 0, 1, 40])
+    largest = Scaling.measure_largest(values, offsets, stop)
+    for series in range(6):
+        part = values[offsets[series] : stop[series]]
+        if not len(part):
+            assert np.isnan(largest.mean[series]).all() and np.isnan(largest.scale[series]).all()
+            continue
+        seen = ~np.isnan(part).all(axis=0)
+        expected = MaxAbsScaler().fit(part[:, seen]).max_abs_
+        np.testing.assert_array_equal(largest.scale[series][seen], expected)
+        np.testing.assert_array_equal(largest.mean[series][seen], 0.0)
+        assert np.isnan(largest.scale[series][~seen]).all()
 
 
 @pytest.mark.usefixtures("small_blocks")

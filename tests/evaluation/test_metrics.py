@@ -10,7 +10,7 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from tsar.evaluation import mae, mape, mase, mse, owa, rmse, rmsse, smape
+from tsar.evaluation import corr, mae, mape, mase, mse, owa, rmse, rmsse, rse, smape
 from tsar.exceptions import DataError, ParameterError
 
 PAIRS = [
@@ -75,6 +75,40 @@ def test_rmsse_by_hand():
     history = [1.0, 2.0, 5.0, 4.0]
     assert rmsse([6.0, 3.0], [4.0, 3.0], history) == pytest.approx(np.sqrt(2 / (11 / 3)))
     assert rmsse(history[2:], history[:2], history, 2) == pytest.approx(1.0)
+
+
+def test_rse_by_hand():
+    # Squared errors 1 and 0 and 4; the truth is 2, 0 and 2 from its mean of 3.
+    assert rse([1.0, 3.0, 5.0], [2.0, 3.0, 3.0]) == pytest.approx(np.sqrt(5 / 8))
+    truth, forecast = _pair((6, 2))
+    assert rse(truth, np.full_like(truth, truth.mean())) == pytest.approx(1.0)
+    assert rse(truth, forecast, weights=2.0) == pytest.approx(rse(truth, forecast))
+    assert np.isnan(rse([2.0, 2.0], [1.0, 2.0]))
+
+
+def test_corr_is_the_mean_of_those_of_numpy():
+    truth, forecast = _pair((9, 3))
+    expected = np.mean([np.corrcoef(truth[:, c], forecast[:, c])[0, 1] for c in range(3)])
+    assert corr(truth, forecast) == pytest.approx(expected)
+    assert corr(truth, 5 * truth - 2) == pytest.approx(1.0)
+    holes = truth.copy()
+    holes[2, 1] = np.nan
+    own = np.corrcoef(np.delete(truth[:, 1], 2), np.delete(forecast[:, 1], 2))[0, 1]
+    assert corr(holes[:, 1], forecast[:, 1]) == pytest.approx(own)
+    weights = np.ones(9)
+    weights[2] = 0
+    assert corr(truth[:, 1], forecast[:, 1], weights=weights) == pytest.approx(own)
+
+
+def test_corr_leaves_out_a_truth_that_does_not_move():
+    truth, forecast = _pair((9, 2))
+    first = corr(truth[:, 0], forecast[:, 0])
+    truth[:, 1] = 4.0
+    assert corr(truth, forecast) == pytest.approx(first)
+    assert np.isnan(corr(truth[:, 1], forecast[:, 1]))
+    assert np.isnan(corr(forecast[:, 1], truth[:, 1]))
+    with pytest.raises(DataError, match=r"corr: truth must be \(n,\) or"):
+        corr(np.zeros((2, 2, 2)), np.zeros((2, 2, 2)))
 
 
 def test_owa_is_one_for_the_benchmark_and_the_mean_of_two_ratios():

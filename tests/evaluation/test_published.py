@@ -4,7 +4,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from tsar.data.datasets import Borders, load_card
-from tsar.evaluation import evaluate
+from tsar.evaluation import corr, evaluate, evaluate_last_step, rse
 from tsar.exceptions import DataError
 from tsar.forecasting.registry import forecaster_class
 
@@ -107,3 +107,18 @@ def test_figures_of_a_fitted_model_do_not_depend_on_the_batch_size(name, wide):
     for figures in found[1:]:
         assert figures["mse"] == pytest.approx(found[0]["mse"], rel=1e-6)
         assert figures["mae"] == pytest.approx(found[0]["mae"], rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 4096])
+def test_every_test_row_is_the_last_step_of_one_window(wide, batch_size):
+    values = wide.to_numpy()
+    truth, forecast = values[150:211], values[150 - 9 : 211 - 9]
+    result = evaluate_last_step(LastValue(9), wide, BORDERS, batch_size=batch_size)
+    assert result["n_windows"] == 61
+    assert result["rse"] == pytest.approx(rse(truth, forecast))
+    assert result["corr"] == pytest.approx(corr(truth, forecast))
+
+
+def test_the_last_step_needs_a_test_part(wide):
+    with pytest.raises(DataError, match="evaluate_last_step: the test part must be rows of"):
+        evaluate_last_step(LastValue(9), wide.iloc[:200], BORDERS)

@@ -24,10 +24,14 @@ GATES = {
     "patchtst_etth2_192": (0.01, True),
     "patchtst_etth2_336": (0.009, True),
     "patchtst_etth2_720": (0.011, True),
+    "informer_etth1_24": ((0.1442, 0.1372), True),
     "autoformer_exchange_96": ((0.039, 0.0646), True),
     "etsformer_illness_24": ((0.379, 0.153), True),
     "autoformer_illness_60": ((0.554, 0.225), True),
 }
+
+# Single runs of the authors' code differ by as much from each other.
+WIDEST = {"AutoformerForecaster": 0.2, "ETSformer": 0.15, "Informer": 0.25}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -45,8 +49,7 @@ def test_recipe_is_complete(name):
             assert (set(cell.band.values()), cell.one_sided) == ({0.0}, True)
             continue
         assert cell.published in load_card(cell.dataset).published
-        # Single runs of the authors' code differ by as much from each other.
-        widest = {"AutoformerForecaster": 0.2, "ETSformer": 0.15}.get(recipe.model, 0.08)
+        widest = WIDEST.get(recipe.model, 0.08)
         assert 0 < cell.band["mse"] <= widest * cell.published.mse
         # One number for both is in proportion to the larger error.
         assert 0 < cell.band["mae"] <= widest * max(cell.published.mse, cell.published.mae)

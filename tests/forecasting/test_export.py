@@ -17,6 +17,8 @@ CLASSES = [
         tsar.AutoCon,
         tsar.CARD,
         tsar.ETSformer,
+        tsar.Informer,
+        tsar.LSTNet,
         tsar.TSM2,
         tsar.SMamba,
         tsar.SpaceTime,

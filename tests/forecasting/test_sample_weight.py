@@ -35,10 +35,16 @@ SMALL = {
     "Chimera": {"d_model": 8, "n_layers": 1, "patch_length": 4, "d_state": 3},
     "ETSformer": {"d_model": 8, "d_ff": 8, "n_layers": 2, "augmentation": 0.0},
     "DGM2": {"d_model": 8, "n_patterns": 5},
+    "Informer": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
+    "LSTNet": {"d_model": 8, "season_length": 2},
     "PITS": {"d_model": 8, "patch_length": 4, "stride": 2},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "patch_length": 4},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},
     "SpaceTime": {"d_model": 8, "n_heads": 2, "d_state": 4},
+    "TimeMoE": {
+        **{"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "n_experts": 3},
+        "horizon_lengths": (1, 3),
+    },
     "TSM2": {"d_model": 8, "n_layers": 1, "patch_length": 4, "d_state": 3},
     "iTransformer": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
 }

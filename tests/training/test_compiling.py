@@ -22,9 +22,12 @@ SIZES = {
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1},
     "NLinear": {},
+    "Informer": {"d_model": 8, "d_ff": 8, "n_decoder_layers": 1, "factor": 20.0},
+    "LSTNet": {"d_model": 8, "season_length": 4},
     "PITS": {"d_model": 8, "patch_length": 8},
     "PatchTST": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
     "SMamba": {"d_model": 8, "d_ff": 8, "n_layers": 1},
+    "TimeMoE": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1, "horizon_lengths": (1, 6)},
     "TSM2": {"d_model": 8, "n_layers": 1},
     "iTransformer": {"d_model": 8, "d_ff": 8, "n_heads": 2, "n_layers": 1},
 }

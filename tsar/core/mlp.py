@@ -1,8 +1,8 @@
 """The feed-forward part of a block: every token by itself, found by name."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,16 @@ from tsar.core.tracing import is_traced
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
 
-__all__ = ["MLP", "MLPS", "GatedMLP", "MixtureOfExperts", "balancing", "make_mlp"]
+__all__ = [
+    "MLP",
+    "MLPS",
+    "GatedMLP",
+    "MixtureOfExperts",
+    "Route",
+    "imbalance",
+    "make_mlp",
+    "recorded_routes",
+]
 
 
 class MLP(nn.Module):
@@ -80,11 +89,26 @@ class GatedMLP(nn.Module):
         return self.contract(self.dropout(F.silu(gate) * value))
 
 
+class Route(NamedTuple):
+    """Where the tokens of one pass went.
+
+    Parameters
+    ----------
+    probabilities : Tensor of shape (tokens, experts)
+        Softmax of the scores, with gradient.
+    chosen : int64 Tensor of shape (tokens, top_k)
+        The experts that each token went through, the one with the largest score first.
+    """
+
+    probabilities: Tensor
+    chosen: Tensor
+
+
 class MixtureOfExperts(nn.Module):
     """Several maps, of which every token goes through a few.
 
-    The experts with the largest scores are mixed by the softmax of those scores. Nothing keeps
-    all tokens from going to the same ones but the loss that :func:`balancing` collects.
+    Those with the largest scores are mixed by the softmax of the scores. Nothing keeps all tokens
+    from going to the same ones but a loss: :func:`imbalance` of what :func:`recorded_routes` holds.
 
     Parameters
     ----------
@@ -93,6 +117,14 @@ class MixtureOfExperts(nn.Module):
     n_experts : int, default 4
     top_k : int, default 2
         Experts that a token goes through.
+    d_shared : int, optional
+        Hidden width of one more expert that every token goes through, times the sigmoid of a score
+        of its own; None for none.
+    expert : {"gelu", "swiglu"}, default "gelu"
+        What an expert is: an :class:`MLP` or a :class:`GatedMLP`.
+    softmax_over : {"chosen", "all"}, default "chosen"
+        Scores of which experts the softmax is taken of. Over all of them, the weights of those
+        that are chosen add up to less than 1.
     dropout : float, default 0.0
         Of the hidden layers.
     bias : bool, default True
@@ -101,12 +133,12 @@ class MixtureOfExperts(nn.Module):
     Raises
     ------
     ParameterError
-        If there are fewer experts than a token goes through.
+        If there are fewer experts than a token goes through, or no such kind of them.
 
     Attributes
     ----------
-    losses : list of Tensor or None
-        Where :func:`balancing` collects.
+    routes : list of Route or None
+        Where :func:`recorded_routes` collects.
 
     References
     ----------
@@ -121,6 +153,9 @@ class MixtureOfExperts(nn.Module):
         *,
         n_experts: int = 4,
         top_k: int = 2,
+        d_shared: int | None = None,
+        expert: str = "gelu",
+        softmax_over: Literal["chosen", "all"] = "chosen",
         dropout: float = 0.0,
         bias: bool = True,
     ) -> None:
@@ -129,21 +164,31 @@ class MixtureOfExperts(nn.Module):
             raise ParameterError(
                 f"MixtureOfExperts: top_k must be between 1 and n_experts={n_experts}, got {top_k}"
             )
+        check_choice("MixtureOfExperts", "expert", expert, _EXPERTS)
+        check_choice("MixtureOfExperts", "softmax_over", softmax_over, ("chosen", "all"))
+        kind = _EXPERTS[expert]
         self.top_k = top_k
+        self.softmax_over = softmax_over
         self.router = Linear(d_model, n_experts, bias=False)
         self.experts = nn.ModuleList(
-            MLP(d_model, d_ff, dropout=dropout, bias=bias) for _ in range(n_experts)
+            kind(d_model, d_ff, dropout=dropout, bias=bias) for _ in range(n_experts)
         )
-        self.losses: list[Tensor] | None = None
+        self.shared: nn.Module | None = None
+        if d_shared is not None:
+            self.shared = kind(d_model, d_shared, dropout=dropout, bias=bias)
+            self.shared_gate = Linear(d_model, 1, bias=False)
+        self.routes: list[Route] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (..., D) to tokens of the same shape."""
         tokens = x.flatten(0, -2)
         scores = self.router(tokens)  # (tokens, experts)
+        probabilities = scores.softmax(dim=-1)
         largest, chosen = scores.topk(self.top_k, dim=-1)
-        weights = largest.softmax(dim=-1)
-        if self.losses is not None:
-            self.losses.append(_imbalance(scores.softmax(dim=-1), chosen))
+        of_all = self.softmax_over == "all"
+        weights = probabilities.gather(-1, chosen) if of_all else largest.softmax(dim=-1)
+        if self.routes is not None:
+            self.routes.append(Route(probabilities, chosen))
         mixed = torch.zeros_like(tokens)
         for index, expert in enumerate(self.experts):
             goes = chosen == index  # (tokens, top_k)
@@ -153,21 +198,43 @@ class MixtureOfExperts(nn.Module):
             rows, rank = goes.nonzero(as_tuple=True)
             output = expert(tokens[rows]) * weights[rows, rank, None]
             mixed = mixed.index_add(0, rows, output.to(mixed.dtype))
+        if self.shared is not None:
+            mixed = mixed + self.shared_gate(tokens).sigmoid() * self.shared(tokens)
         return mixed.view_as(x)
 
 
-def _imbalance(probabilities: Tensor, chosen: Tensor) -> Tensor:
-    """Eq. 4 of Fedus et al. without its factor: 1 where all experts have equally much to do."""
+def imbalance(routes: Sequence[Route], weight: Tensor | None = None) -> Tensor:
+    """Return how unevenly tokens went to experts, eq. 4 of Fedus et al. without its factor.
+
+    It is the number of experts times the sum over them of the share of tokens and the mean
+    probability, both over the tokens of all passes together: 1 where they are even.
+
+    Parameters
+    ----------
+    routes : sequence of Route
+        Of as many tokens each, to one number of experts.
+    weight : Tensor of shape (tokens,), optional
+        How much each token of a pass counts; all alike by default.
+
+    Returns
+    -------
+    Tensor of shape ()
+        With a gradient. An objective adds a small multiple of it to its loss, 0.01 in the paper.
+    """
+    probabilities = torch.cat([route.probabilities for route in routes])
     n_experts = probabilities.shape[1]
-    share = F.one_hot(chosen, n_experts).to(probabilities.dtype).mean(dim=(0, 1))
-    return n_experts * (share * probabilities.mean(dim=0)).sum()
+    went = torch.cat([F.one_hot(route.chosen, n_experts) for route in routes])
+    shares = went.to(probabilities.dtype).mean(dim=1)  # (passes * tokens, experts)
+    if weight is None:
+        return n_experts * (shares.mean(dim=0) * probabilities.mean(dim=0)).sum()
+    weight = weight.to(probabilities.dtype).repeat(len(routes))
+    weight = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+    return n_experts * ((weight @ shares) * (weight @ probabilities)).sum()
 
 
 @contextlib.contextmanager
-def balancing(network: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect how unevenly tokens go to experts, for every pass inside of a ``with`` block.
-
-    An objective adds a small multiple of the sum to its loss, 0.01 in the paper.
+def recorded_routes(network: nn.Module) -> Iterator[list[Route]]:
+    """Collect where tokens go, for every pass inside of a ``with`` block.
 
     Parameters
     ----------
@@ -175,21 +242,22 @@ def balancing(network: nn.Module) -> Iterator[list[Tensor]]:
 
     Yields
     ------
-    list of Tensor
-        A number with a gradient for each pass through each :class:`MixtureOfExperts`, in the
-        order of the passes: the number of experts times the sum over them of the share of tokens
-        and the mean probability. It is 1 where both are even.
+    list of Route
+        One for each pass through each :class:`MixtureOfExperts`, in the order of the passes.
     """
     mixtures = [part for part in network.modules() if isinstance(part, MixtureOfExperts)]
-    losses: list[Tensor] = []
+    routes: list[Route] = []
     for mixture in mixtures:
-        mixture.losses = losses
+        mixture.routes = routes
     try:
-        yield losses
+        yield routes
     finally:
         for mixture in mixtures:
-            mixture.losses = None
+            mixture.routes = None
 
+
+# What an expert may be.
+_EXPERTS: dict[str, type[MLP] | type[GatedMLP]] = {"gelu": MLP, "swiglu": GatedMLP}
 
 MLPS: dict[str, type[nn.Module]] = {
     "gelu": MLP,

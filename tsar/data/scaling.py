@@ -1,4 +1,4 @@
-"""Standardisation of series, by series and variate, and the tensors that networks read.
+"""Scaling of series, by series and variate, and the tensors that networks read.
 
 Statistics come from the part of a series that the caller names (the training part), are
 computed in float64, and are applied before anything is rounded to float32: a series that
@@ -27,7 +27,7 @@ ROUNDING = 1e-13
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and standard deviation of each series and variate.
+    """Mean and standard deviation, or largest absolute value, of each series and variate.
 
     Attributes
     ----------
@@ -77,6 +77,31 @@ class Scaling:
         scale[scale <= ROUNDING * np.abs(mean)] = 0.0
         unknown = np.where(count > 0, 0.0, np.nan)
         return cls(mean + unknown, scale + unknown)
+
+    @classmethod
+    def measure_largest(
+        cls, values: np.ndarray, offsets: np.ndarray, stop: np.ndarray
+    ) -> "Scaling":
+        """Measure the largest absolute value of the rows ``offsets[s]:stop[s]`` of every series.
+
+        Parameters
+        ----------
+        values : float array of shape (rows, C)
+            NaN where not observed.
+        offsets : int64 array of shape (S + 1,)
+            Row ranges of the series.
+        stop : int64 array of shape (S,)
+            Where the part to measure ends.
+
+        Returns
+        -------
+        Scaling
+            With a mean of 0, as scikit-learn's MaxAbsScaler.
+        """
+        largest = np.full((len(offsets) - 1, values.shape[1]), np.nan)
+        for block, owner, starts in _blocks(values, offsets, stop):
+            np.fmax.at(largest, owner, np.fmax.reduceat(np.abs(block), starts, axis=0))
+        return cls(largest * 0.0, largest)
 
     @classmethod
     def identity(cls, n_series: int, n_variates: int) -> "Scaling":

@@ -4,7 +4,7 @@ from tsar.evaluation.backtesting import backtest
 from tsar.evaluation.comparison import Leaderboard, compare
 from tsar.evaluation.latex import results_to_latex
 from tsar.evaluation.measuring import Metric, measure
-from tsar.evaluation.metrics import mae, mape, mase, mse, owa, rmse, rmsse, smape
+from tsar.evaluation.metrics import corr, mae, mape, mase, mse, owa, rmse, rmsse, rse, smape
 from tsar.evaluation.probabilistic import (
     coverage,
     crps,
@@ -17,8 +17,9 @@ from tsar.evaluation.probabilistic import (
     scaled_quantile_loss,
     variogram_score,
 )
-from tsar.evaluation.published import evaluate
+from tsar.evaluation.published import evaluate, evaluate_last_step
 from tsar.evaluation.recipes import load_recipe, recipe_names, run_recipe
+from tsar.evaluation.scaling import ScalingLaw, scaling_law
 from tsar.evaluation.significance import (
     critical_difference,
     diebold_mariano,
@@ -29,8 +30,10 @@ from tsar.evaluation.significance import (
 __all__ = [
     "Metric",
     "Leaderboard",
+    "ScalingLaw",
     "backtest",
     "compare",
+    "corr",
     "coverage",
     "critical_difference",
     "crps",
@@ -38,6 +41,7 @@ __all__ = [
     "diebold_mariano",
     "energy_score",
     "evaluate",
+    "evaluate_last_step",
     "giacomini_white",
     "interval_score",
     "interval_width",
@@ -55,8 +59,10 @@ __all__ = [
     "results_to_latex",
     "rmse",
     "rmsse",
+    "rse",
     "run_recipe",
     "scaled_quantile_loss",
+    "scaling_law",
     "smape",
     "variogram_score",
 ]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tsar.exceptions import DataError, ParameterError
 
-__all__ = ["mae", "mape", "mase", "mse", "owa", "rmse", "rmsse", "smape"]
+__all__ = ["corr", "mae", "mape", "mase", "mse", "owa", "rmse", "rmsse", "rse", "smape"]
 
 Floats = NDArray[np.float64]
 
@@ -91,6 +91,104 @@ def rmse(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = N
     """
     truth, forecast = check_pair("rmse", truth, forecast)
     return float(np.sqrt(mean_known("rmse", truth, (truth - forecast) ** 2, weights)))
+
+
+def rse(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = None) -> float:
+    r"""Root relative squared error: the RMSE in units of how far the truth is from its mean.
+
+    .. math:: \sqrt{\frac{\sum (y - \hat y)^2}{\sum (y - \bar y)^2}}
+
+    All entries count alike, whichever variate they are of, and there is one mean of them.
+
+    Parameters
+    ----------
+    truth, forecast : array_like of the same shape
+        NaN in ``truth`` marks what was not observed.
+    weights : array_like or None
+        How much each entry counts, in both sums and in the mean.
+
+    Returns
+    -------
+    float
+        0 is best, 1 is as good as the mean of the truth; NaN where the truth does not move.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ; nothing is broadcast.
+
+    References
+    ----------
+    G. Lai, W.-C. Chang, Y. Yang and H. Liu, "Modeling long- and short-term temporal patterns
+    with deep neural networks", SIGIR 2018, section 4.2.
+
+    Examples
+    --------
+    >>> from tsar.evaluation import rse
+    >>> rse([1.0, 3.0], [2.0, 3.0])
+    0.7071067811865476
+    """
+    truth, forecast = check_pair("rse", truth, forecast)
+    spread = mean_known(
+        "rse", truth, (truth - mean_known("rse", truth, truth, weights)) ** 2, weights
+    )
+    error = mean_known("rse", truth, (truth - forecast) ** 2, weights)
+    return float(np.sqrt(error / spread)) if spread > 0 else float("nan")
+
+
+def corr(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = None) -> float:
+    """Pearson's correlation of truth and forecast, averaged over the variates.
+
+    It does not see errors of level and of scale; look at :func:`rse` beside it.
+
+    Parameters
+    ----------
+    truth, forecast : array_like of shape (n,) or (n, n_variates)
+        NaN in ``truth`` marks what was not observed.
+    weights : array_like or None
+        How much each entry counts within its variate.
+
+    Returns
+    -------
+    float
+        1 is best. A variate whose truth does not move is left out; NaN where none is left, or
+        where a forecast does not move.
+
+    Raises
+    ------
+    DataError
+        If the shapes differ, or there are more than two axes.
+
+    References
+    ----------
+    G. Lai, W.-C. Chang, Y. Yang and H. Liu, "Modeling long- and short-term temporal patterns
+    with deep neural networks", SIGIR 2018, section 4.2.
+
+    Examples
+    --------
+    >>> from tsar.evaluation import corr
+    >>> round(corr([1.0, 2.0, 3.0], [5.0, 7.0, 9.0]), 9)
+    1.0
+    """
+    truth, forecast = check_pair("corr", truth, forecast)
+    if truth.ndim not in (1, 2):
+        raise DataError(
+            f"corr: truth must be (n,) or (n, n_variates), got {truth.shape}; reshape it so that "
+            f"the last axis is the variates"
+        )
+    counted = None if weights is None else _as_weights("corr", weights, truth.shape)
+    correlations = []
+    for place in np.ndindex(truth.shape[1:]):
+        one = (slice(None), *place)
+        true, guess = truth[one], forecast[one]
+        weight = None if counted is None else counted[one]
+        moved, guessed = (x - mean_known("corr", true, x, weight) for x in (true, guess))
+        spread = mean_known("corr", true, moved**2, weight)
+        if spread > 0:
+            covariance = mean_known("corr", true, moved * guessed, weight)
+            product = spread * mean_known("corr", true, guessed**2, weight)
+            correlations.append(covariance / np.sqrt(product) if product else np.nan)
+    return _mean(np.array(correlations))
 
 
 def mape(truth: ArrayLike, forecast: ArrayLike, *, weights: ArrayLike | None = None) -> float:

@@ -1,4 +1,4 @@
-"""The protocol of the published tables: every test window, on the z-scored scale."""
+"""The protocols of published tables: every test window, z-scored, or its last step alone."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.datasets import Borders, DatasetCard
+from tsar.evaluation.metrics import corr, rse
 from tsar.exceptions import DataError
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluate_last_step"]
 
 
 class WindowForecaster(Protocol):
@@ -105,6 +106,64 @@ def evaluate(
     if not count:
         raise DataError("evaluate: no value of the test part was observed")
     return {"mse": squared / count, "mae": absolute / count, "n_windows": len(cutoffs)}
+
+
+def evaluate_last_step(
+    model: WindowForecaster,
+    frame: pd.DataFrame,
+    borders: Borders | DatasetCard | Sequence[int],
+    *,
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """Measure the last step of the horizon at every row of the test part, as LSTNet's tables do.
+
+    Row ``t`` is forecast from the rows up to ``t - model.horizon``. Errors are in original units,
+    those of all variates together.
+
+    Parameters
+    ----------
+    model : fitted estimator
+        It must not have seen rows after ``val_end``.
+    frame : pandas.DataFrame
+        Wide frame, a column per variate, longer than ``test_end`` or equal.
+    borders : Borders, DatasetCard or (train_end, val_end, test_end)
+        The split.
+    batch_size : int
+        Windows forecast at a time. It changes no figure.
+
+    Returns
+    -------
+    dict
+        ``rse``, ``corr`` and ``n_windows``.
+
+    Raises
+    ------
+    DataError
+        If the frame is too short, or the test part is empty.
+
+    References
+    ----------
+    G. Lai, W.-C. Chang, Y. Yang and H. Liu, "Modeling long- and short-term temporal patterns
+    with deep neural networks", SIGIR 2018, section 4.2.
+    """
+    split = _borders(borders)
+    horizon = int(model.horizon)
+    values = frame.to_numpy(np.float64)
+    if not split.val_end < split.test_end <= len(values):
+        raise DataError(
+            f"evaluate_last_step: the test part must be rows of the frame, which has "
+            f"{len(values)}, got {split.val_end} to {split.test_end}; change the borders"
+        )
+    cutoffs = np.arange(split.val_end, split.test_end) - horizon + 1
+    forecast = np.concatenate(
+        [
+            model.forecast_windows(frame, cutoffs[begin : begin + batch_size], horizon)[:, -1]
+            for begin in range(0, len(cutoffs), batch_size)
+        ]
+    )
+    truth = values[split.val_end : split.test_end]
+    errors = {"rse": rse(truth, forecast), "corr": corr(truth, forecast)}
+    return {**errors, "n_windows": len(cutoffs)}
 
 
 def _borders(borders: Borders | DatasetCard | Sequence[int]) -> Borders:

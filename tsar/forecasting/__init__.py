@@ -18,7 +18,9 @@ from tsar.forecasting.dlinear import DLinear
 from tsar.forecasting.ensemble import Ensemble
 from tsar.forecasting.ets import ETS
 from tsar.forecasting.etsformer import ETSformer
+from tsar.forecasting.informer import Informer
 from tsar.forecasting.itransformer import iTransformer
+from tsar.forecasting.lstnet import LSTNet
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
@@ -27,6 +29,7 @@ from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.spacetime import SpaceTime
 from tsar.forecasting.stl_ets import STLETS
 from tsar.forecasting.theta import Theta
+from tsar.forecasting.timemoe import TimeMoE
 from tsar.forecasting.transformed import TransformedTarget
 from tsar.forecasting.tsdiff import TSDiff
 from tsar.forecasting.tsm2 import TSM2
@@ -46,6 +49,8 @@ __all__ = [
     "ETS",
     "ETSformer",
     "Ensemble",
+    "Informer",
+    "LSTNet",
     "NLinear",
     "Naive",
     "PITS",
@@ -57,6 +62,7 @@ __all__ = [
     "SeasonalNaive",
     "SpaceTime",
     "Theta",
+    "TimeMoE",
     "TransformedTarget",
     "iTransformer",
 ]

@@ -101,8 +101,9 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     ----------
     context_length : int, default 96
         Steps of history that a forecast reads.
-    scaler : {"standard"} or None, default "standard"
-        Standardise each series and variate by its training part.
+    scaler : {"standard", "max_abs"} or None, default "standard"
+        Standardise each series and variate by its training part, or divide it by the largest
+        absolute value there.
     past_covariates, future_covariates, static_covariates : label, sequence or None
         Columns that help to forecast the others: known up to the forecast origin, known
         over the horizon as well (``predict`` takes them as ``future=``), or constant in
@@ -141,7 +142,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     }
 
     context_length: Positive = 96
-    scaler: Literal["standard"] | None = "standard"
+    scaler: Literal["standard", "max_abs"] | None = "standard"
     past_covariates: str | int | Sequence[str | int] | None = None
     future_covariates: str | int | Sequence[str | int] | None = None
     static_covariates: str | int | Sequence[str | int] | None = None
@@ -283,7 +284,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
 
     @property
     def _standardises(self) -> bool:
-        return self.scaler == "standard"
+        return self.scaler is not None
 
     @property
     def expected_predictive(self) -> Predictive:
@@ -298,7 +299,14 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         return self.seed_
 
     def _measure(self, panel: Panel, stop: np.ndarray) -> Scaling:
-        measured = super()._measure(panel, stop)
+        measured = self._statistics(panel, stop)
+        return measured if self._standardises else measured.without_change()
+
+    def _statistics(self, panel: Panel, stop: np.ndarray) -> Scaling:
+        """Return what the scaler measures of the rows ``offsets[s]:stop[s]``."""
+        if self.scaler == "max_abs":
+            return Scaling.measure_largest(panel.values, panel.offsets, stop)
+        measured = Scaling.measure(panel.values, panel.offsets, stop)
         counts = self._standardises and self.resolve_loss().needs_scale
         return measured.without_moving() if counts else measured
 
@@ -406,11 +414,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
 
     def _training_scaling(self, panel: Panel, stop: np.ndarray) -> tuple[Scaling, Scaling, Scaling]:
         """Measure the rows ``offsets[s]:stop[s]``: to train with, to remember, and pooled."""
-        measured, whole = (
-            Scaling.measure(panel.values, panel.offsets, ends) for ends in (stop, panel.offsets[1:])
-        )
-        if self._standardises and self.resolve_loss().needs_scale:
-            measured, whole = measured.without_moving(), whole.without_moving()
+        measured, whole = (self._statistics(panel, ends) for ends in (stop, panel.offsets[1:]))
         # What was not observed in its training part, or did not move there, is measured over
         # all of its rows, as it would be if it were a new series.
         unknown, constant = np.isnan(measured.mean), measured.scale == 0

@@ -11,6 +11,7 @@ from tsar.plot.images import image_grid
 from tsar.plot.leaderboards import critical_difference, leaderboard
 from tsar.plot.mixers import mixer_costs, training_losses
 from tsar.plot.models import coefficients, importance, learning_curve
+from tsar.plot.scaling import scaling_law
 from tsar.plot.stacks import attention_map, by_depth, by_head
 
 __all__ = [
@@ -30,5 +31,6 @@ __all__ = [
     "mixer_costs",
     "reliability",
     "residuals",
+    "scaling_law",
     "training_losses",
 ]

@@ -216,7 +216,7 @@ OPTIONS = {
     "norm": {"qk_norm": True, "bias": False},
     "window": {"window": 3},
     "sinks": {"window": 2, "sinks": 2, "rotary": True},
-    "grouped": {"n_kv_heads": 2},
+    "grouped": {"n_kv_heads": 2, "bias": "inputs"},
     "all": {
         "rotary": True,
         "qk_norm": True,

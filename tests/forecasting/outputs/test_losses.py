@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from tsar.exceptions import ParameterError
-from tsar.forecasting.outputs.losses import LOSSES, make_loss
+from tsar.forecasting.outputs.losses import LOSSES, HuberLoss, make_loss
 from tsar.forecasting.outputs.output import PointOutput, QuantileOutput
 
 LEVELS = (0.1, 0.5, 0.7)
@@ -39,6 +39,18 @@ def test_point_losses_equal_torch(name, builtin):
     torch.testing.assert_close(loss(forecast, target), builtin(forecast, target))
     expected = builtin(forecast[observed], target[observed])
     torch.testing.assert_close(loss(forecast, target, observed), expected)
+
+
+def test_where_a_huber_loss_becomes_a_line():
+    forecast, target, _ = _forecast()
+    errors = (forecast - target).abs()
+    for delta in (0.5, 2.0):
+        line = delta * (errors - delta / 2)
+        expected = torch.where(errors < delta, errors.square() / 2, line).mean()
+        torch.testing.assert_close(HuberLoss(delta)(forecast, target), expected)
+    assert HuberLoss(2.0) == HuberLoss(delta=2.0) != HuberLoss()
+    with pytest.raises(ParameterError, match="HuberLoss: delta must be .* got 0"):
+        HuberLoss(0)
 
 
 def test_near_steps_count_more():

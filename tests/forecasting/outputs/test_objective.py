@@ -26,6 +26,7 @@ from tsar.forecasting.outputs.objective import (
     compare,
     penalise,
 )
+from tsar.forecasting.outputs.output import PointOutput
 from tsar.forecasting.variate_tokens import VariateTokenNetwork
 
 CONTEXT, HORIZON, VARIATES = 8, 4, 5
@@ -129,6 +130,22 @@ def test_a_penalty_is_in_the_gradient(covariates):
     (of_both,) = torch.autograd.grad(error + total, weight)
     expected = of_error + 20 * error.detach().sqrt() * weight
     torch.testing.assert_close(of_both, expected)
+
+
+def test_a_penalty_of_the_batch_is_added_to_that_of_the_weights():
+    class Net(NLinearNetwork):
+        def penalty(self, error):
+            return self.linear.weight.square().sum()
+
+        def compare(self, batch):
+            return super().compare(batch)._replace(penalty=batch.target.abs().max())
+
+    batch, objective = _batch(), ForecastObjective(make_loss("mse"))
+    network = Net(context_length=CONTEXT, horizon=HORIZON, output=PointOutput())
+    total, count = objective.loss(network, batch, torch.Generator())["penalty"]
+    expected = network.linear.weight.square().sum() + batch.target.abs().max()
+    torch.testing.assert_close(total, expected)
+    assert count == 1
 
 
 @pytest.mark.parametrize("covariates", [None, "price"])

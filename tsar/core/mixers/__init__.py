@@ -29,6 +29,7 @@ from tsar.core.mixers.mega import Mega
 from tsar.core.mixers.multiresolution import MultiresolutionAttention
 from tsar.core.mixers.neighbourhood import NeighbourhoodAttention
 from tsar.core.mixers.prefix_attention import PrefixAttention
+from tsar.core.mixers.prob_sparse import ProbSparse
 from tsar.core.mixers.routing import RoutingAttention
 from tsar.core.mixers.sparse_keys import SparseKeys
 from tsar.core.mixers.state_space import GatedStateSpace, StructuredStateSpace
@@ -68,6 +69,7 @@ __all__ = [
     "MultiresolutionAttention",
     "NeighbourhoodAttention",
     "PrefixAttention",
+    "ProbSparse",
     "RecurrentMixer",
     "ResidualAttention",
     "Retention",
@@ -106,6 +108,7 @@ MIXERS: Registry[type[Mixer]] = Registry(
         "exponential_smoothing": ExponentialSmoothing,
         "mega": Mega,
         "prefix_attention": PrefixAttention,
+        "probsparse": ProbSparse,
         "attention_free": AttentionFree,
         "sparse_keys": SparseKeys,
         "combiner": Combiner,

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,8 +48,8 @@ class SoftmaxAttention(CarryingMixer):
         :class:`~tsar.core.position.Rotary`. They count from the first token; a memory has none.
     qk_norm : bool, default False
         Whether queries and keys are normalised (RMS over a head, with a factor per feature).
-    bias : bool, default True
-        Whether the maps have biases.
+    bias : bool or "inputs", default True
+        Whether the maps have biases; "inputs" for those to queries, keys and values alone.
     window : int, optional
         A token attends to those less than this many tokens away only, itself being one.
     sinks : int, default 0
@@ -88,7 +88,7 @@ class SoftmaxAttention(CarryingMixer):
         residual_scores: bool = False,
         rotary: bool = False,
         qk_norm: bool = False,
-        bias: bool = True,
+        bias: bool | Literal["inputs"] = True,
         window: int | None = None,
         sinks: int = 0,
         n_kv_heads: int | None = None,
@@ -107,8 +107,8 @@ class SoftmaxAttention(CarryingMixer):
         self.backend = backend
         self.scale = width**-0.5
         self.sizes = [d_model, n_kv_heads * width, n_kv_heads * width]
-        self.query_key_value = Linear(d_model, sum(self.sizes), bias=bias)
-        self.output = Linear(d_model, d_model, bias=bias)
+        self.query_key_value = Linear(d_model, sum(self.sizes), bias=bool(bias))
+        self.output = Linear(d_model, d_model, bias=bias is True)
         self.query_norm = RMSNorm(width) if qk_norm else None
         self.key_norm = RMSNorm(width) if qk_norm else None
         self.rotary = Rotary(width) if rotary else None

@@ -170,6 +170,8 @@ class StepEmbedding(nn.Module):
     dropout : float
     n_steps : int, optional
         Of the longest sequence whose steps are given sines and cosines of their place.
+    bias : bool, default False
+        Whether all tokens share one.
     """
 
     def __init__(
@@ -180,11 +182,13 @@ class StepEmbedding(nn.Module):
         dropout: float,
         *,
         n_steps: int | None = None,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         self.values = CircularConvolution(n_values, d_model)
         nn.init.kaiming_normal_(self.values.weight, nonlinearity="leaky_relu")
         self.marks = Linear(n_marks, d_model, bias=False) if n_marks else None
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
         self.position = None if n_steps is None else SinusoidalPosition(n_steps, d_model)
         self.dropout = Dropout(dropout)
 
@@ -193,6 +197,8 @@ class StepEmbedding(nn.Module):
         tokens: Tensor = self.values(values)
         if self.marks is not None:
             tokens = tokens + self.marks(marks)
+        if self.bias is not None:
+            tokens = tokens + self.bias
         return self.dropout(tokens if self.position is None else self.position(tokens))
 
 

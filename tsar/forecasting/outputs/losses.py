@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from tsar.exceptions import ParameterError
 from tsar.forecasting.outputs.distributions import DISTRIBUTIONS, Distribution
 from tsar.forecasting.outputs.output import Output, PointOutput, QuantileOutput, SampleOutput
-from tsar.params.constraints import check_choice
+from tsar.params.constraints import Interval, check_choice, check_value
 from tsar.params.objects import Storable
 from tsar.params.registry import Registry, check_subclass_of
 
@@ -132,11 +133,28 @@ class DecayingMAELoss(Loss):
         return (forecast - target).abs() * steps.rsqrt()[:, None]
 
 
+@dataclass(frozen=True)
 class HuberLoss(Loss):
-    """Half the squared error up to 1, the absolute error less one half beyond it."""
+    """Half the squared error up to some error, and a straight line beyond it.
+
+    Parameters
+    ----------
+    delta : float, default 1.0
+        Where the line begins; it is its slope as well. Above 0.
+
+    Raises
+    ------
+    ParameterError
+        If it is not.
+    """
+
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_value("HuberLoss", "delta", self.delta, Annotated[float, Interval(0, open_low=True)])
 
     def errors(self, forecast: Tensor, target: Tensor) -> Tensor:
-        return F.huber_loss(forecast, target, reduction="none")
+        return F.huber_loss(forecast, target, reduction="none", delta=self.delta)
 
 
 class QuantileLoss(Loss):
