@@ -89,7 +89,7 @@ class Level(nn.Module):
         """Smooth (B, L, C), given the growth up to each step and the season, each (B, L, D)."""
         added = torch.sigmoid(-self.logit) * self.dropout(level - self.season(season))
         moved = torch.sigmoid(self.logit) * self.dropout(self.growth(growth))
-        before = self.first.expand(len(level), -1)
+        before = self.first.expand(level.shape[0], -1)
         if self.accumulate:
             return smooth(added + moved, self.logit, before)
         steps = torch.arange(level.shape[1] - 1, -1, -1, device=level.device)
@@ -145,7 +145,7 @@ class ETSLayer(nn.Module):
         so_far, ahead = season.split([length, season.shape[1] - length], dim=1)
         tokens = tokens - so_far
         growth = self.dropout(self.mixer(tokens))
-        first = self.first_growth.expand(len(tokens), 1, -1)
+        first = self.first_growth.expand(tokens.shape[0], 1, -1)
         level = self.level(level, torch.cat([first, growth[:, :-1]], dim=1), so_far)
         if self.rest is not None:
             tokens = self.rest["growth_norm"](tokens - growth)

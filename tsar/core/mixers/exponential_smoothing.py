@@ -104,7 +104,7 @@ class ExponentialSmoothing(RecurrentMixer):
         self, x: Tensor, mask: Tensor | None, state: SmoothingState | None
     ) -> tuple[Tensor, SmoothingState]:
         """See :meth:`RecurrentMixer.scan`; a token that is masked leaves the state as it is."""
-        state = self.init_state(len(x)) if state is None else state
+        state = self.init_state(x.shape[0]) if state is None else state
         mapped = self.value(x)
         if mask is not None:  # tokens that are there come first, in their order
             order = mask.logical_not().byte().argsort(dim=1, stable=True)

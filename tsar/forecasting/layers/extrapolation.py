@@ -51,7 +51,7 @@ class FourierExtrapolation(nn.Module):
         """Continue sequences (B, L, D): (B, L + H, D)."""
         length = self.context_length
         if not self.n_frequencies:
-            return x.new_zeros(len(x), self.cosine.shape[1], x.shape[2])
+            return x.new_zeros(x.shape[0], self.cosine.shape[1], x.shape[2])
         # Products with the waves themselves: a history is short beside what else is done with it.
         waves = self.cosine, self.sine
         parts = [linear(x.mT, wave[:, :length]) * (2 / length) for wave in waves]  # (B, D, turns)
