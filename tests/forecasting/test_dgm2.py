@@ -91,14 +91,13 @@ def test_network_equals_a_plain_one():
     network, target, observed = _network(), _random(4, 9, 3), _holes(4, 9, 3)
     observed[:, 2] = True
     batch = Batch(Inputs(target, observed), _random(4, 4, 3, seed=3), None, None)
-    whole = network.compare(batch).forecast
-    weighted = network.penalty(torch.ones(())) / network.kl_weight
+    compared = network.compare(batch)
+    whole, (weighted, _) = compared.forecast, compared.terms["divergence"]
     plain = [_plain(network, *(part[b].numpy() for part in (target, observed))) for b in range(4)]
     np.testing.assert_allclose(whole.detach(), np.stack([steps for steps, _ in plain]))
-    assert weighted.item() == pytest.approx(np.mean([total for _, total in plain]))
+    expected = network.kl_weight * np.mean([total for _, total in plain])
+    assert weighted.item() == pytest.approx(expected)
     torch.testing.assert_close(network(batch.inputs), whole[:, -4:])
-    # What was compared counts once.
-    assert network.penalty(torch.ones(())) is None
 
 
 def test_sizes():
@@ -122,7 +121,7 @@ def test_values_behind_gaps_do_not_matter():
         objective.loss(network, Batch(Inputs(x, observed), y, seen, None), torch.Generator())
         for x, y in ((target, future), (changed, torch.where(seen, future, -7.0)))
     ]
-    for name in ("loss", "penalty"):
+    for name in ("loss", "divergence"):
         torch.testing.assert_close(losses[1][name], losses[0][name], rtol=0, atol=0)
     assert losses[0]["loss"][1] == observed.sum() + seen.sum()
 
@@ -155,7 +154,7 @@ def test_every_weight_is_reached():
     network = _network(dropout=0.2)
     batch = Batch(Inputs(_random(4, 9, 3), _holes(4, 9, 3)), _random(4, 4, 3, seed=3), None, None)
     terms = ForecastObjective(MSELoss()).loss(network, batch, torch.Generator())
-    (terms["loss"][0] + terms["penalty"][0]).backward()
+    (terms["loss"][0] + terms["divergence"][0]).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 

@@ -97,8 +97,6 @@ class DGM2Network(ForecastNetwork):
         self.lean = Linear(d_model, 1)
         self.least_lean = nn.Parameter(torch.zeros(()))
         self.output = output
-        # Of the windows that were compared last; see :meth:`penalty`.
-        self._divergence: Tensor | None = None
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Forecast a batch of windows.
@@ -116,10 +114,14 @@ class DGM2Network(ForecastNetwork):
         return whole[:, -self.horizon :]
 
     def compare(self, batch: Batch) -> Compared:
-        """Compare the horizon, and the context with what the mixtures make of it."""
+        """Compare the horizon, and the context with what the mixtures make of it.
+
+        The weighted divergence of the mixtures is the term ``divergence``.
+        """
         inputs = batch.inputs
         whole, mixtures = self._whole(inputs)
-        self._divergence = divergence(mixtures.posterior, mixtures.prior)
+        diverged = self.kl_weight * divergence(mixtures.posterior, mixtures.prior)
+        terms = {"divergence": (diverged, torch.ones_like(diverged))}
         target = torch.cat([inputs.target, batch.target], dim=1)
         shift = (
             None
@@ -138,12 +140,7 @@ class DGM2Network(ForecastNetwork):
             if batch.weight is not None:
                 before = before * batch.weight[:, : before.shape[1]]
             seen = torch.cat([before, _filled(batch.observed, batch.target)], dim=1)
-        return Compared(whole, target, seen, batch.scale, shift)
-
-    def penalty(self, error: Tensor) -> Tensor | None:
-        """Return the weighted divergence of the windows that were compared last."""
-        last, self._divergence = self._divergence, None
-        return None if last is None else self.kl_weight * last
+        return Compared(whole, target, seen, batch.scale, shift, terms)
 
     def _whole(self, inputs: Inputs) -> tuple[Tensor, Mixtures]:
         """Return what the mixtures say of context and horizon, in the units of the inputs."""
