@@ -202,10 +202,7 @@ class AutoformerNetwork(ForecastNetwork):
         -------
         Tensor of shape (B, H, C), or (B, H, C, Q) with several outputs per step
         """
-        past, future, static = self.covariates(inputs)
-        marks = static[:, None].expand(-1, self.context_length + self.horizon, -1)
-        if self.covariates.n_known:
-            marks = torch.cat([future, marks], dim=2)
+        past, marks = self.covariates.with_marks(inputs, self.context_length + self.horizon)
         target, mean = self._levelled(inputs)
 
         values = torch.cat([target, past], dim=2)

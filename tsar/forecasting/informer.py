@@ -159,10 +159,7 @@ class InformerNetwork(ForecastNetwork):
         -------
         Tensor of shape (B, H, C), or (B, H, C, Q) with several outputs per step
         """
-        past, future, static = self.covariates(inputs)
-        marks = static[:, None].expand(-1, self.context_length + self.horizon, -1)
-        if self.covariates.n_known:
-            marks = torch.cat([future, marks], dim=2)
+        past, marks = self.covariates.with_marks(inputs, self.context_length + self.horizon)
         values = torch.cat([inputs.target, past], dim=2)
         memory = self.encode(values, marks[:, : self.context_length])
 

@@ -131,6 +131,25 @@ class CovariateEncoder(nn.Module):
             self.past(inputs.past, target), future, self.static(inputs.static, target[:, 0])
         )
 
+    def with_marks(self, inputs: Inputs, n_steps: int) -> tuple[Tensor, Tensor]:
+        """Encode past covariates, and all others as marks of every step.
+
+        Parameters
+        ----------
+        inputs : Inputs
+        n_steps : int
+            Of history and horizon.
+
+        Returns
+        -------
+        past : Tensor of shape (B, L, n_past)
+        marks : Tensor of shape (B, n_steps, n_known + n_static)
+            Known covariates, and static ones at every step.
+        """
+        past, future, static = self(inputs)
+        marks = static[:, None].expand(-1, n_steps, -1)
+        return past, torch.cat([future, marks], dim=2) if self.n_known else marks
+
 
 class CovariatePathway(ForecastNetwork):
     """Let a network forecast what the covariates do not explain.
