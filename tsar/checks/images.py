@@ -29,7 +29,7 @@ SMALL = {
 
 
 def small_image_model(cls: type[ImageEstimator], **parameters: Any) -> ImageEstimator:
-    """Return an estimator of images that fits in a moment.
+    """Return an estimator of images that fits in a moment, its tokenizer included.
 
     Parameters
     ----------
@@ -38,6 +38,8 @@ def small_image_model(cls: type[ImageEstimator], **parameters: Any) -> ImageEsti
     **parameters
         Set on top of the small settings.
     """
+    if issubclass(cls, ImageModel) and "tokenizer" not in parameters:
+        parameters["tokenizer"] = small_image_model(next(iter(cls.tokenizer_kinds.values())))
     estimator: ImageEstimator = made_small(cls, SMALL, **parameters)
     return estimator
 
@@ -50,12 +52,7 @@ class Images(Family):
         return isinstance(estimator, ImageEstimator) and not estimator.needs_labels
 
     def small(self, cls: type[Any]) -> Any:
-        model = small_image_model(cls)
-        if not isinstance(model, ImageModel):
-            return model
-        kind = next(iter(cls.tokenizer_kinds.values()))
-        tokenizer = small_image_model(kind)
-        return model.set_params(tokenizer=tokenizer)
+        return small_image_model(cls)
 
     def data(self, seed: int = 0) -> np.ndarray:
         draw = np.random.default_rng(seed)
