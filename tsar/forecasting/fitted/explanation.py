@@ -3,7 +3,7 @@
 Dimension letters: S series, W windows, H horizon, C variates.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -44,6 +44,7 @@ def explain(
     read = in_order(read, model.end_.variates)
     owners, rows = _cutoffs(model, panel, horizon, windows)
     truth = panel.values[rows[:, None] + np.arange(horizon)]
+    effects: Iterable[Effect]
     if learned_mask is None:
         effects = _occluded(model, read, panel, owners, rows, truth, verbose)
     else:
