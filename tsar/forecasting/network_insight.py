@@ -19,6 +19,7 @@ from tsar.forecasting.fitted.contract import OpenWindows
 from tsar.forecasting.fitted.rolling import ROWS_AT_ONCE, roll, roll_windows, steps_covering
 from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.constraints import check_choice
+from tsar.training.threads import settle_number
 
 __all__ = ["NetworkInsight"]
 
@@ -41,6 +42,7 @@ class NetworkInsight(WindowForecaster):
     ) -> Iterator[tuple[np.ndarray, OpenWindows]]:
         context, step, point = self.context_rows, self.horizon_, self.predictive.fed_back
         reach = steps_covering(horizon, step)
+        settle_number()
 
         def forecast(inputs: Inputs) -> Tensor:
             return point(roll(self._forecast_batch, point, inputs, step, horizon))

@@ -4,7 +4,7 @@ Dimension letters: W windows, T steps of context and horizon, F numbers of a ste
 masked, H horizon, C variates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -159,10 +159,9 @@ class _Masks:
 
     Attributes
     ----------
-    n_shown : float array of shape (n_inputs, W, C)
-        How many numbers of an input the mask shows.
-    mae_increase : float array of shape (n_inputs, W, H, C)
-        By how much the absolute error grows where these are hidden instead.
+    n_shown, mae_increase : float arrays of shape (n_inputs, W, C)
+        How many numbers of an input the mask shows, and by how much the mean absolute error
+        grows where these are hidden instead.
     """
 
     def __init__(
@@ -170,8 +169,8 @@ class _Masks:
     ) -> None:
         self.model, self.learned_mask, self.truth = model, learned_mask, truth
         self.inputs = _masked_inputs(model)
-        self.n_shown = np.zeros((len(self.inputs), len(truth), truth.shape[2]))
-        self.mae_increase = np.zeros((len(self.inputs), *truth.shape))
+        shape = (len(self.inputs), len(truth), truth.shape[2])
+        self.n_shown, self.mae_increase = np.zeros(shape), np.zeros(shape)
         self._means = Scaling.measure(panel.values, panel.offsets, panel.offsets[1:]).mean
 
     def targets(self) -> list[tuple[list[int], list[int]]]:
@@ -191,7 +190,7 @@ class _Masks:
 
     def learn(self, places: np.ndarray, owners: np.ndarray, windows: OpenWindows) -> None:
         """Learn the masks of a batch, ``places`` among all windows, of the series ``owners``."""
-        scaling, history = windows.scaling, windows.inputs.target
+        scaling = windows.scaling
         # The mean of the series, as where inputs are hidden one by one; of covariates it is 0.
         divisor = np.where(scaling.scale > 0, scaling.scale, 1.0)
         mean = np.nan_to_num((self._means[owners] - scaling.mean) / divisor)
@@ -200,63 +199,71 @@ class _Masks:
             x, where = packing.pack(), packing.hideable()
             baseline = torch.zeros_like(x[:, :1])
             read = [number for number in numbers if self.inputs[number].role == "history"]
-            baseline[:, 0, : len(read)] = torch.from_numpy(mean[:, read]).to(history)
+            baseline[:, 0, : len(read)] = torch.from_numpy(mean[:, read]).to(x)
 
             def forecast(
                 x: Tensor, packing: _Packing = packing, variates: list[int] = variates
             ) -> Tensor:
                 return windows.forecast(packing.unpack(x))[..., variates]
 
+            mask = self._mask(forecast, x, baseline, where)
             with torch.no_grad():
-                whole, hidden = forecast(x), forecast(torch.where(where, baseline, x))
-            moved = (hidden - whole).square().mean(dim=1, keepdim=True).sqrt()
-            # In units of what the inputs do, the price of a mask is a share of that. A forecast
-            # that nothing moves stays as it is.
-            moved = torch.where(moved > 0, moved, 1.0)
-
-            def in_units(x: Tensor, forecast: Any = forecast, moved: Tensor = moved) -> Tensor:
-                result: Tensor = forecast(x) / moved
-                return result
-
-            mask, _ = self.learned_mask.learn(in_units, x, baseline=baseline, where=where)
-            truth = self.truth[places][..., variates]
-
-            def errors(
-                x: Tensor,
-                forecast: Any = forecast,
-                variates: list[int] = variates,
-                truth: np.ndarray = truth,
-            ) -> np.ndarray:
-                with torch.no_grad():
-                    scaled = forecast(x).cpu().double().numpy()
-                restored = Scaling(scaling.mean[:, variates], scaling.scale[:, variates])
-                return np.abs(self.model.in_range(restored.restore(scaled)) - truth)
-
-            best = errors(x)
+                whole = self._errors(forecast(x), places, variates, scaling)
             for number, place in zip(numbers, packing.places, strict=True):
-                without = x.clone()
-                own = mask[..., place]
+                own, without = mask[..., place], x.clone()
                 without[..., place] += own * (baseline[..., place] - x[..., place])
+                with torch.no_grad():
+                    errors = self._errors(forecast(without), places, variates, scaling)
                 column = number if len(variates) > 1 else 0
-                worse = (errors(without) - best)[..., column]
-                self.n_shown[number, places, variates[column]] = own.sum(dim=(1, 2)).cpu().numpy()
-                self.mae_increase[number, places, :, variates[column]] = worse
+                at = number, places, variates[column]
+                self.n_shown[at] = own.sum(dim=(1, 2)).cpu().numpy()
+                self.mae_increase[at] = (errors - whole)[:, column]
+
+    def _mask(
+        self, forecast: Callable[[Tensor], Tensor], x: Tensor, baseline: Tensor, where: Tensor
+    ) -> Tensor:
+        """Learn masks (W, T, F), their price in units of what all that is masked does together.
+
+        It is then a share, whatever the unit of the forecast, and however much of it is moved.
+        """
+        with torch.no_grad():
+            hidden = forecast(torch.where(where, baseline, x))
+            moved = (hidden - forecast(x)).square().mean(dim=1, keepdim=True).sqrt()
+            # A forecast that nothing moves stays as it is.
+            moved = torch.where(moved > 0, moved, 1.0)
+        return self.learned_mask.learn(
+            lambda x: forecast(x) / moved, x, baseline=baseline, where=where
+        ).mask
+
+    def _errors(
+        self, forecast: Tensor, places: np.ndarray, variates: list[int], scaling: Scaling
+    ) -> np.ndarray:
+        """Return the mean absolute errors of scaled forecasts, (W, n), NaN without any truth."""
+        own = Scaling(scaling.mean[:, variates], scaling.scale[:, variates])
+        restored = self.model.in_range(own.restore(forecast.cpu().double().numpy()))
+        errors = np.abs(restored - self.truth[places][..., variates])
+        seen = ~np.isnan(errors)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(seen, errors, 0.0).sum(axis=1) / seen.sum(axis=1))
 
     def effects(self) -> list[Effect]:
         """Return what was noted, an effect for each input."""
         every = list(range(self.truth.shape[2]))
-        effects = [
-            Effect(one.role, one.label, every, shown[:, None], worse)
-            for one, shown, worse in zip(self.inputs, self.n_shown, self.mae_increase, strict=True)
+        shown, worse = self.n_shown[:, :, None], self.mae_increase[:, :, None]
+        labels = [(one.role, one.label) for one in self.inputs]
+        if self.model.forecasts_variates_alone:
+            # Of each variate, its own history.
+            shown, worse = (
+                np.concatenate(
+                    [part[every, ..., every].transpose(1, 2, 0)[None], part[len(every) :]]
+                )
+                for part in (shown, worse)
+            )
+            labels = [("history", None), *labels[len(every) :]]
+        return [
+            Effect(*label, every, *numbers)
+            for label, *numbers in zip(labels, shown, worse, strict=True)
         ]
-        if not self.model.forecasts_variates_alone:
-            return effects
-        # Of each variate, its own history.
-        shown, worse = (
-            np.stack([part[variate, ..., variate] for variate in every], axis=-1)
-            for part in (self.n_shown, self.mae_increase)
-        )
-        return [Effect("history", None, every, shown[:, None], worse), *effects[len(every) :]]
 
 
 def learned_effects(
