@@ -11,21 +11,15 @@ import pandas as pd
 from tsar.checks import small_forecaster
 from tsar.exceptions import TsarError
 from tsar.forecasting.base import Forecaster
-from tsar.forecasting.network import NetworkForecaster
+from tsar.forecasting.capabilities import CAPABILITIES, capabilities, learning
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 
-YES, NO, MEMBERS = "●", "", "by member"
+MARKS = {True: "●", False: "", None: "by member"}
 COLUMNS = {
     "learns": "trained network, estimated series by series, or nothing to learn",
-    "distribution": "forecasts quantiles or a distribution by itself; every model has calibrated "
-    "intervals",
-    "past": "reads columns known up to now",
-    "future": "reads columns known ahead",
-    "static": "reads what is constant in a series",
-    "joint": "the history of one column moves the forecast of another",
+    **CAPABILITIES,
     "missing": "takes missing values",
     "new series": "forecasts series that it was not fitted on",
-    "pretrain": "can learn from any series first",
 }
 
 
@@ -43,8 +37,8 @@ def _small(cls: type[Forecaster], **parameters: Any) -> Forecaster:
     return small_forecaster(cls, **parameters)
 
 
-def capabilities(cls: type[Forecaster]) -> dict[str, str]:
-    """Return an entry for each column but the name, by fitting a small model and asking it."""
+def tried(cls: type[Forecaster]) -> dict[str, bool]:
+    """Return what a small model turns out to do, of what can be tried."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parameters = cls().get_params()
@@ -53,32 +47,30 @@ def capabilities(cls: type[Forecaster]) -> dict[str, str]:
         holes = data.mask(np.random.default_rng(1).random(data.shape) < 0.1)
         # The other column is moved, by more than what a model rounds off.
         moved = data.assign(b=data["b"].to_numpy()[::-1] + 5)
-        found = {
+        return {
             "distribution": "loss" in parameters or model.predictive.has_quantiles,
-            "past": "past_covariates" in parameters,
-            "future": "future_covariates" in parameters,
-            "static": "static_covariates" in parameters,
             "joint": not np.allclose(
                 model.predict(df=data)["a"], model.predict(df=moved)["a"], atol=1e-6
             ),
             "missing": _works(lambda: _small(cls).fit(holes).predict()),
             "new series": _works(lambda: model.predict(df=_data(2))),
-            "pretrain": hasattr(cls, "pretrain"),
         }
-    marks = {name: YES if has else NO for name, has in found.items()}
-    if "models" in parameters:
-        # Covariates are parameters of the members.
-        marks |= dict.fromkeys(("past", "future", "static"), MEMBERS)
-    return {"learns": _learns(cls), **marks}
 
 
-def _learns(cls: type[Forecaster]) -> str:
-    if issubclass(cls, NetworkForecaster):
-        return "network"
-    parameters = cls().get_params()
-    if "models" in parameters:
-        return "its members"
-    return "per series" if "n_jobs" in parameters else "nothing"
+def entries(cls: type[Forecaster]) -> dict[str, str]:
+    """Return an entry for each column but the name.
+
+    Raises
+    ------
+    ValueError
+        What a forecaster declares is not what it does.
+    """
+    declared, seen = capabilities(cls), tried(cls)
+    for name in ("distribution", "joint"):
+        if declared[name] not in (None, seen[name]):
+            raise ValueError(f"{cls.__name__} declares {name}={declared[name]}, and is not so")
+    both = {**seen, **declared}
+    return {"learns": learning(cls), **{name: MARKS[has] for name, has in both.items()}}
 
 
 def _works(forecast: Callable[[], Any]) -> bool:
@@ -93,7 +85,7 @@ def model_table(names: list[str]) -> str:
     lines = [f"| model | {' | '.join(COLUMNS)} |", f"| --- {'| :-: ' * len(COLUMNS)}|"]
     for name in names:
         cls = forecaster_class(name)
-        held = capabilities(cls)
+        held = entries(cls)
         path = f"{{py:class}}`~tsar.{name}`"
         lines.append(f"| {path} | {' | '.join(held[column] for column in COLUMNS)} |")
     meaning = [f"{name}\n: {text[0].upper()}{text[1:]}.\n" for name, text in COLUMNS.items()]

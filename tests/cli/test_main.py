@@ -239,6 +239,24 @@ def test_lists_name_everything(run, monkeypatch):
         assert set(names) <= {line.split()[0] for line in printed.splitlines() if line.strip()}
 
 
+def test_models_says_what_each_can_do(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = [line.split() for line in run("models")[1].splitlines()]
+    for row in (
+        ["ARIMA", "per", "series", "future"],
+        ["Ensemble", "members", "as", "its", "members", "as", "its", "members"],
+        ["Naive", "nothing"],
+        ["PITS", "network", "past,", "future,", "static", "distribution,", "pretrain"],
+        [
+            *["iTransformer", "network", "past,", "future,", "static"],
+            "distribution,",
+            "joint,",
+            "mixer",
+        ],
+    ):
+        assert row in rows
+
+
 def test_version(run):
     assert run("--version")[:2] == (0, f"{tsar.__version__}\n")
 

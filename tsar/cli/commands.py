@@ -28,6 +28,7 @@ from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
 from tsar.cli.image import run_image_demo
 from tsar.cli.language import run_language_demo
+from tsar.cli.listing import abilities, summary
 from tsar.cli.once import Command
 from tsar.cli.options import (
     READING,
@@ -66,6 +67,7 @@ from tsar.estimator.saving import check_folder
 from tsar.evaluation import compare, results_to_latex
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
 from tsar.exceptions import ParameterError
+from tsar.forecasting.capabilities import CAPABILITIES
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.constraints import check_choice
 from tsar.params.text import parse_parameters
@@ -512,16 +514,18 @@ def models(
     name: Annotated[str | None, typer.Argument(help="Show the parameters of one model.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """List the models, or the parameters of one."""
+    """List the models and what each can do, or the parameters of one."""
     console = Console()
     if name is not None:
         cls = forecaster_class(name)
+        console.print(summary(name), highlight=False)
         rows = [[key, repr(value)] for key, value in cls().get_params(deep=False).items()]
         console.print(_table(["parameter", "default"], rows))
         return
-    console.print(
-        _table(["model", "what"], [[name, _summary(name)] for name in forecaster_names()])
-    )
+    console.print(_table(["model", "what"], [[name, summary(name)] for name in forecaster_names()]))
+    rows = [[name, *abilities(name)] for name in forecaster_names()]
+    console.print(_table(["model", "learns", "covariates", "can"], rows))
+    console.print("\n".join(f"{name}: {text}" for name, text in CAPABILITIES.items()))
 
 
 @app.command(cls=Command)
@@ -540,10 +544,6 @@ def check(
             outcome = f"FAILED {error}"
         print(f"{check_id(one)}: {outcome}")
     raise typer.Exit(1 if failed else 0)
-
-
-def _summary(model: str) -> str:
-    return (forecaster_class(model).__doc__ or "").strip().partition("\n")[0]
 
 
 @app.command(cls=Command)
