@@ -97,8 +97,8 @@ SECTIONS = [
     Section(
         "metrics",
         "Measure errors",
-        "Metrics of points, quantiles, intervals and samples, on arrays and frames.",
-        ("tsar.evaluation.metrics", "tsar.evaluation.probabilistic"),
+        "Metrics of points, quantiles, intervals, samples and attributions, on arrays and frames.",
+        ("tsar.evaluation.metrics", "tsar.evaluation.probabilistic", "tsar.evaluation.saliency"),
     ),
     Section(
         "reproducing",

@@ -19,6 +19,7 @@ from tsar.evaluation.probabilistic import (
 )
 from tsar.evaluation.published import evaluate, evaluate_last_step
 from tsar.evaluation.recipes import load_recipe, recipe_names, run_recipe
+from tsar.evaluation.saliency import aup, aur, mask_entropy, mask_information
 from tsar.evaluation.scaling import ScalingLaw, scaling_law
 from tsar.evaluation.significance import (
     critical_difference,
@@ -31,6 +32,8 @@ __all__ = [
     "Metric",
     "Leaderboard",
     "ScalingLaw",
+    "aup",
+    "aur",
     "backtest",
     "compare",
     "corr",
@@ -49,6 +52,8 @@ __all__ = [
     "mae",
     "mape",
     "mase",
+    "mask_entropy",
+    "mask_information",
     "measure",
     "model_confidence_set",
     "mse",

@@ -3,25 +3,62 @@
 Dimension letters: S series, V variates that are read by themselves, L tokens.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tsar.core.inspection.recording import WHATS, recorded
 from tsar.data.matching import in_order
+from tsar.data.panel import Panel
+from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
-from tsar.forecasting.fitted.rolling import ROWS_AT_ONCE, roll_windows
+from tsar.forecasting.fitted.contract import OpenWindows
+from tsar.forecasting.fitted.rolling import ROWS_AT_ONCE, roll, roll_windows, steps_covering
 from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.constraints import check_choice
+from tsar.training.threads import settle_number
 
 __all__ = ["NetworkInsight"]
+
+# Windows that gradients go through in one pass, as in Enguehard (ICML 2023): what a network has
+# inside stays in memory until they have.
+OPEN_AT_ONCE = 100
 
 
 class NetworkInsight(WindowForecaster):
     """A forecaster around a network that can be looked into."""
 
     module_: nn.Module
+
+    @property
+    def lets_gradients_through(self) -> bool:
+        return True
+
+    def opened(
+        self, panel: Panel, owners: np.ndarray, rows: np.ndarray, horizon: int
+    ) -> Iterator[tuple[np.ndarray, OpenWindows]]:
+        context, step, point = self.context_rows, self.horizon_, self.predictive.fed_back
+        reach = steps_covering(horizon, step)
+        settle_number()
+
+        def forecast(inputs: Inputs) -> Tensor:
+            return point(roll(self._forecast_batch, point, inputs, step, horizon))
+
+        for places, windows in self._scaled(panel, owners, rows, reach, None):
+            device = windows.tensors.values.device
+            for part in np.array_split(np.arange(len(places)), -(-len(places) // OPEN_AT_ONCE)):
+                series, cutoffs = (
+                    torch.from_numpy(np.asarray(which[part], dtype=np.int64)).to(device)
+                    for which in (windows.series, windows.cutoffs)
+                )
+                history, seen = windows.tensors.gather(series, cutoffs, context, 0)
+                covariates = windows.tensors.gather_covariates(series, cutoffs, context, reach)
+                complete = seen is None or bool(seen.all())
+                inputs = Inputs(history, None if complete else seen, **covariates)
+                yield places[part], OpenWindows(inputs, forecast, windows.scaling.take(part))
 
     def inspect(
         self,

@@ -142,6 +142,11 @@ class TSDiff(NetworkForecaster):
         return NoiseObjective()
 
     @property
+    def lets_gradients_through(self) -> bool:
+        # Paths are drawn, each from noise.
+        return False
+
+    @property
     def expected_predictive(self) -> Predictive:
         return SampleForecasts()
 

@@ -2,6 +2,7 @@
 
 from tsar.training.device import autocast, resolve_device
 from tsar.training.evaluation import evaluate
+from tsar.training.learned_masks import LearnedMask
 from tsar.training.loop import train
 from tsar.training.objective import Objective
 from tsar.training.optim import Adam, AdamW, Optimizer, TorchOptimizer, make_optimizer
@@ -25,6 +26,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Decaying",
+    "LearnedMask",
     "Objective",
     "OneCycle",
     "Optimizer",

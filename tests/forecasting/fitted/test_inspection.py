@@ -1,11 +1,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
 import tsar
 from tsar.checks import small_forecaster
 from tsar.exceptions import DataError, NotFittedError, ParameterError
 from tsar.forecasting.registry import forecaster_class, forecaster_names
+from tsar.training import LearnedMask
 
 HORIZON = 5
 
@@ -96,9 +99,17 @@ def test_every_forecaster_is_explained(name):
     wide = _wide()
     model = small_forecaster(forecaster_class(name), horizon=HORIZON).fit(wide[:110])
     explained = model.explain(wide, windows=4)
-    assert list(explained)[:3] == ["id", "variate", "role"]
-    assert np.isfinite(explained[["importance", "share", "mae_increase"]].to_numpy()).all()
-    np.testing.assert_allclose(explained.groupby("variate")["share"].sum(), 1.0)
+    tables = [explained]
+    if model.lets_gradients_through:
+        tables.append(model.explain(wide, windows=4, method=LearnedMask(n_steps=2)))
+        keys = ["variate", "role", "input"]
+        assert set(tables[1][keys].itertuples(index=False)) == set(
+            explained[keys].itertuples(index=False)
+        )
+    for table in tables:
+        assert list(table)[:3] == ["id", "variate", "role"]
+        assert np.isfinite(table[["importance", "share", "mae_increase"]].to_numpy()).all()
+        np.testing.assert_allclose(table.groupby("variate")["share"].sum(), 1.0)
     for _, own in explained.groupby("variate"):
         assert own["importance"].is_monotonic_decreasing
     if model.forecasts_variates_alone:
@@ -183,11 +194,106 @@ def test_members_of_an_ensemble_lose_an_input_together():
     assert both["heat"] == pytest.approx(one["heat"] / 2, rel=1e-4)
 
 
+def test_masks_show_the_one_lag_that_is_read():
+    wide = _wide()
+    model = tsar.NLinear(
+        horizon=2,
+        context_length=6,
+        max_epochs=1,
+        device="cpu",
+        random_state=0,
+        output_range=(0, 44),
+    ).fit(wide[:100])
+    linear = model.module_.linear
+    with torch.no_grad():
+        # What is third of six, relative to the last value; the last value is added again.
+        linear.weight.copy_(torch.eye(6)[2].expand(2, 6))
+        linear.bias.zero_()
+    explained = model.explain(wide, method="learned_mask", windows=10_000).set_index("variate")
+    values = wide.to_numpy()
+    cutoffs = np.arange(6, len(values) - 2 + 1)
+    # Of m, (1 - m)^2 is added to the error, and m / 6 to the price.
+    shown = 1 - 1 / 12
+    forecast = values[cutoffs - 4]
+    without = np.clip(forecast + shown * (values.mean(axis=0) - forecast), 0, 44)
+    truth = values[cutoffs[:, None] + np.arange(2)]
+    forecast = np.clip(forecast, 0, 44)
+    for column, variate in enumerate(wide):
+        row = explained.loc[variate]
+        assert row["importance"] == pytest.approx(shown, abs=2e-3)
+        errors = [
+            np.abs(each[:, None, column] - truth[..., column]).mean()
+            for each in (without, forecast)
+        ]
+        assert row["mae_increase"] == pytest.approx(errors[0] - errors[1], abs=0.02)
+
+
+class _ReadsPrice(nn.Module):
+    """Forecast what the second future covariate is."""
+
+    def forward(self, inputs):
+        return inputs.future[:, -HORIZON:, 1:2]
+
+
+def test_masks_show_the_one_covariate_that_is_read():
+    rng = np.random.default_rng(3)
+    frame = _wide()[["a"]].assign(
+        rain=rng.normal(size=130),
+        wind=rng.normal(size=130),
+        price=rng.normal(4, 2, size=130),
+        kind=np.where(rng.random(130) < 0.5, "x", "y"),
+    )
+    frame.iloc[60:64, 0] = np.nan
+    model = tsar.NLinear(
+        horizon=HORIZON, context_length=8, max_epochs=1, device="cpu", random_state=0,
+        past_covariates="rain", future_covariates=["wind", "price", "kind"],
+        calendar_features=True, target=["a"], gaps="mask",
+    ).fit(frame[:100])  # fmt: skip
+    model.module_ = _ReadsPrice()
+    explained = model.explain(frame, method="learned_mask", windows=10_000).set_index("input")
+    assert set(explained["role"]) == {"history", "past", "future", "calendar"}
+    assert "kind" not in explained.index
+    assert (explained["importance"].drop("price") == 0).all() and explained["share"].iloc[0] == 1
+    coding = model.learned_.coding.future[1]
+    z = ((frame["price"] - coding.mean) / coding.scale).to_numpy()
+    n_calendar, n_steps = model.learned_.coding.n_calendar, 8 + HORIZON
+    shown = []
+    for cutoff in range(8, 130 - HORIZON + 1):
+        seen = frame["a"].iloc[cutoff - 8 : cutoff].notna().sum()
+        n_values = seen + 8 + (2 + n_calendar) * n_steps
+        squares = z[cutoff : cutoff + HORIZON] ** 2
+        # Where the derivative of the error is that of the price.
+        shown.append(np.clip(1 - squares.sum() / (2 * n_values * squares), 0, None).sum())
+    assert explained.loc["price", "importance"] == pytest.approx(np.mean(shown), rel=5e-3)
+
+
+class _ReadsB(nn.Module):
+    """Forecast both variates by the last value of the second."""
+
+    def forward(self, inputs):
+        return inputs.target[:, -1:, 1:].expand(-1, HORIZON, 2)
+
+
+def test_masks_show_which_variate_another_one_reads():
+    wide = _wide()
+    model = small_forecaster(tsar.iTransformer, horizon=HORIZON)
+    model.set_params(calendar_features=False).fit(wide[:100])
+    model.module_ = _ReadsB()
+    explained = model.explain(wide, method=LearnedMask(mask_weight=20.0), windows=5)
+    of_b = explained["input"] == "b"
+    np.testing.assert_allclose(explained["share"], of_b)
+    # The price of the only value is that of one in two contexts.
+    price = 20 / (2 * 2 * model.context_rows)
+    np.testing.assert_allclose(explained["importance"][of_b], 1 - price, atol=5e-3)
+
+
 def test_explanations_that_are_refused():
     wide = _wide()
     model = tsar.SeasonalNaive(horizon=HORIZON, season_length=7).fit(wide)
     with pytest.raises(ParameterError, match="did you mean 'occlusion'"):
         model.explain(wide, method="oclusion")
+    with pytest.raises(ParameterError, match="SeasonalNaive: explain by learned masks needs a tra"):
+        model.explain(wide, method="learned_mask")
     with pytest.raises(ParameterError, match="windows must be an integer"):
         model.explain(wide, windows=0)
     with pytest.raises(DataError, match="needs 12 rows of a series, 7 of them as history"):

@@ -7,18 +7,21 @@ Dimension letters: S series, W windows, H horizon, C variates, N samples.
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from torch import Tensor
 
 from tsar.data.panel import Panel
+from tsar.data.scaling import Scaling
+from tsar.data.windows import Inputs
 from tsar.estimator.base import Estimator
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.outputs.predictive import Predictive
 
-__all__ = ["FittedForecaster", "Forecasts"]
+__all__ = ["FittedForecaster", "Forecasts", "OpenWindows"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,25 @@ class Forecasts:
                 for (window, variate), why in one.replaced.items()
             },
         )
+
+
+@dataclass(frozen=True)
+class OpenWindows:
+    """Some windows as a network reads them, and how it forecasts them.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        Of W windows, known covariates over the whole horizon.
+    forecast : callable
+        Maps such inputs to point forecasts (W, H, C) in scaled units, with gradients.
+    scaling : Scaling
+        Of each window.
+    """
+
+    inputs: Inputs
+    forecast: Callable[[Inputs], Tensor]
+    scaling: Scaling
 
 
 class FittedForecaster(Estimator):
@@ -148,7 +170,21 @@ class FittedForecaster(Estimator):
         Forecasts
         """
 
+    def opened(
+        self, panel: Panel, owners: np.ndarray, rows: np.ndarray, horizon: int
+    ) -> Iterator[tuple[np.ndarray, OpenWindows]]:
+        """Yield the numbers of windows and what :meth:`forecast` makes of them, in batches.
+
+        Only where :attr:`lets_gradients_through`; the windows are those of :meth:`forecast`.
+        """
+        raise NotImplementedError(f"{self.name} lets no gradients through")
+
     # -------------------------------------------------------- what it is
+
+    @property
+    def lets_gradients_through(self) -> bool:
+        """Whether a forecast can be differentiated by what is read."""
+        return False
 
     @property
     @abstractmethod

@@ -1,9 +1,9 @@
-"""What moves a forecast: inputs are hidden one after the other.
+"""What moves a forecast: inputs are hidden one after the other, or by masks that are learned.
 
 Dimension letters: S series, W windows, H horizon, C variates.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,43 +14,86 @@ import pandas as pd
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.windows import number_windows
-from tsar.exceptions import DataError
+from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.fitted.contract import FittedForecaster
+from tsar.forecasting.fitted.masking import Effect, learned_effects
 from tsar.params.constraints import check_choice, check_count
 from tsar.progress import progress
+from tsar.training.learned_masks import LearnedMask
 
 __all__ = ["explain"]
 
+METHODS = ("occlusion", "learned_mask")
 ROLES = ("past", "future", "static")
 
 
 def explain(
-    model: FittedForecaster, df: Any, horizon: int, method: str, windows: int, verbose: int
+    model: FittedForecaster,
+    df: Any,
+    horizon: int,
+    method: str | LearnedMask,
+    windows: int,
+    verbose: int,
 ) -> pd.DataFrame:
     """Say how much each input moves the forecast, see ``Forecaster.explain``."""
     name = model.name
-    check_choice(name, "method", method, ("occlusion",))
+    learned_mask = _mask_of(model, method)
     check_count(name, "windows", windows)
     read = model.read_as_fitted(df)
     panel = in_order(model.matched(read, allow_new_variates=False), model.end_.variates)
     read = in_order(read, model.end_.variates)
     owners, rows = _cutoffs(model, panel, horizon, windows)
     truth = panel.values[rows[:, None] + np.arange(horizon)]
-    whole = model.forecast(panel, owners, rows, horizon).point
-    error = _by_series(np.abs(whole - truth), owners, panel.n_series)
+    effects: Iterable[Effect]
+    if learned_mask is None:
+        effects = _occluded(model, read, panel, owners, rows, truth, verbose)
+    else:
+        effects = learned_effects(model, learned_mask, panel, owners, rows, truth, verbose)
     tables = []
+    for role, label, moved, importance, mae_increase in effects:
+        change = _by_series(importance, owners, panel.n_series)
+        worse = _by_series(mae_increase, owners, panel.n_series)
+        for variate in moved:
+            own = panel.variates[variate] if label is None else label
+            tables.append((variate, role, own, change[:, variate], worse[:, variate]))
+    return _frame(panel, np.unique(owners), tables)
+
+
+def _mask_of(model: FittedForecaster, method: str | LearnedMask) -> LearnedMask | None:
+    """Return how masks are learned, None where inputs are hidden one by one."""
+    if not isinstance(method, LearnedMask):
+        check_choice(model.name, "method", method, METHODS)
+        if method == "occlusion":
+            return None
+        method = LearnedMask()
+    if not model.lets_gradients_through:
+        raise ParameterError(
+            f"{model.name}: explain by learned masks needs a trained network that lets gradients "
+            f"through, got {type(model).__name__}; take method='occlusion'"
+        )
+    return method
+
+
+def _occluded(
+    model: FittedForecaster,
+    read: Panel,
+    panel: Panel,
+    owners: np.ndarray,
+    rows: np.ndarray,
+    truth: np.ndarray,
+    verbose: int,
+) -> Iterator[Effect]:
+    """Yield what the forecasts of windows are without one input after the other."""
+    whole = model.forecast(panel, owners, rows, truth.shape[1]).point
+    error = np.abs(whole - truth)
     hidden = list(_hidden(read, model.forecasts_variates_alone))
-    with progress(shown=verbose >= 1, total=len(hidden), desc=name, unit="input") as bar:
+    with progress(shown=verbose >= 1, total=len(hidden), desc=model.name, unit="input") as bar:
         for role, label, moved, without in hidden:
             part = in_order(model.matched(without(), allow_new_variates=False), model.end_.variates)
-            forecast = model.forecast(part, owners, rows, horizon).point
-            change = _by_series(np.abs(forecast - whole), owners, panel.n_series)
-            worse = _by_series(np.abs(forecast - truth), owners, panel.n_series) - error
-            for variate in moved:
-                own = panel.variates[variate] if label is None else label
-                tables.append((variate, role, own, change[:, variate], worse[:, variate]))
+            forecast = model.forecast(part, owners, rows, truth.shape[1]).point
+            change, worse = np.abs(forecast - whole), np.abs(forecast - truth) - error
+            yield Effect(role, label, moved, change, worse)
             bar.update()
-    return _frame(panel, np.unique(owners), tables)
 
 
 def _cutoffs(

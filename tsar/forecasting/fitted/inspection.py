@@ -9,6 +9,7 @@ import pandas as pd
 from tsar.forecasting.fitted.contract import FittedForecaster
 from tsar.forecasting.fitted.explanation import explain
 from tsar.forecasting.fitted.windowed import fitted_values, forecast_windows, score
+from tsar.training.learned_masks import LearnedMask
 
 __all__ = ["Inspection"]
 
@@ -112,16 +113,18 @@ class Inspection(FittedForecaster):
         df: Any,
         horizon: int | None = None,
         *,
-        method: Literal["occlusion"] = "occlusion",
+        method: Literal["occlusion", "learned_mask"] | LearnedMask = "occlusion",
         windows: int = 20,
         verbose: int = 0,
     ) -> pd.DataFrame:
         """Say how much each input moves the forecast.
 
-        One input after the other is hidden: the values of a number are replaced by their
-        mean, those of a category by the most frequent one, the history of a variate by its
-        own mean, and features of the calendar by zeros. What the forecast then changes by is
-        the importance of the input. Nothing is fitted again.
+        With "occlusion" one input after the other is hidden: the values of a number are replaced
+        by their mean, those of a category by the most frequent one, the history of a variate by
+        its own mean, and features of the calendar by zeros. What the forecast then changes by is
+        the importance of the input. With "learned_mask" all inputs are masked together, value by
+        value, as far as the forecast stays what it is; how many values are still shown is the
+        importance of an input. Nothing is fitted again.
 
         Parameters
         ----------
@@ -129,7 +132,11 @@ class Inspection(FittedForecaster):
             In any form, with the fitted variates and covariates.
         horizon : int or None
             Steps to forecast; None takes the fitted ``horizon``.
-        method : {"occlusion"}, default "occlusion"
+        method : {"occlusion", "learned_mask"} or LearnedMask, default "occlusion"
+            Masks are learned by gradients through a trained network, for each cutoff and
+            variate by hundreds of passes; :class:`tsar.training.LearnedMask` says how. What they
+            hide is replaced by the mean of the series, or by that of a covariate where it was
+            fitted. Categories are never masked, and not listed.
         windows : int, default 20
             How many cutoffs of each series to look at, evenly spread over its rows.
         verbose : int
@@ -141,29 +148,35 @@ class Inspection(FittedForecaster):
             For each series and variate a row for each input, the one that moves it most
             first: ``id``, ``variate`` (where there are several), ``role`` ("history", "past",
             "future", "static" or "calendar"), ``input`` (a column of ``df``), ``importance``
-            (mean absolute change of the point forecast, in original units), ``share`` (of
-            the importance of all inputs together) and ``mae_increase`` (by how much the mean
-            absolute error grows without the input). Where a variate is forecast from its own
-            history only, the histories of the others are not listed.
+            (mean absolute change of the point forecast, in original units; by masks, the mean
+            number of values that are shown), ``share`` (of the importance of all inputs
+            together) and ``mae_increase`` (by how much the mean absolute error grows without the
+            input; by masks, without the values that are shown of it). Where a variate is
+            forecast from its own history only, the histories of the others are not listed.
 
         Raises
         ------
         NotFittedError
             ``fit`` was not called.
         ParameterError, DataError
-            An argument or the frame is not usable, or no series is long enough for a context
-            and the horizon.
+            An argument or the frame is not usable, no series is long enough for a context and
+            the horizon, or the forecaster lets no gradients through to a mask.
 
         Notes
         -----
         Inputs that say the same can stand in for each other, and each of them then looks less
         important than both are. Importance is what the model makes of an input, which is
-        no proof of a cause.
+        no proof of a cause. A mask that is learned shows one of two such inputs.
+
+        The price of a mask is weighed against the squared change of the forecast, in units of
+        what hiding everything changes. With ``mask_weight=1``, showing everything costs as much
+        as hiding everything.
 
         References
         ----------
         Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014,
-        section 4.2, who hide parts of images.
+        section 4.2, who hide parts of images; Enguehard, "Learning perturbations to explain time
+        series predictions", ICML 2023, who learns masks.
         """
         self.check_fitted()
         return explain(self, df, self.resolve_horizon(horizon), method, windows, verbose)

@@ -13,7 +13,14 @@ from torch import Tensor
 from tsar.core.ops.even_products import ROWS_AT_ONCE
 from tsar.data.windows import Inputs, SeriesTensors
 
-__all__ = ["ROWS_AT_ONCE", "roll_windows", "sample_paths", "steps_covering", "windows_at_once"]
+__all__ = [
+    "ROWS_AT_ONCE",
+    "roll",
+    "roll_windows",
+    "sample_paths",
+    "steps_covering",
+    "windows_at_once",
+]
 
 # Values in one batch of contexts: large enough to keep the processor busy, small enough that
 # the memory does not depend on how many series there are.
@@ -85,7 +92,7 @@ def roll_windows(
             )
             inputs = Inputs(history, None if whole else seen, **covariates)
             with torch.inference_mode():
-                steps = _roll(forecast_batch, point, inputs, step, horizon)[: len(part)]
+                steps = roll(forecast_batch, point, inputs, step, horizon)[: len(part)]
             if forecast is None:
                 forecast = np.empty((len(owner), *steps.shape[1:]))
             forecast[part.cpu().numpy()] = steps.cpu().double().numpy()
@@ -177,7 +184,7 @@ def _complete(tensors: SeriesTensors, owner: Tensor, cutoff: Tensor, context_len
     return complete & (missing[cutoff] == missing[begin.clamp(min=0)])
 
 
-def _roll(
+def roll(
     forecast_batch: Callable[[Inputs], Tensor],
     point: Callable[[Tensor], Tensor],
     inputs: Inputs,
@@ -186,7 +193,17 @@ def _roll(
 ) -> Tensor:
     """Forecast one batch, feeding the point forecast back where the horizon is longer.
 
-    Known covariates reach over the whole horizon; each pass reads its own part of them.
+    Parameters
+    ----------
+    forecast_batch, point, step, horizon
+        As in :func:`roll_windows`.
+    inputs : Inputs
+        Known covariates reach over the whole horizon; each pass reads its own part of them.
+
+    Returns
+    -------
+    Tensor of shape (B, horizon, C) or (B, horizon, C, Q)
+        With gradients where they are on.
     """
     reads = inputs.target.shape[1] + step
     parts = [forecast_batch(_reading(inputs, reads))]
