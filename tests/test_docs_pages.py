@@ -101,9 +101,7 @@ def test_a_section_of_a_docstring_is_dropped_whole(extension):
 def test_the_table_of_models_says_what_they_can_do(extension):
     model_table = extension("model_table")
     can = {
-        name: {
-            key for key, mark in model_table.capabilities(forecaster_class(name)).items() if mark
-        }
+        name: {key for key, mark in model_table.entries(forecaster_class(name)).items() if mark}
         for name in ("SeasonalNaive", "ARIMA", "NLinear", "iTransformer", "PatchTST")
     }
     everyone = {"learns", "missing", "new series"}
@@ -111,8 +109,8 @@ def test_the_table_of_models_says_what_they_can_do(extension):
     assert can["SeasonalNaive"] == everyone
     assert can["ARIMA"] == everyone | {"future"}
     assert can["NLinear"] == network
-    assert can["iTransformer"] == network | {"joint"}
-    assert can["PatchTST"] == network | {"pretrain"}
+    assert can["iTransformer"] == network | {"joint", "mixer"}
+    assert can["PatchTST"] == network | {"pretrain", "mixer"}
     rows = model_table.model_table(["Naive"]).split("\n")
     assert rows[0].count("|") == rows[1].count("|") == rows[2].count("|")
     assert "nothing" in rows[2]

@@ -402,7 +402,7 @@ class Constant(nn.Module):
 
 
 def test_every_weight_learns_and_begins_small():
-    network = _network(horizon=6, dropout=0.1)
+    network = _network(horizon=6)
     assert network.heads[2].weight.std().item() == pytest.approx(0.02, rel=0.3)
     assert network.encoder.blocks[1].mixer.query_key_value.bias.abs().max() == 0
     assert network.encoder.blocks[1].mixer.output.bias is None

@@ -55,7 +55,7 @@ def test_a_compiled_training_gives_the_numbers_of_one_that_is_not(frame):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SIZES))
 def test_compiled_trainings_of_networks(name, frame):
-    dropout = {} if name == "NLinear" else {"dropout": 0.0}
+    dropout = {} if name in ("NLinear", "TimeMoE") else {"dropout": 0.0}
     plain, compiled = (_fitted(name, frame, compile=how, **dropout) for how in (False, True))
     np.testing.assert_allclose(plain.predict(), compiled.predict(), rtol=1e-3, atol=1e-3)
     if dropout:

@@ -328,7 +328,6 @@ class ARNet(NetworkForecaster):
     learning_rate_schedule: ScheduleName | Schedule = "cosine"
     early_stopping: bool = False
 
-    channel_independent: ClassVar[bool] = False
     takes_any_variates: ClassVar[bool] = False
     _own_covariates: ClassVar[bool] = True
 

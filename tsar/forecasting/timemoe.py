@@ -22,7 +22,6 @@ from tsar.training.options import Phase, TrainingOptions
 __all__ = ["TimeMoE"]
 
 Positive = Annotated[int, Interval(1)]
-Share = Annotated[float, Interval(0, 1, open_high=True)]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -52,8 +51,6 @@ class TimeMoE(NetworkForecaster):
     balance_weight : float, default 0.02
         How much training minds that experts have unequally much to do; recorded as
         ``train_balance``.
-    dropout : float, default 0.0
-        Of both branches of a block.
     mixer : str, default "attention"
         What mixes tokens, one of ``tsar.core.mixers.causal_mixers()``. Attention is turned by
         positions (rotary).
@@ -88,7 +85,6 @@ class TimeMoE(NetworkForecaster):
     n_experts: Positive = 8
     top_k: Positive = 2
     balance_weight: Annotated[float, Interval(0)] = 0.02
-    dropout: Share = 0.0
     mixer: str = "attention"
     pretrained: str | None = None
     fine_tuning: bool = True
@@ -185,7 +181,7 @@ class TimeMoE(NetworkForecaster):
                 name: getattr(self, name)
                 for name in (
                     *("horizon_lengths", "d_model", "d_ff", "n_experts", "top_k"),
-                    *("balance_weight", "dropout"),
+                    "balance_weight",
                 )
             },
         )

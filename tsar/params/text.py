@@ -143,7 +143,10 @@ def _object(text: str, base: type[Storable]) -> Any:
         call = ast.parse(text, mode="eval").body
     except SyntaxError:
         return _UNFIT
-    classes = base.known_classes()
+    # By the name that is registered, and by that which the object prints.
+    known_by = base.known_classes()
+    own = {one.__name__: one for one in known_by.values() if isinstance(one, type)}
+    classes = {**own, **known_by}
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
         return _UNFIT
     if call.func.id not in classes or call.args:

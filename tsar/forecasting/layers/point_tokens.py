@@ -75,8 +75,6 @@ class TimeMoENetwork(ForecastNetwork):
         How many there are beside it, and through how many of them a token goes.
     balance_weight : float
         Of the imbalance of experts in training, which is ``top_k`` where they are even.
-    dropout : float, default 0.0
-        Of both branches of a block.
 
     References
     ----------
@@ -96,7 +94,6 @@ class TimeMoENetwork(ForecastNetwork):
         n_experts: int,
         top_k: int,
         balance_weight: float,
-        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_causal("TimeMoENetwork", mixers)
@@ -116,7 +113,7 @@ class TimeMoENetwork(ForecastNetwork):
             softmax_over="all",
             bias=False,
         )
-        block = partial(Block, d_model=d_model, norm=norm, dropout=dropout)
+        block = partial(Block, d_model=d_model, norm=norm)
         self.encoder = Encoder([block(mixer, experts()) for mixer in mixers], norm(d_model))
         self.heads = nn.ModuleList(
             Linear(d_model, length * output.n_outputs, bias=False) for length in horizon_lengths
