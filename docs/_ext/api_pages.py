@@ -113,7 +113,10 @@ SECTIONS = [
         ("tsar.hierarchy",),
     ),
     Section(
-        "tuning", "Tune parameters", "Search with Optuna, in the order of time.", ("tsar.tuning",)
+        "tuning",
+        "Tune parameters, choose inputs",
+        "Search with Optuna, in the order of time; which lags and covariates matter.",
+        ("tsar.tuning",),
     ),
     Section("figures", "Draw", "Figures of all of these, with matplotlib.", ("tsar.plot",)),
     Section("files", "Forecast files", "Many series, night after night.", ("tsar.batch",)),
