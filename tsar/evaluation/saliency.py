@@ -44,7 +44,23 @@ def aup(truth: ArrayLike, attribution: ArrayLike) -> float:
 
 
 def aur(truth: ArrayLike, attribution: ArrayLike) -> float:
-    """Return the area under recall by threshold, see :func:`aup`."""
+    """Return the area under recall by threshold.
+
+    Parameters
+    ----------
+    truth, attribution
+        As :func:`aup` takes them.
+
+    Returns
+    -------
+    float
+        In [0, 1]; larger is better.
+
+    Raises
+    ------
+    DataError
+        As from :func:`aup`.
+    """
     thresholds, right, _, n_true = _curves("aur", truth, attribution)
     return _area(thresholds, right / n_true)
 
@@ -62,6 +78,11 @@ def mask_information(truth: ArrayLike, attribution: ArrayLike) -> float:
     float
         The sum of ``|log2(1 - a)|`` over the entries that are read, ``a`` being the attribution
         in [0, 1]; larger is better.
+
+    Raises
+    ------
+    DataError
+        As from :func:`aup`.
     """
     read, scaled = _scaled("mask_information", truth, attribution)
     return float(np.abs(np.log2(1 - scaled[read] + SMALL)).sum())
@@ -80,6 +101,11 @@ def mask_entropy(truth: ArrayLike, attribution: ArrayLike) -> float:
     float
         The sum of the entropies of the attributions in [0, 1] over the entries that are read;
         smaller is better.
+
+    Raises
+    ------
+    DataError
+        As from :func:`aup`.
     """
     read, scaled = _scaled("mask_entropy", truth, attribution)
     of_read = scaled[read]

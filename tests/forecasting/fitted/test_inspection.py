@@ -287,6 +287,31 @@ def test_masks_show_which_variate_another_one_reads():
     np.testing.assert_allclose(explained["importance"][of_b], 1 - price, atol=5e-3)
 
 
+class _ReadsArea(nn.Module):
+    """Forecast the second static covariate at each step."""
+
+    def forward(self, inputs):
+        return inputs.static[:, None, 1:2].expand(-1, HORIZON, 1)
+
+
+def test_masks_show_the_one_constant_that_is_read():
+    data = _long().query("shop != 'Uri'").assign(age=0.0, area=0.0, kind="x")
+    data.loc[data["shop"] == "Bern", ["age", "area"]] = 5.0, 3.0
+    model = tsar.NLinear(
+        horizon=HORIZON, context_length=8, max_epochs=1, device="cpu", random_state=0,
+        static_covariates=["age", "area", "kind"], **_columns(),
+    ).fit(data)  # fmt: skip
+    model.module_ = _ReadsArea()
+    # A series that was not fitted is scaled by its own history, and has an area between the others.
+    other = data[data["shop"] == "Chur"].assign(shop="Davos", area=2.5)
+    explained = model.explain(pd.concat([data, other]), method="learned_mask", windows=3)
+    assert set(explained["role"]) == {"history", "static"} and len(explained) == 3 * 3
+    importance = explained.pivot(index="id", columns="input", values="importance")
+    # One value of ten; the others are eight of the history and the age.
+    np.testing.assert_allclose(importance["area"], 1 - 1 / 20, atol=5e-3)
+    assert (importance[["age", "sold"]] == 0).all(axis=None)
+
+
 def test_explanations_that_are_refused():
     wide = _wide()
     model = tsar.SeasonalNaive(horizon=HORIZON, season_length=7).fit(wide)
