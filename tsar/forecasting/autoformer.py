@@ -13,11 +13,9 @@ from tsar.core.convolution import CircularConvolution
 from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.core.mixers import (
-    MIXERS,
     AutoCorrelation,
     Mixer,
     accepted_options,
-    check_heads,
     make_mixer,
 )
 from tsar.core.mlp import MLP
@@ -27,10 +25,11 @@ from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
 from tsar.forecasting.layers.decomposition import WIDEST, Remainder, SeriesDecomposition
 from tsar.forecasting.layers.embedding import StepEmbedding
 from tsar.forecasting.layers.instance_norm import SeasonalNorm
-from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.network import NetworkSpec
 from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
-from tsar.params.constraints import Interval, check_choice
+from tsar.forecasting.start_token import StartTokenForecaster
+from tsar.params.constraints import Interval
 
 __all__ = ["AutoformerForecaster", "AutoformerNetwork"]
 
@@ -232,7 +231,7 @@ class AutoformerNetwork(ForecastNetwork):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AutoformerForecaster(NetworkForecaster):
+class AutoformerForecaster(StartTokenForecaster):
     """Autoformer: seasonal patterns found by Auto-Correlation, trends by moving averages.
 
     For series with seasons longer than the blocks of patches that other models read, and for
@@ -248,10 +247,6 @@ class AutoformerForecaster(NetworkForecaster):
 
     Parameters
     ----------
-    calendar_features : bool, default True
-        Read the hour, weekday, day of the month and day of the year of every step.
-    label_length : int or None, default None
-        Steps of history that the decoder begins with; None takes half of the context.
     kernel : int, default 25
         Odd width of the moving averages.
     factor : float, default 3.0
@@ -263,12 +258,6 @@ class AutoformerForecaster(NetworkForecaster):
     mixer : str, default "autocorrelation"
         What mixes the steps of the history, and those of the decoder, one of
         ``tsar.core.mixers.MIXERS``. The history reaches the decoder by Auto-Correlation.
-    d_model, n_heads, d_ff : int, default 512, 8 and 2048
-        Width of a token, heads, width of the feed-forward parts.
-    n_layers, n_decoder_layers : int, default 2 and 1
-        Layers of the encoder and of the decoder.
-    dropout : float, default 0.05
-        After the embeddings, inside the feed-forward parts and on the branches.
 
     References
     ----------
@@ -286,40 +275,20 @@ class AutoformerForecaster(NetworkForecaster):
     (3, 1)
     """
 
-    calendar_features: bool = True
-    label_length: Positive | None = None
     kernel: Annotated[int, Interval(1, WIDEST)] = 25
     factor: Annotated[float, Interval(0, open_low=True)] = 3.0
     head_delays: bool = False
     mixer: str = "autocorrelation"
-    d_model: Positive = 512
-    n_heads: Positive = 8
-    d_ff: Positive = 2048
-    n_layers: Positive = 2
-    n_decoder_layers: Positive = 1
-    dropout: Share = 0.05
 
-    channel_independent: ClassVar[bool] = False
-    takes_any_variates: ClassVar[bool] = False
+    _reading_mixer: ClassVar[type[Mixer]] = AutoCorrelation
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        check_choice(self.name, "mixer", self.mixer, MIXERS)
-        if self.label_length is not None and self.label_length > self.context_length:
-            raise ParameterError(
-                f"{self.name}: label_length must be at most context_length="
-                f"{self.context_length}, got {self.label_length}"
-            )
         if self.kernel % 2 == 0:
             raise ParameterError(
                 f"{self.name}: kernel must be odd so that the average is centred, got "
                 f"{self.kernel}; take {self.kernel + 1}"
             )
-        # Whatever mixes the encoder, the decoder reads the history by Auto-Correlation.
-        check_heads(self.name, AutoCorrelation, d_model=self.d_model, n_heads=self.n_heads)
-
-    def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
-        return CovariateSpec(future=covariates.future)
 
     def _forecast_batch(self, inputs: Inputs) -> Tensor:
         n_steps = self.horizon_ + inputs.target.shape[1]
@@ -336,20 +305,8 @@ class AutoformerForecaster(NetworkForecaster):
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return AutoformerNetwork(
-            context_length=spec.context_length,
-            horizon=spec.horizon,
-            n_variates=spec.n_variates,
-            output=spec.output,
-            covariates=spec.covariates,
-            label_length=self.label_length,
+            **self._network_options(spec),
             kernel=self.kernel,
             factor=self.factor,
             head_delays=self.head_delays,
-            mixer=self.mixer,
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            d_ff=self.d_ff,
-            n_layers=self.n_layers,
-            n_decoder_layers=self.n_decoder_layers,
-            dropout=self.dropout,
         )

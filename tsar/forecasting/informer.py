@@ -11,23 +11,21 @@ from tsar.core.block import Block
 from tsar.core.convolution import CircularConvolution
 from tsar.core.linear import Linear
 from tsar.core.mixers import (
-    MIXERS,
     Mixer,
     SoftmaxAttention,
     accepted_options,
-    check_heads,
     make_mixer,
 )
 from tsar.core.mlp import MLP
 from tsar.core.norm import BatchNorm
 from tsar.data.windows import Inputs
-from tsar.exceptions import ParameterError
 from tsar.forecasting.layers.covariates import CovariateEncoder, CovariateSpec
 from tsar.forecasting.layers.embedding import StepEmbedding
-from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.network import NetworkSpec
 from tsar.forecasting.outputs.objective import ForecastNetwork
 from tsar.forecasting.outputs.output import Output
-from tsar.params.constraints import Interval, check_choice
+from tsar.forecasting.start_token import StartTokenForecaster
+from tsar.params.constraints import Interval
 
 __all__ = ["Informer", "InformerNetwork"]
 
@@ -180,7 +178,7 @@ class InformerNetwork(ForecastNetwork):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Informer(NetworkForecaster):
+class Informer(StartTokenForecaster):
     """Informer: attention of the few queries that stand out, over histories halved on the way.
 
     For comparison with the papers that measure against it; on ETTh2 and exchange_rate it is worse
@@ -196,10 +194,6 @@ class Informer(NetworkForecaster):
 
     Parameters
     ----------
-    calendar_features : bool, default True
-        Read the hour, weekday, day of the month and day of the year of every step.
-    label_length : int or None, default None
-        Steps of history that the decoder begins with; None takes half of the context.
     factor : float, default 5.0
         Of L tokens ``factor * ceil(ln(L))`` attend, chosen by as many sampled keys.
     distilling : bool, default True
@@ -207,12 +201,6 @@ class Informer(NetworkForecaster):
     mixer : str, default "probsparse"
         What mixes the steps of the history, and those of the decoder, one of
         ``tsar.core.mixers.MIXERS``. The history reaches the decoder by full attention.
-    d_model, n_heads, d_ff : int, default 512, 8 and 2048
-        Width of a token, heads, width of the feed-forward parts.
-    n_layers, n_decoder_layers : int, default 2 and 1
-        Layers of the encoder and of the decoder.
-    dropout : float, default 0.05
-        After the embeddings, inside the feed-forward parts and on the branches.
 
     References
     ----------
@@ -230,50 +218,13 @@ class Informer(NetworkForecaster):
     (3, 1)
     """
 
-    calendar_features: bool = True
-    label_length: Positive | None = None
     factor: Annotated[float, Interval(0, open_low=True)] = 5.0
     distilling: bool = True
     mixer: str = "probsparse"
-    d_model: Positive = 512
-    n_heads: Positive = 8
-    d_ff: Positive = 2048
-    n_layers: Positive = 2
-    n_decoder_layers: Positive = 1
-    dropout: Share = 0.05
 
-    channel_independent: ClassVar[bool] = False
-    takes_any_variates: ClassVar[bool] = False
-
-    def _check_consistency(self) -> None:
-        super()._check_consistency()
-        check_choice(self.name, "mixer", self.mixer, MIXERS)
-        if self.label_length is not None and self.label_length > self.context_length:
-            raise ParameterError(
-                f"{self.name}: label_length must be at most context_length="
-                f"{self.context_length}, got {self.label_length}"
-            )
-        # Whatever mixes the encoder, the decoder reads the history by full attention.
-        check_heads(self.name, SoftmaxAttention, d_model=self.d_model, n_heads=self.n_heads)
-
-    def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
-        return CovariateSpec(future=covariates.future)
+    _reading_mixer: ClassVar[type[Mixer]] = SoftmaxAttention
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return InformerNetwork(
-            context_length=spec.context_length,
-            horizon=spec.horizon,
-            n_variates=spec.n_variates,
-            output=spec.output,
-            covariates=spec.covariates,
-            label_length=self.label_length,
-            factor=self.factor,
-            distilling=self.distilling,
-            mixer=self.mixer,
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            d_ff=self.d_ff,
-            n_layers=self.n_layers,
-            n_decoder_layers=self.n_decoder_layers,
-            dropout=self.dropout,
+            **self._network_options(spec), factor=self.factor, distilling=self.distilling
         )

@@ -154,7 +154,28 @@ class QuantileForecasts(Predictive):
         return low, high
 
 
-class DistributionForecasts(Predictive):
+class _AnyQuantile(Predictive):
+    """Forecasts that have every quantile, and can be drawn from; the point is the median."""
+
+    def point(self, forecast: np.ndarray) -> np.ndarray:
+        return self.quantile(forecast, 0.5)
+
+    def check_quantiles(self, owner: str, quantiles: Any) -> list[float]:
+        return check_fractions(owner, quantiles)
+
+    @property
+    def widest_pair(self) -> tuple[float, float] | None:
+        return _tails(80)
+
+    def interval_quantiles(self, owner: str, level: float) -> tuple[float, float]:
+        return _tails(level)
+
+    @property
+    def can_sample(self) -> bool:
+        return True
+
+
+class DistributionForecasts(_AnyQuantile):
     """Parameters of a distribution.
 
     The mean stands for an observation when rolling on; the median is the point forecast.
@@ -175,59 +196,25 @@ class DistributionForecasts(Predictive):
         location, scale = scaling.mean[:, None], scaling.scale[:, None]
         return self.distribution.restore(forecast, location, scale)
 
-    def point(self, forecast: np.ndarray) -> np.ndarray:
-        return self.quantile(forecast, 0.5)
-
     def quantile(self, forecast: np.ndarray, level: float) -> np.ndarray:
         return self.distribution.quantile(forecast, level)
-
-    def check_quantiles(self, owner: str, quantiles: Any) -> list[float]:
-        return check_fractions(owner, quantiles)
-
-    @property
-    def widest_pair(self) -> tuple[float, float] | None:
-        return _tails(80)
-
-    def interval_quantiles(self, owner: str, level: float) -> tuple[float, float]:
-        return _tails(level)
 
     def sample(self, forecast: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         return self.distribution.sample(forecast, generator)
 
-    @property
-    def can_sample(self) -> bool:
-        return True
 
-
-class SampleForecasts(Predictive):
+class SampleForecasts(_AnyQuantile):
     """Samples of each step, whose median is the point forecast and stands for an observation."""
 
     def fed_back(self, forecast: Tensor) -> Tensor:
         return median(forecast)
 
-    def point(self, forecast: np.ndarray) -> np.ndarray:
-        return self.quantile(forecast, 0.5)
-
     def quantile(self, forecast: np.ndarray, level: float) -> np.ndarray:
         return np.asarray(np.quantile(forecast, level, axis=-1))
-
-    def check_quantiles(self, owner: str, quantiles: Any) -> list[float]:
-        return check_fractions(owner, quantiles)
-
-    @property
-    def widest_pair(self) -> tuple[float, float] | None:
-        return _tails(80)
-
-    def interval_quantiles(self, owner: str, level: float) -> tuple[float, float]:
-        return _tails(level)
 
     def sample(self, forecast: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         places = generator.integers(forecast.shape[-1], size=forecast.shape[:-1])
         return np.take_along_axis(forecast, places[..., None], axis=-1)[..., 0]
-
-    @property
-    def can_sample(self) -> bool:
-        return True
 
 
 def _tails(level: float) -> tuple[float, float]:
