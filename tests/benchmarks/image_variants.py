@@ -51,15 +51,7 @@ PAIRS = (
 
 def main() -> None:
     """Print what each variant reaches."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=Path("images"))
-    parser.add_argument("--variant", action="append", choices=list(VARIANTS))
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0])
-    parser.add_argument("--figure", type=Path, help="draw the means over the guidance")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+    options = _options()
     torch.set_num_threads(options.threads)
     images, labels = read_images(
         Path(os.environ["TSAR_DATA"], "mnist", "t10k-images-idx3-ubyte.gz")
@@ -77,26 +69,10 @@ def main() -> None:
     figures = np.full((len(chosen), options.seeds, len(options.guidance), 2), np.nan)
     for seed in range(options.seeds):
         for number, name in enumerate(chosen):
-            kind, settings = VARIANTS[name]
-            of_tokens = issubclass(kind, ImageModel)
-            if of_tokens:
-                tokenizer = cached(
-                    options.folder / "vq",
-                    lambda: VQTokenizer(max_steps=1000, augment="shift", **COMMON).fit(training),
-                )
-                settings = {"tokenizer": tokenizer, "learning_rate": 3e-3, **settings}
-            began = time.process_time()
-            model = kind(max_steps=options.steps, random_state=seed, device="cpu", **settings).fit(
-                training, labels[:N_TRAINING]
-            )
-            took = time.process_time() - began
+            model = _fitted(name, seed, training, labels[:N_TRAINING], options)
             losses[number, seed] = -model.score(rest, labels[N_TRAINING:])
-            print(
-                f"{name}, seed {seed}, {took:.0f} s of the processor: a loss of "
-                f"{losses[number, seed]:.4f}",
-                flush=True,
-            )
-            how = {"top_p": 0.96} if of_tokens else {}
+            print(f"  a loss of {losses[number, seed]:.4f}", flush=True)
+            how = {"top_p": 0.96} if isinstance(model, ImageModel) else {}
             for place, guidance in enumerate(options.guidance):
                 drawn = model.sample(label=wanted, guidance=guidance, random_state=seed, **how)
                 quality = image_quality(drawn, wanted, classifier, rest, training)
@@ -106,6 +82,43 @@ def main() -> None:
                     f"{quality['frechet']:.1f}",
                     flush=True,
                 )
+    _summarise(chosen, losses, figures, options)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=Path("images"))
+    parser.add_argument("--variant", action="append", choices=list(VARIANTS))
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--figure", type=Path, help="draw the means over the guidance")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def _fitted(
+    name: str, seed: int, images: np.ndarray, labels: np.ndarray, options: argparse.Namespace
+) -> Any:
+    """Fit a variant, and say how long it took."""
+    kind, settings = VARIANTS[name]
+    if issubclass(kind, ImageModel):
+        tokenizer = cached(
+            options.folder / "vq",
+            lambda: VQTokenizer(max_steps=1000, augment="shift", **COMMON).fit(images),
+        )
+        settings = {"tokenizer": tokenizer, "learning_rate": 3e-3, **settings}
+    began = time.process_time()
+    model = kind(max_steps=options.steps, random_state=seed, device="cpu", **settings)
+    model.fit(images, labels)
+    print(f"{name}, seed {seed}, {time.process_time() - began:.0f} s of the processor", flush=True)
+    return model
+
+
+def _summarise(
+    chosen: list[str], losses: np.ndarray, figures: np.ndarray, options: argparse.Namespace
+) -> None:
+    """Print means over the seeds and the differences of pairs, and draw them if asked to."""
     for name, loss, values in zip(chosen, losses, figures, strict=True):
         print(f"{name}: a loss of {loss.mean():.4f}")
         for guidance, (recognised, distance) in zip(
@@ -125,10 +138,14 @@ def _compare(pair: tuple[str, str], losses: np.ndarray, figures: np.ndarray) -> 
     parts = {"loss": losses, "recognised": figures[..., 0].mean(axis=1)}
     parts["Frechet"] = figures[..., 1].mean(axis=1)
     said = [
-        f"{name} {values.mean():+.4f} +- {values.std(ddof=1) / np.sqrt(len(values)):.4f}"
-        for name, values in parts.items()
+        f"{name} {values.mean():+.4f} +- {_error(values):.4f}" for name, values in parts.items()
     ]
     print(f"{pair[0]} - {pair[1]}: {', '.join(said)}")
+
+
+def _error(values: np.ndarray) -> float:
+    """Return the standard error of a mean, NaN of a single seed."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def _draw(means: dict[str, np.ndarray], options: argparse.Namespace) -> None:
