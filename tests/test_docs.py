@@ -12,7 +12,7 @@ import pytest
 from numpydoc.docscrape import NumpyDocString
 
 from tsar.estimator.documentation import parameter_groups
-from tsar.forecasting.registry import forecaster_class, forecaster_names
+from tsar.forecasting.registry import FORECASTERS, forecaster_class, forecaster_names
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tsar"
 MODULES = [
@@ -159,4 +159,10 @@ def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    assert doctest.testmod(module, optionflags=options).failed == 0
+    names = set(forecaster_names())
+    try:
+        assert doctest.testmod(module, optionflags=options).failed == 0
+    finally:
+        # What an example registers is not for the tests that follow.
+        for own in set(forecaster_names()) - names:
+            FORECASTERS.unregister(own)
