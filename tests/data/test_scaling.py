@@ -243,3 +243,33 @@ def test_large_sums_are_no_missing_values():
         values, np.array([0, 1000]), Scaling(np.zeros((1, 1)), np.ones((1, 1))), CPU
     )
     assert tensors.observed is None and (tensors.values == 3e38).all()
+
+
+@pytest.mark.parametrize("season", [1, 7])
+@pytest.mark.parametrize("missing", [False, True])
+def test_the_seasonal_naive_is_off_by_one_unit(season, missing):
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(90, 2)).cumsum(axis=0) + 50
+    if missing:
+        values[rng.random(values.shape) < 0.2] = np.nan
+    offsets, stop = np.array([0, 40, 90]), np.array([30, 90])
+    scaling = Scaling.measure_seasonal(values, offsets, stop, season)
+    np.testing.assert_array_equal(scaling.mean, Scaling.measure(values, offsets, stop).mean)
+    for series, (begin, end) in enumerate(zip(offsets[:-1], stop, strict=True)):
+        scaled = pd.DataFrame((values[begin:end] - scaling.mean[series]) / scaling.scale[series])
+        np.testing.assert_allclose(scaled.diff(season).abs().mean(), 1.0)
+
+
+def test_seasonal_units_are_bounded():
+    wave = np.tile([1.0, 3.0], 20)
+    noise = np.arange(40) % 5 / 1000
+    values = np.stack([wave, wave + noise, np.full(40, 2.0), np.arange(40.0)], axis=1)
+    whole = np.array([0, 40]), np.array([40])
+    scale = Scaling.measure_seasonal(values, *whole, 2).scale[0]
+    # What repeats itself, almost or altogether, counts by a tenth of its deviation.
+    np.testing.assert_allclose(scale[:2], 0.1 * values[:, :2].std(axis=0))
+    assert scale[2] == 0 and scale[3] == 2
+    # Without a pair of rows a season apart, it is the deviation.
+    np.testing.assert_allclose(
+        Scaling.measure_seasonal(values, *whole, 40).scale[0], values.std(axis=0)
+    )

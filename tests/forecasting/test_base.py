@@ -174,8 +174,8 @@ def test_validation_is_the_error_over_the_tail(wide):
         ({"quantiles": [0.1]}, "needs loss='quantile'"),
         ({"loss": "quantil"}, "did you mean 'quantile'"),
         ({"device": "tpu"}, "device must be one of"),
-        ({"learning_rate": 0}, r"learning_rate must be a number in \(0, inf\), got 0"),
-        ({"context_length": 0}, r"NLinear: context_length must be an integer in \[1, inf\), got 0"),
+        ({"learning_rate": 0}, r"learning_rate must be a number in \(0, inf\) or None, got 0"),
+        ({"context_length": 0}, r"NLinear: context_length must be an integer in .* or None, got 0"),
     ],
 )
 def test_bad_parameters_stop_before_any_work(wide, parameters, message):

@@ -279,7 +279,7 @@ def test_a_future_covariate_halves_the_error_by_its_token_alone():
             return CovariateSpec()
 
     small = {**SMALL, "context_length": 24, "horizon": 6, "n_heads": 2, "d_ff": 32}
-    model = OnlyTokens(max_epochs=20, learning_rate=5e-3, **small)
+    model = OnlyTokens(max_epochs=20, learning_rate=5e-3, batch_size=32, **small)
     cutoffs = np.arange(300, 395)
     truth = values[cutoffs[:, None] + np.arange(6)]
     errors = []

@@ -166,7 +166,8 @@ def test_reconstruction_reads_what_is_shown_and_gives_every_patch():
 
 
 def test_pretraining_learns(wide):
-    model = _model(max_epochs=12, learning_rate=3e-3, early_stopping=False, d_model=16)
+    options = {"early_stopping": False, "d_model": 16, "batch_size": 32}
+    model = _model(max_epochs=12, learning_rate=3e-3, **options)
     losses = model.pretrain(wide[["load", "price"]]).pretrain_history_["train_loss"]
     assert losses[-1] < 0.75 * losses[0]
 

@@ -134,7 +134,7 @@ def test_one_variate_says_something_of_the_other():
     index = pd.date_range("2024-01-01", periods=1500, freq="h")
     values = np.hstack([noise, np.roll(noise, -12)])
     frame = pd.DataFrame(values, index=index, columns=["late", "early"]).iloc[:-12]
-    settings = {**SMALL, "d_model": 64, "n_layers": 1, "calendar_features": False}
+    settings = {**SMALL, "d_model": 64, "n_layers": 1, "calendar_features": False, "batch_size": 32}
     model = tsar.SMamba(max_epochs=12, learning_rate=3e-3, dropout=0.0, **settings)
     forecast = model.fit(frame.iloc[:-12]).predict()
     errors = (forecast - frame.iloc[-12:]).abs().mean()

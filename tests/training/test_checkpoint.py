@@ -94,7 +94,10 @@ def test_steps_that_are_done_are_not_done_again(wide, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("n_batches", [5, 20, 27])
 def test_a_fit_in_phases_goes_on_in_the_right_one(n_batches, wide, tmp_path, monkeypatch):
-    options = {"fine_tuning": 3, "max_epochs": 3, "early_stopping": False, "max_steps": 29}
+    options = {
+        **{"fine_tuning": 3, "max_epochs": 3, "early_stopping": False, "max_steps": 29},
+        "batch_size": 32,
+    }
     start = _model().pretrain(wide).set_params(**options)
     start.save(tmp_path / "start")
     whole = tsar.load(tmp_path / "start").set_params(**options).fit(wide)
@@ -208,7 +211,7 @@ def stopped(wide, tmp_path, monkeypatch):
         ({"learning_rate": 0.1}, r"learning_rate was 0.005, now 0.1"),
         ({"d_model": 12}, r"d_model was 8, now 12; first weights differ"),
         ({"random_state": 1}, r"random_state was 0, now 1; seed was 0, now 1"),
-        ({"loss": torch.nn.L1Loss(reduction="none")}, r"loss was 'mse', now L1Loss\(\)"),
+        ({"loss": torch.nn.L1Loss(reduction="none")}, r"loss was 'quantile', now L1Loss\(\)"),
     ],
 )
 def test_the_checkpoint_of_another_fit_is_refused(parameters, words, stopped, wide):

@@ -17,6 +17,8 @@ from tsar.evaluation.mixers import (
     mixer_costs,
     text_losses,
 )
+from tsar.evaluation.untuned import relative_errors
+from tsar.evaluation.untuned import untuned as measure_untuned
 from tsar.exceptions import DataError, ParameterError
 from tsar.params.constraints import check_choice
 
@@ -92,6 +94,38 @@ def mixers(
     if learned_out is not None:
         write_table(learned.reset_index(), learned_out)
         print(f"Wrote {learned_out}")
+
+
+@app.command(cls=Command)
+def untuned(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A forecaster; repeatable. PatchTST, NLinear and SeasonalNaive."),
+    ] = None,
+    panel: Annotated[
+        list[str] | None,
+        typer.Option(help="A data set; repeatable. All whose files are there by default."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Fits of each model that draws.")] = 1,
+    windows: Annotated[
+        int | None, typer.Option(min=1, help="Origins of each series; 3, and 10 of a single one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the errors of each fit here.")] = None,
+) -> None:
+    """Forecast data of many kinds by models as they come: nothing is set but the horizon.
+
+    Prints MASE and the quantile loss of each fit, and both by those of the seasonal naive.
+    """
+    if out is not None:
+        check_writable(out)
+    names = list(dict.fromkeys([*(model or ("PatchTST", "NLinear")), "SeasonalNaive"]))
+    table = measure_untuned(names, panel or None, seeds=range(seeds), windows=windows, verbose=1)
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    print("\nErrors by those of SeasonalNaive, means over panels and of MASE on each:")
+    print(relative_errors(table).to_string(float_format="{:.3f}".format))
+    if out is not None:
+        write_table(table, out)
+        print(f"Wrote {out}")
 
 
 def _check_data() -> None:

@@ -23,6 +23,8 @@ __all__ = ["Scaling", "carry_forward", "series_tensors"]
 BLOCK_VALUES = 131_072
 # What rounding alone leaves of a constant is no movement.
 ROUNDING = 1e-13
+# Of the standard deviation, a seasonal difference is at least so much.
+SMALLEST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,52 @@ class Scaling:
         for block, owner, starts in _blocks(values, offsets, stop):
             np.fmax.at(largest, owner, np.fmax.reduceat(np.abs(block), starts, axis=0))
         return cls(largest * 0.0, largest)
+
+    @classmethod
+    def measure_seasonal(
+        cls, values: np.ndarray, offsets: np.ndarray, stop: np.ndarray, season: int
+    ) -> "Scaling":
+        """Measure what the seasonal naive misses in the rows ``offsets[s]:stop[s]``.
+
+        The mean absolute difference of rows that are a season apart, which MASE divides by. Where
+        it is less than a tenth of the standard deviation, or there is no such pair, it is that
+        tenth, or the standard deviation: what repeats itself almost exactly would otherwise count
+        without bounds.
+
+        Parameters
+        ----------
+        values : float array of shape (rows, C)
+            NaN where not observed.
+        offsets : int64 array of shape (S + 1,)
+            Row ranges of the series.
+        stop : int64 array of shape (S,)
+            Where the part to measure ends.
+        season : int
+            Steps in a season.
+
+        Returns
+        -------
+        Scaling
+            With the mean of :meth:`measure`.
+
+        References
+        ----------
+        Hyndman and Koehler, "Another look at measures of forecast accuracy", International
+        Journal of Forecasting 22, 2006, section 3.
+        """
+        standard = cls.measure(values, offsets, stop)
+        count, total = (np.zeros(standard.scale.shape) for _ in range(2))
+        for number, (begin, end) in enumerate(zip(offsets[:-1], stop, strict=True)):
+            part = values[begin:end]
+            apart = np.abs(part[season:].astype(np.float64) - part[:-season])
+            seen = ~np.isnan(apart)
+            count[number] = seen.sum(axis=0)
+            total[number] = np.where(seen, apart, 0.0).sum(axis=0)
+        missed = total / np.maximum(count, 1)
+        least = SMALLEST_SHARE * standard.scale
+        scale = np.where(count > 0, np.maximum(missed, least), standard.scale)
+        # A series that is constant is one by any measure.
+        return cls(standard.mean, np.where(standard.scale > 0, scale, standard.scale))
 
     @classmethod
     def identity(cls, n_series: int, n_variates: int) -> "Scaling":

@@ -131,14 +131,18 @@ class TrainedEstimator(Estimator):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        if self.max_steps is None and self.max_epochs is None:
-            raise ParameterError(
-                f"{self.name}: one of max_steps and max_epochs must be a number, got None for both"
-            )
+        self._check_training_length()
         try:
             resolve_device(self.device)
         except ParameterError as error:
             raise ParameterError(f"{self.name}: {error}") from None
+
+    def _check_training_length(self) -> None:
+        """Raise a ParameterError for a training without an end."""
+        if self.max_steps is None and self.max_epochs is None:
+            raise ParameterError(
+                f"{self.name}: one of max_steps and max_epochs must be a number, got None for both"
+            )
 
     @classmethod
     def upgrade_parameters(cls, saved: dict[str, Any]) -> dict[str, Any]:

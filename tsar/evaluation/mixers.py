@@ -337,6 +337,8 @@ def forecast_errors(
                 mixer=name,
                 context_length=336,
                 horizon=96,
+                patch_length=16,
+                stride=8,
                 d_model=16,
                 n_heads=4,
                 n_layers=3,
@@ -345,6 +347,8 @@ def forecast_errors(
                 batch_size=128,
                 learning_rate=1e-3,
                 early_stopping=split.val_end - split.train_end,
+                scaler="standard",
+                loss="mse",
                 random_state=random_state,
                 device="cpu",
             )

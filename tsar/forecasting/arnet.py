@@ -346,11 +346,15 @@ class ARNet(NetworkForecaster):
                 f"ARNet: sparsity and expected_lags say the same, got "
                 f"sparsity={self.sparsity} and expected_lags={self.expected_lags}; give one"
             )
-        if self.expected_lags > self.context_length:
+        if self.context_length is not None and self.expected_lags > self.context_length:
             raise ParameterError(
                 f"ARNet: expected_lags must be at most context_length={self.context_length}, "
                 f"got {self.expected_lags}"
             )
+
+    @property
+    def _shortest_context(self) -> int:
+        return self.expected_lags or 1
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         sparsity = 1.0 if self.sparsity is None else self.sparsity

@@ -154,14 +154,22 @@ class AutoTimes(NetworkForecaster):
         assert isinstance(network, AutoTimesNetwork)
         return network
 
+    def choose(self, panel: Panel) -> dict[str, Any]:
+        chosen = super().choose(panel)
+        if "context_length" in chosen:
+            # A context is made of whole segments.
+            segments = max(chosen["context_length"] // self.segment_length, 1)
+            chosen["context_length"] = segments * self.segment_length
+        return chosen
+
     def _check_consistency(self) -> None:
         super()._check_consistency()
         size, length = self.segment_length, self.context_length
-        if length < size:
+        if length is not None and length < size:
             raise ParameterError(
                 f"AutoTimes: context_length must be at least segment_length={size}, got {length}"
             )
-        if length % size:
+        if length is not None and length % size:
             raise ParameterError(
                 f"AutoTimes: context_length must be a multiple of segment_length={size}, "
                 f"got {length}; the nearest are {length - length % size} and "

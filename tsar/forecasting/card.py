@@ -284,6 +284,10 @@ class CARD(NetworkForecaster):
                 f"CARD: merge_size must divide n_heads={self.n_heads}, got {self.merge_size}"
             )
 
+    @property
+    def _shortest_context(self) -> int:
+        return self.patch_length
+
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return CARDNetwork(
             context_length=spec.context_length,

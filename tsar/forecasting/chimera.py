@@ -188,6 +188,10 @@ class Chimera(NetworkForecaster):
         super()._check_consistency()
         check_patch_length("Chimera", self.patch_length, self.context_length)
 
+    @property
+    def _shortest_context(self) -> int:
+        return self.patch_length
+
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return ChimeraNetwork(
             context_length=spec.context_length,

@@ -173,11 +173,15 @@ class LSTNet(NetworkForecaster):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        if self.kernel > self.context_length:
+        if self.context_length is not None and self.kernel > self.context_length:
             raise ParameterError(
                 f"LSTNet: kernel must be at most context_length={self.context_length}, got "
                 f"{self.kernel}; shorten it or lengthen the context"
             )
+
+    @property
+    def _shortest_context(self) -> int:
+        return self.kernel
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return LSTNetNetwork(

@@ -34,24 +34,15 @@ from tsar.exceptions import (
     PersistenceError,
     warn,
 )
+from tsar.forecasting.data_driven import DataDrivenForecaster
 from tsar.forecasting.fitted.learned import Learned, LearnedRecord
 from tsar.forecasting.fitted.rolling import windows_at_once
 from tsar.forecasting.layers.covariates import CovariatePathway, CovariateSpec
-from tsar.forecasting.network_insight import NetworkInsight
 from tsar.forecasting.network_spec import NetworkSpec, TrainingData, spec_of
-from tsar.forecasting.outputs.losses import (
-    Loss,
-    QuantileLoss,
-    distribution_of,
-    make_loss,
-)
+from tsar.forecasting.outputs.loss_parameters import loss_of, predictive_of
+from tsar.forecasting.outputs.losses import Loss, QuantileLoss, distribution_of
 from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective, measure
-from tsar.forecasting.outputs.predictive import (
-    DistributionForecasts,
-    PointForecasts,
-    Predictive,
-    QuantileForecasts,
-)
+from tsar.forecasting.outputs.predictive import Predictive
 from tsar.forecasting.probabilistic.calibration import CalibrationRecord
 from tsar.params.arguments import Frame, SampleWeight, column_labels
 from tsar.params.constraints import Interval
@@ -66,7 +57,6 @@ from tsar.training.threads import is_crowded, settle_number, working_threads
 
 __all__ = ["NetworkForecaster", "NetworkSpec"]
 
-DEFAULT_QUANTILES = (0.1, 0.5, 0.9)
 # Of each series, held out where early stopping says no more than True.
 VALIDATION_SHARE = 0.2
 # So few numbers are forecast by the threads that there are: to change their number takes a tenth
@@ -74,7 +64,6 @@ VALIDATION_SHARE = 0.2
 # are the same either way: no operation on so few adds up the parts of several threads.
 FEW_VALUES = 1024
 
-Positive = Annotated[int, Interval(1)]
 Level = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
 
 
@@ -82,6 +71,7 @@ class NetworkFitted(LearnedRecord, TrainedFitted):
     """What JSON holds of a fit."""
 
     levels: list[Annotated[float, Interval(0, 1)]]
+    chosen: NotRequired[list[str]]
 
 
 class NetworkRecord(TypedDict):
@@ -94,16 +84,15 @@ class NetworkRecord(TypedDict):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NetworkForecaster(TrainedEstimator, NetworkInsight):
+class NetworkForecaster(DataDrivenForecaster):
     """A forecaster around a network.
 
     Parameters
     ----------
-    context_length : int, default 96
-        Steps of history that a forecast reads.
-    scaler : {"standard", "max_abs"} or None, default "standard"
-        Standardise each series and variate by its training part, or divide it by the largest
-        absolute value there.
+    scaler : {"standard", "seasonal", "max_abs"} or None, default "standard"
+        Standardise each series and variate by its training part; move it by the mean and divide
+        it by the mean absolute seasonal difference there, so that errors count in the units of
+        MASE; or divide it by the largest absolute value.
     past_covariates, future_covariates, static_covariates : label, sequence or None
         Columns that help to forecast the others: known up to the forecast origin, known
         over the horizon as well (``predict`` takes them as ``future=``), or constant in
@@ -122,10 +111,6 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     quantiles : sequence of float or None, default None
         Levels for ``loss="quantile"``; None takes 0.1, 0.5 and 0.9. The median is always
         among them and is the point forecast. A ``QuantileLoss`` brings its own.
-    early_stopping : bool, int or float, default True
-        Hold out the end of every series that is long enough, stop when it is no longer
-        forecast better, and keep the best weights. A number says how much is held out: rows,
-        or a share of the rows inside (0, 1); True is 0.2, and at least one horizon.
 
     Attributes
     ----------
@@ -137,12 +122,10 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
 
     parameter_group: ClassVar[str] = "data"
     other_groups: ClassVar[Mapping[str, str]] = {
-        "context_length": "model",
         **dict.fromkeys(("loss", "quantiles", "scaler"), "training"),
     }
 
-    context_length: Positive = 96
-    scaler: Literal["standard", "max_abs"] | None = "standard"
+    scaler: Literal["standard", "seasonal", "max_abs"] | None = "standard"
     past_covariates: str | int | Sequence[str | int] | None = None
     future_covariates: str | int | Sequence[str | int] | None = None
     static_covariates: str | int | Sequence[str | int] | None = None
@@ -267,7 +250,8 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         except ParameterError as error:
             raise ParameterError(f"{self.name}: {str(error).removeprefix('make_loss: ')}") from None
         rows = self.early_stopping
-        if not isinstance(rows, bool | np.bool_ | float | np.floating) and rows < self.horizon:
+        is_number = not isinstance(rows, bool | np.bool_ | float | np.floating | None)
+        if is_number and rows < self.horizon:
             raise ParameterError(
                 f"{self.name}: early_stopping must hold out at least horizon={self.horizon} rows, "
                 f"got {rows}; raise it, or give a share such as 0.2"
@@ -288,11 +272,11 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
 
     @property
     def expected_predictive(self) -> Predictive:
-        return _predictive_of(self.loss, self.quantiles)
+        return predictive_of(self.loss, self.quantiles)
 
     @property
     def predictive(self) -> Predictive:
-        return _predictive_of(self.fitted_parameters_["loss"], self.fitted_parameters_["quantiles"])
+        return predictive_of(self.fitted_parameters_["loss"], self.fitted_parameters_["quantiles"])
 
     @property
     def sampling_seed(self) -> int:
@@ -306,6 +290,9 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         """Return what the scaler measures of the rows ``offsets[s]:stop[s]``."""
         if self.scaler == "max_abs":
             return Scaling.measure_largest(panel.values, panel.offsets, stop)
+        if self.scaler == "seasonal" and not self.resolve_loss().needs_scale:
+            season = min(panel.frequency.cycles, default=1)
+            return Scaling.measure_seasonal(panel.values, panel.offsets, stop, season)
         measured = Scaling.measure(panel.values, panel.offsets, stop)
         counts = self._standardises and self.resolve_loss().needs_scale
         return measured.without_moving() if counts else measured
@@ -323,7 +310,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         checkpoint = self._checkpoint()
         seed = self._training_seed(checkpoint)
         spec = NetworkSpec(
-            int(self.context_length),
+            self.context,
             int(self.horizon),
             panel.n_variates,
             loss.make_output(),
@@ -339,7 +326,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
                 checkpoint.claim(self._identity(data.digest(panel), network, state, seed))
         at_once = windows_at_once(spec.context_length, panel.n_variates)
         options = replace(
-            self._training_options, validation_batch_size=max(self.batch_size, at_once)
+            self._training_options, validation_batch_size=max(self.batch_size or 1, at_once)
         )
         result = self._train(
             network,
@@ -367,7 +354,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
 
     def resolve_loss(self) -> Loss:
         """Return the loss that the parameters name, or that they are given as an object."""
-        return _loss_of(self.loss, self.quantiles)
+        return loss_of(self.loss, self.quantiles)
 
     def _check_readable(self, panel: Panel, loss: Loss) -> None:
         """Refuse values and names that a loss has no use for."""
@@ -460,7 +447,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
 
     def validation_tail(self, lengths: np.ndarray) -> np.ndarray:
         """Return how many rows of series of these lengths early stopping asks for, shape (S,)."""
-        size = self.early_stopping
+        size = True if self.early_stopping is None else self.early_stopping
         if not size:
             return np.zeros_like(lengths)
         if isinstance(size, bool | np.bool_ | float | np.floating):
@@ -471,7 +458,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     def _validation_rows(self, panel: Panel) -> np.ndarray:
         """Return how many rows at the end of each series are held out, shape (S,)."""
         lengths = panel.lengths
-        window = self.context_length + self.horizon
+        window = self.context + self.horizon
         if lengths.max() < window:
             raise DataError(
                 f"{self.name}: context_length={self.context_length} and horizon={self.horizon} "
@@ -486,7 +473,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
         if not held_out.any():
             warn(
                 f"{self.name}: no series has {window} rows beside an observed validation tail, so "
-                f"training runs without validation for all of max_epochs={self.max_epochs}; "
+                f"training runs without validation, to its end; "
                 f"shorten context_length or set early_stopping=False",
                 DataWarning,
             )
@@ -495,7 +482,7 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
     def _windows(
         self, tensors: SeriesTensors, panel: Panel, held_out: np.ndarray
     ) -> tuple[Windows, Windows | None]:
-        context, horizon = int(self.context_length), int(self.horizon)
+        context, horizon = self.context, int(self.horizon)
         training, validation = training_cutoffs(panel.offsets, context, horizon, held_out)
         windows = Windows(tensors, *training, context, horizon)
         if not held_out.any():
@@ -581,19 +568,4 @@ class NetworkForecaster(TrainedEstimator, NetworkInsight):
             spec_of(self.learned_.coding),
         )
         self._restore_trained_state(lambda: self._seeded_network(spec, seed=0), record, tensors)
-
-
-def _loss_of(loss: Any, quantiles: Sequence[float] | None) -> Loss:
-    if quantiles is None and loss == "quantile":
-        quantiles = DEFAULT_QUANTILES
-    if quantiles is not None:
-        quantiles = sorted({float(level) for level in quantiles} | {0.5})
-    return make_loss(loss, quantiles)
-
-
-def _predictive_of(loss: Any, quantiles: Sequence[float] | None) -> Predictive:
-    made = _loss_of(loss, quantiles)
-    if isinstance(made, QuantileLoss):
-        return QuantileForecasts(made.levels)
-    distribution = distribution_of(made)
-    return PointForecasts() if distribution is None else DistributionForecasts(distribution)
+        self.restore_choices(record["fitted"].get("chosen", ()))

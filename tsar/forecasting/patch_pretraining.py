@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tsar.core.dropout import Dropout
 from tsar.core.linear import Linear
 from tsar.data.covariates import CovariateCoding
+from tsar.data.panel import Panel
 from tsar.data.stored_panel import PanelRecord
 from tsar.data.windows import Windows
 from tsar.estimator.base import Estimator
@@ -36,7 +37,7 @@ from tsar.forecasting.probabilistic.calibration import CalibrationRecord
 from tsar.params.arguments import Frame
 from tsar.params.constraints import Interval, check_value
 from tsar.params.records import check_record
-from tsar.training.checkpoint import checkpoints_in
+from tsar.training.checkpoint import Checkpoint, checkpoints_in
 from tsar.training.device import resolve_device
 from tsar.training.objective import Objective
 from tsar.training.options import Phase, TrainingOptions
@@ -290,6 +291,20 @@ class PretrainedForecaster(NetworkForecaster):
             parameters["fine_tuning"] = alone
         return parameters
 
+    def choose(self, panel: Panel) -> dict[str, Any]:
+        return self._as_pretrained(super().choose(panel))
+
+    def _as_pretrained(self, chosen: dict[str, Any]) -> dict[str, Any]:
+        """Return choices that are those of the pre-training, where there was one."""
+        if not self._is_pretrained:
+            return chosen
+        sizes = self._backbone.parameters
+        return chosen | {name: sizes[name] for name in chosen.keys() & sizes.keys()}
+
+    @property
+    def _shortest_context(self) -> int:
+        return self.patch_length or 1
+
     # ------------------------------------------------------------- pre-training
 
     # The caller may have turned gradients off around it.
@@ -350,6 +365,14 @@ class PretrainedForecaster(NetworkForecaster):
         with checkpoints_in(checkpoint):
             opened = self._checkpoint()
         panel = self.read_training(df)
+        with self.settled(panel):
+            self._pretrain(panel, mask_ratio, opened)
+        if not self.__sklearn_is_fitted__():
+            self.fitted_parameters_ = self.get_params(deep=False)
+        return self
+
+    def _pretrain(self, panel: Panel, mask_ratio: float, opened: Checkpoint | None) -> None:
+        """Pre-train on a panel, all parameters having values."""
         n_hidden = self._n_hidden(mask_ratio)
         device = resolve_device(self.device)
         held_out = self._validation_rows(panel)
@@ -357,9 +380,7 @@ class PretrainedForecaster(NetworkForecaster):
         tensors = self._tensors(panel, scaling, device, CovariateCoding())
         training, validation = self._windows(tensors, panel, held_out)
         seed = self._training_seed(opened)
-        spec = NetworkSpec(
-            int(self.context_length), int(self.horizon), panel.n_variates, PointOutput()
-        )
+        spec = NetworkSpec(self.context, int(self.horizon), panel.n_variates, PointOutput())
         network = _patch_network(super()._seeded_network(spec, seed))
         with seeded(seed):
             task, objective = self._pretraining(network, panel.n_variates)
@@ -385,9 +406,6 @@ class PretrainedForecaster(NetworkForecaster):
         self.pretrain_history_ = {
             name: values for name, values in result.history.items() if name != "val_mae"
         }
-        if not self.__sklearn_is_fitted__():
-            self.fitted_parameters_ = self.get_params(deep=False)
-        return self
 
     def _pretraining(self, network: PatchNetwork, n_variates: int) -> tuple[nn.Module, Objective]:
         """Return what is trained on batches of masked patches, and what it is trained for."""
@@ -405,7 +423,7 @@ class PretrainedForecaster(NetworkForecaster):
                 f"{self.name}: pretrain needs patches that do not overlap: end_padding must be "
                 f"False, got True; set end_padding=False"
             )
-        n_patches = (self.context_length - self.patch_length) // self.stride + 1
+        n_patches = (self.context - self.patch_length) // self.stride + 1
         n_hidden = round(mask_ratio * n_patches)
         if not 0 < n_hidden < n_patches:
             raise ParameterError(

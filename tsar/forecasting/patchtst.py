@@ -1,5 +1,6 @@
 """PatchTST: a transformer over patches of each series."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -18,11 +19,14 @@ from tsar.core.mixers import (
 from tsar.core.mlp import MLP
 from tsar.core.norm import make_norm
 from tsar.core.position import LearnedPosition
+from tsar.data.panel import Panel
 from tsar.data.windows import Inputs, SeriesTensors
 from tsar.exceptions import ParameterError
+from tsar.forecasting.chosen import DataSize
 from tsar.forecasting.layers.embedding import PatchEmbedding, check_patch_length
 from tsar.forecasting.layers.instance_norm import RevIN
-from tsar.forecasting.network import NetworkSpec
+from tsar.forecasting.network import NetworkForecaster, NetworkSpec
+from tsar.forecasting.outputs.losses import Loss
 from tsar.forecasting.outputs.output import Output
 from tsar.forecasting.patch_pretraining import PatchNetwork, PretrainedForecaster
 from tsar.forecasting.variate_groups import GroupedBlock, VariateGroups, correlated_groups
@@ -33,6 +37,9 @@ __all__ = ["PatchTST", "PatchTSTNetwork"]
 
 Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
+# A patch is so much of a context: two weeks of hours are cut into days.
+PATCHES_OF_A_CONTEXT = 14
+
 Norm: TypeAlias = Literal["batch", "layer", "rms", "pre_batch", "pre_layer", "pre_rms"]
 
 
@@ -163,13 +170,30 @@ class PatchTSTNetwork(PatchNetwork):
 class PatchTST(PretrainedForecaster):
     """PatchTST: a transformer over patches, each variate a series of its own.
 
-    The defaults are the authors' for small data sets such as ETTh1; for large ones they
-    use ``d_model=128, n_heads=16, d_ff=256, dropout=0.2``.
+    With nothing but a horizon it is of a size that suits the data, and learns quantiles in the
+    units of MASE. The authors use ``context_length=336, patch_length=16, stride=8, d_model=16,
+    dropout=0.3, scaler="standard", loss="mse"`` for small data sets such as ETTh1, and
+    ``d_model=128, n_heads=16, d_ff=256, dropout=0.2`` for large ones.
 
     Parameters
     ----------
-    d_model, n_heads, d_ff, n_layers : int, default 16, 4, 128 and 3
-        Width of a token, attention heads, width of the feed-forward part, blocks.
+    patch_length, stride : int or None, default None
+        Steps in a patch, and from one patch to the next. None: a fourteenth of the context, which
+        makes 24 hours of two weeks, and half a patch.
+    d_model : int or None, default None
+        Width of a token, a multiple of ``n_heads``. None: 32 where there are 10,000 windows and
+        more, all variates counted, otherwise 16.
+    n_heads, d_ff, n_layers : int, default 4, 128 and 3
+        Attention heads, width of the feed-forward part, blocks.
+    dropout : float or None, default None
+        After the embedding, in the feed-forward part and on both branches of a block. None: 0.2
+        where there are fewer than 10,000 windows, all variates counted, otherwise 0.
+    scaler : {"standard", "seasonal", "max_abs"} or None, default "seasonal"
+        Standardise each series and variate by its training part; move it by the mean and divide
+        it by the mean absolute seasonal difference there, so that errors count in the units of
+        MASE; or divide it by the largest absolute value.
+    loss : str, Loss or callable, default "quantile"
+        What training minimises, as for every network.
     norm : str, default "batch"
         Normalisation of tokens: "batch", "layer" or "rms" after each residual sum, or
         "pre_batch", "pre_layer" or "pre_rms" at the beginning of each branch.
@@ -193,12 +217,27 @@ class PatchTST(PretrainedForecaster):
     (3, 1)
     """
 
-    d_model: Positive = 16
+    patch_length: Positive | None = None  # type: ignore[assignment]  # chosen
+    stride: Positive | None = None  # type: ignore[assignment]  # chosen
+    d_model: Positive | None = None
     n_heads: Positive = 4
     d_ff: Positive = 128
     n_layers: Positive = 3
     norm: Norm = "batch"
     mixer: str | VariateGroups = "residual_attention"
+    dropout: Share | None = None  # type: ignore[assignment]  # chosen
+    scaler: Literal["standard", "seasonal", "max_abs"] | None = "seasonal"
+    loss: str | Loss | Callable = "quantile"
+
+    other_groups: ClassVar[Mapping[str, str]] = {
+        **NetworkForecaster.other_groups,
+        "dropout": "model",
+    }
+    _untuned_rate: ClassVar[float] = 3e-3
+    _choosable: ClassVar[tuple[str, ...]] = (
+        *PretrainedForecaster._choosable,  # noqa: SLF001  (of the base)
+        *("patch_length", "stride", "d_model", "dropout"),
+    )
 
     _architecture: ClassVar = (
         *("context_length", "patch_length", "stride", "end_padding"),
@@ -217,11 +256,27 @@ class PatchTST(PretrainedForecaster):
             parameters["mixer"] = "residual_attention"
         return parameters
 
+    def choose(self, panel: Panel) -> dict[str, Any]:
+        chosen = super().choose(panel)
+        context = chosen.get("context_length", self.context_length)
+        patch_length = self.patch_length or max(context // PATCHES_OF_A_CONTEXT, 1)
+        large = DataSize.of(panel, int(self.horizon)).is_large(context)
+        sizes = {
+            "patch_length": patch_length,
+            "stride": (patch_length + 1) // 2,
+            "d_model": self.n_heads * (8 if large else 4),
+            "dropout": 0.0 if large else 0.2,
+        }
+        own = {name: value for name, value in sizes.items() if getattr(self, name) is None}
+        return self._as_pretrained(chosen | own)
+
     def _check_consistency(self) -> None:
         super()._check_consistency()
         mixer = _along_time(self.mixer)
         check_choice("PatchTST", "mixer", mixer, MIXERS)
         check_patch_length("PatchTST", self.patch_length, self.context_length)
+        if self.d_model is None:
+            return
         check_heads("PatchTST", mixer, d_model=self.d_model, n_heads=self.n_heads)
         if isinstance(self.mixer, VariateGroups):
             check_heads("PatchTST", "attention", d_model=self.d_model, n_heads=self.n_heads)

@@ -61,12 +61,17 @@ class StartTokenForecaster(NetworkForecaster):
     def _check_consistency(self) -> None:
         super()._check_consistency()
         check_choice(self.name, "mixer", self.mixer, MIXERS)
-        if self.label_length is not None and self.label_length > self.context_length:
+        context = self.context_length
+        if self.label_length is not None and context is not None and self.label_length > context:
             raise ParameterError(
                 f"{self.name}: label_length must be at most context_length="
                 f"{self.context_length}, got {self.label_length}"
             )
         check_heads(self.name, self._reading_mixer, d_model=self.d_model, n_heads=self.n_heads)
+
+    @property
+    def _shortest_context(self) -> int:
+        return self.label_length or 1
 
     def _covariates_beside(self, covariates: CovariateSpec) -> CovariateSpec:
         return CovariateSpec(future=covariates.future)

@@ -129,11 +129,16 @@ class TSDiff(NetworkForecaster):
         super()._check_consistency()
         check_choice("TSDiff", "mixer", self.mixer, MIXERS)
         check_heads("TSDiff", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
-        if self.lags and max(self.lags) >= self.context_length:
+        context = self.context_length
+        if self.lags and context is not None and max(self.lags) >= context:
             raise ParameterError(
                 f"TSDiff: lags must be below context_length={self.context_length}, got "
                 f"{max(self.lags)}; leave it out, or raise context_length"
             )
+
+    @property
+    def _shortest_context(self) -> int:
+        return 1 + max(self.lags or (0,))
 
     def resolve_loss(self) -> Loss:
         return SampleLoss(self.n_samples)

@@ -258,6 +258,10 @@ class TSM2(NetworkForecaster):
         check_heads("TSM2", self.mixer, d_model=self.d_model, n_heads=self.n_heads)
         check_patch_length("TSM2", self.patch_length, self.context_length)
 
+    @property
+    def _shortest_context(self) -> int:
+        return self.patch_length
+
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return TSM2Network(
             context_length=spec.context_length,

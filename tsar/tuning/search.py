@@ -208,7 +208,7 @@ class OptunaSearch(BaseEstimator):
                 f"model holds the best of them",
                 InterruptedWarning,
             )
-        best = clone(self.estimator).set_params(**self.best_params_)
+        best = self.candidate().set_params(**self.best_params_)
         if self.best_seed_ is not None:
             best.set_params(random_state=self.best_seed_)
         self.best_estimator_ = best.fit(df)
@@ -235,7 +235,7 @@ class OptunaSearch(BaseEstimator):
                 "OptunaSearch: n_trials or timeout must be given, got None for both; a search "
                 "without a budget does not end"
             )
-        if self.windows is None and not getattr(self.estimator, "early_stopping", False):
+        if self.windows is None and not getattr(self.candidate(), "early_stopping", False):
             raise ParameterError(
                 f"OptunaSearch: windows must be a number for a model that holds out no validation "
                 f"tail, which {type(self.estimator).__name__} does not; set windows=3, or "
@@ -258,6 +258,17 @@ class OptunaSearch(BaseEstimator):
             )
         return panel
 
+    def candidate(self) -> Forecaster:
+        """Return a copy of the estimator that can be judged as the search does.
+
+        Where trials are judged by a validation tail, one that would choose by the data whether to
+        hold some out does so.
+        """
+        model = clone(self.estimator)
+        if self.windows is None and getattr(model, "early_stopping", False) is None:
+            model.set_params(early_stopping=True)
+        return model
+
     @property
     def _held_out(self) -> int:
         """Rows at the end of every series that no trial is fitted on."""
@@ -268,7 +279,7 @@ class OptunaSearch(BaseEstimator):
             return self.space
         horizon = int(self.estimator.horizon)
         room = int(panel.lengths.max()) - self._held_out - horizon
-        if getattr(self.estimator, "early_stopping", False):
+        if getattr(self.candidate(), "early_stopping", False):
             room -= int(self.estimator.validation_tail(np.array([room + horizon]))[0])
         return default_space(self.estimator, longest_context=room)
 
@@ -464,7 +475,7 @@ class _Trials:
 
     def _judge(self, trial: Any, seed: int) -> float:
         """Fit a clone with the trial's parameters; return its score."""
-        model = clone(self.search.estimator).set_params(**self.space.sample(trial))
+        model = self.search.candidate().set_params(**self.space.sample(trial))
         if "random_state" in model.get_params():
             if model.random_state is None:
                 model.set_params(random_state=seed)

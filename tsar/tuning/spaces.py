@@ -32,6 +32,11 @@ BY_NAME: dict[str, Callable[[Any], Choices]] = {
     "dropout": lambda here: (0.0, max(0.5, here)),
     "patch_length": lambda here: [here, 2 * here],
 }
+# Around what, where a fit would choose.
+WHERE_CHOSEN: dict[str, Any] = {
+    **{"context_length": 96, "learning_rate": 1e-3, "batch_size": 32},
+    **{"d_model": 16, "dropout": 0.2, "patch_length": 16},
+}
 # What a model needs beside that, or in another way: None leaves a parameter as it is.
 BY_MODEL: dict[str, dict[str, Choices | None]] = {
     "ARIMA": {"order": [(0, 1, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1), (2, 1, 1), (2, 1, 2)]},
@@ -73,6 +78,7 @@ def default_space(estimator: Forecaster, *, longest_context: int | None = None) 
     """
     name = type(estimator).__name__
     present = estimator.get_params(deep=False)
+    present |= {key: value for key, value in WHERE_CHOSEN.items() if present.get(key, 0) is None}
     own = BY_MODEL.get(name, {})
     space = {key: rule(present[key]) for key, rule in BY_NAME.items() if key in present}
     space |= {key: choices for key, choices in own.items() if choices is not None}

@@ -170,7 +170,7 @@ def test_a_penalty_of_an_estimator_is_trained_on(covariates, wide):
 
     model = Penalised(
         context_length=24, horizon=6, max_epochs=3, random_state=0, device="cpu",
-        learning_rate=0.02, future_covariates=covariates,
+        batch_size=32, learning_rate=0.02, future_covariates=covariates,
     ).fit(wide)  # fmt: skip
     free = tsar.NLinear(**model.get_params()).fit(wide)
     assert len(calls) > 0 and len(model.history_["train_penalty"]) == 3

@@ -46,21 +46,22 @@ def cut_patches(x: Tensor, patch_length: int, stride: int, end_padding: int = 0)
     return series.unfold(1, patch_length, stride)
 
 
-def check_patch_length(owner: str, patch_length: int, context_length: int) -> None:
-    """Raise an error if a patch is longer than the context.
+def check_patch_length(owner: str, patch_length: int | None, context_length: int | None) -> None:
+    """Raise an error if a patch is longer than the context, as far as both are given.
 
     Parameters
     ----------
     owner : str
         Whose parameters they are, for the message.
-    patch_length, context_length : int
+    patch_length, context_length : int or None
+        None is chosen later.
 
     Raises
     ------
     ParameterError
         If it is.
     """
-    if patch_length > context_length:
+    if patch_length is not None and context_length is not None and patch_length > context_length:
         raise ParameterError(
             f"{owner}: patch_length must be at most context_length={context_length}, got "
             f"{patch_length}; shorten the patches or lengthen the context"
