@@ -160,8 +160,9 @@ def test_backtests_have_the_columns_of_the_id(pairs, run, out):
     assert list(written.columns[:5]) == ["store", "product", "cutoff", "time", "step"]
     assert written["store"].tolist() == ["n"] * 4 + ["s"] * 4
     assert written["product"].unique().tolist() == ["007"]
-    code, printed, errors = run("tune", *pairs, "--model", "Naive", "--trials", 1)
-    assert code == 1 and "--space" in errors
+    search = ["--space", "season_length=1,7", "--windows", 2, "--trials", 2]
+    code, printed, errors = run("tune", *pairs, "--model", "SeasonalNaive", *search)
+    assert (code, errors) == (0, "") and "--set season_length=" in printed
 
 
 def test_a_date_and_a_clock_are_named_by_two_options(tmp_path, monkeypatch, run):
