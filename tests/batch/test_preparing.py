@@ -149,7 +149,7 @@ def test_a_file_of_one_series_is_tidied_as_well(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"id_column": ["unique_id", "ds"]}, "batch: id_column must be one column of the file"),
+        ({"id_column": ["unique_id", "ds"], "time_column": "ds"}, "'ds' cannot be both the id"),
         ({"duplicates": "add"}, "batch: duplicates must be one of 'raise', 'sum'"),
         ({"ended": "extend"}, "batch: ended='extend' adds the rows"),
         ({"ended_after": 0}, "batch: ended_after must be"),

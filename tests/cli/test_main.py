@@ -565,10 +565,8 @@ def test_quarters_and_weeks_of_a_file(tmp_path, run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ("--id", "shop", "--id", "item"),
-            "--id is given 2 times and takes one value; give it once;",
-        ),
+        (("--horizon", 3, "--id", "a", "--id", "a"), "--id must be a column, or a list"),
+        (("--sep", ",", "--sep", ";"), "--sep is given 2 times and takes one value; give it once"),
         (("--horizon", 3, "--time", "when", "--horizon=4"), "--horizon is given 2 times"),
     ],
 )

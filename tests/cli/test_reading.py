@@ -122,3 +122,65 @@ def test_ids_that_are_numbers_are_named_as_they_are_written(run, tmp_path, monke
     assert code == 3 and "the first is 1: gap" in errors
     code, _, errors = run("backtest", *options, "--windows", 2)
     assert code == 3 and "\n  1: gap" in errors and "Note: 3 is left out, ended" in errors
+
+
+@pytest.fixture
+def pairs(tmp_path, monkeypatch):
+    """Return the options for a file of two stores that sell the same product."""
+    monkeypatch.chdir(tmp_path)
+    days = pd.date_range("2024-01-01", periods=30).strftime("%Y-%m-%d")
+    frame = pd.DataFrame({"store": np.repeat(["n", "s"], 30), "product": "007"})
+    frame = frame.assign(day=np.tile(days, 2), sold=37 * np.arange(60) % 11)
+    frame.to_csv("sales.csv", index=False)
+    return ["sales.csv", "--id", "store", "--id", "product", "--target", "sold", "--horizon", 2]
+
+
+def test_several_options_of_the_id_are_one_id(pairs, run):
+    code, printed, errors = run("forecast", *pairs, "--model", "SeasonalNaive")
+    assert (code, errors) == (0, "")
+    assert printed.splitlines() == [
+        "store,product,day,sold,status",
+        *("n,007,2024-01-31,4.0,ok", "n,007,2024-02-01,8.0,ok"),
+        *("s,007,2024-01-31,3.0,ok", "s,007,2024-02-01,7.0,ok"),
+    ]
+    with open("recipe.toml", "w", encoding="utf-8") as recipe:
+        recipe.write(
+            'data = "sales.csv"\nid = ["store", "product"]\ntarget = "sold"\nhorizon = 2\n'
+            'model = "SeasonalNaive"\n'
+        )
+    assert run("forecast", "--recipe", "recipe.toml") == (0, printed, "")
+
+
+@pytest.mark.parametrize("out", ["out.csv", "out.parquet"])
+def test_backtests_have_the_columns_of_the_id(pairs, run, out):
+    code, _, errors = run("backtest", *pairs, "--model", "Naive", "--windows", 2, "--out", out)
+    assert (code, errors) == (0, "")
+    read = {"csv": lambda: pd.read_csv(out, dtype={"product": str})}
+    written = read.get(out.split(".")[1], lambda: pd.read_parquet(out))()
+    assert list(written.columns[:5]) == ["store", "product", "cutoff", "time", "step"]
+    assert written["store"].tolist() == ["n"] * 4 + ["s"] * 4
+    assert written["product"].unique().tolist() == ["007"]
+    search = ["--space", "season_length=1,7", "--windows", 2, "--trials", 2]
+    code, printed, errors = run("tune", *pairs, "--model", "SeasonalNaive", *search)
+    assert (code, errors) == (0, "") and "--set season_length=" in printed
+
+
+def test_a_date_and_a_clock_are_named_by_two_options(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    hours = pd.date_range("2024-01-13", periods=60, freq="h")
+    frame = pd.DataFrame({"date": hours.strftime("%d/%m/%Y"), "clock": hours.strftime("%H:%M")})
+    frame.assign(load=np.arange(60.0)).to_csv("load.csv", index=False)
+    options = ["load.csv", "--target", "load", "--horizon", 2, "--model", "SeasonalNaive"]
+    code, printed, errors = run("forecast", *options, "--time", "date", "--time", "clock")
+    assert (code, errors) == (0, "")
+    assert printed.splitlines() == [
+        *("date,clock,load", "15/01/2024,12:00,36.0", "15/01/2024,13:00,37.0")
+    ]
+    code, _, errors = run("forecast", *options, "--time", "date")
+    assert code == 1 and "name a second --time if the clock has a column of its own" in errors
+    code, _, errors = run(
+        *("backtest", *options, "--time", "date", "--time", "clock", "--windows", 2),
+        *("--time-format", "%d/%m/%Y %H:%M", "--out", "out.csv"),
+    )
+    assert (code, errors) == (0, "")
+    assert pd.read_csv("out.csv")["time"].tolist()[-1] == "15/01/2024 11:00"

@@ -6,6 +6,7 @@ from typing import Any
 
 from sklearn.base import clone
 
+from tsar.data.fileformat import Roles
 from tsar.exceptions import ParameterError
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.probabilistic.output_request import check_asked, read_request
@@ -14,7 +15,6 @@ from tsar.params.arguments import check_horizon, check_percentages
 from tsar.persistence import load
 
 __all__ = [
-    "check_id",
     "check_shard",
     "check_wanted",
     "chosen_model",
@@ -59,11 +59,14 @@ def chosen_model(
         )
     if is_fitted(chosen):
         read = chosen.as_fitted
+        # A list of one column is that column.
+        fitted = {"id_column": Roles(read.id_column).id_column}
         for name, value in own.items():
-            if getattr(read, name) != value:
+            stated = fitted.get(name, getattr(read, name))
+            if stated != value:
                 raise ParameterError(
-                    f"batch: {name} must be {getattr(read, name)!r} as the {read.name} was "
-                    f"fitted, got {value!r}; leave it out"
+                    f"batch: {name} must be {stated!r} as the {read.name} was fitted, got "
+                    f"{value!r}; leave it out"
                 )
     return chosen
 
@@ -86,15 +89,6 @@ def check_wanted(model: Forecaster, horizon: Any, quantiles: Any, level: Any) ->
     model.check()
     # Intervals that it does not have come from a calibration.
     check_asked(model.name, model.expected_predictive, None, quantiles, None, None)
-
-
-def check_id(model: Forecaster) -> None:
-    """Refuse an id of several columns, which files are not read by."""
-    if isinstance(model.id_column, list | tuple):
-        raise ParameterError(
-            f"batch: id_column must be one column of the file, got {model.id_column!r}; write them "
-            f"as one, or read the file and fit on the frame"
-        )
 
 
 def check_shard(shard: Any, model: Forecaster) -> None:

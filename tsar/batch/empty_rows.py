@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.batch.report import STATUS
+from tsar.data.idcolumns import key_columns, labels_of, named_parts
 from tsar.data.quarantine import Bad
 from tsar.data.timeaxis import read_times
 from tsar.exceptions import DataError, DataWarning, ParameterError, own_warnings
@@ -38,7 +39,8 @@ def empty_rows(
     frame : DataFrame
         Good and bad series.
     bad : dict
-    id_column, time_column : label
+    id_column : label or list of labels
+    time_column : label
     template : DataFrame
         A forecast without rows.
     steps : int
@@ -52,12 +54,14 @@ def empty_rows(
     tables = []
     for name, (kind, _) in bad.items():
         empty = template.reindex(range(steps))
-        empty[id_column] = np.full(steps, name, dtype=object)
+        for column, part in named_parts(name, id_column).items():
+            empty[column] = np.full(steps, part, dtype=object)
         if name in times_ahead:
             empty[time_column] = times_ahead[name]
         tables.append(empty.assign(**{STATUS: kind}))
     whole = pd.concat(tables, ignore_index=True)
-    return whole.astype({name: template[name].dtype for name in (id_column, time_column)})
+    keys = [*key_columns(id_column), time_column]
+    return whole.astype({name: template[name].dtype for name in keys})
 
 
 def _future_times(
@@ -69,7 +73,8 @@ def _future_times(
     steps: int,
 ) -> dict[Any, np.ndarray]:
     """Return the times after the last usable one of each bad series, in the form of the file."""
-    concerned = frame[id_column].isin(list(bad))
+    ids, parts = labels_of(frame, id_column), key_columns(id_column)
+    concerned = ids.isin(list(bad))
     rows, others = frame[concerned], frame[~concerned].head(ROWS_READ)
     try:
         # Whether the day or the month comes first is seen from many rows, and not from the last.
@@ -85,15 +90,16 @@ def _future_times(
     rows = pd.DataFrame(
         {
             # What the model reads beside does not matter.
-            **{name: 0.0 for name in frame.columns if name != id_column},
-            id_column: rows[id_column].to_numpy()[usable][order],
+            **{name: 0.0 for name in frame.columns if name not in parts},
+            **{name: rows[name].to_numpy()[usable][order] for name in parts},
             time_column: read.axis.times(stamps[usable][order]),
         }
     )[list(frame.columns)]
     stamps_of: dict[Any, np.ndarray] = {}
-    ranks = rows.groupby(id_column, sort=False).cumcount(ascending=False)
+    owners = labels_of(rows, id_column)
+    ranks = owners.groupby(owners, sort=False).cumcount(ascending=False)
     for rank in range(TIMES_TRIED):
-        last = rows[(ranks == rank) & ~rows[id_column].isin(list(stamps_of))]
+        last = rows[(ranks == rank) & ~owners.isin(list(stamps_of))]
         for part in [last, *(last.iloc[[place]] for place in range(len(last)))]:
             # All at once, or each on its own where one of them has no usable time.
             with (
@@ -104,8 +110,8 @@ def _future_times(
                 times_read = read_times(pd.Index(ahead[time_column]))
                 written = read.axis.index(read.axis.stamps_of(times_read.stamps, times_read.axis))
                 times = pd.Series(written, index=ahead.index)
-                by_id = times.groupby(ahead[id_column], sort=False)
+                by_id = times.groupby(labels_of(ahead, id_column), sort=False)
                 stamps_of |= {name: values.to_numpy() for name, values in by_id}
-            if set(last[id_column]) <= set(stamps_of):
+            if set(owners[last.index]) <= set(stamps_of):
                 break
     return stamps_of

@@ -14,7 +14,6 @@ import pandas as pd
 from sklearn.base import clone
 
 from tsar.batch.choosing import (
-    check_id,
     check_shard,
     check_wanted,
     chosen_model,
@@ -32,9 +31,10 @@ from tsar.data.faults import as_python
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.forecasts import plain_label
 from tsar.data.frames import TARGET
+from tsar.data.idcolumns import factorized, key_columns, labels_of
 from tsar.data.longtable import End
 from tsar.data.quarantine import Bad, all_bad, set_aside
-from tsar.data.tables import TableFile, write_table, write_times
+from tsar.data.tables import TableFile, write_table
 from tsar.exceptions import (
     DataError,
     DataWarning,
@@ -61,8 +61,8 @@ def forecast(
     future: str | os.PathLike[str] | None = None,
     quantiles: Sequence[float] | None = None,
     level: float | Sequence[float] | None = None,
-    id_column: str | None = None,
-    time_column: str | None = None,
+    id_column: str | Sequence[str] | None = None,
+    time_column: str | Sequence[str] | None = None,
     time_format: str | None = None,
     file_format: FileFormat | None = None,
     target: Sequence[str] | None = None,
@@ -107,8 +107,12 @@ def forecast(
         As :meth:`Forecaster.predict` takes them. A model that is fitted here, and has no
         intervals of the levels by itself, is calibrated on what it is fitted on, as
         ``calibrate(refit=True)`` does.
-    id_column, time_column : str or None
-        None finds ``unique_id``, and ``ds`` or the column that holds times.
+    id_column : str, sequence of str or None
+        None finds ``unique_id``. Several columns are one id, and the forecast has these columns.
+    time_column : str, sequence of str or None
+        None finds ``ds`` or the column that holds times. Where the time stands in several
+        columns, such as ``["date", "clock"]``, these are read as one, called ``"date clock"``,
+        and the forecast has these columns.
     time_format : str or None
         How times are written, if that can be read in two ways.
     file_format : FileFormat or None
@@ -173,8 +177,8 @@ def forecast(
     paths = Paths.of(source, out, future, report, resume)
     paths.remove_unfinished()
     _check_counts(block_rows=block_rows, fit_rows=fit_rows)
-    chosen = chosen_model(model, params, horizon, id_column, time_column, target)
-    check_id(chosen)
+    own = Roles(id_column, time_column)
+    chosen = chosen_model(model, params, horizon, own.id_column, own.time_name, target)
     check_wanted(chosen, horizon, quantiles, level)
     if shard is not None:
         check_shard(shard, chosen)
@@ -189,7 +193,8 @@ def forecast(
         events=_read_if_path(events, chosen.id_column, stated),
         country_holidays=country_holidays,
     )
-    roles = Roles(chosen.id_column, chosen.time_column, used_columns(chosen, preparation.names))
+    times = own.time_column or chosen.time_column
+    roles = Roles(chosen.id_column, times, used_columns(chosen, preparation.names))
     file = open_source(paths.source, roles, stated, rows_at_once=block_rows)
     _check_columns(file, chosen, shard)
     if not is_fitted(chosen):
@@ -226,9 +231,10 @@ def _status(ids: pd.Series, short: list[Any], replaced: Mapping[Any, str]) -> np
     """Return what became of the series of each row."""
     if not short and not replaced:
         return np.full(len(ids), OK)
-    plain = ids.map({one: plain_label(one) for one in ids.unique()})
-    status = np.where(plain.isin(list(replaced)), FALLBACK, OK)
-    return np.where(plain.isin(short), SHORT, status)
+    distinct, codes = factorized(ids)
+    named = {name: FALLBACK for name in replaced} | {name: SHORT for name in short}
+    status = [named.get(plain_label(one), OK) for one in distinct]
+    return np.array(status)[codes]
 
 
 def _check_counts(**counts: Any) -> None:
@@ -244,7 +250,7 @@ def _check_columns(file: Any, model: Any, shard: tuple[int, int] | None) -> None
     if file.series is None and shard is not None:
         raise ParameterError("batch: shard is for files of several series; pass id_column=")
     targets = listed(model.target) or listed(file.table.targets)
-    if file.series is not None and STATUS in (file.id_column, file.time_column, *targets):
+    if file.series is not None and STATUS in (*file.table.roles.keys, *targets):
         raise DataError(
             f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
             f"the time or a target; rename it in the file"
@@ -444,7 +450,7 @@ class _Run:
         self.model = self._fit(good)
         if parts is not None and len(self.file.blocks(self.block_rows)) > 1:
             self.model.save(parts.model)
-        n_series = int(good[self.file.id_column].nunique())
+        n_series = int(labels_of(good, self.file.id_column).nunique())
         return f"{n_series} of {len(counts)} series, {len(good)} of {int(counts.sum())} rows"
 
     def _readable(self, model: Forecaster, rows: pd.DataFrame, future: Any) -> None:
@@ -504,7 +510,7 @@ class _Run:
                 name: why for name, why in result.attrs["fallback"].items() if name not in short
             }
             result.attrs = {}
-            status = _status(result[id_column], short, replaced)
+            status = _status(labels_of(result, id_column), short, replaced)
             self.template = result.iloc[:0]
             steps = int(self.horizon or model.horizon_)
             counted = result[self.file.time_column].iloc[::steps].value_counts()
@@ -523,7 +529,7 @@ class _Run:
         elif not tables:
             tables.append(self.template.assign(**{STATUS: pd.Series(dtype=object)}))
         whole = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
-        place = series.get_indexer(pd.Index(whole[id_column]))
+        place = series.get_indexer(pd.Index(labels_of(whole, id_column), tupleize_cols=False))
         whole = whole.iloc[np.argsort(place, kind="stable")]
         facts = {
             "bad": [[as_python(name), *why] for name, why in bad.items()],
@@ -545,12 +551,12 @@ class _Run:
             future = ahead if names else None
             result = self.model.predict(horizon=steps, future=future, **self.outputs)
         result.attrs = {}
-        id_column = self.file.id_column
-        return result.iloc[:0].astype({id_column: frame[id_column].dtype})
+        ids = key_columns(self.file.id_column)
+        return result.iloc[:0].astype({name: frame[name].dtype for name in ids})
 
     def _styled(self, result: pd.DataFrame) -> pd.DataFrame:
         """Write times as they were written."""
-        return write_times(result, [self.file.time_column], self.file.table.stated.time_format)
+        return self.file.table.written(result)
 
 
 def _describe(model: Forecaster) -> str:

@@ -97,6 +97,7 @@ def report_of(
     # Parts of runs that were stopped before there was such a status have none.
     replaced = [row for facts in finished for row in facts.get("fallback", [])]
     rows += [[name, FALLBACK, reason] for name, reason in replaced]
+    notes = [row for facts in finished for row in facts["notes"]]
     begins: Counter[str] = Counter()
     for facts in finished:
         begins.update(facts["begins"])
@@ -107,11 +108,16 @@ def report_of(
         n_short=len(short),
         fitted_on=fitted_on,
         calibrated_on=calibrated_on,
-        series=pd.DataFrame(rows, columns=["id", STATUS, "reason"]),
+        series=pd.DataFrame(_with_labels(rows), columns=["id", STATUS, "reason"]),
         seconds=0.0,
         forecast=whole,
         n_fallback=len(replaced),
-        notes=pd.DataFrame([row for facts in finished for row in facts["notes"]], columns=NOTES),
+        notes=pd.DataFrame(_with_labels(notes), columns=NOTES),
         n_ended=n_ended,
         n_other_times=begins.total() - max(begins.values(), default=0),
     )
+
+
+def _with_labels(rows: list[list[Any]]) -> list[list[Any]]:
+    """Return rows that begin with an id: of several columns it is a list in JSON, and a tuple."""
+    return [[tuple(name) if isinstance(name, list) else name, *rest] for name, *rest in rows]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tsar.data.csvtext import PACKED, CsvText, as_names
 from tsar.data.fileformat import FileFormat, Roles
+from tsar.data.idcolumns import factorized, key_columns, labels_of, parts_of
 from tsar.data.tables import TableFile, parquet_file, read_checked
 from tsar.data.workbook import WORKBOOKS
 from tsar.exceptions import DataError
@@ -39,13 +40,13 @@ class Source:
 
     @property
     def id_column(self) -> Any:
-        """The column of the ids, None in a file of one series."""
+        """The column of the ids or a list of several, None in a file of one series."""
         return self.table.roles.id_column
 
     @property
     def time_column(self) -> Any:
-        """The column of the times."""
-        return self.table.roles.time_column
+        """The column of the times in the frames."""
+        return self.table.roles.time_name
 
     def blocks(self, rows: int, first: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
         """Cut series into blocks of at most so many rows, or of one series: first, last + 1.
@@ -78,12 +79,13 @@ class _InMemory(Source):
         if name is None:
             super().__init__(table, None, np.array([len(frame)]))
             return
-        _require_ids(self.frame[name])
-        codes, series = pd.factorize(self.frame[name])
+        ids = labels_of(self.frame, name)
+        _require_ids(ids, name)
+        series, codes = factorized(ids)
         if (np.diff(codes) < 0).any():
             order = np.argsort(codes, kind="stable")
             self.frame, codes = self.frame.iloc[order], codes[order]
-        super().__init__(table, pd.Index(series), np.bincount(codes, minlength=len(series)))
+        super().__init__(table, series, np.bincount(codes, minlength=len(series)))
 
     def frames(self, sizes: list[int], wanted: Collection[int]) -> Iterator[pd.DataFrame]:
         ends = np.cumsum(sizes)
@@ -99,7 +101,7 @@ class _Streamed(Source):
         counts: list[int] = []
         seen: set[Any] = set()
         for ids in self._ids(table):
-            _require_ids(ids)
+            _require_ids(ids, table.roles.id_column)
             values = ids.to_numpy(dtype=object)
             begins = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
             lengths = np.diff([*begins, len(values)])
@@ -117,7 +119,8 @@ class _Streamed(Source):
                     seen.add(value)
                     first_lines.append(value)
                     counts.append(int(length))
-        super().__init__(table, pd.Index(first_lines), np.asarray(counts, dtype=np.int64))
+        series = pd.Index(first_lines, tupleize_cols=False)
+        super().__init__(table, series, np.asarray(counts, dtype=np.int64))
 
     def _ids(self, table: TableFile) -> Iterator[pd.Series]:
         raise NotImplementedError
@@ -132,34 +135,43 @@ class _LargeCsv(_Streamed):
     def __init__(self, table: TableFile, csv: CsvText) -> None:
         self.csv = csv
         self.unsettled: set[str] = set()
-        self.integers = False
         super().__init__(table)
         assert self.series is not None, "a streamed file has ids"
-        names = as_names(pd.Series(self.series))
-        if pd.api.types.is_integer_dtype(names.dtype):
-            self.integers, self.series = True, pd.Index(names)
+        columns = self._parts(self.series)
+        self.integers = [
+            name for name in columns if pd.api.types.is_integer_dtype(columns[name].dtype)
+        ]
+        if self.integers:
+            labels = labels_of(columns, self.id_column)
+            self.series = pd.Index(labels, tupleize_cols=False)
         if csv.notation is None:
             self.csv = csv.settled(sorted(self.unsettled))
             self.table = replace(table, csv=self.csv)
 
     def _ids(self, table: TableFile) -> Iterator[pd.Series]:
-        name, csv = table.roles.id_column, self.csv
-        columns = [name, *(csv.numbers if csv.notation is None else [])]
+        csv = self.csv
+        columns = [*table.roles.ids, *(csv.numbers if csv.notation is None else [])]
         with pd.read_csv(csv.path, chunksize=1_000_000, **csv.options(columns)) as reader:
             while (frame := read_checked(table.path, lambda: next(reader, None))) is not None:
                 if csv.notation is None:
                     self.unsettled.update(csv.unsettled(frame))
-                yield frame[name]
+                yield labels_of(frame, table.roles.id_column)
+
+    def _parts(self, series: pd.Index) -> pd.DataFrame:
+        """Return the columns of ids that are text, as integers where all of them are."""
+        names = key_columns(self.id_column)
+        several = len(names) > 1
+        parts = parts_of(series, names, ["object"] * len(names)) if several else {names[0]: series}
+        return pd.DataFrame({name: as_names(pd.Series(part)) for name, part in parts.items()})
 
     def frames(self, sizes: list[int], wanted: Collection[int]) -> Iterator[pd.DataFrame]:
-        name, csv = self.id_column, self.csv
+        csv = self.csv
         with pd.read_csv(csv.path, low_memory=False, iterator=True, **csv.options()) as reader:
             for number, size in enumerate(sizes):
                 frame = read_checked(csv.path, partial(reader.get_chunk, size))
                 if number in wanted:
                     frame = csv.typed(frame.reset_index(drop=True))
-                    if self.integers:
-                        frame[name] = frame[name].astype("int64")
+                    frame = frame.astype(dict.fromkeys(self.integers, "int64"))
                     yield self.table.prepared(frame)
 
 
@@ -172,8 +184,7 @@ class _LargeParquet(_Streamed):
         roles = table.roles
         self.names = list(table.head.columns)
         if roles.targets:
-            read = [roles.id_column, roles.time_column, *roles.others]
-            self.names = list(dict.fromkeys(read))
+            self.names = list(dict.fromkeys([*roles.keys, *roles.others]))
         super().__init__(table)
 
     def _batches(self, path: Path, names: list[str]) -> Iterator[Any]:
@@ -184,9 +195,8 @@ class _LargeParquet(_Streamed):
                 raise DataError(f"{path} cannot be read to its end: {error}") from None
 
     def _ids(self, table: TableFile) -> Iterator[pd.Series]:
-        name = table.roles.id_column
-        for batch in self._batches(table.path, [name]):
-            yield batch.to_pandas(ignore_metadata=True)[name]
+        for batch in self._batches(table.path, table.roles.ids):
+            yield labels_of(batch.to_pandas(ignore_metadata=True), table.roles.id_column)
 
     def frames(self, sizes: list[int], wanted: Collection[int]) -> Iterator[pd.DataFrame]:
         import pyarrow as pa
@@ -245,11 +255,11 @@ def _n_rows(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))
 
 
-def _require_ids(ids: pd.Series) -> None:
+def _require_ids(ids: pd.Series, id_column: Any) -> None:
     missing = ids.isna()
     if missing.any():
         raise DataError(
-            f"{int(missing.sum())} rows have no id in column {ids.name!r}, the first is row "
+            f"{int(missing.sum())} rows have no id in column {id_column!r}, the first is row "
             f"{int(np.flatnonzero(missing)[0])}; fill it in or remove them"
         )
 

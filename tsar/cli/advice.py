@@ -22,7 +22,8 @@ REPAIRS = {
     "id": "a missing id: fill it in or remove the row",
     "time zone": "another time zone: write all times with the same offset from UTC",
     "duplicate": "a duplicate: --duplicates sum adds such rows up, --duplicates first keeps one; "
-    "name the column of the id with --id if the rows are several series",
+    "name the column of the id with --id if the rows are several series; name a second --time "
+    "if the clock has a column of its own",
     "gap": "a gap: --gaps mask treats missing rows as missing values, --gaps zero as zeros",
     "off-grid": "an off-grid timestamp: round it to the grid, or state the step, for example with "
     "--set freq=h",
@@ -71,7 +72,10 @@ PHRASES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"name them by future_covariates= before fit", "name them with --set future_covariates=..."),
     (r"\bthe (frame|data) (has|have)\b", "the file has"),
     (r"\bthe frame\b", "the file"),
-    (r"\b(id_column|time_column|time_format|target): ", lambda match: f"{OPTIONS[match[1]]}: "),
+    (
+        r"\b(id_column|time_column|time_format|target)(: | must be )",
+        lambda match: OPTIONS[match[1]] + match[2],
+    ),
     (
         r"\b(?:by |pass )?(id_column|time_column|target|future)=(?!\S*,)('[^']*')?",
         lambda match: f"with {OPTIONS[match[1]]}",

@@ -62,7 +62,7 @@ from tsar.cli.reading import fit_to_read, note, preparation_options, read_data, 
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.forecasts import plain_label
-from tsar.data.tables import as_csv, check_writable, write_table, write_times
+from tsar.data.tables import as_csv, check_writable, write_table
 from tsar.estimator.saving import check_folder
 from tsar.evaluation import compare, results_to_latex
 from tsar.evaluation.recipes import Result, load_recipe, recipe_names, run_recipe
@@ -185,8 +185,8 @@ def forecast(
                 out=out,
                 future=future,
                 level=level or None,
-                id_column=series_id,
-                time_column=time,
+                id_column=series_id or None,
+                time_column=time or None,
                 file_format=FileFormat(sep, decimal, thousands, header, time_format, encoding),
                 target=target or None,
                 **{name: ctx.params[name] for name in READING},
@@ -330,8 +330,8 @@ def backtest(
     if out is not None:
         check_writable(out, inputs=[data])
     stated = FileFormat(sep, decimal, thousands, header, time_format, encoding)
-    roles = Roles(series_id, time, {"target": target or []})
-    preparation = preparation_options(ctx.params, series_id, stated)
+    roles = Roles(series_id or None, time or None, {"target": target or []})
+    preparation = preparation_options(ctx.params, roles, stated)
     frame, read, table = read_data(data, roles, stated, params.values(), preparation, verbose)
     models = {
         name: forecaster_class(name)(horizon=horizon, **read).set_params(**params[name])
@@ -349,7 +349,7 @@ def backtest(
     )
     print(board.to_latex() if latex else board)
     if out is not None:
-        write_table(write_times(board.backtest, ["cutoff", "time"], table.stated.time_format), out)
+        write_table(table.written_backtest(board.backtest), out)
     if n_bad:
         raise typer.Exit(PARTIAL)
 
@@ -411,8 +411,8 @@ def tune(
     if save is not None:
         check_folder(save)
     stated = FileFormat(sep, decimal, thousands, header, time_format, encoding)
-    roles = Roles(series_id, time, {"target": target or []})
-    preparation = preparation_options(ctx.params, series_id, stated)
+    roles = Roles(series_id or None, time or None, {"target": target or []})
+    preparation = preparation_options(ctx.params, roles, stated)
     frame, read, _ = read_data(data, roles, stated, [params], preparation, verbose)
     varied = cls(horizon=horizon, **read).set_params(**params)
     frame, n_bad = fit_to_read(frame, [varied], preparation)

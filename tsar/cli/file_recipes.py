@@ -29,8 +29,8 @@ COUNT = Annotated[int, Interval(1)]
 # command are its options.
 TOP: dict[str, Any] = {
     "data": str,
-    "id": str,
-    "time": str,
+    "id": str | list[str],
+    "time": str | list[str],
     "time_format": str,
     "sep": str,
     "decimal": str,
@@ -84,7 +84,7 @@ RANGE: dict[str, Any] = {"low": float, "high": float, "log": bool}
 # there may be several.
 RENAMED = {"id": "series_id", "models": "model"}
 PATHS = {"data", "events", "future", "out", "report", "save", "storage"}
-LISTS = {"target", "level"}
+LISTS = {"id", "time", "target", "level"}
 # Parameters of a model that have a key of their own.
 OWN_KEYS = {"horizon": "horizon", "target": "target", "id_column": "id", "time_column": "time"}
 

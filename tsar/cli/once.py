@@ -9,11 +9,6 @@ from tsar.exceptions import ParameterError
 
 __all__ = ["Command"]
 
-REPAIRS = {
-    "--id": "; an id of several columns is written as one column of the file, or named as a list "
-    "in Python",
-}
-
 
 class Command(TyperCommand):
     """A command whose options are taken as they are given, all of them.
@@ -33,6 +28,6 @@ class Command(TyperCommand):
                 option = max(param.opts, key=len)
                 raise ParameterError(
                     f"{ctx.command_path}: {option} is given {counts[param.name]} times and takes "
-                    f"one value; give it once{REPAIRS.get(option, '')}"
+                    f"one value; give it once"
                 )
         return super().parse_args(ctx, args)

@@ -86,7 +86,11 @@ Targets = Annotated[
     ),
 ]
 TimeColumn = Annotated[
-    str | None, typer.Option("--time", help="Column of the time; found if left out.")
+    list[str] | None,
+    typer.Option(
+        "--time",
+        help="Column of the time; found if left out. Repeatable, if date and clock are two.",
+    ),
 ]
 TimeFormat = Annotated[
     str | None,
@@ -113,7 +117,11 @@ Encoding = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Say how the files are read.")]
 IdColumn = Annotated[
-    str | None, typer.Option("--id", help="Column of the series id, if there are several.")
+    list[str] | None,
+    typer.Option(
+        "--id",
+        help="Column of the series id, if there are several; repeatable, several are one id.",
+    ),
 ]
 Levels = Annotated[
     list[float] | None,

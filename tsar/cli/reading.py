@@ -15,6 +15,7 @@ from tsar.cli.options import READING
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.forecasts import plain_label
 from tsar.data.frames import ID, TARGET
+from tsar.data.idcolumns import labels_of
 from tsar.data.quarantine import all_bad, set_aside
 from tsar.data.tables import TableFile
 
@@ -24,13 +25,11 @@ __all__ = ["preparation_options", "fit_to_read", "note", "read_data", "tell_read
 LISTED = 20
 
 
-def preparation_options(
-    params: Mapping[str, Any], id_column: str | None, stated: FileFormat
-) -> Preparation:
+def preparation_options(params: Mapping[str, Any], roles: Roles, stated: FileFormat) -> Preparation:
     """Return what is done to the rows, by the options of a command."""
     options = {name: params[name] for name in (*READING, "on_error") if name in params}
     if options["events"] is not None:
-        options["events"] = read_events(Path(options["events"]), id_column, stated)
+        options["events"] = read_events(Path(options["events"]), roles.id_column, stated)
     return Preparation.of("tsar", **options)
 
 
@@ -51,7 +50,7 @@ def read_data(
     roles = replace(roles, used={**roles.used, **used})
     frame, table = TableFile.look_at(data, roles, stated).with_columns().read()
     tell_reading(table.described() if verbose else "", table.roles.targets, table.unused)
-    columns = {"time_column": table.roles.time_column, "id_column": roles.id_column}
+    columns = {"time_column": table.roles.time_name, "id_column": roles.id_column}
     return table.prepared(frame), {**columns, "target": table.targets}, table
 
 
@@ -89,7 +88,8 @@ def fit_to_read(
         bad = bad | bad_here
     if bad and not len(good):
         raise all_bad(bad)
-    return good, _tell_bad(bad, 0 if id_column is None else frame[id_column].nunique())
+    n_series = 0 if id_column is None else labels_of(frame, id_column).nunique()
+    return good, _tell_bad(bad, n_series)
 
 
 def _tell_bad(bad: Mapping[Any, tuple[str, str]], n_series: int) -> int:

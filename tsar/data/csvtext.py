@@ -78,8 +78,8 @@ class CsvText:
         Those of them that are read as they are written.
     used : tuple of str or None
         The columns whose numbers matter; None is all.
-    names_column : str or None
-        The one of them in which only an empty cell is missing: the id.
+    names_columns : tuple of str
+        Those of them in which only an empty cell is missing: the id.
     evidence : Evidence
         What the cells seen so far show of the notation.
     """
@@ -97,7 +97,7 @@ class CsvText:
     words: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     used: tuple[str, ...] | None = None
-    names_column: str | None = None
+    names_columns: tuple[str, ...] = ()
     evidence: Evidence = field(default_factory=Evidence)
 
     @classmethod
@@ -171,18 +171,17 @@ class CsvText:
             The id and the time are known, if there are any.
         """
         words = [name for name in roles.covariates if self._holds_words(name)]
-        words = [
-            name for name in (roles.id_column, roles.time_column, *words) if name in self.names
-        ]
-        # Integers and words are read as such anyhow, but 2024.10 is no number.
-        plain = roles.time_column in words and not self._holds_fractions(roles.time_column)
-        text = [name for name in words if not (plain and name == roles.time_column)]
+        words = [name for name in (*roles.keys, *words) if name in self.names]
+        # Integers and words are read as such anyhow, but 2024.10 is no number, and 0900 no 900.
+        alone = roles.times[0] if len(roles.times) == 1 else None
+        plain = alone in words and not self._holds_fractions(str(alone))
+        text = [name for name in words if not (plain and name == alone)]
         with_roles = replace(
             self,
             words=tuple(words),
             text=tuple(text),
             used=roles.read_of(self.names),
-            names_column=roles.id_column,
+            names_columns=tuple(name for name in roles.ids if name in self.names),
             evidence=Evidence(),
         )
         for name in with_roles.numbers:
@@ -258,8 +257,7 @@ class CsvText:
             if reading.notation != Notation():
                 frame = reading.rows()
         frame = reading.typed(frame)
-        name = self.names_column
-        if name is not None and name in frame:
+        for name in self.names_columns:
             frame[name] = as_names(frame[name])
         return frame, reading
 
@@ -289,9 +287,10 @@ class CsvText:
         if notation.thousands is not None:
             # pandas drops the mark wherever it stands, also from 1.5.
             options["dtype"] |= dict.fromkeys(self.numbers, str)
-        if self.names_column is not None:
+        if self.names_columns:
             # 007 stays what it is, and so does NA.
-            missing = dict.fromkeys(self.names, list(MISSING)) | {self.names_column: [""]}
+            missing = dict.fromkeys(self.names, list(MISSING))
+            missing |= dict.fromkeys(self.names_columns, [""])
             options |= {"keep_default_na": False, "na_values": missing}
         return options if columns is None else {**options, "usecols": list(columns)}
 
@@ -505,7 +504,7 @@ def _likely(readings: dict[str, list[list[str]]], roles: Roles) -> list[str]:
     likely = [sep for sep in several if fit[sep] == best]
     if len(likely) == 1:
         return likely
-    named = {roles.id_column, roles.time_column, *roles.others} - {None}
+    named = {*roles.keys, *roles.others}
     for suits in (
         lambda rows: named <= set(rows[0]),
         lambda rows: any(_shows_times(cells) for cells in zip(*rows[:20], strict=False)),

@@ -23,7 +23,8 @@ REPAIRS = {
     "time zone": "another time zone: read all rows with pd.to_datetime(..., utc=True), then "
     "tz_convert to one zone",
     "duplicate": "a duplicate: tsar.tidy(df, duplicates='sum') adds such rows up, 'first' keeps "
-    "one; name the id column by id_column= if the rows are several series",
+    "one; name the id column by id_column= if the rows are several series; join a date and its "
+    "clock if they are two columns: pd.to_datetime(df['date'] + ' ' + df['clock'])",
     "gap": "a gap: pass gaps='mask' to treat missing rows as missing values, 'zero' as zeros",
     "off-grid": "an off-grid timestamp: round it to the grid, or pass the right freq",
     "frequency": "another frequency: resample the series, or model it on its own",

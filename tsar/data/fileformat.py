@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tsar.data.frames import TARGET
+from tsar.data.idcolumns import key_columns
 from tsar.exceptions import ParameterError
 
 __all__ = ["FileFormat", "Roles"]
@@ -105,8 +106,10 @@ class Roles:
 
     Parameters
     ----------
-    id_column, time_column : str or None
-        None where they are to be found.
+    id_column : str, list of str or None
+        A list where several columns are one id; None where it is to be found.
+    time_column : str, list of str or None
+        A list where the time stands in several columns, such as a date and a clock.
     used : mapping of str to collection of labels
         Further columns, by the parameter that names them: "target", "future_covariates".
     """
@@ -114,6 +117,39 @@ class Roles:
     id_column: Any = None
     time_column: Any = None
     used: Mapping[str, Collection[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for parameter in ("id_column", "time_column"):
+            stated = getattr(self, parameter)
+            # No column of a file is called by a tuple.
+            names = key_columns(list(stated) if isinstance(stated, tuple) else stated, parameter)
+            object.__setattr__(self, parameter, names[0] if len(names) == 1 else names or None)
+        both = [name for name in self.ids if name in self.times]
+        if both:
+            raise ParameterError(
+                f"column {both[0]!r} cannot be both the id and the time; name another one"
+            )
+
+    @property
+    def ids(self) -> list[Any]:
+        """The columns of the id, none where there is none."""
+        return key_columns(self.id_column)
+
+    @property
+    def times(self) -> list[Any]:
+        """The columns of the time, none where it is to be found."""
+        return key_columns(self.time_column, "time_column")
+
+    @property
+    def time_name(self) -> Any:
+        """What the time is called where rows are read: by all names where there are several."""
+        times = self.times
+        return self.time_column if len(times) < 2 else " ".join(map(str, times))
+
+    @property
+    def keys(self) -> list[Any]:
+        """The columns that say which row it is."""
+        return [*self.ids, *self.times]
 
     @property
     def others(self) -> list[Any]:
@@ -140,6 +176,5 @@ class Roles:
     @property
     def named(self) -> dict[str, list[Any]]:
         """All columns that are known, by the parameter that names them."""
-        own = {"id_column": self.id_column, "time_column": self.time_column}
-        single = {name: [column] for name, column in own.items() if column is not None}
-        return {**single, **{name: list(columns) for name, columns in self.used.items()}}
+        own = {"id_column": self.ids, "time_column": self.times}
+        return {**own, **{name: list(columns) for name, columns in self.used.items()}}

@@ -23,7 +23,7 @@ import pandas as pd
 from pandas.api import types as dtypes
 
 from tsar.data.dtypes import dtype_name
-from tsar.data.idcolumns import key_columns, labels_of
+from tsar.data.idcolumns import factorized, key_columns, labels_of
 from tsar.data.timeaxis import AmbiguousDates, read_times
 from tsar.exceptions import DataError
 
@@ -288,7 +288,7 @@ def _read_long(
             f"column {time_name!r} cannot be both the id and the time; name another one"
         )
     taken = [*id_names, time_name]
-    ids, codes = _one_series(df) if id_name is None else _factorize(labels_of(df, id_name))
+    ids, codes = _one_series(df) if id_name is None else factorized(labels_of(df, id_name))
     if target is None:
         declared = [name for names in roles.values() for name in names]
         others = [name for name in df.columns if name not in taken and name not in declared]
@@ -321,7 +321,7 @@ def _read_multiindex(df: pd.DataFrame, target: Any, roles: dict[str, Sequence[An
             f"a MultiIndex frame needs the levels (id, time), got the time in the first one, "
             f"{df.index.names[0]!r}; use df.swaplevel()"
         )
-    ids, codes = _factorize(first)
+    ids, codes = factorized(first)
     names, values, bad = _targets(df, target, roles, taken=[])
     form = _form(df, "multiindex", names, df.index.names[0], df.index.names[1])
     return Rows(form, ids, codes, times, names, values, bad, _covariates(df, roles))
@@ -347,14 +347,6 @@ def _form(
         if isinstance(id_name, list)
         else (),
     )
-
-
-def _factorize(ids: Any) -> tuple[pd.Index, np.ndarray]:
-    try:
-        codes, uniques = pd.factorize(ids)
-    except TypeError as error:
-        raise DataError(f"the ids cannot be told apart: {error}; use text or numbers") from None
-    return _as_index(uniques), codes.astype(np.int64, copy=False)
 
 
 def _as_index(column: Any) -> pd.Index:

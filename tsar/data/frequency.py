@@ -262,7 +262,21 @@ class Frequency:
 
     def moved(self, stamps: np.ndarray, offsets: np.ndarray, axis: TimeAxis) -> np.ndarray | None:
         """Return how far clock changes moved the stamps, see :meth:`TimeAxis.moved`."""
-        return axis.moved(stamps, offsets) if self._on_the_wall else None
+        if not self._on_the_wall:
+            return None
+        return axis.moved(stamps, offsets, self.length(axis) if self.rule == "fixed" else None)
+
+    def _left_out(self, local: np.ndarray, axis: TimeAxis) -> np.ndarray:
+        """Return the days that a zone left out, and that are no steps: longer ones move instead."""
+        days = self.rule == "fixed" and self.local and self.step == DAY
+        if days or self.rule == "week" or (self.rule == "offset" and int(self.offset.n) == 1):
+            return axis.skipped_days(local)
+        return np.zeros(0, dtype=np.int64)
+
+    def _steps_on(self, day: int, axis: TimeAxis) -> int:
+        """Return how many steps a day would have had."""
+        ends, _ = self._places(np.array([day, day + 1]) * axis.per_day, axis)
+        return int(ends[1] - ends[0])
 
     def positions(
         self, stamps: np.ndarray, offsets: np.ndarray, axis: TimeAxis
@@ -292,11 +306,18 @@ class Frequency:
             moved = self.moved(stamps, offsets, axis)
             times = axis.local(stamps)
             times = times if moved is None else times - moved
+        if self.rule == "months":
+            return self._month_positions(times // axis.per_day, times % axis.per_day, axis)
+        places, phases = self._places(times, axis)
+        for day in self._left_out(times, axis):
+            places = places - (times >= (day + 1) * axis.per_day) * self._steps_on(day, axis)
+        return places, phases
+
+    def _places(self, times: np.ndarray, axis: TimeAxis) -> tuple[np.ndarray, np.ndarray]:
+        """Place the times of a wall clock on the grid, whether there are such times or not."""
         if self.rule == "fixed":
             step = self.length(axis)
             return times // step, times % step
-        if self.rule == "months":
-            return self._month_positions(times // axis.per_day, times % axis.per_day)
         if self.rule == "week":
             return self._week_positions(times, axis)
         if isinstance(self.offset, pd.offsets.BusinessHour):
@@ -318,16 +339,25 @@ class Frequency:
         return phases // axis.per_day == self.phase
 
     def _month_positions(
-        self, dates: np.ndarray, clock: np.ndarray
+        self, dates: np.ndarray, clock: np.ndarray, axis: TimeAxis
     ) -> tuple[np.ndarray, np.ndarray]:
         days = dates.view("M8[D]")
         day, length = _day_and_length(days)
-        wanted = length if self.day == 0 else np.minimum(self.day or 1, length)
+        wanted = self._day_of(dates - day + 1, length, axis)
         number = days.astype("M8[M]").astype(np.int64)
         # A phase is the month, the day (0 where it is the right one) and the time of day:
         # 09:00 and 10:00 are two grids.
         phase = number % self.step + self.step * (np.where(day == wanted, 0, day) + 32 * clock)
         return number // self.step, phase
+
+    def _day_of(self, starts: np.ndarray, length: np.ndarray, axis: TimeAxis) -> np.ndarray:
+        """Return the day of months that begin on some days and have a length.
+
+        It is the one before where a zone left it out: 1994 ended on 30 December in Kiritimati.
+        """
+        day = length if self.day == 0 else np.minimum(self.day or 1, length)
+        skipped = axis.skipped_days(np.stack([starts, starts + length]) * axis.per_day)
+        return cast(np.ndarray, day - np.isin(starts + day - 1, skipped))
 
     def _week_positions(self, times: np.ndarray, axis: TimeAxis) -> tuple[np.ndarray, np.ndarray]:
         slots = self._slots(axis)
@@ -424,33 +454,43 @@ class Frequency:
         local = local if moved is None else local - moved
         # Series usually end together: each distinct end is computed once.
         ends, owner = np.unique(local, return_inverse=True)
+        stamps = self._ahead(ends, ahead, axis)
+        left_out = self._left_out(stamps, axis)
+        if len(left_out):
+            lost = sum(self._steps_on(day, axis) for day in left_out)
+            more = self._ahead(ends, np.arange(1, horizon + lost + 1, dtype=np.int64), axis)
+            there = ~np.isin(more // axis.per_day, left_out)
+            stamps = np.array([row[rows][:horizon] for row, rows in zip(more, there, strict=True)])
+        return axis.universal(stamps)[owner]
+
+    def _ahead(self, ends: np.ndarray, ahead: np.ndarray, axis: TimeAxis) -> np.ndarray:
+        """Return what a wall clock shows some steps after each of some ends."""
         if self.rule == "fixed":
-            stamps = ends[:, None] + ahead * self.length(axis)
-        elif self.rule == "months":
-            stamps = self._future_months(ends, ahead, axis.per_day)
-        elif self.rule == "week":
+            return cast(np.ndarray, ends[:, None] + ahead * self.length(axis))
+        if self.rule == "months":
+            return self._future_months(ends, ahead, axis)
+        if self.rule == "week":
             place, _ = self._week_positions(ends, axis)
             slots = self._slots(axis)
             week, number = np.divmod(place[:, None] + ahead, len(slots))
-            stamps = (7 * week - MONDAY) * axis.per_day + slots[number]
-        elif isinstance(self.offset, pd.offsets.BusinessDay):
+            return cast(np.ndarray, (7 * week - MONDAY) * axis.per_day + slots[number])
+        if isinstance(self.offset, pd.offsets.BusinessDay):
             days = (ends // axis.per_day).view("M8[D]")[:, None]
             following = np.busday_offset(
                 days, ahead * self.offset.n, roll="backward", **self._business_calendar
             )
             clock = ends[:, None] % axis.per_day
-            stamps = following.astype(np.int64) * axis.per_day + clock
-        else:
-            following = [self._future_offsets(end, horizon, axis.unit) for end in ends]
-            stamps = np.array(following, dtype=np.int64).reshape(len(ends), horizon)
-        return axis.universal(stamps)[owner]
+            return cast(np.ndarray, following.astype(np.int64) * axis.per_day + clock)
+        following = [self._future_offsets(end, len(ahead), axis.unit) for end in ends]
+        return np.array(following, dtype=np.int64).reshape(len(ends), len(ahead))
 
-    def _future_months(self, local: np.ndarray, ahead: np.ndarray, per_day: int) -> np.ndarray:
+    def _future_months(self, local: np.ndarray, ahead: np.ndarray, axis: TimeAxis) -> np.ndarray:
+        per_day = axis.per_day
         dates, clock = local // per_day, local % per_day
         months = dates.view("M8[D]").astype("M8[M]")[:, None] + ahead * self.step
         starts = months.astype("M8[D]").astype(np.int64)
         length = (months + 1).astype("M8[D]").astype(np.int64) - starts
-        day = length if self.day == 0 else np.minimum(self.day or 1, length)
+        day = self._day_of(starts, length, axis)
         return cast(np.ndarray, (starts + day - 1) * per_day + clock[:, None])
 
     def _future_offsets(self, end: int, horizon: int, unit: Unit) -> np.ndarray:

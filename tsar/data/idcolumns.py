@@ -7,20 +7,31 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.dtypes import dtype_called
-from tsar.exceptions import ParameterError
+from tsar.exceptions import DataError, ParameterError
 
-__all__ = ["key_columns", "labels_of", "parts_of"]
+__all__ = ["factorized", "key_columns", "labels_of", "named_parts", "parts_of"]
 
 
-def key_columns(id_name: Any) -> list[Any]:
-    """Return the columns of the id: none, one, or those of a list, which names some once."""
-    if id_name is None:
+# What to leave out where there is nothing to name.
+LEFT_OUT = {"id_column": "there is one series", "time_column": "it is to be found"}
+
+
+def key_columns(name: Any, parameter: str = "id_column") -> list[Any]:
+    """Return the columns of the id: none, one, or those of a list, which names some once.
+
+    Parameters
+    ----------
+    name : label, list of labels or None
+    parameter : {"id_column", "time_column"}
+        What is named.
+    """
+    if name is None:
         return []
-    names = list(id_name) if isinstance(id_name, list) else [id_name]
+    names = list(name) if isinstance(name, list) else [name]
     if not names or len(set(names)) < len(names):
         raise ParameterError(
-            f"id_column must be a column, or a list that names each column of the id once, got "
-            f"{id_name!r}; leave it out where there is one series"
+            f"{parameter} must be a column, or a list that names each column once, got {name!r}; "
+            f"leave it out where {LEFT_OUT[parameter]}"
         )
     return names
 
@@ -38,6 +49,40 @@ def labels_of(df: pd.DataFrame, id_name: Any) -> Any:
     tuples[:] = list(distinct)
     labels[whole] = tuples[codes]
     return pd.Series(labels, index=df.index, dtype=object)
+
+
+def factorized(ids: Any) -> tuple[pd.Index, np.ndarray]:
+    """Return the distinct ids in the order of first appearance, and the number of each row.
+
+    Parameters
+    ----------
+    ids : Series or Index of shape (rows,)
+        As :func:`labels_of` gives them.
+
+    Returns
+    -------
+    ids : Index of shape (S,)
+    codes : int64 array of shape (rows,)
+        -1 where an id is missing.
+
+    Raises
+    ------
+    DataError
+        They cannot be told apart, as lists cannot.
+    """
+    try:
+        codes, distinct = pd.factorize(ids)
+    except TypeError as error:
+        raise DataError(f"the ids cannot be told apart: {error}; use text or numbers") from None
+    # Without its dtype, pandas 2 looks for another one.
+    held = pd.Index(distinct, dtype=distinct.dtype, tupleize_cols=False)
+    return held, codes.astype(np.int64, copy=False)
+
+
+def named_parts(label: Any, id_name: Any) -> dict[Any, Any]:
+    """Return what one id has in each column of the id."""
+    parts = label if isinstance(id_name, list) else [label]
+    return dict(zip(key_columns(id_name), parts, strict=True))
 
 
 def parts_of(ids: pd.Index, names: Sequence[Any], dtypes: Sequence[str]) -> dict[Any, pd.Index]:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.faults import as_python, repairs
+from tsar.data.idcolumns import labels_of
 from tsar.exceptions import DataError
 
 __all__ = ["Bad", "all_bad", "read_numbers", "set_aside"]
@@ -27,7 +28,8 @@ def set_aside(
     ----------
     frame : DataFrame
         Long.
-    id_column : label
+    id_column : label or list of labels
+        A list where several columns are one id, whose values are tuples.
     targets : iterable of labels
         Columns to forecast; a series without any observation is bad.
     check : callable
@@ -43,10 +45,10 @@ def set_aside(
     present = [name for name in targets if name in frame.columns]
     frame, bad = read_numbers(frame, id_column, present)
     if present and len(frame):
-        observed = frame[present].notna().any(axis=1)
+        observed, ids = frame[present].notna().any(axis=1), labels_of(frame, id_column)
         # Few files have rows without a value, so that few ids are looked at.
-        lacking = pd.Index(frame.loc[~observed, id_column].dropna().unique())
-        seen = frame.loc[observed & frame[id_column].isin(lacking), id_column].unique()
+        lacking = pd.Index(ids[~observed].dropna().unique(), tupleize_cols=False)
+        seen = ids[observed & ids.isin(lacking)].unique()
         empty = lacking[~lacking.isin(seen)]
         bad |= {series: ("no values", "no value is observed") for series in empty}
         frame = _without(frame, id_column, {series: bad[series] for series in empty})
@@ -70,7 +72,7 @@ def read_numbers(
     ----------
     frame : DataFrame
         Long.
-    id_column : label
+    id_column : label or list of labels
     names : iterable of labels
         Of the frame.
 
@@ -94,14 +96,14 @@ def _numeric(frame: pd.DataFrame, id_column: Any, name: Any, bad: Bad) -> pd.Dat
         return frame
     numbers = pd.to_numeric(column, errors="coerce")
     wrong = numbers.isna() & column.notna()
-    for series, cells in column[wrong].groupby(frame.loc[wrong, id_column], sort=False):
+    for series, cells in column[wrong].groupby(labels_of(frame[wrong], id_column), sort=False):
         reason = f"column {name!r} holds {cells.iloc[0]!r}, which is no number"
         bad.setdefault(series, ("non-numeric", reason))
     return frame.assign(**{name: numbers})
 
 
 def _without(frame: pd.DataFrame, id_column: Any, bad: Bad) -> pd.DataFrame:
-    return frame[~frame[id_column].isin(list(bad))] if bad else frame
+    return frame[~labels_of(frame, id_column).isin(list(bad))] if bad else frame
 
 
 def _blamed(error: DataError, frame: pd.DataFrame, id_column: Any) -> Bad:
@@ -109,7 +111,7 @@ def _blamed(error: DataError, frame: pd.DataFrame, id_column: Any) -> Bad:
     if error.faults is None:
         return {}
     bad: Bad = {}
-    ids = set(frame[id_column].unique())
+    ids = set(labels_of(frame, id_column).unique())
     for fault in error.faults.itertuples():
         if fault.id in ids:
             reason = f"{fault.kind}, count {fault.count}, first at {fault.first}"
@@ -121,12 +123,13 @@ def _searched(
     error: DataError, frame: pd.DataFrame, id_column: Any, check: Callable[[pd.DataFrame], Any]
 ) -> Bad:
     """Find by halving which series an error is about."""
-    ids = frame[id_column].unique()
+    owners = labels_of(frame, id_column)
+    ids = owners.unique()
     if len(ids) == 1:
         return {ids[0]: ("unusable", str(error).partition("\n")[0])}
     bad: Bad = {}
     for half in np.array_split(np.arange(len(ids)), 2):
-        rows = frame[frame[id_column].isin(ids[half])]
+        rows = frame[owners.isin(ids[half])]
         try:
             check(rows)
         except DataError as inner:

@@ -16,6 +16,7 @@ from tsar.data.csvtext import CsvText, as_names, is_nameless
 from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.frames import ID, TARGET, TIME, holds_times, require_columns
 from tsar.data.numerals import Notation, is_numeral
+from tsar.data.timecolumns import joined_times, parted_times
 from tsar.data.timestyle import offsets_of, parse_text, spelling, spelt_offset, write_text
 from tsar.data.workbook import WORKBOOKS, check_library, read_workbook, write_workbook
 from tsar.exceptions import DataError, MissingExtraError, TsarError
@@ -122,21 +123,22 @@ class TableFile:
             A column that is named is not there, none holds the time, or the times are not
             written in the stated format.
         """
-        id_column, time_column = self.roles.id_column, self.roles.time_column
-        if id_column is None and ID in self.head.columns:
-            id_column = ID
-        if time_column is None and TIME in self.head.columns:
-            time_column = TIME
-        if time_column is None:
-            time_column = find_time_column(self.head, [id_column, *self.roles.others])
-        roles = replace(self.roles, id_column=id_column, time_column=time_column)
+        roles = self.roles
+        if roles.id_column is None and ID in self.head.columns:
+            roles = replace(roles, id_column=ID)
+        if roles.time_column is None:
+            named = TIME in self.head.columns and TIME not in roles.ids
+            taken = [*roles.ids, *roles.others]
+            time_column = TIME if named else find_time_column(self.head, taken)
+            roles = replace(roles, time_column=time_column)
         for parameter, names in roles.named.items():
             require_columns(self.head, names, parameter)
-        stated = self.stated
+        stated, table = self.stated, replace(self, roles=roles)
+        head, time_name = table.with_one_time(self.head), roles.time_name
         if stated.time_format is not None:
             # A wrong format is told before anything long, and the way it is spelt is kept.
-            parse_times(self.head, time_column, stated.time_format)
-            times = self.head[time_column].dropna().astype(str)
+            parse_times(head, time_name, stated.time_format)
+            times = head[time_name].dropna().astype(str)
             times = pd.Index(times[times != ""], dtype=object)
             parsed = parse_text(times, stated.time_format)
             style = spelling(times, parsed, stated.time_format, None)
@@ -146,7 +148,50 @@ class TableFile:
                 style = style.replace("%z", spelt_offset(max(offsets, key=len)))
             stated = replace(stated, time_format=style)
         csv = None if self.csv is None else self.csv.with_roles(roles)
-        return replace(self, roles=roles, stated=stated, csv=csv)
+        return replace(table, stated=stated, csv=csv)
+
+    def with_one_time(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return rows with one column of times, in the place of the first of several."""
+        name, times = self.roles.time_name, self.roles.times
+        if len(times) == 1:
+            return frame
+        others = frame.drop(columns=times)
+        if name in others.columns:
+            raise DataError(
+                f"time_column: {times} are read as one column {name!r}, and there is another one "
+                f"of that name; rename it in the file"
+            )
+        place = min(map(list(frame.columns).index, times))
+        others.insert(place, name, joined_times(frame, times))
+        return others
+
+    def written(self, forecast: pd.DataFrame) -> pd.DataFrame:
+        """Return a forecast with its times as they are written in the file, in its columns."""
+        name, times = self.roles.time_name, self.roles.times
+        forecast = write_times(forecast, [name], self.stated.time_format)
+        if len(times) == 1:
+            return forecast
+        parts = parted_times(forecast[name], self.head[times])
+        place = list(forecast.columns).index(name)
+        forecast = forecast.drop(columns=name)
+        for step, (part, column) in enumerate(parts.items()):
+            forecast.insert(place + step, part, column)
+        return forecast
+
+    def written_backtest(self, backtest: pd.DataFrame) -> pd.DataFrame:
+        """Return a backtest with its times as they are written, and each part of its ids."""
+        backtest = write_times(backtest, ["cutoff", "time"], self.stated.time_format)
+        names = self.roles.ids
+        if len(names) < 2:
+            return backtest
+        others = backtest.drop(columns="id")
+        for place, (name, part) in enumerate(
+            zip(names, zip(*backtest["id"], strict=True), strict=True)
+        ):
+            while name in others.columns:
+                name = f"{name}_"
+            others.insert(place, name, pd.Series(part, index=others.index))
+        return others
 
     def read(self) -> tuple[pd.DataFrame, "TableFile"]:
         """Read it at once.
@@ -170,18 +215,18 @@ class TableFile:
     def prepared(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Return rows as forecasters read them: without row numbers, times in a stated format."""
         roles = self.roles
-        frame = drop_row_numbers(frame, [roles.id_column, roles.time_column, *roles.others])
+        frame = drop_row_numbers(frame, [*roles.keys, *roles.others])
+        frame = self.with_one_time(frame)
         if self.stated.time_format is not None:
-            frame = parse_times(frame, roles.time_column, self.stated.time_format)
+            frame = parse_times(frame, self.roles.time_name, self.stated.time_format)
         return frame
 
     @property
     def _data(self) -> list[Any]:
         """The columns without an id, the time, and numbers of rows."""
         roles = self.roles
-        keys = [roles.id_column, roles.time_column]
-        columns = drop_row_numbers(self.head, [*keys, *roles.others])
-        return [name for name in columns.columns if name not in keys]
+        columns = drop_row_numbers(self.head, [*roles.keys, *roles.others])
+        return [name for name in columns.columns if name not in roles.keys]
 
     @property
     def targets(self) -> list[Any] | None:
@@ -208,10 +253,10 @@ class TableFile:
         """Say in a sentence how the file is read."""
         roles, style = self.roles, self.stated.time_format
         said = [] if self.csv is None else self.csv.described()
-        said.append("one series" if roles.id_column is None else f"ids in {roles.id_column!r}")
-        said.append(f"times in {roles.time_column!r}{f' as {style}' if style else ''}")
+        said.append(f"ids in {_listed(roles.ids)}" if roles.ids else "one series")
+        said.append(f"times in {_listed(roles.times)}{f' as {style}' if style else ''}")
         first = self.head.columns[0] if len(self.head.columns) else None
-        if is_nameless(first) and first not in (*self._data, roles.id_column, roles.time_column):
+        if is_nameless(first) and first not in (*self._data, *roles.keys):
             said.append("the first column, which numbers the rows, left out")
         if self.unused:
             said.append(f"not used: {', '.join(map(repr, self.unused))}")
@@ -238,7 +283,11 @@ def read_table(
 
 
 def _workbook(path: Path, roles: Roles) -> pd.DataFrame:
-    return read_workbook(path, ID if roles.id_column is None else roles.id_column)
+    return read_workbook(path, roles.ids or [ID])
+
+
+def _listed(names: Iterable[Any]) -> str:
+    return " and ".join(map(repr, names))
 
 
 def _check_there(path: Path) -> None:

@@ -158,8 +158,9 @@ class TimeAxis:
     def universal(self, local: np.ndarray) -> np.ndarray:
         """Return the UTC stamps at which a wall clock shows ``local``.
 
-        A time that a clock change skips moves forward to the first one that exists; of
-        a time that occurs twice, the first is taken.
+        A time that a clock change skips moves forward to the first one that exists, over the
+        whole day where a zone went to the other side of the date line; of a time that occurs
+        twice, the first is taken.
         """
         if self.tz is None or self.kind != "timestamp":
             return local
@@ -167,12 +168,45 @@ class TimeAxis:
         aware = index.tz_localize(
             self.tz, ambiguous=np.ones(len(index), dtype=bool), nonexistent="shift_forward"
         )
-        return np.asarray(aware.tz_convert("UTC").as_unit(self.unit).asi8).reshape(local.shape)
+        stamps = np.array(aware.tz_convert("UTC").as_unit(self.unit).asi8)
+        # pandas knows no skips of a day: it returns to the day before, or goes on for too long.
+        day = local.reshape(-1) // self.per_day
+        skipped = self.local(stamps) // self.per_day != day
+        if skipped.any():
+            stamps[skipped] = self.universal((day[skipped] + 1) * self.per_day)
+        return stamps.reshape(local.shape)
 
-    def moved(self, stamps: np.ndarray, offsets: np.ndarray) -> np.ndarray | None:
+    def skipped_days(self, local: np.ndarray) -> np.ndarray:
+        """Return the days that the zone left out altogether, from the first to the last of some.
+
+        Samoa had no 30 December 2011.
+
+        Parameters
+        ----------
+        local : int64 array
+            What a wall clock shows, or would show.
+
+        Returns
+        -------
+        int64 array
+            Days since 1970, sorted.
+        """
+        if self.tz is None or self.kind != "timestamp" or not local.size:
+            return np.zeros(0, dtype=np.int64)
+        first, last = int(local.min()) // self.per_day, int(local.max()) // self.per_day
+        begin, end = self.universal(np.array([first, last + 1]) * self.per_day)
+        if (last + 1 - first) * self.per_day - (end - begin) < self.per_day // 2:
+            return np.zeros(0, dtype=np.int64)
+        days = np.arange(first, last + 2)
+        return days[:-1][np.diff(self.universal(days * self.per_day)) == 0]
+
+    def moved(
+        self, stamps: np.ndarray, offsets: np.ndarray, cycle: int | None = None
+    ) -> np.ndarray | None:
         """Return how far a clock change moved each stamp from the hour its series keeps.
 
-        Where midnight does not exist, a series of local midnights has one stamp at 01:00.
+        Where midnight does not exist, a series of local midnights has one stamp at 01:00. Where a
+        Friday does not exist, a series of Fridays has one stamp on a Saturday.
 
         Parameters
         ----------
@@ -180,6 +214,8 @@ class TimeAxis:
             UTC, sorted within each series.
         offsets : int64 array of shape (S + 1,)
             Row ranges of the series.
+        cycle : int or None
+            After so many units the clock is the same again; None is a day.
 
         Returns
         -------
@@ -189,7 +225,8 @@ class TimeAxis:
         if self.tz is None or self.kind != "timestamp" or len(stamps) < 2:
             return None
         local = self.local(stamps)
-        clock = local % self.per_day
+        cycle = self.per_day if cycle is None else cycle
+        clock = local % cycle
         odd = np.flatnonzero(clock[1:] != clock[:-1])
         odd = np.union1d(odd, odd + 1)
         # Nothing but the end of a skipped hour is moved: the instant before it on the
@@ -197,7 +234,7 @@ class TimeAxis:
         odd = odd[self.universal(local[odd] - 1) == stamps[odd]]
         if not len(odd):
             return None
-        gap = clock[odd] - _usual_nearby(clock, odd, offsets)
+        gap = (clock[odd] - _usual_nearby(clock, odd, offsets)) % cycle
         gap[self.universal(local[odd] - gap) != stamps[odd]] = 0
         if not gap.any():
             return None

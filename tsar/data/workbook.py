@@ -1,6 +1,7 @@
 """Tables in workbooks of spreadsheets (.xlsx): the first sheet, its first row the names."""
 
 import importlib.util
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def check_library() -> None:
         )
 
 
-def read_workbook(path: Path, id_column: Any = None) -> pd.DataFrame:
+def read_workbook(path: Path, ids: Collection[Any] = ()) -> pd.DataFrame:
     """Read the first sheet of a workbook.
 
     Cells are what the spreadsheet holds: numbers, dates or text. A text of digits stays text.
@@ -34,8 +35,9 @@ def read_workbook(path: Path, id_column: Any = None) -> pd.DataFrame:
     Parameters
     ----------
     path : pathlib.Path
-    id_column : label or None
-        There only an empty cell is missing; elsewhere also ``NA``, ``null`` and the like.
+    ids : collection of labels
+        The columns of the id: there only an empty cell is missing; elsewhere also ``NA``,
+        ``null`` and the like.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def read_workbook(path: Path, id_column: Any = None) -> pd.DataFrame:
     """
     frame = read_cells(path)
     for name in frame.columns:
-        if name != id_column:
+        if name not in ids:
             frame[name] = frame[name].where(~frame[name].isin(MISSING_CELLS))
     return frame.infer_objects()
 
