@@ -11,6 +11,7 @@ from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotcl import AutoTCL
 from tsar.forecasting.autotimes import AutoTimes
+from tsar.forecasting.averages import Drift, Mean
 from tsar.forecasting.card import CARD
 from tsar.forecasting.chimera import Chimera
 from tsar.forecasting.dgm2 import DGM2
@@ -46,11 +47,13 @@ __all__ = [
     "Chimera",
     "DGM2",
     "DLinear",
+    "Drift",
     "ETS",
     "ETSformer",
     "Ensemble",
     "Informer",
     "LSTNet",
+    "Mean",
     "NLinear",
     "Naive",
     "PITS",
