@@ -21,6 +21,7 @@ from tsar.forecasting.ets import ETS
 from tsar.forecasting.etsformer import ETSformer
 from tsar.forecasting.informer import Informer
 from tsar.forecasting.itransformer import iTransformer
+from tsar.forecasting.lag_regressor import LagRegressor
 from tsar.forecasting.lstnet import LSTNet
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
@@ -53,6 +54,7 @@ __all__ = [
     "Ensemble",
     "Informer",
     "LSTNet",
+    "LagRegressor",
     "Mean",
     "NLinear",
     "Naive",

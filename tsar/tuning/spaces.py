@@ -39,6 +39,7 @@ BY_MODEL: dict[str, dict[str, Choices | None]] = {
     "AutoReg": {"lags": [1, 2, 3, 6, 12, 24]},
     "DLinear": {"kernel": [5, 13, 25, 49]},
     "ETS": {"damped_trend": [True, False], "seasonal": ["add", "mul", None]},
+    "LagRegressor": {"strategy": ["direct", "recursive"], "lags": [7, 12, 24]},
     "STLETS": {"damped_trend": [True, False], "seasonal_window": [7, 13, 25, 49]},
     "Theta": {"seasonal": ["add", "mul", None]},
 }
