@@ -4,7 +4,7 @@
 
 reads FOLDER/panels: hourly load, hourly prices with covariates, daily sales, quarterly tourism and
 weekly gasoline. Each model is fitted to all rows but those of the last horizon and forecasts it;
-``--skip 1`` leaves one more horizon out, which is what defaults are chosen by. MASE is the mean over
+``--skip 1`` leaves one more horizon out: by such origins defaults are chosen. MASE is the mean over
 the series of the absolute error by that of the last season inside the fitted rows.
 """
 

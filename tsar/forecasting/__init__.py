@@ -6,6 +6,7 @@ it here.
 
 from tsar.forecasting.arima import ARIMA
 from tsar.forecasting.arnet import ARNet
+from tsar.forecasting.auto_ets import AutoETS
 from tsar.forecasting.autocon import AutoCon
 from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
@@ -23,6 +24,7 @@ from tsar.forecasting.informer import Informer
 from tsar.forecasting.itransformer import iTransformer
 from tsar.forecasting.lag_regressor import LagRegressor
 from tsar.forecasting.lstnet import LSTNet
+from tsar.forecasting.mstl import MSTL
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
@@ -40,6 +42,7 @@ __all__ = [
     "ARIMA",
     "ARNet",
     "AutoCon",
+    "AutoETS",
     "AutoReg",
     "AutoTCL",
     "AutoTimes",
@@ -55,6 +58,7 @@ __all__ = [
     "Informer",
     "LSTNet",
     "LagRegressor",
+    "MSTL",
     "Mean",
     "NLinear",
     "Naive",

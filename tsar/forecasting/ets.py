@@ -38,6 +38,10 @@ class ETSModel(LocalModel):
     season_length: int = 1
     initialization: str = "estimated"
 
+    def __str__(self) -> str:
+        trend = {None: "N", "add": "A"}[self.trend] + "d" * self.damped
+        return "A" + trend + {None: "N", "add": "A", "mul": "M"}[self.seasonal]
+
     @property
     def centred(self) -> bool:  # type: ignore[override]
         """Factors are of values that keep their zero."""
@@ -72,13 +76,14 @@ class ETSModel(LocalModel):
         else:
             # Everything is added: the states are a least squares problem.
             states = None if self.initialization == "estimated" else self._first_states(y)
-            smoothed = self._additive.estimate(y, states)
+            smoothed = self.additive.estimate(y, states)
             parameters = np.concatenate([smoothed.weights, smoothed.states])
             converged = smoothed.converged
         return parameters, np.empty(0), converged
 
     @property
-    def _additive(self) -> AdditiveSmoothing:
+    def additive(self) -> AdditiveSmoothing:
+        """What estimates it where everything is added."""
         season_length = self.season_length if self.seasonal else 1
         return AdditiveSmoothing(bool(self.trend), self.damped, season_length)
 
