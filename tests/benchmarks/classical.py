@@ -26,6 +26,7 @@ MODELS = {
     "ETS": tsar.ETS(),
     "AutoETS": tsar.AutoETS(),
     "STLETS": tsar.STLETS(),
+    "MSTL": tsar.MSTL(),
     "ETS(seasonal='mul')": tsar.ETS(seasonal="mul"),
     "ETS(seasonal='mul', initialization='heuristic')": tsar.ETS(
         seasonal="mul", initialization="heuristic"
