@@ -16,7 +16,7 @@ from tsar.forecasting.registry import forecaster_class, forecaster_names
 
 MARKS = {True: "●", False: "", None: "by member"}
 COLUMNS = {
-    "learns": "trained network, estimated series by series, or nothing to learn",
+    "learns": "trained network, one regression, estimated series by series, or nothing to learn",
     **CAPABILITIES,
     "missing": "takes missing values",
     "new series": "forecasts series that it was not fitted on",
@@ -48,7 +48,8 @@ def tried(cls: type[Forecaster]) -> dict[str, bool]:
         # The other column is moved, by more than what a model rounds off.
         moved = data.assign(b=data["b"].to_numpy()[::-1] + 5)
         return {
-            "distribution": "loss" in parameters or model.predictive.has_quantiles,
+            "distribution": bool({"loss", "quantiles"} & set(parameters))
+            or model.predictive.has_quantiles,
             "joint": not np.allclose(
                 model.predict(df=data)["a"], model.predict(df=moved)["a"], atol=1e-6
             ),

@@ -6,11 +6,13 @@ it here.
 
 from tsar.forecasting.arima import ARIMA
 from tsar.forecasting.arnet import ARNet
+from tsar.forecasting.auto_ets import AutoETS
 from tsar.forecasting.autocon import AutoCon
 from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.autotcl import AutoTCL
 from tsar.forecasting.autotimes import AutoTimes
+from tsar.forecasting.averages import Drift, Mean
 from tsar.forecasting.card import CARD
 from tsar.forecasting.chimera import Chimera
 from tsar.forecasting.dgm2 import DGM2
@@ -20,7 +22,9 @@ from tsar.forecasting.ets import ETS
 from tsar.forecasting.etsformer import ETSformer
 from tsar.forecasting.informer import Informer
 from tsar.forecasting.itransformer import iTransformer
+from tsar.forecasting.lag_regressor import LagRegressor
 from tsar.forecasting.lstnet import LSTNet
+from tsar.forecasting.mstl import MSTL
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
@@ -38,6 +42,7 @@ __all__ = [
     "ARIMA",
     "ARNet",
     "AutoCon",
+    "AutoETS",
     "AutoReg",
     "AutoTCL",
     "AutoTimes",
@@ -46,11 +51,15 @@ __all__ = [
     "Chimera",
     "DGM2",
     "DLinear",
+    "Drift",
     "ETS",
     "ETSformer",
     "Ensemble",
     "Informer",
     "LSTNet",
+    "LagRegressor",
+    "MSTL",
+    "Mean",
     "NLinear",
     "Naive",
     "PITS",

@@ -33,7 +33,7 @@ def capabilities(cls: type[Forecaster]) -> dict[str, bool | None]:
     """
     parameters = cls().get_params(deep=False)
     has: dict[str, bool | None] = {
-        "distribution": "loss" in parameters or _has_quantiles(cls),
+        "distribution": bool({"loss", "quantiles"} & set(parameters)) or _has_quantiles(cls),
         **{role: f"{role}_covariates" in parameters for role in ("past", "future", "static")},
         "joint": not cls.channel_independent,
         "pretrain": hasattr(cls, "pretrain") or "pretrained" in parameters,
@@ -50,10 +50,10 @@ def _has_quantiles(cls: type[Forecaster]) -> bool:
 
 
 def learning(cls: type[Forecaster]) -> str:
-    """Say what a forecaster learns: a network, each series, its members, or nothing.
+    """Say what a forecaster learns: a network, a regression, each series, its members, or nothing.
 
-    It tells what a fit costs: seconds to minutes for a network, whatever the number of series; a
-    fraction of a second for each series; next to nothing.
+    It tells what a fit costs: seconds to minutes for a network and seconds for a regression,
+    whatever the number of series; a fraction of a second for each series; next to nothing.
 
     Parameters
     ----------
@@ -64,4 +64,6 @@ def learning(cls: type[Forecaster]) -> str:
         return "network"
     if {"models", "model"} & set(parameters):
         return "members"
+    if "estimator" in parameters:
+        return "regression"
     return "per series" if "n_jobs" in parameters else "nothing"

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tsar.exceptions import ParameterError
+from tsar.forecasting.additive_smoothing import AdditiveSmoothing
 from tsar.forecasting.local import LocalForecaster
 from tsar.forecasting.local_models import LocalModel, rounded
 
@@ -37,6 +38,10 @@ class ETSModel(LocalModel):
     season_length: int = 1
     initialization: str = "estimated"
 
+    def __str__(self) -> str:
+        trend = {None: "N", "add": "A"}[self.trend] + "d" * self.damped
+        return "A" + trend + {None: "N", "add": "A", "mul": "M"}[self.seasonal]
+
     @property
     def centred(self) -> bool:  # type: ignore[override]
         """Factors are of values that keep their zero."""
@@ -65,19 +70,42 @@ class ETSModel(LocalModel):
 
     def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         """Maximise the likelihood, see :class:`LocalModel`."""
-        if self.seasonal == "mul" and y.min() <= 0:
+        y = rounded(y)
+        if self.seasonal == "mul":
+            parameters, converged = self._estimate_factors(y)
+        else:
+            # Everything is added: the states are a least squares problem.
+            states = None if self.initialization == "estimated" else self._first_states(y)
+            smoothed = self.additive.estimate(y, states)
+            parameters = np.concatenate([smoothed.weights, smoothed.states])
+            converged = smoothed.converged
+        return parameters, np.empty(0), converged
+
+    @property
+    def additive(self) -> AdditiveSmoothing:
+        """What estimates it where everything is added."""
+        season_length = self.season_length if self.seasonal else 1
+        return AdditiveSmoothing(bool(self.trend), self.damped, season_length)
+
+    def _estimate_factors(self, y: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Estimate a season of factors, in which the states are no linear problem."""
+        if y.min() <= 0:
             raise ValueError("a multiplicative season needs positive values, the least is not")
-        smoothing = self._smoothing(rounded(y), initialization_method=self.initialization)
-        fitted = smoothing.fit(disp=0)
-        weights = np.asarray(fitted.params, dtype=np.float64)
+        fitted = self._smoothing(y, initialization_method=self.initialization).fit(disp=0)
+        parameters = np.asarray(fitted.params, dtype=np.float64)
         if self.initialization == "heuristic":
-            held: list[Any] = [smoothing.initial_level]
-            if self.trend:
-                held.append(smoothing.initial_trend)
-            if self.seasonal:
-                held += list(np.asarray(smoothing.initial_seasonal)[::-1])
-            weights = np.concatenate([weights, np.asarray(held, dtype=np.float64)])
-        return weights, np.empty(0), bool(fitted.mle_retvals["converged"])
+            parameters = np.concatenate([parameters, self._first_states(y)])
+        return parameters, bool(fitted.mle_retvals["converged"])
+
+    def _first_states(self, y: np.ndarray) -> np.ndarray:
+        """Read the states before the first row off the first seasons."""
+        smoothing = self._smoothing(y, initialization_method="heuristic")
+        states: list[Any] = [smoothing.initial_level]
+        if self.trend:
+            states.append(smoothing.initial_trend)
+        if self.seasonal:
+            states += list(np.asarray(smoothing.initial_seasonal)[::-1])
+        return np.asarray(states, dtype=np.float64)
 
     def forecast(
         self,
@@ -124,12 +152,14 @@ class ETS(LocalForecaster):
         There is none with a season of one step.
     initialization : {"estimated", "heuristic"}, default "estimated"
         The states before the first row: estimated with the smoothing parameters, or read off
-        the first seasons, which is ten times as quick where seasons are long.
+        the first seasons, which is several times as quick with ``seasonal="mul"``.
 
     References
     ----------
-    Estimated by ``statsmodels.tsa.exponential_smoothing.ets.ETSModel``. Hyndman, Koehler, Ord
-    and Snyder, "Forecasting with exponential smoothing", 2008, table 2.1.
+    Hyndman, Koehler, Ord and Snyder, "Forecasting with exponential smoothing", 2008, tables 2.1
+    and 2.2. The likelihood is that of ``statsmodels.tsa.exponential_smoothing.ets.ETSModel``, which
+    estimates models with ``seasonal="mul"`` and smooths all of them; where everything is added, the
+    states are a least squares problem, and only the smoothing parameters are searched for.
 
     Examples
     --------

@@ -35,7 +35,7 @@ from tsar.forecasting.local_models import (
 from tsar.forecasting.regressors import Regressors
 from tsar.params.constraints import Interval
 
-__all__ = ["LocalForecaster"]
+__all__ = ["LocalForecaster", "LocalRecord"]
 
 WHAT_BECAME_OF_IT = {
     "fallback": "failed, SeasonalNaive forecasts in their place",
@@ -102,13 +102,17 @@ class LocalForecaster(Forecaster):
     def _make_model(self, season_length: int) -> LocalModel:
         """Return the model, with the options of the estimator."""
 
+    def _season(self, panel: Panel) -> int:
+        """Return the season, by the calendar where it is not set."""
+        return int(panel.season_length if self.season_length is None else self.season_length)
+
     # ------------------------------------------------------------------ fit
 
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
         stop = panel.offsets[1:]
         coded, coding = self._coded(panel, stop)
-        season = panel.season_length if self.season_length is None else self.season_length
-        model = self._make_model(int(season))
+        season = self._season(panel)
+        model = self._make_model(season)
         regressors = Regressors.of(coding)
         x = regressors.columns(coded.covariates.future, coding) if coded.covariates else None
         jobs, begins = [], np.full((panel.n_series, panel.n_variates), -1)
@@ -120,14 +124,14 @@ class LocalForecaster(Forecaster):
                 rows = slice(max(begin, 0), None)
                 x_of_series = np.empty((len(y), 0)) if x is None else x[start:end]
                 own = y[rows], x_of_series[rows]
-                jobs.append((model, *own, regressors, int(self.horizon), int(season)))
+                jobs.append((model, *own, regressors, int(self.horizon), season))
         grid = tuple(_parallel(estimate_fitted, jobs, self.n_jobs))
         for status in ("fallback", "reduced"):
             messages = [one.message for one in grid if one.status == status]
             self._warn_of(status, messages, len(grid))
         pooled = Scaling.measure(panel.values, panel.offsets, stop).pooled()
         self._estimates = Estimates(panel.first, begins, grid)
-        self.season_length_ = int(season)
+        self.season_length_ = season
         needed = model.needed(regressors.n_effects)
         # A state depends on everything before it.
         identity = Scaling.identity(panel.n_series, panel.n_variates)

@@ -5,10 +5,15 @@ from typing import Literal
 
 import numpy as np
 
+from tsar.forecasting.additive_smoothing import AdditiveSmoothing
 from tsar.forecasting.local import LocalForecaster
 from tsar.forecasting.local_models import LocalModel
 
 __all__ = ["Theta"]
+
+# Of the chi-squared distribution, in one case of ten.
+CRITICAL = 1.645**2
+LEVEL = AdditiveSmoothing(trend=False, damped=False)
 
 
 @dataclass(frozen=True)
@@ -38,23 +43,34 @@ class ThetaModel(LocalModel):
 
     def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         """Take a season out where there is one, then fit both lines, see :class:`LocalModel`."""
-        from statsmodels.tsa.forecasting.theta import ThetaModel as Lines
-
         if self.seasonal == "mul" and y.min() <= 0:
             raise ValueError("a multiplicative season needs positive values, the least is not")
-        lines = Lines(
-            y,
-            period=self.season_length,
-            deseasonalize=self.seasonal is not None,
-            method=self.seasonal or "add",
-        )
-        fitted = lines.fit()
-        slope, smoothing = np.asarray(fitted.params)
-        # The season of the steps that follow, turned to begin with the first row.
-        season = np.asarray(fitted.forecast_components(self.season_length).seasonal)
-        season = np.roll(season, len(y) % self.season_length)
-        factors = float(lines.method == "mul")
-        return np.array([slope, smoothing, factors, *season]), np.empty(0), True
+        season, factors = self._season(y)
+        phases = season[np.arange(len(y)) % self.season_length]
+        plain = y / phases if factors else y - phases
+        slope = np.polynomial.polynomial.polyfit(np.arange(len(y)), plain, 1)[1]
+        smoothed = LEVEL.estimate(plain, plain[:1])
+        parameters = np.concatenate([[slope], smoothed.weights, [factors], season])
+        return parameters, np.empty(0), smoothed.converged
+
+    def _season(self, y: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Return the season by its phase, and whether it multiplies; without one it adds zeros."""
+        nothing = np.zeros(self.season_length)
+        if self.seasonal is None:
+            return nothing, False
+        from statsmodels.tsa.seasonal import seasonal_decompose
+        from statsmodels.tsa.stattools import acf
+
+        correlations = acf(y, nlags=self.season_length, fft=True)
+        if len(y) * correlations[-1] ** 2 <= CRITICAL * np.sum(correlations[:-1] ** 2):
+            return nothing, False
+        if self.seasonal == "mul":
+            parts = seasonal_decompose(y, model="mul", period=self.season_length)
+            season = np.asarray(parts.seasonal)[: self.season_length]
+            if season.min() > 0:
+                return season, True
+        parts = seasonal_decompose(y, model="add", period=self.season_length)
+        return np.asarray(parts.seasonal)[: self.season_length], False
 
     def forecast(
         self,
@@ -97,7 +113,7 @@ class Theta(LocalForecaster):
 
     References
     ----------
-    Estimated by ``statsmodels.tsa.forecasting.theta.ThetaModel``. Assimakopoulos and
+    What ``statsmodels.tsa.forecasting.theta.ThetaModel`` estimates. Assimakopoulos and
     Nikolopoulos, "The theta model: a decomposition approach to forecasting", International
     Journal of Forecasting 16 (2000); Hyndman and Billah, "Unmasking the Theta method",
     International Journal of Forecasting 19 (2003), equation (7).

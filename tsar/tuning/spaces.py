@@ -44,6 +44,8 @@ BY_MODEL: dict[str, dict[str, Choices | None]] = {
     "AutoReg": {"lags": [1, 2, 3, 6, 12, 24]},
     "DLinear": {"kernel": [5, 13, 25, 49]},
     "ETS": {"damped_trend": [True, False], "seasonal": ["add", "mul", None]},
+    "LagRegressor": {"strategy": ["direct", "recursive"], "lags": [7, 12, 24]},
+    "MSTL": {"damped_trend": [True, False], "season_length": [[7], [12], [24], [24, 168]]},
     "STLETS": {"damped_trend": [True, False], "seasonal_window": [7, 13, 25, 49]},
     "Theta": {"seasonal": ["add", "mul", None]},
 }
