@@ -356,7 +356,7 @@ def test_a_shorter_horizon_is_a_prefix_where_the_frame_goes_on(cls):
     frame = _long()
     model = small_forecaster(
         cls,
-        context_length=14,
+        context_length=18,
         future_covariates=["price", "event"],
         max_epochs=1,
     ).fit(frame)
