@@ -21,6 +21,8 @@ SIZES = {
     "AutoCon": {"d_model": 4, "d_ff": 4, "n_layers": 1, "contrast_weight": 0.0},
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1},
+    "Chimera": {"d_model": 8, "n_layers": 1, "patch_length": 8, "d_state": 2},
+    "DGM2": {"d_model": 8, "n_patterns": 4},
     "NLinear": {},
     "Informer": {"d_model": 8, "d_ff": 8, "n_decoder_layers": 1, "factor": 20.0},
     "LSTNet": {"d_model": 8, "season_length": 4},
