@@ -118,8 +118,10 @@ class PVRNNNetwork(ForecastNetwork, Random):
         with torch.inference_mode(False), torch.no_grad():
             observed = None if inputs.observed is None else inputs.observed.clone()
             x, location, scale = self.revin(inputs.target.clone(), observed)
-            more = -len(x) % WINDOWS_AT_ONCE
-            posterior = self.regressed(_filled_up(x, more), _filled_up(observed, more))
+            # The last window once more, and again.
+            filled = torch.arange(len(x) + -len(x) % WINDOWS_AT_ONCE).clamp(max=len(x) - 1)
+            filled = filled.to(x.device)
+            posterior = self.regressed(x[filled], None if observed is None else observed[filled])
             states = self.run(self.drawn(posterior))
             raw = self._raw(self.go_on(states[:, -1]))[: len(x)]
             return self.output(raw, location, scale)
@@ -233,11 +235,6 @@ def divergence(posterior: Gaussians, prior: Gaussians) -> Tensor:
 def _posterior(free: Tensor) -> Gaussians:
     mean, log_deviation = free.chunk(2, dim=-1)
     return Gaussians(mean.tanh(), log_deviation)
-
-
-def _filled_up(part: Tensor | None, more: int) -> Tensor | None:
-    """Repeat the last window of a batch so many times more."""
-    return None if part is None else torch.cat([part, part[-1:].expand(more, -1, -1)])
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -208,8 +208,8 @@ class TSDiff(NetworkForecaster):
             "n_samples": n_samples,
             "n_sampling_steps": n_sampling_steps,
         }
-        named = {name: value for name, value in changes.items() if value is not None}
-        named = {"guidance": guidance, **named}
+        named: dict[str, Any] = {"guidance": guidance}
+        named |= {name: value for name, value in changes.items() if value is not None}
         other.__dict__.update(named)
         other.check()
         other.fitted_parameters_ = {**self.fitted_parameters_, **named}
