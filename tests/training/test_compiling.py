@@ -73,6 +73,19 @@ def test_compiled_trainings_of_networks(name, frame):
 
 
 @needs_compiler
+@pytest.mark.slow
+def test_compiled_noise_repeats(frame):
+    """It is drawn from elsewhere than without a compiler, but from the seed of the run."""
+    options = {"d_model": 8, "d_state": 4, "n_layers": 1, "n_steps": 5, "n_samples": 4}
+    sizes = {"context_length": 24, "horizon": 6, "max_steps": 4, "device": "cpu", "compile": True}
+    first, again, other = (
+        tsar.TSDiff(**sizes, **options, random_state=seed).fit(frame) for seed in (0, 0, 1)
+    )
+    assert again.history_["train_loss"] == first.history_["train_loss"]
+    assert other.history_["train_loss"] != first.history_["train_loss"]
+
+
+@needs_compiler
 @pytest.mark.gpu
 def test_compiled_trainings_of_an_accelerator_draw_from_their_own_seed(frame):
     options = {"compile": True, "dropout": 0.5, "device": "cuda"}
