@@ -45,6 +45,7 @@ def main():
     parser.add_argument("--model", type=Path, required=True, help="where the fitted one is kept")
     parser.add_argument("--only", nargs="*", default=["quantile", "squared", "none", "refine"])
     parser.add_argument("--scale", type=float, default=8.0, help="of the guidance")
+    parser.add_argument("--sampling", type=int, help="steps of the diffusion gone through")
     arguments = parser.parse_args()
     rates = tsar.load_dataset("exchange_rate").astype(float)
     names = list(rates.columns)
@@ -77,7 +78,12 @@ def main():
         if name == "refine":
             refine(model, rates, names, rows, truth, arguments.samples)
             continue
-        guided = model.guided(None if name == "none" else name, guidance_scale=arguments.scale)
+        guided = model.guided(
+            None if name == "none" else name,
+            guidance_scale=arguments.scale,
+            n_samples=arguments.samples,
+            n_sampling_steps=arguments.sampling,
+        )
         panel = guided.read_new(rates[: rows[-1] + HORIZON])
         found = guided.forecast(panel, np.zeros_like(rows), rows, HORIZON, levels=LEVELS)
         loss = weighted_quantile_loss(truth, found.quantiles)

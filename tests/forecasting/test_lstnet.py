@@ -73,16 +73,26 @@ def test_a_part_that_is_left_out_has_no_weights(part):
     assert network(Inputs(_random(2, 23, 3))).shape == (2, 4, 3)
 
 
-@pytest.mark.parametrize(("season_length", "n_seasons"), [(10, 2), (20, 1), (21, 0)])
-def test_without_a_whole_season_there_is_no_second_recurrence(season_length, n_seasons):
+@pytest.mark.parametrize(("season_length", "n_seasons"), [(10, 2), (20, 1)])
+def test_whole_seasons_are_read(season_length, n_seasons):
     network = _network(season_length=season_length)  # 23 steps and a kernel of 3
     assert network.n_seasons == n_seasons
-    assert (network.skipping is None) == (n_seasons == 0)
     assert network(Inputs(_random(2, 23, 3))).shape == (2, 4, 3)
 
 
-def test_no_more_steps_are_regressed_on_than_there_are():
-    assert _network(ar_length=99).autoregression.in_features == 23
+@pytest.mark.parametrize(
+    ("context_length", "season_length", "ar_length"), [(30, 24, 24), (29, None, 24), (9, None, 9)]
+)
+def test_lengths_that_are_not_named_fit_the_context(wide, context_length, season_length, ar_length):
+    parameters = {"context_length": context_length, "horizon": 2, "d_model": 4, "max_steps": 1}
+    model = tsar.LSTNet(**parameters, random_state=0).fit(wide)
+    assert (model.season_length_, model.ar_length_) == (season_length, ar_length)
+    # What they are as parameters gives the same network.
+    lengths = {"season_length": season_length, "ar_length": ar_length}
+    named = tsar.LSTNet(**parameters, **lengths, random_state=0).fit(wide)
+    np.testing.assert_array_equal(model.predict(), named.predict())
+    model.set_params(season_length=1, ar_length=None)
+    assert (model.season_length_, model.ar_length_) == (season_length, ar_length)
 
 
 def test_official_sizes():
@@ -106,6 +116,12 @@ def test_quantiles_do_not_cross():
     [
         ({"kernel": 31}, "LSTNet: kernel must be at most context_length=30, got 31"),
         ({"d_skip": 0}, "LSTNet: d_skip must be"),
+        (
+            {"season_length": 25},
+            r"LSTNet: season_length must be at most 24 \(context_length=30 less kernel=6\), got 25;"
+            " shorten it, lengthen the context, or set season_length=None",
+        ),
+        ({"ar_length": 31}, r"LSTNet: ar_length must be at most 30 \(context_length=30\), got 31"),
     ],
 )
 def test_errors_come_before_any_work(wide, parameters, message):

@@ -24,8 +24,8 @@ NETWORKS = [
     for name in tsar.forecasting.__all__
     if issubclass(getattr(tsar.forecasting, name), NetworkForecaster)
     # The views that AutoTCL draws depend on how many windows there are; it has a test of its own.
-    # TSDiff draws noise for every window of a batch, and so other noise for other batches.
-    and name not in ("NetworkForecaster", "AutoTimes", "AutoTCL", "TSDiff")
+    # These draw noise for every window of a batch, and so other noise for other batches.
+    and name not in ("NetworkForecaster", "AutoTimes", "AutoTCL", "TSDiff", "PVRNN")
 ]
 SMALL = {
     # The contrast draws at random, and how much depends on how many windows there are.

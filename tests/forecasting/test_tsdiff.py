@@ -200,6 +200,23 @@ def test_another_guidance_needs_no_other_fit(fitted):
         fitted.guided("squared", guidance_scale=-1)
 
 
+def test_a_forecast_goes_through_so_many_steps(fitted, monkeypatch):
+    """One pass for a step back, and two more for the gradient of all but the last."""
+    passes = []
+    told = TSDiffNetwork.said
+    monkeypatch.setattr(
+        TSDiffNetwork,
+        "said",
+        lambda self, x, time: passes.append(int(time[0])) or told(self, x, time),
+    )
+    for n_steps, places in ((None, [5, 4, 3, 2, 1, 0]), (3, [5, 3, 1])):
+        fitted.guided(None, n_samples=2, n_sampling_steps=n_steps).predict()
+        assert passes == places
+        passes.clear()
+    fitted.guided("squared", n_samples=2, n_sampling_steps=3).predict()
+    assert passes == [5, 5, 3, 3, 1]
+
+
 def test_refining_keeps_the_form_and_moves_little(fitted):
     frame = _frame()
     base = tsar.NLinear(
@@ -239,6 +256,7 @@ def test_what_cannot_be_refined(fitted, change, how, error, message):
     [
         ({"lags": (3, 14)}, "TSDiff: lags must be below context_length=14, got 14"),
         ({"lags": (0,)}, r"TSDiff: lags must be .*integer in \[1, inf\)"),
+        ({"n_sampling_steps": 7}, "TSDiff: n_sampling_steps must be at most n_steps=6, got 7; low"),
         ({"n_steps": 1}, r"TSDiff: n_steps must be an integer in \[2, inf\), got 1"),
         ({"mixer": "mmba"}, "did you mean 'mamba'"),
         ({"loss": "mse"}, "TSDiff has no parameter .loss.: the parameters are"),

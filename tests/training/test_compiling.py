@@ -21,6 +21,8 @@ SIZES = {
     "AutoCon": {"d_model": 4, "d_ff": 4, "n_layers": 1, "contrast_weight": 0.0},
     "AutoformerForecaster": {"d_model": 8, "d_ff": 8, "n_layers": 1, "n_decoder_layers": 1},
     "CARD": {"d_model": 8, "d_ff": 8, "n_layers": 1},
+    "Chimera": {"d_model": 8, "n_layers": 1, "patch_length": 8, "d_state": 2},
+    "DGM2": {"d_model": 8, "n_patterns": 4},
     "NLinear": {},
     "Informer": {"d_model": 8, "d_ff": 8, "n_decoder_layers": 1, "factor": 20.0},
     "LSTNet": {"d_model": 8, "season_length": 4},
@@ -68,6 +70,19 @@ def test_compiled_trainings_of_networks(name, frame):
         assert again.history_["train_loss"] == first.history_["train_loss"]
         other = _fitted(name, frame, compile=True, dropout=0.5, random_state=1)
         assert other.history_["train_loss"] != first.history_["train_loss"]
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiled_noise_repeats(frame):
+    """It is drawn from elsewhere than without a compiler, but from the seed of the run."""
+    options = {"d_model": 8, "d_state": 4, "n_layers": 1, "n_steps": 5, "n_samples": 4}
+    sizes = {"context_length": 24, "horizon": 6, "max_steps": 4, "device": "cpu", "compile": True}
+    first, again, other = (
+        tsar.TSDiff(**sizes, **options, random_state=seed).fit(frame) for seed in (0, 0, 1)
+    )
+    assert again.history_["train_loss"] == first.history_["train_loss"]
+    assert other.history_["train_loss"] != first.history_["train_loss"]
 
 
 @needs_compiler

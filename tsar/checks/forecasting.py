@@ -27,7 +27,7 @@ SMALL = {
     **{"patch_length": 8, "stride": 4, "d_model": 8, "n_heads": 2, "d_ff": 12, "n_layers": 2},
     **{"segment_length": 4, "kernel": 5, "season_length": 12, "random_state": 0, "device": "cpu"},
     **{"initialization": "heuristic", "order": (1, 0, 0)},
-    **{"d_state": 2, "n_steps": 4, "n_samples": 4},
+    **{"d_state": 2, "n_steps": 4, "n_samples": 4, "n_iterations": 3},
     **{"n_experts": 3, "horizon_lengths": (1, 3)},
 }
 # Most schedules depend on how long training lasts, and so do then the first epochs.

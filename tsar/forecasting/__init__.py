@@ -29,6 +29,7 @@ from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
 from tsar.forecasting.pits import PITS
+from tsar.forecasting.pvrnn import PVRNN
 from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.spacetime import SpaceTime
 from tsar.forecasting.stl_ets import STLETS
@@ -63,6 +64,7 @@ __all__ = [
     "NLinear",
     "Naive",
     "PITS",
+    "PVRNN",
     "PatchTST",
     "SMamba",
     "STLETS",

@@ -1,7 +1,7 @@
 """LSTNet: a convolution over all variates, two recurrences, and an autoregression beside them."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ __all__ = ["LSTNet", "LSTNetNetwork"]
 
 Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
+# The season and the autoregression of the authors, in steps, whatever the data.
+USUAL_LENGTH = 24
 
 
 class LSTNetNetwork(ForecastNetwork):
@@ -38,8 +40,8 @@ class LSTNetNetwork(ForecastNetwork):
     kernel : int, default 6
         Steps of the convolution.
     season_length : int or None, default 24
-        Steps that the second recurrence skips. None leaves it out, and so does a context that
-        holds no season beside the kernel.
+        Steps that the second recurrence skips, at most those of the context without the kernel;
+        None leaves it out.
     d_model, d_skip : int, default 50 and 5
         Features of a token and of the first recurrence, and of the second one.
     ar_length : int or None, default 24
@@ -71,17 +73,15 @@ class LSTNetNetwork(ForecastNetwork):
     ) -> None:
         super().__init__()
         self.horizon, self.kernel = horizon, kernel
-        season = 0 if season_length is None else season_length
-        self.n_seasons = (context_length - kernel) // season if season else 0
-        self.season_length = season if self.n_seasons else 0
-        self.ar_length = None if ar_length is None else min(ar_length, context_length)
+        self.season_length, self.ar_length = season_length or 0, ar_length or 0
+        self.n_seasons = (context_length - kernel) // season_length if season_length else 0
         self.convolution = Linear(n_variates * kernel, d_model)
         self.recurrence = GRU(d_model, d_model)
-        self.skipping = GRU(d_model, d_skip) if self.n_seasons else None
+        self.skipping = GRU(d_model, d_skip) if self.season_length else None
         width = d_model + self.season_length * d_skip
         self.head = Linear(width, horizon * n_variates * output.n_outputs)
         self.autoregression = (
-            None if self.ar_length is None else Linear(self.ar_length, horizon * output.n_outputs)
+            Linear(self.ar_length, horizon * output.n_outputs) if self.ar_length else None
         )
         self.dropout = Dropout(dropout)
         self.output = output
@@ -108,7 +108,7 @@ class LSTNetNetwork(ForecastNetwork):
             states.append(self.dropout(last.unflatten(0, phases.shape[:2]).flatten(1)))
         raw = self.head(torch.cat(states, dim=1)).unflatten(1, (self.horizon, x.shape[2], -1))
         if self.autoregression is not None:
-            recent = x[:, x.shape[1] - int(self.ar_length or 0) :].transpose(1, 2)
+            recent = x[:, x.shape[1] - self.ar_length :].transpose(1, 2)
             steps = self.autoregression(recent).unflatten(2, (self.horizon, -1))  # (B, C, H, Q)
             raw = raw + steps.transpose(1, 2)
         return self.output(raw, 0.0, 1.0)
@@ -134,16 +134,22 @@ class LSTNet(NetworkForecaster):
     ----------
     kernel : int, default 6
         Steps of the convolution.
-    season_length : int or None, default 24
-        Steps in a season, which the second recurrence skips. None leaves it out, and so does a
-        context shorter than a season and the kernel together.
+    season_length : int, "infer" or None, default "infer"
+        Steps in a season, which the second recurrence skips: at most those of the context without
+        the kernel. None leaves it out. "infer" takes the authors' 24, and leaves it out where the
+        context does not hold these.
     d_model, d_skip : int, default 50 and 5
         Width of a token and of the first recurrence, and of the second one.
-    ar_length : int or None, default 24
-        Steps of the autoregression, which all variates share, at most those of the context; None
-        leaves it out.
+    ar_length : int, "infer" or None, default "infer"
+        Steps of the autoregression, which all variates share: at most those of the context. None
+        leaves it out. "infer" takes the authors' 24, or all of a shorter context.
     dropout : float, default 0.2
         Of the tokens and of both states.
+
+    Attributes
+    ----------
+    season_length_, ar_length_ : int or None
+        What was fitted, None of a part that was left out.
 
     References
     ----------
@@ -162,10 +168,10 @@ class LSTNet(NetworkForecaster):
     """
 
     kernel: Positive = 6
-    season_length: Positive | None = 24
+    season_length: Positive | Literal["infer"] | None = "infer"
     d_model: Positive = 50
     d_skip: Positive = 5
-    ar_length: Positive | None = 24
+    ar_length: Positive | Literal["infer"] | None = "infer"
     dropout: Share = 0.2
 
     channel_independent: ClassVar[bool] = False
@@ -178,6 +184,36 @@ class LSTNet(NetworkForecaster):
                 f"LSTNet: kernel must be at most context_length={self.context_length}, got "
                 f"{self.kernel}; shorten it or lengthen the context"
             )
+        context = self.context_length
+        for name, most in (("season_length", context - self.kernel), ("ar_length", context)):
+            steps = getattr(self, name)
+            if isinstance(steps, int) and steps > most:
+                beside = f" less kernel={self.kernel}" if most < context else ""
+                raise ParameterError(
+                    f"LSTNet: {name} must be at most {most} (context_length={context}{beside}), "
+                    f"got {steps}; shorten it, lengthen the context, or set {name}=None to leave "
+                    f"that part out"
+                )
+
+    @property
+    def season_length_(self) -> int | None:
+        """Steps that the second recurrence skips."""
+        return self.as_fitted._fitting_season()  # noqa: SLF001  (this class)
+
+    @property
+    def ar_length_(self) -> int | None:
+        """Steps of the autoregression."""
+        return self.as_fitted._fitting_regression()  # noqa: SLF001  (this class)
+
+    def _fitting_season(self) -> int | None:
+        if self.season_length != "infer":
+            return self.season_length
+        return USUAL_LENGTH if USUAL_LENGTH <= self.context_length - self.kernel else None
+
+    def _fitting_regression(self) -> int | None:
+        if self.ar_length != "infer":
+            return self.ar_length
+        return min(USUAL_LENGTH, self.context_length)
 
     @property
     def _shortest_context(self) -> int:
@@ -190,9 +226,9 @@ class LSTNet(NetworkForecaster):
             n_variates=spec.n_variates,
             output=spec.output,
             kernel=self.kernel,
-            season_length=self.season_length,
+            season_length=self._fitting_season(),
             d_model=self.d_model,
             d_skip=self.d_skip,
-            ar_length=self.ar_length,
+            ar_length=self._fitting_regression(),
             dropout=self.dropout,
         )

@@ -38,6 +38,8 @@ __all__ = ["TSDiff"]
 
 Positive = Annotated[int, Interval(1)]
 GUIDANCES = ("quantile", "squared")
+# Steps of the diffusion that a forecast goes through where none are named.
+SAMPLING_STEPS = 20
 
 
 class NoiseObjective(Objective):
@@ -56,8 +58,9 @@ class TSDiff(NetworkForecaster):
 
     The network never learns to forecast: it learns what windows look like. A forecast draws windows
     whose context is pulled to what was observed, so that missing values need no care, and its
-    paths have steps that belong together. It takes a hundred passes with gradients for each
-    forecast: minutes for what other networks do in a second. :meth:`refine` makes the samples of
+    paths have steps that belong together. A path takes ``n_sampling_steps`` passes, as many
+    again with gradients, and one way back: seconds of the default for each series and
+    variate, where other networks take milliseconds. :meth:`refine` makes the samples of
     another forecaster likelier instead. Each variate is a series of its own.
 
     Forecasts are the quantiles of ``n_samples`` paths, the point forecast their median; there is no
@@ -84,11 +87,15 @@ class TSDiff(NetworkForecaster):
     guidance : {"quantile", "squared"} or None, default "quantile"
         What pulls to the history: the pinball error, of the i-th of n paths at the level
         i / (n + 1), the squared error, or nothing, for windows of any kind on the level of the
-        context. The squared error pulls the more the further off, and takes a smaller scale.
+        context. The squared error pulls the more the further off.
     guidance_scale : float, default 8.0
-        How much, in variances of a step.
-    n_samples : int, default 100
+        How much, in variances of a step; the authors have from 1 to 8 of the quantile. No step goes
+        beyond where the error would be 0 if it fell on as it begins to fall.
+    n_samples : int, default 32
         Paths of a forecast.
+    n_sampling_steps : int or None, default None
+        How many of the steps of the diffusion a forecast goes through, evenly spread, at most
+        ``n_steps``: its time is in proportion. None takes 20, or all of fewer.
 
     References
     ----------
@@ -118,7 +125,8 @@ class TSDiff(NetworkForecaster):
     n_heads: Positive = 4
     guidance: Literal["quantile", "squared"] | None = "quantile"
     guidance_scale: Annotated[float, Interval(0)] = 8.0
-    n_samples: Positive = 100
+    n_samples: Positive = 32
+    n_sampling_steps: Positive | None = None
 
     # No parameters here: noise has one loss, and forecasts are paths.
     loss: ClassVar[str] = "samples"  # type: ignore[misc]
@@ -134,6 +142,11 @@ class TSDiff(NetworkForecaster):
             raise ParameterError(
                 f"TSDiff: lags must be below context_length={self.context_length}, got "
                 f"{max(self.lags)}; leave it out, or raise context_length"
+            )
+        if self.n_sampling_steps is not None and self.n_sampling_steps > self.n_steps:
+            raise ParameterError(
+                f"TSDiff: n_sampling_steps must be at most n_steps={self.n_steps}, got "
+                f"{self.n_sampling_steps}; lower it, or raise n_steps before fit"
             )
 
     @property
@@ -174,6 +187,7 @@ class TSDiff(NetworkForecaster):
         *,
         guidance_scale: float | None = None,
         n_samples: int | None = None,
+        n_sampling_steps: int | None = None,
     ) -> Self:
         """Return the fitted forecaster with another guidance; the network is shared.
 
@@ -182,7 +196,7 @@ class TSDiff(NetworkForecaster):
         guidance : {"quantile", "squared"} or None
         guidance_scale : float, optional
             As fitted by default.
-        n_samples : int, optional
+        n_samples, n_sampling_steps : int, optional
             As fitted by default.
 
         Raises
@@ -194,8 +208,13 @@ class TSDiff(NetworkForecaster):
         """
         self.check_fitted()
         other = copy.copy(self)
-        asked_for = {"guidance": guidance, "guidance_scale": guidance_scale, "n_samples": n_samples}
-        named = {k: v for k, v in asked_for.items() if v is not None or k == "guidance"}
+        changes = {
+            "guidance_scale": guidance_scale,
+            "n_samples": n_samples,
+            "n_sampling_steps": n_sampling_steps,
+        }
+        named: dict[str, Any] = {"guidance": guidance}
+        named |= {name: value for name, value in changes.items() if value is not None}
         other.__dict__.update(named)
         other.check()
         other.fitted_parameters_ = {**self.fitted_parameters_, **named}
@@ -207,6 +226,7 @@ class TSDiff(NetworkForecaster):
             "n_samples": how["n_samples"],
             "guidance": how["guidance"],
             "scale": how["guidance_scale"],
+            "n_steps": how["n_sampling_steps"] or min(SAMPLING_STEPS, how["n_steps"]),
             "seed": self.sampling_seed,
         }
         return PathRequest(**{**request, **changed})

@@ -73,14 +73,18 @@ def test_a_perfect_denoiser_recovers_mean_and_covariance():
     np.testing.assert_allclose(np.cov(found.T), COVARIANCE, atol=0.05)
 
 
-def test_guided_drawing_against_a_plain_loop():
-    noise, scale, energy = Noise(1, 5, 3, 1), 3.0, _energy()
-    found = guided_paths(_say, SIGNAL, noise, energy=energy, scale=scale)[0, :, :, 0].numpy()
+@pytest.mark.parametrize(
+    ("scale", "n_steps", "is_bounded"), [(3.0, None, False), (0.5, 8, False), (200.0, 40, True)]
+)
+def test_guided_drawing_against_a_plain_loop(scale, n_steps, is_bounded):
+    noise, energy = Noise(1, 5, 3, 1), _energy()
+    found = guided_paths(_say, SIGNAL, noise, energy=energy, scale=scale, n_steps=n_steps)
+    found = found[0, :, :, 0].numpy()
     drawn = iter(one[0, :, :, 0].numpy() for one in noise.drawn)
-    x = next(drawn)
-    for place in range(N_TIMES - 1, -1, -1):
+    x, every, bounded = next(drawn), N_TIMES // (n_steps or N_TIMES), 0
+    for place in range(N_TIMES - 1, -1, -every):
         share = float(SIGNAL[place])
-        before = float(SIGNAL[place - 1]) if place else 1.0
+        before = float(SIGNAL[place - every]) if place >= every else 1.0
         matrix, centre = _maps(place)
         # Without noise, x would be `there x + rest`.
         there = (np.eye(3) - math.sqrt(1 - share) * matrix) / math.sqrt(share)
@@ -89,12 +93,38 @@ def test_guided_drawing_against_a_plain_loop():
         x = math.sqrt(before) * (1 - step) / (1 - share) * (x @ there.T + rest) + (
             math.sqrt(step) * (1 - before) / (1 - share) * x
         )
-        if place:
+        if place >= every:
             variance = (1 - before) / (1 - share) * (1 - step)
             x = x + math.sqrt(variance) * next(drawn)
             error = (x @ there.T + rest - [2.0, 0, 0]) * [1.0, 0, 0]
-            x = x - scale * variance * 2 * error @ there
+            gradient = 2 * error @ there
+            # To where a straight line through the energy is 0, at most.
+            farthest = (error**2).sum(axis=1) / (gradient**2).sum(axis=1)
+            bounded += int((farthest < scale * variance).sum())
+            x = x - np.minimum(farthest, scale * variance)[:, None] * gradient
+    assert (bounded > 0) == is_bounded
     np.testing.assert_allclose(found, x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e6])
+def test_squared_guidance_stays_bounded_where_steps_move_together(scale):
+    """Thirty steps that are one number, but for a little: each pulls as all others do."""
+    n_times, length = 20, 30
+    signal = linear_signal(n_times)
+    covariance = np.full((length, length), 0.99) + 0.01 * np.eye(length)
+
+    def say(x, place):
+        share = float(signal[place])
+        spread = share * covariance + (1 - share) * np.eye(length)
+        matrix = torch.from_numpy(math.sqrt(1 - share) * np.linalg.inv(spread))
+        return (x[..., 0] @ matrix)[..., None]
+
+    target = torch.full((1, 1, length, 1), 1.5, dtype=torch.float64)
+    energy = Energy(target, torch.arange(length)[:, None] < 25)
+    paths = guided_paths(say, signal, Noise(1, 50, length, 1), energy=energy, scale=scale)
+    assert (paths.mean(dim=(2, 3)) - 1.5).abs().max() < 0.8
+    free = guided_paths(say, signal, Noise(1, 50, length, 1))
+    assert (paths[:, :, 25:] - 1.5).abs().mean() < 0.5 * (free[:, :, 25:] - 1.5).abs().mean()
 
 
 def test_guidance_leads_to_what_goes_with_the_observed():
@@ -121,16 +151,17 @@ def test_energies_against_a_loop():
     rng = np.random.default_rng(0)
     target, x = rng.normal(size=(2, 1, 3, 4)), rng.normal(size=(2, 5, 3, 4))
     seen, levels = rng.random(target.shape) < 0.6, np.array([0.1, 0.3, 0.5, 0.7, 0.9])
-    squared = pinball = 0.0
+    squared, pinball = np.zeros((2, 2, 5))
     for window, path, step, channel in np.ndindex(*x.shape):
         if seen[window, 0, step, channel]:
             above = target[window, 0, step, channel] - x[window, path, step, channel]
-            squared += above**2
-            pinball += levels[path] * above if above > 0 else (levels[path] - 1) * above
+            squared[window, path] += above**2
+            level = levels[path] if above > 0 else levels[path] - 1
+            pinball[window, path] += level * above
     tensors = [torch.from_numpy(part) for part in (target, seen)]
-    assert float(Energy(*tensors)(torch.from_numpy(x))) == pytest.approx(squared)
+    np.testing.assert_allclose(Energy(*tensors)(torch.from_numpy(x)), squared)
     own = torch.from_numpy(levels)[:, None, None]
-    assert float(Energy(*tensors, own)(torch.from_numpy(x))) == pytest.approx(pinball)
+    np.testing.assert_allclose(Energy(*tensors, own)(torch.from_numpy(x)), pinball)
 
 
 def test_refining_against_a_plain_loop():

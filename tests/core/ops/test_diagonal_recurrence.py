@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tsar.core.ops.diagonal_recurrence import diagonal_recurrence
+from tsar.core.ops.diagonal_recurrence import diagonal_convolution, diagonal_recurrence
 
 D = 8
 
@@ -35,3 +35,5 @@ def test_convolutions_go_on_from_a_state(kind):
         y, state = diagonal_recurrence(piece, rate, weight, state)
         outputs.append(y)
     torch.testing.assert_close(torch.cat(outputs, dim=1), expected, rtol=1e-9, atol=1e-9)
+    whole = diagonal_convolution(x, rate, weight)
+    torch.testing.assert_close(whole, expected, rtol=1e-9, atol=1e-9)

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,9 @@ from torch import nn
 
 import tsar
 from tsar.checks import small_forecaster
-from tsar.exceptions import DataError, NotFittedError, ParameterError
+from tsar.exceptions import DataError, MissingExtraError, NotFittedError, ParameterError
+from tsar.forecasting.fitted.attribution import MovedWindows
+from tsar.forecasting.fitted.gradients import integrated_gradients
 from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.training import LearnedMask
 
@@ -312,6 +316,78 @@ def test_masks_show_the_one_constant_that_is_read():
     assert (importance[["age", "sold"]] == 0).all(axis=None)
 
 
+def test_gradients_of_a_linear_model_are_what_hiding_changes():
+    wide = _wide()
+    model = tsar.NLinear(
+        horizon=2, context_length=6, max_epochs=2, device="cpu", random_state=0
+    ).fit(wide[:100])
+    by_gradients = model.explain(wide, method="gradients", windows=5)
+    by_hiding = model.explain(wide, windows=5)
+    pd.testing.assert_frame_equal(by_gradients, by_hiding, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_show_which_variate_another_one_reads():
+    wide = _wide()
+    model = small_forecaster(tsar.iTransformer, horizon=HORIZON)
+    model.set_params(calendar_features=False).fit(wide[:100])
+    model.module_ = _ReadsB()
+    explained = model.explain(wide, method="gradients", windows=10_000)
+    of_b = explained["input"] == "b"
+    np.testing.assert_allclose(explained["share"], of_b)
+    # In the units of the variate that is forecast.
+    scale = model.learned_.scaling.scale[0]
+    deviation = pd.Series(scale / scale[1], wide.columns)
+    last = wide["b"].iloc[model.context_rows - 1 : -HORIZON]
+    expected = (last - wide["b"].mean()).abs().mean() * deviation
+    importance = explained[of_b].set_index("variate")["importance"]
+    np.testing.assert_allclose(importance, expected[importance.index], rtol=1e-4)
+
+
+def _moved(forecast, x, baseline, where=None):
+    where = torch.ones_like(x, dtype=torch.bool) if where is None else where
+    return MovedWindows(forecast, x, baseline, where, [slice(0, x.shape[2])], x.new_ones(len(x), 1))
+
+
+def _draws(*shape, seed):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_gradients_share_a_product_equally():
+    """Of x1 x2 from (0, b): the integrals of t x2 and of t x1 + (1 - t) 0, and b in between."""
+    x, baseline = _draws(4, 1, 2, seed=0), torch.zeros(4, 1, 2, dtype=torch.float64)
+    baseline[..., 1] = 3.0
+    first, second = x[:, 0].T
+    windows = _moved(lambda x: x.prod(dim=2, keepdim=True), x, baseline)
+    with torch.inference_mode():
+        found = integrated_gradients(windows)
+    expected = torch.stack([first * (second + 3) / 2, first * (second - 3) / 2], dim=1)
+    torch.testing.assert_close(found[:, 0, 0], expected)
+
+
+def test_gradients_are_complete():
+    """What the numbers have of each step adds up to what it differs by from the baseline."""
+    x, baseline = _draws(3, 5, 2, seed=1), _draws(3, 5, 2, seed=2)
+    where = _draws(3, 5, 2, seed=3) > -0.5
+    first, second = _draws(10, 7, seed=4), _draws(7, 4, seed=5)
+
+    def forecast(x):
+        return ((x.flatten(1) @ first).tanh() @ second)[..., None]
+
+    found = integrated_gradients(_moved(forecast, x, baseline, where))
+    assert found.shape == (3, 4, 5, 2)
+    assert (found[(~where)[:, None].expand_as(found)] == 0).all()
+    change = (forecast(x) - forecast(torch.where(where, baseline, x)))[..., 0]
+    torch.testing.assert_close(found.sum(dim=(2, 3)), change, rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_need_captum(monkeypatch):
+    wide = _wide()
+    model = tsar.NLinear(horizon=2, context_length=6, max_steps=1, device="cpu").fit(wide)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tsar\[explain\]', or take"):
+        model.explain(wide, method="gradients", windows=1)
+
+
 def test_explanations_that_are_refused():
     wide = _wide()
     model = tsar.SeasonalNaive(horizon=HORIZON, season_length=7).fit(wide)
@@ -319,6 +395,8 @@ def test_explanations_that_are_refused():
         model.explain(wide, method="oclusion")
     with pytest.raises(ParameterError, match="SeasonalNaive: explain by learned masks needs a tra"):
         model.explain(wide, method="learned_mask")
+    with pytest.raises(ParameterError, match="SeasonalNaive: explain by gradients needs a trained"):
+        model.explain(wide, method="gradients")
     with pytest.raises(ParameterError, match="windows must be an integer"):
         model.explain(wide, windows=0)
     with pytest.raises(DataError, match="needs 12 rows of a series, 7 of them as history"):

@@ -349,14 +349,14 @@ def test_unusable_roles_are_refused(parameters, words):
         *(tsar.AutoformerForecaster, tsar.iTransformer, tsar.SMamba, tsar.PatchTST, tsar.ARNet),
         *(tsar.AutoCon, tsar.AutoTCL, tsar.CARD, tsar.PITS, tsar.TSM2),
         *(tsar.SpaceTime, tsar.ETSformer, tsar.Chimera, tsar.DGM2, tsar.TSDiff, tsar.TimeMoE),
-        *(tsar.Informer, tsar.LSTNet),
+        *(tsar.Informer, tsar.LSTNet, tsar.PVRNN),
     ],
 )
 def test_a_shorter_horizon_is_a_prefix_where_the_frame_goes_on(cls):
     frame = _long()
     model = small_forecaster(
         cls,
-        context_length=14,
+        context_length=18,
         future_covariates=["price", "event"],
         max_epochs=1,
     ).fit(frame)

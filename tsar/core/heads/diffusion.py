@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tsar.core.heads.denoiser import DenoisingHead, noise_like
 
-__all__ = ["DiffusionHead", "linear_signal", "posterior"]
+__all__ = ["DiffusionHead", "linear_signal", "posterior", "respaced"]
 
 N_TIMES = 1000
 # Added to the share of the way in the cosine schedule, so that the first steps are not too small.

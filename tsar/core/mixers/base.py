@@ -195,6 +195,10 @@ class RecurrentMixer(Mixer):
         """
         refuse_memory(self, memory)
         check_token_mask(self, mask, x)
+        return self.without_state(x, mask)
+
+    def without_state(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Mix tokens (B, L, D) as :meth:`scan` does, for whom the state after them is nothing."""
         return self.scan(x, mask, None)[0]
 
     def extend(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:

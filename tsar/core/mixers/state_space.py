@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tsar.core.linear import Linear
 from tsar.core.mixers.base import RecurrentMixer
-from tsar.core.ops.diagonal_recurrence import diagonal_recurrence
+from tsar.core.ops.diagonal_recurrence import diagonal_convolution, diagonal_recurrence
 from tsar.exceptions import ParameterError
 
 __all__ = ["GatedStateSpace", "ModalState", "StructuredStateSpace"]
@@ -41,6 +41,11 @@ def _first_weights(n_channels: int, n_modes: int) -> nn.Parameter:
 
 def _weights(weight: Tensor, rate: Tensor) -> Tensor:
     return torch.view_as_complex(weight.to(rate.real.dtype))
+
+
+def _shown(x: Tensor, mask: Tensor | None) -> Tensor:
+    """Return tokens (B, L, D), those that are masked as zeros."""
+    return x if mask is None else x.masked_fill(~mask[..., None], 0.0)
 
 
 class GatedStateSpace(RecurrentMixer):
@@ -103,16 +108,28 @@ class GatedStateSpace(RecurrentMixer):
         self, x: Tensor, mask: Tensor | None, state: ModalState | None
     ) -> tuple[Tensor, ModalState]:
         """See :meth:`RecurrentMixer.scan`; time goes by with a token that is masked."""
-        parts = [self.weight.shape[0], self.n_gates]
-        value, gate = F.gelu(self.input(x)).split(parts, dim=-1)
-        if mask is not None:
-            value = value.masked_fill(~mask[..., None], 0.0)
+        value, gate = self._entering(x, mask)
+        before = None if state is None else state.modes
+        y, modes = diagonal_recurrence(value, *self._modes(), before)
+        return self.output(self.widen(y) * gate), ModalState(modes)
+
+    def without_state(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """See :meth:`RecurrentMixer.without_state`."""
+        value, gate = self._entering(x, mask)
+        y: Tensor = self.output(self.widen(diagonal_convolution(value, *self._modes())) * gate)
+        return y
+
+    def _entering(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what the state space reads, (B, L, E), and the gate."""
+        value, gate = F.gelu(self.input(x)).split([self.weight.shape[0], self.n_gates], dim=-1)
+        return _shown(value, mask), gate
+
+    def _modes(self) -> tuple[Tensor, Tensor]:
+        """Return how modes fade and turn during a token, and their weights."""
         rate = _rates(self.log_decay, self.frequency)
         # What a constant input leaves in a mode during a token.
         held = (rate.exp() - 1) / rate
-        before = None if state is None else state.modes
-        y, modes = diagonal_recurrence(value, rate, _weights(self.weight, rate) * held, before)
-        return self.output(self.widen(y) * gate), ModalState(modes)
+        return rate, _weights(self.weight, rate) * held
 
 
 class StructuredStateSpace(RecurrentMixer):
@@ -166,13 +183,24 @@ class StructuredStateSpace(RecurrentMixer):
         self, x: Tensor, mask: Tensor | None, state: ModalState | None
     ) -> tuple[Tensor, ModalState]:
         """See :meth:`RecurrentMixer.scan`; time goes by with a token that is masked."""
-        if mask is not None:
-            x = x.masked_fill(~mask[..., None], 0.0)
+        x = _shown(x, mask)
+        before = None if state is None else state.modes
+        y, modes = diagonal_recurrence(x, *self._modes(), before)
+        return self._leaving(y, x), ModalState(modes)
+
+    def without_state(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """See :meth:`RecurrentMixer.without_state`."""
+        x = _shown(x, mask)
+        return self._leaving(diagonal_convolution(x, *self._modes()), x)
+
+    def _modes(self) -> tuple[Tensor, Tensor]:
+        """Return how modes fade and turn during a token, and their weights."""
         rate = _rates(self.log_decay, self.frequency)
         per_token = rate * self.log_step.to(rate.real.dtype).exp()[:, None]
         # What a constant input leaves in a mode during a token; twice, for the conjugates.
         held = 2 * (per_token.exp() - 1) / rate
-        before = None if state is None else state.modes
-        y, modes = diagonal_recurrence(x, per_token, _weights(self.weight, rate) * held, before)
-        y = F.gelu(y + self.skip * x)
-        return F.glu(self.output(y), dim=-1), ModalState(modes)
+        return per_token, _weights(self.weight, rate) * held
+
+    def _leaving(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return tokens (B, L, D) from what the modes and the tokens themselves say."""
+        return F.glu(self.output(F.gelu(y + self.skip * x)), dim=-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["diagonal_recurrence", "long_convolution"]
+__all__ = ["diagonal_convolution", "diagonal_recurrence", "long_convolution"]
 
 
 def long_convolution(x: Tensor, kernel: Tensor) -> Tensor:
@@ -29,6 +29,26 @@ def long_convolution(x: Tensor, kernel: Tensor) -> Tensor:
     # Twice as long, or the end would come around to the beginning.
     spectrum = torch.fft.rfft(x, 2 * length, dim=1) * torch.fft.rfft(kernel.T, 2 * length, dim=0)
     return torch.fft.irfft(spectrum, 2 * length, dim=1)[:, :length]
+
+
+def diagonal_convolution(x: Tensor, rate: Tensor, weight: Tensor) -> Tensor:
+    """Compute the ``y`` of :func:`diagonal_recurrence` from no state, and no state after it.
+
+    The state costs its modes for each token, the convolution their logarithm at most.
+
+    Parameters
+    ----------
+    x, rate, weight
+        As there.
+
+    Returns
+    -------
+    Tensor of shape (B, L, E)
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        kernel = _kernel(weight, *_powers(rate, x.shape[1]), x.shape[1])
+        return long_convolution(wide, kernel).to(x.dtype)
 
 
 def diagonal_recurrence(
@@ -66,15 +86,9 @@ def diagonal_recurrence(
             state = added.to(rate.dtype) if state is None else state * rate.exp() + added
             state = state.expand(-1, -1, rate.shape[1])
             return _real((state * weight).sum(dim=-1))[:, None].to(x.dtype), state
-        # exp(rate * l) for l = c * T + t, as a product over pieces: few exponentials, and
-        # nothing of tokens times modes is made.
-        size = 2 ** math.ceil(math.log2(length) / 2)
-        count = -(-length // size)
-        inner = _exp(rate[..., None] * torch.arange(size, device=x.device))  # (E, N, T)
-        starts = size * torch.arange(count, device=x.device)
-        outer = _exp(rate[:, None] * starts[:, None])  # (E, C, N)
-        kernel = _real((weight[:, None] * outer) @ inner).flatten(1)[:, :length]
-        y = long_convolution(wide, kernel)
+        inner, outer = _powers(rate, length)
+        count, size = outer.shape[1], inner.shape[2]
+        y = long_convolution(wide, _kernel(weight, inner, outer, length))
         # The last token has been in a mode for no time, the one before it for one step.
         left = F.pad(wide.flip(1).mT, (0, count * size - length)).unflatten(2, (count, size))
         after = ((left.to(rate.dtype) @ inner.mT) * outer).sum(dim=2)
@@ -83,6 +97,24 @@ def diagonal_recurrence(
             y = y + _real(entered).flatten(2)[:, :, :length].mT
             after = after + state * (rate * length).exp()
     return y.to(x.dtype), after
+
+
+def _powers(rate: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Return ``exp(rate t)`` (E, N, T) and ``exp(rate c T)`` (E, C, N), C T >= length.
+
+    Powers of all tokens are products of the two: few exponentials, and nothing of tokens times
+    modes is made.
+    """
+    size = 2 ** math.ceil(math.log2(length) / 2)
+    count = -(-length // size)
+    inner = _exp(rate[..., None] * torch.arange(size, device=rate.device))
+    starts = size * torch.arange(count, device=rate.device)
+    return inner, _exp(rate[:, None] * starts[:, None])
+
+
+def _kernel(weight: Tensor, inner: Tensor, outer: Tensor, length: int) -> Tensor:
+    """Return what a token leaves in the outputs of those after it, (E, length)."""
+    return _real((weight[:, None] * outer) @ inner).flatten(1)[:, :length]
 
 
 def _exp(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What moves a forecast: inputs are hidden one after the other, or by masks that are learned.
+"""What moves a forecast: by hiding inputs one after the other, or by gradients through it.
 
 Dimension letters: S series, W windows, H horizon, C variates.
 """
@@ -15,15 +15,17 @@ from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.windows import number_windows
 from tsar.exceptions import DataError, ParameterError
+from tsar.forecasting.fitted.attribution import Effect
 from tsar.forecasting.fitted.contract import FittedForecaster
-from tsar.forecasting.fitted.masking import Effect, learned_effects
+from tsar.forecasting.fitted.gradients import GradientAttribution
+from tsar.forecasting.fitted.masking import MaskAttribution
 from tsar.params.constraints import check_choice, check_count
 from tsar.progress import progress
 from tsar.training.learned_masks import LearnedMask
 
 __all__ = ["explain"]
 
-METHODS = ("occlusion", "learned_mask")
+METHODS = ("occlusion", "learned_mask", "gradients")
 ROLES = ("past", "future", "static")
 
 
@@ -37,7 +39,7 @@ def explain(
 ) -> pd.DataFrame:
     """Say how much each input moves the forecast, see ``Forecaster.explain``."""
     name = model.name
-    learned_mask = _mask_of(model, method)
+    _check_method(model, method)
     check_count(name, "windows", windows)
     read = model.read_as_fitted(df)
     panel = in_order(model.matched(read, allow_new_variates=False), model.end_.variates)
@@ -45,10 +47,14 @@ def explain(
     owners, rows = _cutoffs(model, panel, horizon, windows)
     truth = panel.values[rows[:, None] + np.arange(horizon)]
     effects: Iterable[Effect]
-    if learned_mask is None:
+    if method == "occlusion":
         effects = _occluded(model, read, panel, owners, rows, truth, verbose)
+    elif method == "gradients":
+        effects = GradientAttribution(model, panel, owners, rows, truth).effects(verbose)
     else:
-        effects = learned_effects(model, learned_mask, panel, owners, rows, truth, verbose)
+        learned_mask = method if isinstance(method, LearnedMask) else LearnedMask()
+        attribution = MaskAttribution(learned_mask, model, panel, owners, rows, truth)
+        effects = attribution.effects(verbose)
     tables = []
     for role, label, moved, importance, mae_increase in effects:
         change = _by_series(importance, owners, panel.n_series)
@@ -59,19 +65,16 @@ def explain(
     return _frame(panel, np.unique(owners), tables)
 
 
-def _mask_of(model: FittedForecaster, method: str | LearnedMask) -> LearnedMask | None:
-    """Return how masks are learned, None where inputs are hidden one by one."""
+def _check_method(model: FittedForecaster, method: str | LearnedMask) -> None:
+    """Refuse a way to explain that there is not, or that this model has not."""
     if not isinstance(method, LearnedMask):
         check_choice(model.name, "method", method, METHODS)
-        if method == "occlusion":
-            return None
-        method = LearnedMask()
-    if not model.lets_gradients_through:
+    if method != "occlusion" and not model.lets_gradients_through:
+        by = "gradients" if method == "gradients" else "learned masks"
         raise ParameterError(
-            f"{model.name}: explain by learned masks needs a trained network that lets gradients "
+            f"{model.name}: explain by {by} needs a trained network that lets gradients "
             f"through, got {type(model).__name__}; take method='occlusion'"
         )
-    return method
 
 
 def _occluded(

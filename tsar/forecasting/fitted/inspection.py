@@ -113,7 +113,7 @@ class Inspection(FittedForecaster):
         df: Any,
         horizon: int | None = None,
         *,
-        method: Literal["occlusion", "learned_mask"] | LearnedMask = "occlusion",
+        method: Literal["occlusion", "learned_mask", "gradients"] | LearnedMask = "occlusion",
         windows: int = 20,
         verbose: int = 0,
     ) -> pd.DataFrame:
@@ -124,7 +124,8 @@ class Inspection(FittedForecaster):
         its own mean, and features of the calendar by zeros. What the forecast then changes by is
         the importance of the input. With "learned_mask" all inputs are masked together, value by
         value, as far as the forecast stays what it is; how many values are still shown is the
-        importance of an input. Nothing is fitted again.
+        importance of an input. With "gradients" each step of the forecast is divided among the
+        inputs, by integrated gradients on the way from the means. Nothing is fitted again.
 
         Parameters
         ----------
@@ -132,11 +133,13 @@ class Inspection(FittedForecaster):
             In any form, with the fitted variates and covariates.
         horizon : int or None
             Steps to forecast; None takes the fitted ``horizon``.
-        method : {"occlusion", "learned_mask"} or LearnedMask, default "occlusion"
+        method : {"occlusion", "learned_mask", "gradients"} or LearnedMask, default "occlusion"
             Masks are learned by gradients through a trained network, for each cutoff and
-            variate by hundreds of passes; :class:`tsar.training.LearnedMask` says how. What they
-            hide is replaced by the mean of the series, or by that of a covariate where it was
-            fitted. Categories are never masked, and not listed.
+            variate by hundreds of passes; :class:`tsar.training.LearnedMask` says how. Gradients
+            are integrated by captum (``pip install 'tsar[explain]'``) in 50 passes for each
+            variate and step of the horizon. What either hides is replaced by the mean of the
+            series, or by that of a covariate where it was fitted. Nothing lies between two
+            categories: these are never hidden in part, and not listed.
         windows : int, default 20
             How many cutoffs of each series to look at, evenly spread over its rows.
         verbose : int
@@ -148,7 +151,8 @@ class Inspection(FittedForecaster):
             For each series and variate a row for each input, the one that moves it most
             first: ``id``, ``variate`` (where there are several), ``role`` ("history", "past",
             "future", "static" or "calendar"), ``input`` (a column of ``df``), ``importance``
-            (mean absolute change of the point forecast, in original units; by masks, the mean
+            (mean absolute change of the point forecast, in original units; by gradients, that
+            part of it which is due to the input; by masks, the mean
             number of values that are shown), ``share`` (of the importance of all inputs
             together) and ``mae_increase`` (by how much the mean absolute error grows without the
             input; by masks, without the values that are shown of it). Where a variate is
@@ -160,7 +164,9 @@ class Inspection(FittedForecaster):
             ``fit`` was not called.
         ParameterError, DataError
             An argument or the frame is not usable, no series is long enough for a context and
-            the horizon, or the forecaster lets no gradients through to a mask.
+            the horizon, or the forecaster lets no gradients through.
+        MissingExtraError
+            The method is "gradients" and captum is not installed.
 
         Notes
         -----
@@ -172,11 +178,16 @@ class Inspection(FittedForecaster):
         what hiding everything changes. With ``mask_weight=1``, showing everything costs as much
         as hiding everything.
 
+        Gradients are complete: what the inputs have of a step of the forecast adds up to what it
+        differs by from the forecast of the means. Of a linear model, importance is that of
+        occlusion by the same means.
+
         References
         ----------
         Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014,
         section 4.2, who hide parts of images; Enguehard, "Learning perturbations to explain time
-        series predictions", ICML 2023, who learns masks.
+        series predictions", ICML 2023, who learns masks; Sundararajan et al., "Axiomatic
+        attribution for deep networks", ICML 2017, who integrate gradients.
         """
         self.check_fitted()
         return explain(self, df, self.resolve_horizon(horizon), method, windows, verbose)

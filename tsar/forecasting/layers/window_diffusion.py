@@ -18,7 +18,6 @@ from tsar.core.heads.diffusion import linear_signal
 from tsar.core.heads.self_guidance import Energy, guided_paths, refined_paths
 from tsar.core.linear import Linear
 from tsar.core.mixers import MIXERS, Bidirectional, Mixer, accepted_options, make_mixer
-from tsar.core.ops.even_products import ROWS_AT_ONCE
 from tsar.core.position import SinusoidalPosition
 from tsar.core.random import Random
 from tsar.data.windows import Batch, Inputs
@@ -46,6 +45,8 @@ class PathRequest:
     guidance : {"quantile", "squared"} or None, default "quantile"
     scale : float, default 8.0
         Of the guidance.
+    n_steps : int or None, default None
+        Of the diffusion, that are gone through; None stands for all.
     seed : int, default 0
         The same one gives the same paths of a window, whatever else is drawn.
     """
@@ -53,6 +54,7 @@ class PathRequest:
     n_samples: int = 100
     guidance: Guidance | None = "quantile"
     scale: float = 8.0
+    n_steps: int | None = None
     seed: int = 0
 
 
@@ -247,7 +249,9 @@ class TSDiffNetwork(ForecastNetwork, Random):
             observed = _cloned(inputs.observed)
             seen = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
             target, counts = self._with_horizon(x, seen, x.new_zeros(()), False)
-            paths = self._drawn(target, counts, request)
+            # Windows that are alike have the same paths. Batches are filled up with such.
+            both, place = torch.stack([target, counts]).unique(dim=1, return_inverse=True)
+            paths = self._drawn(both[0], both[1] > 0, request)[place]
             return self.output(paths.permute(0, 3, 1, 2), location, scale)
 
     def _drawn(self, target: Tensor, counts: Tensor, request: PathRequest) -> Tensor:
@@ -270,8 +274,8 @@ class TSDiffNetwork(ForecastNetwork, Random):
                 self.signal,
                 lambda: part.noise(n_paths, here),
                 energy=None if request.guidance is None else energy,
-                # Fewer steps have more variance each, and are to be guided no further in all.
-                scale=request.scale * len(self.signal) / 100,
+                scale=request.scale,
+                n_steps=request.n_steps,
             )
             return paths[:, :, : part.n_samples]
 
@@ -331,17 +335,17 @@ class TSDiffNetwork(ForecastNetwork, Random):
     ) -> Tensor:
         """Put together the horizons of what a function returns of parts: (B, C, N, H).
 
-        Which paths are drawn together follows from their number alone, and the noise of a path is
-        that of its number and its variate, so that it is the same in any company.
+        Which paths are drawn together follows from their number alone, each window is by itself,
+        and the noise of a path is that of its number and its variate, so that it is the same in
+        any company.
         """
         n_windows, n_variates = shape
-        in_window = ROWS_AT_ONCE * self.length
-        n_paths = min(max(TOKENS_AT_ONCE // in_window // 2 * 2, 2), n_samples)
-        n_columns = max(TOKENS_AT_ONCE // (in_window * n_paths), 1)
+        n_paths = min(max(TOKENS_AT_ONCE // self.length // 2 * 2, 2), n_samples)
+        n_columns = max(TOKENS_AT_ONCE // (self.length * n_paths), 1)
         horizons = self.signal.new_empty(n_windows, n_variates, n_samples, self.horizon)
         for samples in _slices(n_samples, n_paths):
             for variates in _slices(n_variates, n_columns):
-                for windows in _slices(n_windows, ROWS_AT_ONCE):
+                for windows in _slices(n_windows, 1):
                     part = _Part(windows, variates, samples, seed)
                     horizon = function(part)[..., -self.horizon :, 0]
                     horizons[windows, variates, samples] = horizon
