@@ -179,12 +179,14 @@ class LSTNet(NetworkForecaster):
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        if self.context_length is not None and self.kernel > self.context_length:
+        context = self.context_length
+        if context is None:
+            return
+        if self.kernel > context:
             raise ParameterError(
-                f"LSTNet: kernel must be at most context_length={self.context_length}, got "
+                f"LSTNet: kernel must be at most context_length={context}, got "
                 f"{self.kernel}; shorten it or lengthen the context"
             )
-        context = self.context_length
         for name, most in (("season_length", context - self.kernel), ("ar_length", context)):
             steps = getattr(self, name)
             if isinstance(steps, int) and steps > most:
@@ -208,16 +210,20 @@ class LSTNet(NetworkForecaster):
     def _fitting_season(self) -> int | None:
         if self.season_length != "infer":
             return self.season_length
-        return USUAL_LENGTH if USUAL_LENGTH <= self.context_length - self.kernel else None
+        return USUAL_LENGTH if USUAL_LENGTH <= self.context - self.kernel else None
 
     def _fitting_regression(self) -> int | None:
         if self.ar_length != "infer":
             return self.ar_length
-        return min(USUAL_LENGTH, self.context_length)
+        return min(USUAL_LENGTH, self.context)
 
     @property
     def _shortest_context(self) -> int:
-        return self.kernel
+        season, regression = (
+            steps if isinstance(steps, int) else 0
+            for steps in (self.season_length, self.ar_length)
+        )
+        return max(self.kernel + season, regression)
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return LSTNetNetwork(
