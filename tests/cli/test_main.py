@@ -115,7 +115,7 @@ def test_forecast_of_several_series(tmp_path, run):
     [
         (["--model", "PatchTSM"], "did you mean 'PatchTST'"),
         (["--set", "context_lenght=3"], "did you mean 'context_length'"),
-        (["--set", "context_length=0"], "must be an integer in [1, inf), got 0"),
+        (["--set", "context_length=0"], "must be an integer in [1, inf) or None, got 0"),
         (["--target", "prize"], "'prize'"),
         (["--time", "day"], "'day'"),
     ],

@@ -78,9 +78,9 @@ def test_batches_have_as_many_numbers_whatever_the_variates():
     assert choose_batch_size(_size(100, (12,), 12), 24) == 16
 
 
-def test_trainings_pass_fifty_times_within_bounds():
-    assert choose_max_steps(_size(100, (12,), 12), 24, 16) == 50 * 65 // 16
-    assert choose_max_steps(_size(50, (12,), 12), 24, 8) == 200
+def test_trainings_pass_a_hundred_times_within_bounds():
+    assert choose_max_steps(_size(100, (12,), 12), 24, 16) == 100 * 65 // 16
+    assert choose_max_steps(_size(50, (12,), 12), 24, 8) == 400
     assert choose_max_steps(_size(5000, HOURS, 48, n_series=400), 336, 128) == 2000
 
 
@@ -97,9 +97,9 @@ def test_what_was_chosen_is_said_and_parameters_stay_none(hourly):
     model = tsar.PatchTST(horizon=6, max_epochs=1, random_state=0)
     before = model.get_params()
     model.fit(hourly)
-    # 150 rows leave room for 72 steps: two days of hours; 97 windows.
+    # 150 rows leave room for 72 steps: two days of hours.
     expected = {
-        **{"context_length": 48, "batch_size": 24, "learning_rate": 1e-3},
+        **{"context_length": 48, "batch_size": 32, "learning_rate": 1e-3},
         **{"learning_rate_schedule": "constant", "early_stopping": True, "patience": 5},
         **{"patch_length": 3, "stride": 2, "d_model": 16, "dropout": 0.2},
     }
@@ -125,17 +125,17 @@ def test_a_chosen_length_runs_to_the_end_of_its_schedule(hourly):
     model = tsar.NLinear(horizon=6, random_state=0).fit(hourly)
     steps_per_epoch = model.history_["learning_rate"]
     assert model.chosen_["learning_rate_schedule"] == "one_cycle"
-    assert model.max_steps_ == model._training_state.step == 50 * 97 // 24
+    assert model.max_steps_ == model._training_state.step == 100 * 97 // 24
     assert steps_per_epoch[-1] < 1e-6
 
 
 def test_large_data_are_learned_from_as_a_whole():
     rng = np.random.default_rng(0)
-    index = pd.date_range("2024-01-01", periods=1400, freq="h")
-    frame = pd.DataFrame(rng.normal(size=(1400, 10)), index=index)
-    model = tsar.PatchTST(horizon=6)
-    # 1400 - 336 - 6 + 1 = 1059 windows of ten variates, and of nine.
-    large, small = (Panel.from_frame(frame[frame.columns[:n]]) for n in (10, 9))
+    index = pd.date_range("2024-01-01", periods=400, freq="h")
+    frame = pd.DataFrame(rng.normal(size=(400, 60)), index=index)
+    model = tsar.PatchTST(horizon=24, context_length=56)
+    # 400 rows are five windows of 80, of sixty variates, and of 59.
+    large, small = (Panel.from_frame(frame[frame.columns[:n]]) for n in (60, 59))
     assert {name: model.choose(large)[name] for name in ("early_stopping", "dropout")} == {
         "early_stopping": False,
         "dropout": 0.0,

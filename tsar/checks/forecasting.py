@@ -421,7 +421,7 @@ def check_quantiles(estimator: Forecaster) -> None:
         assert (np.diff(columns, axis=1) >= 0).all(), "quantiles cross"
         np.testing.assert_array_equal(forecast[f"{name}_q0.5"], forecast[name])
     raises(ParameterError, "0.3", lambda: model.predict(quantiles=[0.3]))
-    point = clone(estimator).fit(_wide())
+    point = clone(estimator).set_params(loss="mse").fit(_wide())
     raises(ParameterError, "loss='quantile'", lambda: point.predict(quantiles=[0.5]))
 
 

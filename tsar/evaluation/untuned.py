@@ -65,7 +65,7 @@ def _long(file: str, time: str, value: str, ids: Sequence[str] = (), **how: Any)
     """Read a file of long form, several id columns as one."""
     frame = pd.read_csv(_path(file))
     names = frame[list(ids)].astype(str).agg("/".join, axis=1) if ids else "all"
-    stamps = frame[time]
+    stamps: Any = frame[time]
     if how.pop("quarters", False):
         stamps = pd.PeriodIndex(stamps.str.replace(" ", ""), freq="Q").to_timestamp()
     long = pd.DataFrame(
@@ -229,7 +229,8 @@ def relative_errors(table: pd.DataFrame, baseline: str = "SeasonalNaive") -> pd.
     """
     means = table.groupby(["model", "panel"], sort=False)[list(METRICS)].mean()
     ratios = means / means.xs(baseline, level="model").reindex(means.index, level="panel")
-    overall = np.exp(np.log(ratios).groupby(level="model").mean())
+    logs: Any = np.log(ratios)
+    overall = np.exp(logs.groupby(level="model").mean())
     wide = ratios["mase"].unstack("panel")
     wide = wide[list(dict.fromkeys(table["panel"]))]
     return overall.join(wide).sort_values("mase")

@@ -22,12 +22,12 @@ VALUES_PER_STEP = 128
 FEWEST_WINDOWS = 8
 # Of all windows, a step takes at most this share.
 LARGEST_SHARE = 1 / 4
-# Windows times variates from which on data are large: a training of the most steps passes over
-# them so seldom that nothing is learned by heart.
-LARGE = 10_000
+# Windows that share no row, times variates, from which on data are large: what overlaps is learned
+# by heart as if it were seen again.
+LARGE = 300
 # A training passes so often over all windows, within so many steps.
-PASSES = 50
-FEWEST_STEPS, MOST_STEPS = 200, 2000
+PASSES = 100
+FEWEST_STEPS, MOST_STEPS = 400, 2000
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,14 @@ class DataSize:
         return cls(panel.lengths, panel.n_variates, panel.frequency.cycles, horizon)
 
     def is_large(self, context_length: int) -> bool:
-        """Whether there are 10,000 windows and more, all variates counted.
+        """Whether there are 300 windows without a common row and more, all variates counted.
 
         Parameters
         ----------
         context_length : int
         """
-        return self.n_windows(context_length) * self.n_variates >= LARGE
+        apart = np.maximum(self.lengths // (context_length + self.horizon), 1)
+        return int(apart.sum()) * self.n_variates >= LARGE
 
     def n_windows(self, context_length: int) -> int:
         """Return how many windows the series have, at least one for each of them.
@@ -120,7 +121,7 @@ def choose_batch_size(size: DataSize, context_length: int) -> int:
 
 
 def choose_max_steps(size: DataSize, context_length: int, batch_size: int) -> int:
-    """Choose how many steps a training has: 50 passes over the windows, 200 to 2,000 steps.
+    """Choose how many steps a training has: 100 passes over the windows, 400 to 2,000 steps.
 
     Parameters
     ----------

@@ -26,6 +26,7 @@ Positive = Annotated[int, Interval(1)]
 
 # Of a training whose length is given.
 GIVEN_LENGTH: Mapping[str, Any] = {
+    "batch_size": 32,
     "learning_rate": 1e-3,
     "learning_rate_schedule": "constant",
     "patience": 5,
@@ -45,11 +46,11 @@ class DataDrivenForecaster(TrainedEstimator, NetworkInsight):
     max_epochs : int or None, default None
         Longest training, in passes over all examples.
     max_steps : int or None, default None
-        Longest training in steps, where it is shorter. None with ``max_epochs=None``: 50 passes
-        over the windows, at least 200 and at most 2,000 steps.
+        Longest training in steps, where it is shorter. None with ``max_epochs=None``: 100 passes
+        over the windows, at least 400 and at most 2,000 steps.
     batch_size : int or None, default None
-        Windows per step. None: so many that 128 numbers are forecast at every step of the
-        horizon, all variates counted.
+        Windows per step. None: 32, and where the length of the training is chosen so many that
+        128 numbers are forecast at every step of the horizon, all variates counted.
     learning_rate : float or None, default None
         Largest learning rate of the schedule. None: 1e-3, and what suits the network where the
         length of the training is chosen.
@@ -63,8 +64,8 @@ class DataDrivenForecaster(TrainedEstimator, NetworkInsight):
         Hold out the end of every series that is long enough, stop when it is no longer
         forecast better, and keep the best weights. A number says how much is held out: rows,
         or a share of the rows inside (0, 1); True is 0.2, and at least one horizon. None: True,
-        but where the length of the training is chosen and there are 10,000 windows and more, all
-        variates counted: so many are learned from as a whole.
+        but where the length of the training is chosen and there are 300 windows and more that
+        share no row, all variates counted: so many are learned from as a whole.
     patience : int or None, default None
         Validations (one per epoch) without improvement before stopping. None: 5, and to the end
         of the schedule where the length of the training is chosen.
@@ -127,17 +128,17 @@ learning_rate_schedule_, early_stopping_, patience_ : object
         """
         size = DataSize.of(panel, int(self.horizon))
         chosen: dict[str, Any] = {}
-        context, batch_size = self.context_length, self.batch_size
+        context = self.context_length
         if context is None:
             context = chosen["context_length"] = choose_context_length(size, self._shortest_context)
-        if batch_size is None:
-            batch_size = chosen["batch_size"] = choose_batch_size(size, context)
         training = GIVEN_LENGTH
         if self.max_epochs is None and self.max_steps is None:
+            batch_size = self.batch_size or choose_batch_size(size, context)
             n_steps = choose_max_steps(size, context, batch_size)
             chosen["max_steps"] = n_steps
             # The best weights are those of some epoch; the schedule runs to its end.
             training = {
+                "batch_size": batch_size,
                 "learning_rate": self._untuned_rate,
                 "learning_rate_schedule": "one_cycle",
                 "patience": n_steps,

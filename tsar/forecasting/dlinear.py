@@ -1,7 +1,7 @@
 """DLinear: one linear map of the trend and one of the remainder."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from torch import Tensor, nn
 
@@ -81,6 +81,8 @@ class DLinear(NetworkForecaster):
     """
 
     kernel: Annotated[int, Interval(1, WIDEST)] = 25
+
+    _untuned_rate: ClassVar[float] = 1e-2
 
     def _check_consistency(self) -> None:
         super()._check_consistency()

@@ -220,8 +220,7 @@ class LSTNet(NetworkForecaster):
     @property
     def _shortest_context(self) -> int:
         season, regression = (
-            steps if isinstance(steps, int) else 0
-            for steps in (self.season_length, self.ar_length)
+            steps if isinstance(steps, int) else 0 for steps in (self.season_length, self.ar_length)
         )
         return max(self.kernel + season, regression)
 

@@ -250,8 +250,9 @@ class NetworkForecaster(DataDrivenForecaster):
         except ParameterError as error:
             raise ParameterError(f"{self.name}: {str(error).removeprefix('make_loss: ')}") from None
         rows = self.early_stopping
-        is_number = not isinstance(rows, bool | np.bool_ | float | np.floating | None)
-        if is_number and rows < self.horizon:
+        if not isinstance(rows, bool | float | np.bool_ | np.floating | None) and (
+            rows < self.horizon
+        ):
             raise ParameterError(
                 f"{self.name}: early_stopping must hold out at least horizon={self.horizon} rows, "
                 f"got {rows}; raise it, or give a share such as 0.2"

@@ -1,6 +1,7 @@
 """NLinear: one linear map of the history, relative to its last value."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -70,6 +71,8 @@ class NLinear(NetworkForecaster):
     >>> model.fit(co2).predict(horizon=3).shape
     (3, 1)
     """
+
+    _untuned_rate: ClassVar[float] = 1e-2
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
         return NLinearNetwork(

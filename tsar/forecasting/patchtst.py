@@ -37,6 +37,11 @@ __all__ = ["PatchTST", "PatchTSTNetwork"]
 
 Positive = Annotated[int, Interval(1)]
 Share = Annotated[float, Interval(0, 1, open_high=True)]
+# The parameters that a network is built with.
+SIZES = (
+    *("patch_length", "stride", "end_padding", "d_model", "n_heads", "d_ff", "n_layers"),
+    *("dropout", "norm", "mixer"),
+)
 # A patch is so much of a context: two weeks of hours are cut into days.
 PATCHES_OF_A_CONTEXT = 14
 
@@ -181,13 +186,13 @@ class PatchTST(PretrainedForecaster):
         Steps in a patch, and from one patch to the next. None: a fourteenth of the context, which
         makes 24 hours of two weeks, and half a patch.
     d_model : int or None, default None
-        Width of a token, a multiple of ``n_heads``. None: 32 where there are 10,000 windows and
-        more, all variates counted, otherwise 16.
+        Width of a token, a multiple of ``n_heads``. None: 32 where there are 300 windows and
+        more that share no row, all variates counted, otherwise 16.
     n_heads, d_ff, n_layers : int, default 4, 128 and 3
         Attention heads, width of the feed-forward part, blocks.
     dropout : float or None, default None
         After the embedding, in the feed-forward part and on both branches of a block. None: 0.2
-        where there are fewer than 10,000 windows, all variates counted, otherwise 0.
+        where there are fewer than 300 such windows, otherwise 0.
     scaler : {"standard", "seasonal", "max_abs"} or None, default "seasonal"
         Standardise each series and variate by its training part; move it by the mean and divide
         it by the mean absolute seasonal difference there, so that errors count in the units of
@@ -202,6 +207,11 @@ class PatchTST(PretrainedForecaster):
         attention scores from block to block, "attention" does not. With an object such as
         ``tsar.forecasting.variate_groups.VariateGroups(correlation=0.6)`` the variates that
         move together inform each other.
+
+    Attributes
+    ----------
+    patch_length_, stride_, d_model_, dropout_ : object
+        The values that the fit used, given or chosen.
 
     References
     ----------
@@ -258,7 +268,7 @@ class PatchTST(PretrainedForecaster):
 
     def choose(self, panel: Panel) -> dict[str, Any]:
         chosen = super().choose(panel)
-        context = chosen.get("context_length", self.context_length)
+        context = chosen["context_length"] if self.context_length is None else self.context
         patch_length = self.patch_length or max(context // PATCHES_OF_A_CONTEXT, 1)
         large = DataSize.of(panel, int(self.horizon)).is_large(context)
         sizes = {
@@ -302,21 +312,14 @@ class PatchTST(PretrainedForecaster):
         return super()._pretraining(network, n_variates)
 
     def _build_network(self, spec: NetworkSpec) -> nn.Module:
+        # By name: a fit has given all of them values.
+        sizes: dict[str, Any] = {name: getattr(self, name) for name in SIZES}
         return PatchTSTNetwork(
             context_length=spec.context_length,
             horizon=spec.horizon,
             output=spec.output,
-            patch_length=self.patch_length,
-            stride=self.stride,
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            d_ff=self.d_ff,
-            n_layers=self.n_layers,
-            dropout=self.dropout,
-            norm=self.norm,
-            mixer=self.mixer,
-            end_padding=self.end_padding,
             n_variates=spec.n_variates,
+            **sizes,
         )
 
 

@@ -258,7 +258,7 @@ class OptunaSearch(BaseEstimator):
             )
         return panel
 
-    def candidate(self) -> Forecaster:
+    def candidate(self) -> Any:
         """Return a copy of the estimator that can be judged as the search does.
 
         Where trials are judged by a validation tail, one that would choose by the data whether to
