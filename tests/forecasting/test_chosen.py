@@ -39,11 +39,12 @@ def _size(rows, cycles, horizon, n_series=1, n_variates=1):
         (8784, HOURS, 48, 336),
         # Two weeks do not leave half of the rows, two days do; a horizon asks for twice of it.
         (500, HOURS, 48, 96),
-        (500, HOURS, 12, 48),
+        # 61 steps are a quarter of the room, in days.
+        (500, HOURS, 12, 72),
         # Half of what is left has three days.
         (200, HOURS, 48, 72),
-        (1941, DAYS, 28, 56),
-        (1941, DAYS, 3, 14),
+        (1941, DAYS, 28, 70),
+        (1941, DAYS, 3, 70),
         # A year of days is too long, twice the horizon is rounded up to weeks.
         (7588, DAYS, 96, 196),
         (1500, WEEKS, 13, 104),

@@ -15,8 +15,9 @@ __all__ = ["DataSize", "choose_batch_size", "choose_context_length", "choose_max
 
 # The longest context that is chosen: two weeks of hours, with room for longer horizons.
 LONGEST_CONTEXT = 512
-# The shortest one where the calendar has no cycle, if there is room.
-WITHOUT_SEASON = 64
+# The shortest one where the calendar has no cycle, if there is room, and where there is four times
+# as much of it: a few cycles tell more than two, and cost little where they are short.
+SHORTEST = 64
 # Windows times variates that a step learns from, and the fewest windows.
 VALUES_PER_STEP = 128
 FEWEST_WINDOWS = 8
@@ -84,7 +85,8 @@ class DataSize:
 def choose_context_length(size: DataSize, at_least: int = 1) -> int:
     """Choose how many steps of history a forecast reads.
 
-    Two of the longest cycle for which there is room, and twice the horizon, in whole cycles. Room
+    Two of the longest cycle for which there is room, twice the horizon, and 64 steps or a quarter
+    of the room, in whole cycles. Room
     is half of what the series in the middle has before its last horizon, so that as many windows
     are left to learn from, and never more than 512 steps.
 
@@ -97,7 +99,8 @@ def choose_context_length(size: DataSize, at_least: int = 1) -> int:
     room = (int(np.median(size.lengths)) - size.horizon) // 2
     room = max(min(room, LONGEST_CONTEXT), 1)
     cycle = max((cycle for cycle in size.cycles if 2 * cycle <= room), default=1)
-    wanted = max(2 * cycle if cycle > 1 else WITHOUT_SEASON, 2 * size.horizon)
+    least = SHORTEST if cycle == 1 else max(2 * cycle, min(SHORTEST, room // 4))
+    wanted = max(least, 2 * size.horizon)
     whole = -(-wanted // cycle) * cycle
     if whole > room:
         whole = max(room // cycle, 1) * cycle

@@ -42,7 +42,8 @@ class DataDrivenForecaster(TrainedEstimator, NetworkInsight):
     ----------
     context_length : int or None, default None
         Steps of history that a forecast reads. None: two of the longest cycle of the calendar
-        for which the series have room, and at least two horizons.
+        for which the series have room, and at least two horizons;
+        :mod:`tsar.forecasting.chosen` has the rules.
     max_epochs : int or None, default None
         Longest training, in passes over all examples.
     max_steps : int or None, default None
