@@ -141,6 +141,8 @@ class NetworkForecaster(DataDrivenForecaster):
     _clock: ClassVar[str] = "features"
     # Whether its mixers may look back only.
     _causal: ClassVar[bool] = False
+    # Whether a forecast is one pass, which rounds few numbers alike with one thread and with two.
+    _in_one_pass: ClassVar[bool] = True
     references: ClassVar[frozenset[str]] = TrainedEstimator.references | {"loss"}
     learned_record: ClassVar[Any] = NetworkRecord
 
@@ -523,7 +525,7 @@ class NetworkForecaster(DataDrivenForecaster):
     @contextlib.contextmanager
     def _forecasting(self, n_windows: int) -> Iterator[Callable[[Inputs], Tensor]]:
         n_variates, context = self.end_.n_variates, self.context_rows
-        few = n_windows * context * n_variates < FEW_VALUES
+        few = self._in_one_pass and n_windows * context * n_variates < FEW_VALUES
         if few and not is_crowded():
             yield self._forecast_batch
             return

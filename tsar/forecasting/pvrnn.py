@@ -289,6 +289,7 @@ class PVRNN(NetworkForecaster):
 
     channel_independent: ClassVar[bool] = False
     takes_any_variates: ClassVar[bool] = False
+    _in_one_pass: ClassVar[bool] = False
 
     def _check_consistency(self) -> None:
         super()._check_consistency()

@@ -128,6 +128,8 @@ class TSDiff(NetworkForecaster):
     n_samples: Positive = 32
     n_sampling_steps: Positive | None = None
 
+    _in_one_pass: ClassVar[bool] = False
+
     # No parameters here: noise has one loss, and forecasts are paths.
     loss: ClassVar[str] = "samples"  # type: ignore[misc]
     quantiles: ClassVar[None] = None  # type: ignore[misc]

@@ -28,6 +28,7 @@ def _small(name, context, horizon, **parameters):
         "patch_length": min(3, context),
         "stride": 2,
         "kernel": 3,
+        "season_length": min(context - 3, 2) or None,
         # It has to divide the context.
         "segment_length": next(size for size in (7, 5, 3, 1) if context % size == 0),
         **parameters,
