@@ -51,7 +51,8 @@ def test_fitted_networks_are_exported(cls, n_variates):
     index = pd.date_range("2024-01-01", periods=90, freq="h")
     series = pd.DataFrame(rng.normal(size=(90, n_variates)).cumsum(axis=0), index=index)
     series.columns = [f"v{number}" for number in range(n_variates)]
-    blocks = {} if cls is tsar.SpaceTime else ONE_BLOCK
+    has_blocks = "n_layers" in cls().get_params(deep=False) and cls is not tsar.SpaceTime
+    blocks = ONE_BLOCK if has_blocks else {}
     model = small_forecaster(cls, max_epochs=1, device="cpu", **blocks).fit(series)
     seen = []
     with model.module_.register_forward_pre_hook(lambda _, given: seen.append(given[0])):

@@ -195,7 +195,7 @@ class TimeAxis:
             return np.zeros(0, dtype=np.int64)
         first, last = int(local.min()) // self.per_day, int(local.max()) // self.per_day
         begin, end = self.universal(np.array([first, last + 1]) * self.per_day)
-        if (last + 1 - first) * self.per_day - (end - begin) < self.per_day // 2:
+        if (last + 1 - first) * self.per_day - (int(end) - int(begin)) < self.per_day // 2:
             return np.zeros(0, dtype=np.int64)
         days = np.arange(first, last + 2)
         return days[:-1][np.diff(self.universal(days * self.per_day)) == 0]

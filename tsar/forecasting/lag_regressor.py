@@ -124,7 +124,7 @@ class LagRegressor(WindowForecaster):
         **{"max_rows": "training", "random_state": "training"},
     }
 
-    estimator: Any = None
+    estimator: Any | None = None
     strategy: Literal["direct", "recursive"] = "direct"
     lags: Positive | Sequence[Positive] | None = None
     season_length: Positive | Sequence[Positive] | None = None

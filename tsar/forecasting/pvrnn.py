@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tsar.core.descent import descended
 from tsar.core.heads.denoiser import noise_like
 from tsar.core.linear import Linear
 from tsar.core.random import Random
@@ -208,21 +209,19 @@ class PVRNNNetwork(ForecastNetwork, Random):
         diverged = divergence(posterior, self.expected(states))
         return errors.mean(dim=(1, 2)) + self.kl_weight * diverged.mean(dim=(1, 2))
 
-    # The caller may have turned gradients off.
-    @torch.enable_grad()
     def regressed(self, x: Tensor, observed: Tensor | None) -> Gaussians:
         """Return the posterior of normalised windows (B, L, C), without gradients.
 
         It begins with N(0, 1); windows do not depend on each other.
         """
         shape = (*x.shape[:2], 2 * self.enter.in_features)
-        free = x.new_zeros(shape).requires_grad_()
-        optimizer = torch.optim.Adam([free], lr=self.regression_rate)
-        for _ in range(self.n_iterations):
-            energy = self.free_energy(free, x, observed).sum()
-            (free.grad,) = torch.autograd.grad(energy, free)
-            optimizer.step()
-        return _posterior(free.detach())
+        free = descended(
+            lambda free: self.free_energy(free, x, observed).sum(),
+            x.new_zeros(shape),
+            rate=self.regression_rate,
+            n_steps=self.n_iterations,
+        )
+        return _posterior(free)
 
 
 def divergence(posterior: Gaussians, prior: Gaussians) -> Tensor:

@@ -96,7 +96,7 @@ def _as_number(text: str) -> Any:
 
 def _rank(text: str, member: Any) -> int:
     """Order the members of a union: what admits every text comes after what does not."""
-    if member is str:
+    if member in (str, Any):
         return 2
     if isinstance(get_origin(member), type) and issubclass(get_origin(member), Sequence):
         return 1 if "," in text else 3
