@@ -43,6 +43,8 @@ def labels_of(df: pd.DataFrame, id_name: Any) -> Any:
     parts = df[id_name]
     whole = parts.notna().all(axis=1).to_numpy()
     labels = np.full(len(df), None, dtype=object)
+    if not whole.any():
+        return pd.Series(labels, index=df.index, dtype=object)
     # Distinct ids are few: one tuple is made of each.
     codes, distinct = pd.factorize(pd.MultiIndex.from_frame(parts[whole]))
     tuples = np.empty(len(distinct), dtype=object)
