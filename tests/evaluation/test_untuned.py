@@ -47,7 +47,8 @@ def test_relative_errors_are_geometric_means_of_ratios():
 
 def test_panels_that_are_not_there_are_left_out_or_named(monkeypatch, tmp_path):
     monkeypatch.setenv("TSAR_DATA", str(tmp_path))
-    assert {name for name, panel in PANELS.items() if panel.is_there} == {"elnino", "co2"}
+    there = {name for name, panel in PANELS.items() if not panel.missing}
+    assert there == {"elnino", "co2"}
     with pytest.raises(DataError, match="tourism is read from panels/tourism.csv below the folder"):
         untuned(["Naive"], ["tourism"])
     with pytest.raises(ParameterError, match="panels must be one of .* got 'tourist'"):
@@ -64,3 +65,17 @@ def test_long_files_are_read_with_several_ids_as_one(monkeypatch, tmp_path):
     assert frame["id"].unique().tolist() == ["Hills/SA/Visit"]
     assert frame["time"].iloc[[0, 1]].to_list() == [pd.Timestamp("1998"), pd.Timestamp("1998-04")]
     assert frame["value"].to_list() == list(range(40))
+
+
+def test_short_hours_are_whole_pieces_from_the_end():
+    panel = PANELS["short_hours"]
+    if panel.missing:
+        pytest.skip(f"{panel.missing[0]} is not below the folder TSAR_DATA")
+    frame = panel.read()
+    sizes = frame.groupby("id").size()
+    # 17,420 rows of seven columns twice, 8,784 of five zones and 1,680 of four markets.
+    assert (sizes == 840).all() and len(sizes) == 2 * 7 * 20 + 5 * 10 + 4 * 2
+    load = PANELS["load"].read()
+    last = load[load["id"] == load["id"].iloc[0]]["value"].tail(840).to_numpy()
+    first_zone = f"load/{load['id'].iloc[0]}/0"
+    np.testing.assert_array_equal(frame[frame["id"] == first_zone]["value"], last)

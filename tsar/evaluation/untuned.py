@@ -26,6 +26,8 @@ __all__ = ["PANELS", "UntunedPanel", "relative_errors", "untuned"]
 
 QUANTILES = (0.1, 0.5, 0.9)
 METRICS = ("mase", "scaled_quantile_loss")
+# Five weeks of hours.
+SHORT_ROWS = 840
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class UntunedPanel:
     read : callable
         Returns a long frame with the columns ``id``, ``time`` and ``value``.
     horizon : int
-    file : str or None
-        What it reads below the folder TSAR_DATA; None for what comes with tsar.
+    files : tuple of str
+        What it reads below the folder TSAR_DATA; none for what comes with tsar.
     step : int or None
         Rows from one window to the next; None takes the horizon.
     windows : int
@@ -47,14 +49,14 @@ class UntunedPanel:
 
     read: Callable[[], pd.DataFrame]
     horizon: int
-    file: str | None = None
+    files: tuple[str, ...] = ()
     step: int | None = None
     windows: int = 3
 
     @property
-    def is_there(self) -> bool:
-        """Whether its file is on this machine."""
-        return self.file is None or _path(self.file).is_file()
+    def missing(self) -> list[str]:
+        """Those of its files that are not on this machine."""
+        return [file for file in self.files if not _path(file).is_file()]
 
 
 def _path(file: str) -> Path:
@@ -80,15 +82,31 @@ def _melted(name: str) -> pd.DataFrame:
     return frame.melt("time", var_name="id", value_name="value")[["id", "time", "value"]]
 
 
-def _dataset(name: str, horizon: int, file: str | None = None, windows: int = 3) -> UntunedPanel:
-    return UntunedPanel(lambda: _melted(name), horizon, file, windows=windows)
+def _short_hours() -> pd.DataFrame:
+    """Return load, prices and the columns of ETT, each cut into series of five weeks of hours."""
+    parts = [_melted(name).assign(source=name) for name in ("ETTh1", "ETTh2")]
+    for name in ("load", "prices"):
+        whole = PANELS[name].read()
+        stamps = whole["time"].dt.tz_localize(None)
+        parts.append(whole.assign(time=stamps, source=name))
+    frame = pd.concat(parts, ignore_index=True)
+    series = frame["source"] + "/" + frame["id"].astype(str)
+    # Counted from the end, so that all pieces are whole.
+    left = frame.groupby(series, sort=False).cumcount(ascending=False)
+    pieces = series + "/" + (left // SHORT_ROWS).astype(str)
+    frame = frame.assign(id=pieces)[["id", "time", "value"]]
+    return frame[frame.groupby("id")["id"].transform("size") == SHORT_ROWS].reset_index(drop=True)
+
+
+def _dataset(name: str, horizon: int, *files: str, windows: int = 3) -> UntunedPanel:
+    return UntunedPanel(lambda: _melted(name), horizon, files, windows=windows)
 
 
 def _file(
     file: str, horizon: int, *columns: Any, step: int | None = None, windows: int = 3, **how: Any
 ) -> UntunedPanel:
     path = f"panels/{file}"
-    return UntunedPanel(lambda: _long(path, *columns, **how), horizon, path, step, windows)
+    return UntunedPanel(lambda: _long(path, *columns, **how), horizon, (path,), step, windows)
 
 
 PANELS: Mapping[str, UntunedPanel] = {
@@ -100,6 +118,16 @@ PANELS: Mapping[str, UntunedPanel] = {
     ),
     "gasoline": _file(
         "us_gasoline_weekly.csv", 13, "Week", "Gasoline", windows=10, format="%m/%d/%Y"
+    ),
+    # Many series, each of them short.
+    "short_hours": UntunedPanel(
+        _short_hours,
+        48,
+        (
+            *("ETT-small/ETTh1.csv", "ETT-small/ETTh2.csv"),
+            *("panels/pjm_load_hourly.csv", "panels/electricity_prices_hourly.csv"),
+        ),
+        windows=1,
     ),
     "elnino": _dataset("elnino", 12, windows=10),
     "co2": _dataset("co2", 13, windows=10),
@@ -147,15 +175,15 @@ def untuned(
     """
     for name in panels or ():
         check_choice("untuned", "panels", name, PANELS)
-        if not PANELS[name].is_there:
+        if PANELS[name].missing:
             raise DataError(
-                f"untuned: {name} is read from {PANELS[name].file} below the folder TSAR_DATA, "
-                f"which has no such file; set TSAR_DATA, or leave the panel out"
+                f"untuned: {name} is read from {PANELS[name].missing[0]} below the folder "
+                f"TSAR_DATA, which has no such file; set TSAR_DATA, or leave the panel out"
             )
     if windows is not None:
         check_count("untuned", "windows", windows)
     classes = {name: forecaster_class(name) for name in models}
-    names = list(panels or [name for name, panel in PANELS.items() if panel.is_there])
+    names = list(panels or [name for name, panel in PANELS.items() if not panel.missing])
     rows: list[pd.DataFrame] = []
     with progress(shown=verbose >= 1, total=len(names), desc="untuned", unit="panel") as bar:
         for name in names:

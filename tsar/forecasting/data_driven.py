@@ -75,6 +75,8 @@ class DataDrivenForecaster(TrainedEstimator, NetworkInsight):
     ----------
     chosen_ : dict
         What the fit chose from the data, by parameter: those that are None.
+    fitted_parameters_ : dict
+        The parameters that ``fit`` was called with, and in the place of None what it chose.
     context_length_, max_epochs_, max_steps_, batch_size_, learning_rate_, \
 learning_rate_schedule_, early_stopping_, patience_ : object
         The values that the fit used, given or chosen.

@@ -23,11 +23,11 @@ from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError, PersistenceError
 from tsar.forecasting.base import ForecasterRecord
 from tsar.forecasting.boosted_trees import BoostedTrees
+from tsar.forecasting.covariate_columns import CovariateColumns
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.lag_features import LagFeatures, LagFeaturesRecord
 from tsar.forecasting.outputs.predictive import PointForecasts, Predictive, QuantileForecasts
-from tsar.forecasting.window_forecaster import WindowForecaster
-from tsar.params.arguments import Frame, SampleWeight, column_labels
+from tsar.params.arguments import Frame, SampleWeight
 from tsar.params.constraints import Interval
 from tsar.params.records import LONGEST
 
@@ -35,7 +35,6 @@ __all__ = ["LagRegressor"]
 
 Positive = Annotated[int, Interval(1, LONGEST)]
 Share = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
-Columns = str | int | Sequence[str | int] | None
 
 # Lags where there is no season, and the most of them.
 FEWEST_LAGS, MOST_LAGS = 7, 24
@@ -54,7 +53,7 @@ class LagRegressorRecord(ForecasterRecord):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class LagRegressor(WindowForecaster):
+class LagRegressor(CovariateColumns):
     """A regression of scikit-learn on lags, rolling statistics, calendar and covariates.
 
     One regression is fitted to all series and variates. A row of it is a step of a window: the
@@ -90,8 +89,6 @@ class LagRegressor(WindowForecaster):
         Rows of the regression; of more, so many are drawn at random.
     calendar_features : bool, default True
         Whether hour, weekday, day of month and day of year of the step are read.
-    past_covariates, future_covariates, static_covariates : label, sequence or None, default None
-        Columns known up to the origin, over the horizon as well, and constant in a series.
     random_state : int or None, default None
         Seed of the rows that are drawn, and of the default estimator.
 
@@ -120,8 +117,8 @@ class LagRegressor(WindowForecaster):
     learned_record: ClassVar[Any] = LagRegressorRecord
     references: ClassVar[frozenset[str]] = frozenset({"estimator"})
     other_groups: ClassVar[Mapping[str, str]] = {
-        **{"past_covariates": "data", "future_covariates": "data", "static_covariates": "data"},
-        **{"max_rows": "training", "random_state": "training"},
+        **dict.fromkeys(("max_rows", "random_state"), "training"),
+        "calendar_features": "data",
     }
 
     estimator: Any | None = None
@@ -131,9 +128,6 @@ class LagRegressor(WindowForecaster):
     quantiles: Sequence[Share] | None = None
     max_rows: Positive = 100_000
     calendar_features: bool = True
-    past_covariates: Columns = None
-    future_covariates: Columns = None
-    static_covariates: Columns = None
     random_state: Annotated[int, Interval(0, 2**32 - 1)] | None = None
 
     # ----------------------------------------------------------- parameters
@@ -162,14 +156,6 @@ class LagRegressor(WindowForecaster):
                 f"LagRegressor: quantiles={self.quantiles!r} needs an estimator with the parameter "
                 f"'quantile', got {self.estimator!r}; leave quantiles=None and call calibrate"
             )
-
-    @property
-    def roles(self) -> dict[str, Any]:
-        names = {
-            role: column_labels(getattr(self, role))
-            for role in ("past_covariates", "future_covariates", "static_covariates")
-        }
-        return {**names, "calendar": "features" if self.calendar_features else None}
 
     @property
     def _levels(self) -> list[float] | None:

@@ -10,10 +10,10 @@ from torch import Tensor
 from tsar.data.panel import Panel
 from tsar.estimator.base import Estimator
 from tsar.exceptions import ParameterError
+from tsar.forecasting.decomposed import DecomposedModel
 from tsar.forecasting.ets import ETSModel
 from tsar.forecasting.fitted.learned import Learned
 from tsar.forecasting.local import LocalForecaster, LocalRecord
-from tsar.forecasting.local_models import LocalModel
 from tsar.params.constraints import Interval
 from tsar.params.records import LONGEST, Length
 
@@ -32,8 +32,8 @@ class MSTLRecord(LocalRecord):
 
 
 @dataclass(frozen=True)
-class MSTLModel(LocalModel):
-    """Exponential smoothing of what a decomposition leaves, and the last seasons again.
+class MSTLModel(DecomposedModel):
+    """Exponential smoothing of what MSTL leaves, and the last seasons again.
 
     Parameters
     ----------
@@ -43,7 +43,6 @@ class MSTLModel(LocalModel):
         Increasing; none for plain smoothing.
     """
 
-    smoothing: ETSModel
     season_lengths: tuple[int, ...]
 
     def needed(self, n_covariates: int) -> int:
@@ -51,43 +50,14 @@ class MSTLModel(LocalModel):
         longest = max(self.season_lengths, default=0)
         return max(2 * longest + 1, self.smoothing.needed(n_covariates))
 
-    def _seasons(self, y: np.ndarray) -> np.ndarray:
-        """Return each of the seasons at each row, shape (n, any)."""
+    def _seasons(self, y: np.ndarray) -> dict[int, np.ndarray]:
         if not self.season_lengths:
-            return np.zeros((len(y), 0))
+            return {}
         from statsmodels.tsa.seasonal import MSTL as Decomposition
 
         parts = Decomposition(y, periods=self.season_lengths).fit()
-        return np.asarray(parts.seasonal).reshape(len(y), -1)
-
-    def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Decompose, then estimate the smoothing, see :class:`LocalModel`."""
-        return self.smoothing.estimate(y - self._seasons(y).sum(axis=1), x)
-
-    def forecast(
-        self,
-        parameters: np.ndarray,
-        effects: np.ndarray,
-        y: np.ndarray,
-        x: np.ndarray,
-        cutoffs: np.ndarray,
-        horizon: int,
-    ) -> np.ndarray:
-        """Decompose before each origin, see :class:`LocalModel`.
-
-        Seasons smoothed over the whole series would know what comes after the origin.
-        """
-        forecast = np.empty((len(cutoffs), horizon))
-        steps = np.arange(horizon)
-        for place, cutoff in enumerate(cutoffs):
-            seasons = self._seasons(y[:cutoff])
-            rest = y[:cutoff] - seasons.sum(axis=1)
-            forecast[place] = self.smoothing.forecast(
-                parameters, effects, rest, x, cutoffs[[place]], horizon
-            )[0]
-            for length, season in zip(self.season_lengths, seasons.T, strict=True):
-                forecast[place] += season[cutoff - length + steps % length]
-        return forecast
+        seasons = np.asarray(parts.seasonal).reshape(len(y), -1)
+        return dict(zip(self.season_lengths, seasons.T, strict=True))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

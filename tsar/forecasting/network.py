@@ -34,6 +34,7 @@ from tsar.exceptions import (
     PersistenceError,
     warn,
 )
+from tsar.forecasting.covariate_columns import CovariateColumns
 from tsar.forecasting.data_driven import DataDrivenForecaster
 from tsar.forecasting.fitted.learned import Learned, LearnedRecord
 from tsar.forecasting.fitted.rolling import windows_at_once
@@ -44,7 +45,7 @@ from tsar.forecasting.outputs.losses import Loss, QuantileLoss, distribution_of
 from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective, measure
 from tsar.forecasting.outputs.predictive import Predictive
 from tsar.forecasting.probabilistic.calibration import CalibrationRecord
-from tsar.params.arguments import Frame, SampleWeight, column_labels
+from tsar.params.arguments import Frame, SampleWeight
 from tsar.params.constraints import Interval
 from tsar.training.checkpoint import (
     checkpoints_in,
@@ -84,7 +85,7 @@ class NetworkRecord(TypedDict):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class NetworkForecaster(DataDrivenForecaster):
+class NetworkForecaster(DataDrivenForecaster, CovariateColumns):
     """A forecaster around a network.
 
     Parameters
@@ -93,13 +94,6 @@ class NetworkForecaster(DataDrivenForecaster):
         Standardise each series and variate by its training part; move it by the mean and divide
         it by the mean absolute seasonal difference there, so that errors count in the units of
         MASE; or divide it by the largest absolute value.
-    past_covariates, future_covariates, static_covariates : label, sequence or None
-        Columns that help to forecast the others: known up to the forecast origin, known
-        over the horizon as well (``predict`` takes them as ``future=``), or constant in
-        each series. Numbers are standardised, anything else is a category.
-    calendar_features : bool, default False
-        Whether the hour, weekday, day of month and day of year of the local clock are
-        known covariates as well.
     loss : str, Loss or callable, default "mse"
         What training minimises, missing values left out: "mse", "mae", "decaying_mae" (divided
         by the root of the step), "huber", "quantile", or the negative log-likelihood of a
@@ -126,10 +120,6 @@ class NetworkForecaster(DataDrivenForecaster):
     }
 
     scaler: Literal["standard", "seasonal", "max_abs"] | None = "standard"
-    past_covariates: str | int | Sequence[str | int] | None = None
-    future_covariates: str | int | Sequence[str | int] | None = None
-    static_covariates: str | int | Sequence[str | int] | None = None
-    calendar_features: bool = False
     loss: str | Loss | Callable = "mse"
     quantiles: Sequence[Level] | None = None
 
@@ -137,8 +127,6 @@ class NetworkForecaster(DataDrivenForecaster):
     # second is about the calendar alone.
     _own_covariates: ClassVar[bool] = False
     _own_calendar: ClassVar[bool] = False
-    # Which of tsar.data.calendar.CALENDARS it reads.
-    _clock: ClassVar[str] = "features"
     # Whether its mixers may look back only.
     _causal: ClassVar[bool] = False
     # Whether a forecast is one pass, which rounds few numbers alike with one thread and with two.
@@ -222,25 +210,8 @@ class NetworkForecaster(DataDrivenForecaster):
             return CovariateSpec()
         return replace(covariates, n_calendar=0) if self._own_calendar else covariates
 
-    @property
-    def roles(self) -> dict[str, Any]:
-        names = {
-            role: column_labels(getattr(self, role))
-            for role in ("past_covariates", "future_covariates", "static_covariates")
-        }
-        return {**names, "calendar": self._clock if self.calendar_features else None}
-
     def _check_consistency(self) -> None:
         super()._check_consistency()
-        declared: dict[Any, str] = {}
-        for role, names in self.roles.items():
-            for name in names if role != "calendar" else ():
-                if name in declared:
-                    raise ParameterError(
-                        f"{self.name}: {role} must have names of their own, got {name!r}, which "
-                        f"is among {declared[name]}; name it once"
-                    )
-                declared[name] = role
         quantile = self.loss == "quantile" or isinstance(self.loss, QuantileLoss)
         if self.quantiles is not None and not quantile:
             raise ParameterError(

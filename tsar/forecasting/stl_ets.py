@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 import numpy as np
 
 from tsar.exceptions import ParameterError
+from tsar.forecasting.decomposed import DecomposedModel
 from tsar.forecasting.ets import ETSModel
 from tsar.forecasting.local import LocalForecaster
-from tsar.forecasting.local_models import LocalModel
 from tsar.params.constraints import Interval
 
 __all__ = ["STLETS"]
 
 
 @dataclass(frozen=True)
-class STLETSModel(LocalModel):
-    """Exponential smoothing of what STL leaves, and the last season of STL again.
+class STLETSModel(DecomposedModel):
+    """Exponential smoothing of what STL leaves, and the last season again.
 
     Parameters
     ----------
@@ -28,7 +28,6 @@ class STLETSModel(LocalModel):
     robust : bool
     """
 
-    smoothing: ETSModel
     season_length: int
     window: int
     robust: bool
@@ -37,41 +36,13 @@ class STLETSModel(LocalModel):
         """Return two seasons, and what the smoothing needs."""
         return max(2 * self.season_length, self.smoothing.needed(n_covariates))
 
-    def _season(self, y: np.ndarray) -> np.ndarray:
-        """Return the season at each row, shape (n,)."""
+    def _seasons(self, y: np.ndarray) -> dict[int, np.ndarray]:
         if self.season_length == 1:
-            return np.zeros(len(y))
+            return {}
         from statsmodels.tsa.seasonal import STL
 
         parts = STL(y, period=self.season_length, seasonal=self.window, robust=self.robust).fit()
-        return np.asarray(parts.seasonal)
-
-    def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Decompose, then estimate the smoothing, see :class:`LocalModel`."""
-        return self.smoothing.estimate(y - self._season(y), x)
-
-    def forecast(
-        self,
-        parameters: np.ndarray,
-        effects: np.ndarray,
-        y: np.ndarray,
-        x: np.ndarray,
-        cutoffs: np.ndarray,
-        horizon: int,
-    ) -> np.ndarray:
-        """Decompose before each origin, see :class:`LocalModel`.
-
-        A season smoothed over the whole series would know what comes after the origin.
-        """
-        forecast = np.empty((len(cutoffs), horizon))
-        for place, cutoff in enumerate(cutoffs):
-            season = self._season(y[:cutoff])
-            rest = self.smoothing.forecast(
-                parameters, effects, y[:cutoff] - season, x, cutoffs[[place]], horizon
-            )
-            last = np.arange(horizon) % self.season_length - self.season_length
-            forecast[place] = rest[0] + season[last]
-        return forecast
+        return {self.season_length: np.asarray(parts.seasonal)}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

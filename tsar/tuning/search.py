@@ -235,7 +235,7 @@ class OptunaSearch(BaseEstimator):
                 "OptunaSearch: n_trials or timeout must be given, got None for both; a search "
                 "without a budget does not end"
             )
-        if self.windows is None and not getattr(self.candidate(), "early_stopping", False):
+        if self.windows is None and not self._can_hold_out:
             raise ParameterError(
                 f"OptunaSearch: windows must be a number for a model that holds out no validation "
                 f"tail, which {type(self.estimator).__name__} does not; set windows=3, or "
@@ -258,6 +258,12 @@ class OptunaSearch(BaseEstimator):
             )
         return panel
 
+    @property
+    def _can_hold_out(self) -> bool:
+        """Whether the estimator holds out a validation tail, or leaves that to the data."""
+        early = getattr(self.estimator, "early_stopping", False)
+        return early is None or bool(early)
+
     def candidate(self) -> Any:
         """Return a copy of the estimator that can be judged as the search does.
 
@@ -279,7 +285,7 @@ class OptunaSearch(BaseEstimator):
             return self.space
         horizon = int(self.estimator.horizon)
         room = int(panel.lengths.max()) - self._held_out - horizon
-        if getattr(self.candidate(), "early_stopping", False):
+        if self._can_hold_out:
             room -= int(self.estimator.validation_tail(np.array([room + horizon]))[0])
         return default_space(self.estimator, longest_context=room)
 
