@@ -13,6 +13,7 @@ from tsar.data.panel import Panel
 from tsar.data.tidying import tidy
 from tsar.forecasting import *  # noqa: F403  (the list of models is kept in one place)
 from tsar.forecasting.base import Forecaster
+from tsar.forecasting.pretrained import load_pretrained
 from tsar.hierarchy import Reconciled, reconcile
 from tsar.persistence import load
 from tsar.registration import register
@@ -27,6 +28,7 @@ __all__ = [
     "dataset_names",
     "load",
     "load_dataset",
+    "load_pretrained",
     "public_holidays",
     "reconcile",
     "register",

@@ -27,6 +27,7 @@ from tsar.training.state import (
     TrainingState,
     check_size,
     load_weights,
+    tensors_under,
 )
 
 __all__ = ["ScheduleName", "TrainedEstimator"]
@@ -381,12 +382,12 @@ class TrainedEstimator(Estimator):
         tensors: Mapping[str, Tensor],
     ) -> None:
         """Undo :meth:`_trained_state`, in a network of the same shape that ``build`` makes."""
-        weights = _under("network.", tensors)
+        weights = tensors_under("network.", tensors)
         check_size(build, weights)
         network = build()
         load_weights(network, weights)
         self._training_state = TrainingState.from_tensors(
-            _under("training.", tensors), record["training"]
+            tensors_under("training.", tensors), record["training"]
         )
         self.history_ = {
             name: list(values) for name, values in self._training_state.history.items()
@@ -416,10 +417,3 @@ def _within(
         if told != named(parameters[owner]):
             parameters[owner] = told
     return parameters
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors below a prefix, without it."""
-    return {
-        name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)
-    }

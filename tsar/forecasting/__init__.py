@@ -29,6 +29,7 @@ from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
 from tsar.forecasting.pits import PITS
+from tsar.forecasting.pretrained import PretrainedForecaster
 from tsar.forecasting.pvrnn import PVRNN
 from tsar.forecasting.smamba import SMamba
 from tsar.forecasting.spacetime import SpaceTime
@@ -66,6 +67,7 @@ __all__ = [
     "PITS",
     "PVRNN",
     "PatchTST",
+    "PretrainedForecaster",
     "SMamba",
     "STLETS",
     "TSDiff",

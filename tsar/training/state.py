@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, NotRequired, TypedDict
@@ -29,6 +29,7 @@ __all__ = [
     "load_weights",
     "restore_generator",
     "restore_optimizer",
+    "tensors_under",
 ]
 
 
@@ -338,6 +339,13 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
     """
     _check_forms(network, weights)
     network.load_state_dict(weights)
+
+
+def tensors_under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
+    return {
+        name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)
+    }
 
 
 def _check_forms(network: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -1,0 +1,165 @@
+"""Train the weights of ``tsar.load_pretrained("tiny")`` on synthetic series.
+
+Run it from this folder::
+
+    python train.py --steps 5000 --checkpoint tiny.pt --curve tiny.csv --weights tiny.safetensors
+
+What was begun goes on with ``--resume``; another number of steps only moves the point at which the
+learning rate begins to fall.
+"""
+
+import argparse
+import csv
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from synthetic import SyntheticBatch, stream
+from torch import Tensor
+
+from tsar.forecasting.layers.cycle_features import ScaledHistory, lagged
+from tsar.forecasting.layers.cycle_patches import CyclePatchNetwork
+
+# Series of the streams with this seed are for validation.
+VALIDATION_SEED = 1_000_003
+# Beyond so many times what the seasonal naive misses, a value counts as if it were there.
+FARTHEST = 60.0
+WARMUP_STEPS, COOLDOWN_SHARE = 100, 0.3
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=5000, help="in all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=256, help="series in a step")
+    parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--patch", type=int, default=16)
+    parser.add_argument("--checkpoint", type=Path, default=Path("tiny.pt"))
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--curve", type=Path, default=Path("tiny.csv"))
+    parser.add_argument("--weights", type=Path, default=Path("tiny.safetensors"))
+    parser.add_argument("--validate-every", type=int, default=250, help="steps")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+def scaled_parts(batch: SyntheticBatch) -> tuple[ScaledHistory, Tensor, Tensor]:
+    """Return the history, what is to be forecast (B, H), and how much each series counts, (B,).
+
+    A series counts less where steps as far apart as those to forecast are from the history have
+    been unlike: otherwise few random walks would outweigh all others. Constants count nothing.
+    """
+    values = torch.from_numpy(batch.values).double()
+    history, target = values[:, : batch.context], values[:, batch.context :]
+    scaled = ScaledHistory.of(history, ~history.isnan(), batch.cycles[0])
+    moves = scaled.scale > 0
+    target = (target - scaled.level) / torch.where(moves, scaled.scale, 1.0)
+    season = batch.cycles[0]
+    lag = -(-target.shape[1] // (2 * season)) * season
+    before, both = lagged(scaled.values, scaled.seen, lag)
+    apart = ((scaled.values - before).abs() * both).sum(1) / both.sum(1).clamp(min=1)
+    counts = moves[:, 0] / apart.clamp(min=1)
+    return scaled, target.clamp(-FARTHEST, FARTHEST).float(), counts.float()
+
+
+def pinball(forecast: Tensor, target: Tensor, levels: tuple[float, ...]) -> Tensor:
+    """Return the quantile losses (B, H, Q), twice so that the median has its absolute error."""
+    error = target[:, :, None] - forecast
+    level = torch.tensor(levels)
+    return 2 * torch.maximum(level * error, (level - 1) * error)
+
+
+def batch_loss(network: CyclePatchNetwork, batch: SyntheticBatch) -> Tensor:
+    history, target, counts = scaled_parts(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        forecast = network.forecast_scaled(history, batch.cycles, target.shape[1])
+    loss = pinball(forecast.float(), target, network.levels).mean(dim=(1, 2))
+    return (loss * counts).mean()
+
+
+@torch.inference_mode()
+def validate(network: CyclePatchNetwork, n_batches: int = 24, n_series: int = 64) -> list[float]:
+    """Return the quantile loss, and absolute errors by those of the seasonal naive."""
+    losses, errors, naive_errors = [], [], []
+    untrained = CyclePatchNetwork(patch_length=network.patch_length, d_model=32, n_layers=0)
+    middle = network.levels.index(0.5)
+    for batch in islice(stream(VALIDATION_SEED, n_series), n_batches):
+        history, target, counts = scaled_parts(batch)
+        horizon = target.shape[1]
+        forecast = network.forecast_scaled(history, batch.cycles, horizon)
+        naive = untrained.forecast_scaled(history, batch.cycles, horizon)
+        losses.append((pinball(forecast, target, network.levels).mean(dim=(1, 2)) * counts).mean())
+        for one, where in ((forecast, errors), (naive, naive_errors)):
+            where.append(((one[:, :, middle] - target).abs().mean(dim=1) * counts).mean())
+    loss, error, naive_error = (torch.stack(one).mean().item() for one in (losses, errors, naive_errors))
+    return [loss, error / naive_error]
+
+
+def rate_at(step: int, steps: int, largest: float) -> float:
+    """Return a rate that rises, stays, and falls to nothing."""
+    left = (steps - step) / max(COOLDOWN_SHARE * steps, 1)
+    return largest * min(1.0, (step + 1) / WARMUP_STEPS, left)
+
+
+def main() -> None:
+    arguments = read_arguments()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    network = CyclePatchNetwork(
+        patch_length=arguments.patch,
+        d_model=arguments.width,
+        n_heads=arguments.width // 32,
+        d_ff=arguments.hidden,
+        n_layers=arguments.layers,
+    )
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.02
+    )
+    first, seconds = 0, 0.0
+    if arguments.resume:
+        held = torch.load(arguments.checkpoint, weights_only=True)
+        network.load_state_dict(held["network"])
+        optimizer.load_state_dict(held["optimizer"])
+        first, seconds = held["step"], held["seconds"]
+    batches: Iterator[SyntheticBatch] = stream(arguments.seed, arguments.batch, start=first)
+    begin, losses = time.perf_counter() - seconds, []
+    for step in range(first, arguments.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(step, arguments.steps, arguments.rate)
+        loss = batch_loss(network, next(batches))
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        done = step + 1
+        if done % arguments.validate_every and done != arguments.steps:
+            continue
+        row = [done, round(time.perf_counter() - begin), sum(losses) / len(losses)]
+        row += validate(network)
+        losses = []
+        is_new = not arguments.curve.exists()
+        with arguments.curve.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(["step", "seconds", "train_loss", "loss", "error_by_naive"])
+            writer.writerow([f"{part:.5g}" for part in row])
+        state = {
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": done,
+            "seconds": time.perf_counter() - begin,
+        }
+        torch.save(state, arguments.checkpoint)
+    weights = {name: part.half().contiguous() for name, part in network.state_dict().items()}
+    save_file(weights, arguments.weights)
+
+
+if __name__ == "__main__":
+    main()
