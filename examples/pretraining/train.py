@@ -27,7 +27,10 @@ from tsar.forecasting.layers.cycle_patches import CyclePatchNetwork
 VALIDATION_SEED = 1_000_003
 # Beyond so many times what the seasonal naive misses, a value counts as if it were there.
 FARTHEST = 60.0
-WARMUP_STEPS, COOLDOWN_SHARE = 100, 0.3
+# How predictable a series can count as, in units of what the seasonal naive misses, and from how
+# many pairs of steps.
+LEAST_MISSED, FEWEST_PAIRS = 0.1, 8
+WARMUP_STEPS, COOLDOWN_SHARE = 100, 0.8
 
 
 def read_arguments() -> argparse.Namespace:
@@ -52,8 +55,9 @@ def read_arguments() -> argparse.Namespace:
 def scaled_parts(batch: SyntheticBatch) -> tuple[ScaledHistory, Tensor, Tensor]:
     """Return the history, what is to be forecast (B, H), and how much each series counts, (B,).
 
-    A series counts less where steps as far apart as those to forecast are from the history have
-    been unlike: otherwise few random walks would outweigh all others. Constants count nothing.
+    Series count by how predictable they have been: by the inverse of how much steps in the history
+    differ from those as far away as the middle of what is to be forecast, their trend left out.
+    Otherwise few random walks would outweigh all others. Constants count nothing.
     """
     values = torch.from_numpy(batch.values).double()
     history, target = values[:, : batch.context], values[:, batch.context :]
@@ -63,8 +67,11 @@ def scaled_parts(batch: SyntheticBatch) -> tuple[ScaledHistory, Tensor, Tensor]:
     season = batch.cycles[0]
     lag = -(-target.shape[1] // (2 * season)) * season
     before, both = lagged(scaled.values, scaled.seen, lag)
-    apart = ((scaled.values - before).abs() * both).sum(1) / both.sum(1).clamp(min=1)
-    counts = moves[:, 0] / apart.clamp(min=1)
+    n_pairs = both.sum(1, keepdim=True).clamp(min=1)
+    change = (scaled.values - before) * both
+    missed = ((change - change.sum(1, keepdim=True) / n_pairs).abs() * both).sum(1) / n_pairs[:, 0]
+    missed = torch.where(both.sum(1) < FEWEST_PAIRS, 1.0, missed)
+    counts = moves[:, 0] / missed.clamp(min=LEAST_MISSED)
     return scaled, target.clamp(-FARTHEST, FARTHEST).float(), counts.float()
 
 

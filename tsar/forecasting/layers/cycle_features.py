@@ -23,7 +23,7 @@ RECENT = (1, 4)
 SLOPES = (1.0, 0.25)
 
 N_REFERENCES = 2 * (len(CYCLE_MEANS) + 1)
-N_SHIFTS = 4 * (len(RECENT) + 1) + 1 + len(SLOPES)
+N_SHIFTS = 4 * (len(RECENT) + 1) + 1 + 2 * len(SLOPES)
 N_WAYS = N_REFERENCES - 1 + N_SHIFTS
 N_STATISTICS = 12
 
@@ -139,10 +139,12 @@ def ways_on(history: ScaledHistory, cycles: tuple[int, int], horizon: int) -> Wa
             sizes.append(_mean(differences.abs(), there))
             shifts += [_recent_mean(differences, there, n) for n in (*RECENT, cycles[0])]
     ahead = (steps + 1).to(values.dtype)
-    # The last cycle once more, and its step from the one before for every cycle ahead.
-    n_recent = len(RECENT) + 1
-    lines = [shifts[n_recent - 1] * (steps // cycles[0] + 1)]
-    lines += [_slope(values, seen, part) * ahead for part in SLOPES]
+    # What is to be added to the last cycle where there is a trend grows by whole cycles.
+    cycles_ahead = (steps // cycles[0] + 1).to(values.dtype)
+    lines = [shifts[len(RECENT)] * cycles_ahead]
+    for part in SLOPES:
+        slope = _slope(values, seen, part)
+        lines += [slope * ahead, slope * cycles[0] * cycles_ahead]
     naive = references[0][:, 0]
     others = torch.cat([references[0][:, 1:], references[1]], dim=1) - naive[:, None]
     added = torch.stack([*(shift.expand(-1, horizon) for shift in shifts), *lines], dim=1)
