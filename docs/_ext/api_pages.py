@@ -66,7 +66,7 @@ SECTIONS = [
         "forecasters",
         "Forecast",
         "The models; :doc:`which one for which data </models>`.",
-        names=tuple(importlib.import_module("tsar.forecasting").__all__),
+        names=(*importlib.import_module("tsar.forecasting").__all__, "load_pretrained"),
     ),
     Section(
         "language",

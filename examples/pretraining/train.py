@@ -2,7 +2,7 @@
 
 Run it from this folder::
 
-    python train.py --steps 5000 --checkpoint tiny.pt --curve tiny.csv --weights tiny.safetensors
+    python train.py --steps 10000 --checkpoint tiny.pt --curve tiny.csv --weights tiny.safetensors
 
 What was begun goes on with ``--resume``; another number of steps only moves the point at which the
 learning rate begins to fall.
@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from synthetic import SyntheticBatch, stream
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from tsar.forecasting.layers.cycle_features import ScaledHistory, lagged
 from tsar.forecasting.layers.cycle_patches import CyclePatchNetwork
@@ -30,17 +31,21 @@ FARTHEST = 60.0
 # How predictable a series can count as, in units of what the seasonal naive misses, and from how
 # many pairs of steps.
 LEAST_MISSED, FEWEST_PAIRS = 0.1, 8
+# Share that a step keeps of the running mean of all weights; the mean is what is written.
+AVERAGE = 0.998
+# Calendars that a step learns from.
+PER_STEP = 2
 WARMUP_STEPS, COOLDOWN_SHARE = 100, 0.8
 
 
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=5000, help="in all")
+    parser.add_argument("--steps", type=int, default=10000, help="in all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=256, help="series in a step")
-    parser.add_argument("--rate", type=float, default=2e-3, help="largest learning rate")
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=64, help="series of one calendar")
+    parser.add_argument("--rate", type=float, default=1e-3, help="largest learning rate")
+    parser.add_argument("--width", type=int, default=96)
+    parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--checkpoint", type=Path, default=Path("tiny.pt"))
@@ -104,7 +109,9 @@ def validate(network: CyclePatchNetwork, n_batches: int = 24, n_series: int = 64
         losses.append((pinball(forecast, target, network.levels).mean(dim=(1, 2)) * counts).mean())
         for one, where in ((forecast, errors), (naive, naive_errors)):
             where.append(((one[:, :, middle] - target).abs().mean(dim=1) * counts).mean())
-    loss, error, naive_error = (torch.stack(one).mean().item() for one in (losses, errors, naive_errors))
+    loss, error, naive_error = (
+        torch.stack(one).mean().item() for one in (losses, errors, naive_errors)
+    )
     return [loss, error / naive_error]
 
 
@@ -128,28 +135,38 @@ def main() -> None:
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.02
     )
+    # Begins as a mean of few steps.
+    average = AveragedModel(
+        network,
+        avg_fn=lambda mean, new, n: mean + (new - mean) * max(1 - AVERAGE, 1 / (int(n) + 1)),
+    )
     first, seconds = 0, 0.0
     if arguments.resume:
         held = torch.load(arguments.checkpoint, weights_only=True)
         network.load_state_dict(held["network"])
+        average.load_state_dict(held["average"])
         optimizer.load_state_dict(held["optimizer"])
         first, seconds = held["step"], held["seconds"]
-    batches: Iterator[SyntheticBatch] = stream(arguments.seed, arguments.batch, start=first)
+    batches: Iterator[SyntheticBatch] = stream(
+        arguments.seed, arguments.batch, start=PER_STEP * first
+    )
     begin, losses = time.perf_counter() - seconds, []
     for step in range(first, arguments.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate_at(step, arguments.steps, arguments.rate)
-        loss = batch_loss(network, next(batches))
         optimizer.zero_grad()
-        loss.backward()
+        for batch in islice(batches, PER_STEP):
+            loss = batch_loss(network, batch) / PER_STEP
+            loss.backward()
+            losses.append(PER_STEP * loss.item())
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        losses.append(loss.item())
+        average.update_parameters(network)
         done = step + 1
         if done % arguments.validate_every and done != arguments.steps:
             continue
         row = [done, round(time.perf_counter() - begin), sum(losses) / len(losses)]
-        row += validate(network)
+        row += validate(average.module)
         losses = []
         is_new = not arguments.curve.exists()
         with arguments.curve.open("a", newline="") as file:
@@ -159,13 +176,14 @@ def main() -> None:
             writer.writerow([f"{part:.5g}" for part in row])
         state = {
             "network": network.state_dict(),
+            "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
             "step": done,
             "seconds": time.perf_counter() - begin,
         }
         torch.save(state, arguments.checkpoint)
-    weights = {name: part.half().contiguous() for name, part in network.state_dict().items()}
-    save_file(weights, arguments.weights)
+    weights = average.module.state_dict()
+    save_file({name: part.half() for name, part in weights.items()}, arguments.weights)
 
 
 if __name__ == "__main__":

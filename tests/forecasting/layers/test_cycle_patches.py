@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tsar.data.windows import Inputs
 from tsar.forecasting.layers.cycle_features import (
     N_STATISTICS,
     N_WAYS,
@@ -14,7 +15,6 @@ from tsar.forecasting.layers.cycle_patches import (
     CyclePatchForecaster,
     CyclePatchNetwork,
 )
-from tsar.data.windows import Inputs
 
 MEDIAN = LEVELS.index(0.5)
 
@@ -151,9 +151,7 @@ def test_rows_that_were_not_observed_at_the_beginning_change_nothing():
     longer = torch.cat([torch.full((3, 48), 1e5, dtype=torch.float64), history], dim=1)
     observed = torch.cat([torch.zeros(3, 48, dtype=torch.bool), _everything(history)], dim=1)
     alone = network(history, _everything(history), (7, 14), 10)
-    torch.testing.assert_close(
-        network(longer, observed, (7, 14), 10), alone, rtol=1e-5, atol=1e-4
-    )
+    torch.testing.assert_close(network(longer, observed, (7, 14), 10), alone, rtol=1e-5, atol=1e-4)
 
 
 def test_long_horizons_read_what_was_forecast():

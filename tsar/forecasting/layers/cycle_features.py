@@ -158,9 +158,7 @@ def _statistics(history: ScaledHistory, cycles: tuple[int, int], sizes: list[Ten
     change = (values - before) * both
     n_seen = seen.sum(1, keepdim=True)
     same = _mean((change == 0).to(values.dtype), both)
-    logs = [
-        torch.log(size + 0.01) for size in (*sizes, _mean(change.abs(), both), history.spread)
-    ]
+    logs = [torch.log(size + 0.01) for size in (*sizes, _mean(change.abs(), both), history.spread)]
     counts = [torch.log1p(n_seen) - 5, *(torch.log1p(n_seen / cycle) for cycle in cycles)]
     lengths = [torch.full_like(n_seen, cycle).log() for cycle in cycles]
     return torch.cat([*logs, same, *counts, *lengths], dim=1)

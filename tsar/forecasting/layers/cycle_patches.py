@@ -51,7 +51,7 @@ class CyclePatchNetwork(nn.Module):
     Parameters
     ----------
     patch_length : int, default 16
-    d_model, n_heads, d_ff, n_layers : int, default 128, 4, 256 and 4
+    d_model, n_heads, d_ff, n_layers : int, default 96, 3, 192 and 4
         Width of a token, heads, hidden width of the gated map of a token, blocks.
     levels : sequence of float
         Of the quantiles, increasing, 0.5 in the middle.
@@ -61,9 +61,9 @@ class CyclePatchNetwork(nn.Module):
         self,
         *,
         patch_length: int = 16,
-        d_model: int = 128,
-        n_heads: int = 4,
-        d_ff: int = 256,
+        d_model: int = 96,
+        n_heads: int = 3,
+        d_ff: int = 192,
         n_layers: int = 4,
         levels: Sequence[float] = LEVELS,
     ) -> None:
