@@ -166,6 +166,16 @@ def test_wheel_holds_the_cards_and_recipes(wheel):
     assert not [name for name in names if name.startswith(("tests", "docs"))]
 
 
+def test_wheel_holds_the_weights_and_is_no_larger_for_it_than_it_may_be(wheel):
+    weights = {
+        entry.filename: entry.file_size
+        for entry in zipfile.ZipFile(wheel).infolist()
+        if entry.filename.endswith(".safetensors")
+    }
+    assert list(weights) == ["tsar/forecasting/weights/tiny.safetensors"]
+    assert sum(weights.values()) <= 5_000_000
+
+
 def test_unpacked_wheel_finds_its_cards(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     code = f"""

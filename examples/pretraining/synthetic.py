@@ -113,7 +113,7 @@ def draw_series(
     float64 array of shape (N, T)
     """
     families = (_of_parts, _of_kernels, _walks, _counts)
-    family = rng.choice(len(families), size=n_series, p=[0.58, 0.18, 0.12, 0.12])
+    family = rng.choice(len(families), size=n_series, p=[0.62, 0.16, 0.11, 0.11])
     values = np.empty((n_series, n_rows))
     for number, draw in enumerate(families):
         members = np.flatnonzero(family == number)
@@ -131,10 +131,10 @@ def draw_series(
 
 def _of_parts(rng: np.random.Generator, n: int, t: int, cycles: tuple[int, int]) -> np.ndarray:
     """Season, trend and noise, added or multiplied, with shifts and outliers."""
-    strength = np.where(_some(rng, n, 0.88), rng.lognormal(0.2, 0.9, n), 0.0)[:, None]
+    strength = np.where(_some(rng, n, 0.88), rng.lognormal(0.5, 0.9, n), 0.0)[:, None]
     season = strength * _season(rng, n, t, cycles)
     trend = rng.lognormal(-0.5, 1.0, (n, 1)) * _trend(rng, n, t)
-    noise = rng.lognormal(-1.1, 0.8, (n, 1)) * _noise(rng, n, t)
+    noise = rng.lognormal(-1.5, 1.1, (n, 1)) * _noise(rng, n, t)
     # The noise of some grows with their season.
     uneven = np.where(_some(rng, n, 0.3), rng.uniform(0.2, 0.8, n), 0.0)[:, None]
     noise *= np.exp(uneven * np.clip(_standardized(season), -2, 2))
@@ -176,7 +176,7 @@ def _of_kernels(rng: np.random.Generator, n: int, t: int, cycles: tuple[int, int
             rng.lognormal(0, 1, (n, 1)), (1 + (2 * np.pi * frequency * scale) ** 2) ** -rough
         )
     stray = np.exp(rng.uniform(np.log(3), np.log(max(t / 3, 4)), n))
-    for period, chance in ((cycles[0], 0.8), (cycles[1], 0.5), (stray, 0.15)):
+    for period, chance in ((cycles[0], 0.8), (cycles[1], 0.7), (stray, 0.15)):
         period = np.broadcast_to(np.asarray(period, dtype=float), n)[:, None]
         blur = width * np.exp(rng.uniform(-1.0, 1.5, (n, 1)))
         decay = rng.uniform(0.3, 2.5, (n, 1))
@@ -238,12 +238,14 @@ def _season(rng: np.random.Generator, n: int, t: int, cycles: tuple[int, int]) -
         )
         second = first + rng.uniform(0, 1.2, (n, 1)) * _template(rng, n, short)
         second *= rng.uniform(0.2, 1.2, (n, 1))
-        second += rng.normal(0, 0.8, (n, 1))
-        unlike = _some(rng, n, 0.7)[:, None]
+        second += rng.normal(0, 1.2, (n, 1))
+        unlike = _some(rng, n, 0.85)[:, None]
         chosen = resting[series, day] & unlike
         season = np.where(chosen, second[series, phase], season)
-        by_day = rng.normal(0, 1, (n, n_days)) * rng.choice([0.0, 0.1, 0.4], (n, 1))
-        season = season + by_day[series, day]
+        by_day = rng.normal(0, 1, (n, n_days)) * rng.choice([0.0, 0.2, 0.5, 1.0], (n, 1))
+        # Some longer cycles are of any shape.
+        whole = np.where(_some(rng, n, 0.35), rng.uniform(0.2, 2.0, n), 0.0)[:, None]
+        season = season + by_day[series, day] + whole * _template(rng, n, long)[series, rows % long]
     elif long > short:
         weekly = np.where(_some(rng, n, 0.7), rng.lognormal(-0.6, 0.8, n), 0.0)[:, None]
         yearly = _template(rng, n, long, smooth=True)[series, rows % long]
@@ -251,7 +253,7 @@ def _season(rng: np.random.Generator, n: int, t: int, cycles: tuple[int, int]) -
     # From cycle to cycle some are larger and smaller.
     n_cycles = t // short + 2
     size = _autoregressive(rng, n, n_cycles, rng.uniform(0, 0.97, (n, 1)))
-    varying = np.where(_some(rng, n, 0.5), rng.uniform(0.02, 0.5, n), 0.0)[:, None]
+    varying = np.where(_some(rng, n, 0.5), rng.uniform(0.02, 0.3, n), 0.0)[:, None]
     season = season * np.exp(varying * size)[series, (rows - rows[:, :1]) // short]
     return season / (1e-9 + season.std(axis=1, keepdims=True)) * (short > 1)
 

@@ -221,7 +221,7 @@ class PretrainedForecaster(NetworkInsight):
             windows,
             None,
             ForecastObjective(QuantileLoss(LEVELS)),
-            [*phases, Phase(whole)],
+            phases=[*phases, Phase(whole)],
             device=device,
             seed=int(self.random_state),
         )
