@@ -24,7 +24,7 @@ HOURS, DAYS, WEEKS, QUARTERS = (24, 168, 8760), (7, 365), (52,), (4,)
 NETWORKS = [
     name
     for name, cls in tsar.forecasting.registry.FORECASTERS.items()
-    if "batch_size" in cls().get_params(deep=False)
+    if hasattr(cls, "settled")
 ]
 
 

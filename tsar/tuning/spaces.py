@@ -46,6 +46,11 @@ BY_MODEL: dict[str, dict[str, Choices | None]] = {
     "ETS": {"damped_trend": [True, False], "seasonal": ["add", "mul", None]},
     "LagRegressor": {"strategy": ["direct", "recursive"], "lags": [7, 12, 24]},
     "MSTL": {"damped_trend": [True, False], "season_length": [[7], [12], [24], [24, 168]]},
+    "PretrainedForecaster": {
+        "context_length": None,
+        "batch_size": None,
+        "fine_tuning_steps": [0, 50, 200],
+    },
     "STLETS": {"damped_trend": [True, False], "seasonal_window": [7, 13, 25, 49]},
     "Theta": {"seasonal": ["add", "mul", None]},
 }
