@@ -116,6 +116,10 @@ def test_cycles_are_those_of_the_calendar_or_as_told():
     assert tsar.PretrainedForecaster().fit(_hours()).season_lengths_ == (24, 168)
     # Two weeks are not there.
     assert tsar.PretrainedForecaster().fit(_hours(300)).season_lengths_ == (24, 24)
+    minutes = pd.Series(
+        np.sin(np.arange(4000.0)), index=pd.date_range("2024-01-01", periods=4000, freq="min")
+    )
+    assert tsar.PretrainedForecaster().fit(minutes).season_lengths_ == (1, 1)
     told = tsar.PretrainedForecaster(season_lengths=(12,)).fit(_hours())
     assert told.season_lengths_ == (12, 12)
     for wrong in ((24, 12), (1, 2, 3), ()):

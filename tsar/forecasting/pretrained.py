@@ -172,7 +172,8 @@ class PretrainedForecaster(NetworkInsight):
         if self.season_lengths is not None:
             lengths = [int(length) for length in self.season_lengths]
             return lengths[0], lengths[-1]
-        short = panel.season_length
+        # Of a day of minutes nothing is seen twice: it says no more than no cycle.
+        short = panel.season_length if panel.season_length <= context else 1
         longer = [cycle for cycle in panel.frequency.cycles if short < cycle <= context // 2]
         return short, min(longer, default=short)
 
