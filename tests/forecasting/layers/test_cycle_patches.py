@@ -82,13 +82,29 @@ def test_ways_are_means_of_phases_shifts_and_lines():
                 rows = [60 - cycle * k + h % cycle for k in range(1, n + 1)]
                 expected[h, column] = np.mean([x[row] for row in rows if row >= 0]) - last[h]
             column += 1
+    levels = (x[-1], x[-4:].mean(), x[-season:].mean())
+    expected[:, column : column + 3] = np.array(levels) - last[:, None]
+    mixed = column + 3
+    column += 4
+    # What each of five forecasts missed in the history, and how far the last steps are above it.
+    half = x[season // 2 :] - x[: -(season // 2)]
+    missed, forecasts, shifts = [np.abs(half).mean()], [np.full(horizon, x[-1])], [np.zeros(3)]
     for cycle in (season, long):
-        change = np.concatenate([np.zeros(cycle), x[cycle:] - x[:-cycle]])
+        ahead = [60 - cycle + h % cycle for h in range(horizon)]
+        change = x[cycle:] - x[:-cycle]
         phases = np.array([x[i % cycle :: cycle].mean() for i in range(60)])
-        for differences, begin in ((change, cycle), (x - phases, 0)):
-            for n in (1, 4, season):
-                expected[:, column] = differences[max(60 - n, begin) :].mean()
-                column += 1
+        n_cycles = 60 / cycle
+        missed += [np.abs(change).mean(), np.abs(x - phases).mean() * n_cycles / (n_cycles - 1)]
+        forecasts += [x[ahead], phases[ahead]]
+        for differences in (change, x - phases):
+            shifts.append(np.array([differences[-n:].mean() for n in (1, 4, season)]))
+            expected[:, column : column + 3] = shifts[-1]
+            column += 3
+    weight = (np.array(missed) / min(missed)) ** -4.0
+    weight /= weight.sum()
+    expected[:, mixed] = weight @ np.array(forecasts) - last
+    expected[:, column : column + 3] = weight @ np.array(shifts)
+    column += 3
     steps = np.arange(1, horizon + 1)
     cycle_change = (x[-season:] - x[-2 * season : -season]).mean()
     cycles_ahead = np.arange(horizon) // season + 1

@@ -21,11 +21,18 @@ CYCLE_MEANS = (1, 2, 4, 8)
 RECENT = (1, 4)
 # Parts of the history, counted from its end, that lines are fitted to.
 SLOPES = (1.0, 0.25)
+# References are mixed by this power of what they missed; one that cannot be judged missed FAR.
+SHARPNESS, FAR = -4.0, 1e3
+# Added to what was missed before its logarithm or power is taken.
+SMALL = 0.01
 
-N_REFERENCES = 2 * (len(CYCLE_MEANS) + 1)
-N_SHIFTS = 4 * (len(RECENT) + 1) + 1 + 2 * len(SLOPES)
-N_WAYS = N_REFERENCES - 1 + N_SHIFTS
-N_STATISTICS = 12
+N_LEVELS = 3
+N_REFERENCES = 2 * (len(CYCLE_MEANS) + 1) + N_LEVELS
+N_SHIFTS = 5 * (len(RECENT) + 1)
+N_LINES = 1 + 2 * len(SLOPES)
+# The seasonal naive is what the others are compared with; the mix of references is one more.
+N_WAYS = N_REFERENCES - 1 + 1 + N_SHIFTS + N_LINES
+N_STATISTICS = 13
 
 
 class ScaledHistory(NamedTuple):
@@ -123,33 +130,80 @@ def ways_on(history: ScaledHistory, cycles: tuple[int, int], horizon: int) -> Wa
     WaysOn
     """
     values, seen = history.values, history.seen
-    n_steps = values.shape[1]
+    n_steps, short = values.shape[1], cycles[0]
     steps = torch.arange(horizon, device=values.device)
     last = _last(values, seen)
-    references, shifts, sizes = [], [], []
+    recent = [_recent_mean(values, seen, n) for n in (RECENT[-1], short)]
+    references: list[Tensor] = []
+    judged: list[_Judged] = []
     for cycle in cycles:
         means = _cycle_means(values, seen, cycle, last)  # (B, K, cycle)
         references.append(means[:, :, steps % cycle])
         before, both = lagged(values, seen, cycle)
         change = (values - before) * both
-        # By what steps differ from the mean of their phase.
+        # By what steps differ from the mean of their phase, which they are a part of.
         phases = torch.arange(n_steps - 1, -1, -1, device=values.device) % cycle
         from_mean = (values - means[:, -1, cycle - 1 - phases]) * seen
-        for differences, there in ((change, both), (from_mean, seen)):
-            sizes.append(_mean(differences.abs(), there))
-            shifts += [_recent_mean(differences, there, n) for n in (*RECENT, cycles[0])]
-    ahead = (steps + 1).to(values.dtype)
+        n_cycles = seen.sum(1, keepdim=True) / cycle
+        own_part = n_cycles / (n_cycles - 1).clamp(min=1)
+        for place, differences, there, factor in (
+            (0, change, both, 1.0),
+            (-1, from_mean, seen * (n_cycles >= 2), own_part),
+        ):
+            missed = factor * _mean(differences.abs(), there)
+            shift = torch.stack([_recent_mean(differences, there, n) for n in (*RECENT, short)], 1)
+            enough = there.sum(1, keepdim=True) >= cycle
+            judged.append(_Judged(references[-1][:, place], shift, missed, enough))
+    before, both = lagged(values, seen, max(short // 2, 1))
+    drifted = _mean((values - before).abs(), both)
+    enough = both.sum(1, keepdim=True) >= short
+    levels = torch.stack([last, *recent], dim=1).expand(-1, -1, horizon)
+    judged.append(_Judged(levels[:, 0], torch.zeros_like(judged[0].shift), drifted, enough))
+    mixed = _mixed(judged)
+    shifts = [one.shift for one in judged[:-1]] + [mixed.shift]
     # What is to be added to the last cycle where there is a trend grows by whole cycles.
-    cycles_ahead = (steps // cycles[0] + 1).to(values.dtype)
-    lines = [shifts[len(RECENT)] * cycles_ahead]
+    ahead = (steps + 1).to(values.dtype)
+    cycles_ahead = (steps // short + 1).to(values.dtype)
+    lines = [judged[0].shift[:, -1] * cycles_ahead]
     for part in SLOPES:
         slope = _slope(values, seen, part)
-        lines += [slope * ahead, slope * cycles[0] * cycles_ahead]
+        lines += [slope * ahead, slope * short * cycles_ahead]
     naive = references[0][:, 0]
-    others = torch.cat([references[0][:, 1:], references[1]], dim=1) - naive[:, None]
-    added = torch.stack([*(shift.expand(-1, horizon) for shift in shifts), *lines], dim=1)
-    ways = torch.cat([others, added], dim=1).transpose(1, 2)
-    return WaysOn(naive, ways, _statistics(history, cycles, sizes))
+    others = [references[0][:, 1:], references[1], levels, mixed.forecast[:, None]]
+    added = [torch.cat(shifts, dim=1).expand(-1, -1, horizon), torch.stack(lines, dim=1)]
+    ways = torch.cat([torch.cat(others, dim=1) - naive[:, None], *added], dim=1)
+    sizes = [one.missed for one in judged]
+    return WaysOn(naive, ways.transpose(1, 2), _statistics(history, cycles, sizes))
+
+
+class _Judged(NamedTuple):
+    """A simple forecast, and how it did on the history.
+
+    Parameters
+    ----------
+    forecast : Tensor of shape (B, H)
+    shift : Tensor of shape (B, len(RECENT) + 1, 1)
+        By how much the last steps were above what it would have said, of several numbers of them.
+    missed : Tensor of shape (B, 1)
+        Mean absolute error.
+    enough : bool Tensor of shape (B, 1)
+        Whether there was a cycle to judge it by.
+    """
+
+    forecast: Tensor
+    shift: Tensor
+    missed: Tensor
+    enough: Tensor
+
+
+def _mixed(judged: list[_Judged]) -> _Judged:
+    """Mix forecasts by what they missed: the best of them has most to say."""
+    missed = torch.stack([torch.where(one.enough, one.missed, FAR) for one in judged], dim=1)
+    weight = (missed / missed.amin(dim=1, keepdim=True).clamp(min=SMALL)).clamp(min=1) ** SHARPNESS
+    weight = weight / weight.sum(dim=1, keepdim=True)  # (B, K, 1)
+    forecast = (weight * torch.stack([one.forecast for one in judged], dim=1)).sum(1)
+    shift = (weight[..., None] * torch.stack([one.shift for one in judged], dim=1)).sum(1)
+    return _Judged(forecast, shift, (weight * missed).sum(1), judged[0].enough)
 
 
 def _statistics(history: ScaledHistory, cycles: tuple[int, int], sizes: list[Tensor]) -> Tensor:
@@ -158,7 +212,7 @@ def _statistics(history: ScaledHistory, cycles: tuple[int, int], sizes: list[Ten
     change = (values - before) * both
     n_seen = seen.sum(1, keepdim=True)
     same = _mean((change == 0).to(values.dtype), both)
-    logs = [torch.log(size + 0.01) for size in (*sizes, _mean(change.abs(), both), history.spread)]
+    logs = [torch.log(size + SMALL) for size in (*sizes, _mean(change.abs(), both), history.spread)]
     counts = [torch.log1p(n_seen) - 5, *(torch.log1p(n_seen / cycle) for cycle in cycles)]
     lengths = [torch.full_like(n_seen, cycle).log() for cycle in cycles]
     return torch.cat([*logs, same, *counts, *lengths], dim=1)
