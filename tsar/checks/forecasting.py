@@ -14,8 +14,10 @@ from sklearn.pipeline import Pipeline
 from tsar.checks.contract import Check, Family, made_small, raises
 from tsar.core.mixers import MIXERS, causal_mixers
 from tsar.exceptions import DataError, NotFittedError, ParameterError, foreign_warnings
+from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.windowed import in_window_order, window_keys
+from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.probabilistic.output_request import answer, read_request
 from tsar.persistence import load
 
@@ -29,6 +31,7 @@ SMALL = {
     **{"initialization": "heuristic", "order": (1, 0, 0)},
     **{"d_state": 2, "n_steps": 4, "n_samples": 4, "n_iterations": 3},
     **{"n_experts": 3, "horizon_lengths": (1, 3)},
+    "candidates": [SeasonalNaive(season_length=12), AutoReg(lags=3)],
 }
 # Most schedules depend on how long training lasts, and so do then the first epochs.
 STEADY = {"learning_rate_schedule": "constant"}

@@ -21,6 +21,7 @@ from rich.table import Table
 
 import tsar
 from tsar import batch
+from tsar.batch.choosing import UNNAMED
 from tsar.checks import check_id, checks_for
 from tsar.cli import bench, image, language
 from tsar.cli.advice import repairs
@@ -130,8 +131,13 @@ def forecast(
     horizon: Horizon = None,
     recipe: RecipeFile = None,
     model: Annotated[
-        str, typer.Option(help="A name, see `tsar models`, or the folder of a saved model.")
-    ] = DEFAULT_MODEL,
+        str | None,
+        typer.Option(
+            help="A name, see `tsar models`, or the folder of a saved model. What is best within "
+            "a minute (AutoForecaster, preset fast) if left out.",
+            show_default=False,
+        ),
+    ] = None,
     target: Targets = None,
     time: TimeColumn = None,
     time_format: TimeFormat = None,
@@ -173,7 +179,9 @@ def forecast(
 ) -> None:
     """Forecast what comes after the series of a file; exit with 3 where some have no forecast."""
     data, horizon = _given(ctx, data, horizon)
-    saved = model not in forecaster_names() and Path(model).is_dir()
+    # A recipe has its parameters for the model that it does not name.
+    model = model or (DEFAULT_MODEL if ctx.obj else None)
+    saved = model is not None and model not in forecaster_names() and Path(model).is_dir()
     if saved and settings:
         raise ParameterError(f"--set is for a model that is named, {model!r} is fitted already")
     with _progress("forecast") as on_progress:
@@ -190,7 +198,7 @@ def forecast(
                 file_format=FileFormat(sep, decimal, thousands, header, time_format, encoding),
                 target=target or None,
                 **{name: ctx.params[name] for name in READING},
-                params={} if saved else _params(ctx, model, settings),
+                params={} if saved else _params(ctx, model or UNNAMED, settings),
                 fit_rows=fit_rows,
                 report=report,
                 resume=resume,
@@ -204,6 +212,8 @@ def forecast(
     tell_reading(done.reading if verbose else "", target, done.unused)
     if done.forecast is not None:
         print(as_csv(done.forecast), end="")
+    if model is None:
+        print(f"Forecast by {done.model}", file=sys.stderr)
     note(done.notes)
     if done.n_other_times:
         print(

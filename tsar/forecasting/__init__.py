@@ -7,6 +7,7 @@ it here.
 from tsar.forecasting.arima import ARIMA
 from tsar.forecasting.arnet import ARNet
 from tsar.forecasting.auto_ets import AutoETS
+from tsar.forecasting.auto_forecaster import AutoForecaster
 from tsar.forecasting.autocon import AutoCon
 from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
@@ -44,6 +45,7 @@ __all__ = [
     "ARNet",
     "AutoCon",
     "AutoETS",
+    "AutoForecaster",
     "AutoReg",
     "AutoTCL",
     "AutoTimes",
