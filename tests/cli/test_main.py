@@ -1,6 +1,7 @@
 """The command line says and does what the Python API does."""
 
 import io
+import json
 import re
 import shlex
 
@@ -74,7 +75,8 @@ def test_future_covariates_come_from_a_file(csv, wide, tmp_path, run):
     for arguments in (call, [*call, "--future", future]):
         code, printed, errors = run(*arguments)
         assert code == 1 and not printed and "the future covariate 'price' is missing" in errors
-    code, printed, errors = run("forecast", csv, "--horizon", 3, *FAST, "--future", future)
+    call = ["forecast", csv, "--model", "NLinear", "--horizon", 3, *FAST]
+    code, printed, errors = run(*call, "--future", future)
     assert code == 1 and not printed and "future must be None for a model without" in errors
 
 
@@ -114,8 +116,12 @@ def test_forecast_of_several_series(tmp_path, run):
     ("arguments", "message"),
     [
         (["--model", "PatchTSM"], "did you mean 'PatchTST'"),
-        (["--set", "context_lenght=3"], "did you mean 'context_length'"),
-        (["--set", "context_length=0"], "must be an integer in [1, inf) or None, got 0"),
+        (["--model", "PatchTST", "--set", "context_lenght=3"], "did you mean 'context_length'"),
+        (["--set", "context_length=3"], "without --model it forecasts by AutoForecaster: name the"),
+        (
+            ["--model", "PatchTST", "--set", "context_length=0"],
+            "must be an integer in [1, inf) or None, got 0",
+        ),
         (["--target", "prize"], "'prize'"),
         (["--time", "day"], "'day'"),
     ],
@@ -218,6 +224,19 @@ def test_a_file_that_cannot_be_the_result_is_refused_before_training(out, csv, r
     code, _, errors = run("forecast", csv, "--model", "Naive", "--horizon", 3, "--out", out)
     assert code == 1 and errors.count("\n") == 1 and out in errors
     assert csv.read_bytes() == before and list(csv.parent.iterdir()) == [csv]
+
+
+def test_without_a_model_it_says_what_it_chose(csv, tmp_path, run):
+    out, report = tmp_path / "out.csv", tmp_path / "report.json"
+    call = ["forecast", csv, "--horizon", 4, "--level", 80, "--out", out, "--report", report]
+    code, printed, errors = run(*call, "--set", "time_limit=1e-6")
+    assert (code, printed) == (0, "")
+    assert errors == "Forecast by AutoForecaster: 1.00 SeasonalNaive\n"
+    assert json.loads(report.read_text())["model"] == "AutoForecaster: 1.00 SeasonalNaive"
+    naive = tmp_path / "naive.csv"
+    run("forecast", csv, "--horizon", 4, "--model", "SeasonalNaive", "--out", naive)
+    columns = pd.read_csv(naive).columns
+    pd.testing.assert_frame_equal(pd.read_csv(out)[columns], pd.read_csv(naive))
 
 
 def test_wrong_usage_exits_with_2(csv, run):

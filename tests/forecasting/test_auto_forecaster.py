@@ -346,6 +346,46 @@ def test_the_better_networks_go_on(timed):
     assert clock.now < 0.1 * chosen * 4
 
 
+# ------------------------------------------------------------------ a folder of results
+
+
+class Counted(tsar.AutoReg):
+    n_fits = 0
+
+    def _learn(self, panel, go_on):
+        Counted.n_fits += 1
+        return super()._learn(panel, go_on)
+
+
+def test_a_folder_is_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(Counted, "n_fits", 0)
+    frame, folder = days(), tmp_path / "trials"
+    candidates = {"seasonal": tsar.SeasonalNaive(), "lags": Counted(lags=7)}
+    model = tsar.AutoForecaster(candidates=candidates, horizon=7, folder=str(folder))
+    first = model.fit(frame).predict(level=80)
+    assert "lags" in model.models_ and Counted.n_fits == 2
+    pd.testing.assert_frame_equal(model.fit(frame).predict(level=80), first)
+    assert Counted.n_fits == 3, "only on all rows"
+    # Other data, other parameters, and what is damaged are tried.
+    model.fit(frame.assign(y=frame["y"] + 1e-9))
+    assert Counted.n_fits == 5
+    model.set_params(lags__lags=5).fit(frame)
+    assert Counted.n_fits == 7
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    pd.testing.assert_frame_equal(
+        model.set_params(lags__lags=7).fit(frame).predict(level=80), first
+    )
+    assert Counted.n_fits == 9
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("here")
+    model = tsar.AutoForecaster(candidates=CHEAP, horizon=7, folder=str(tmp_path / "file"))
+    with pytest.raises(ParameterError, match="folder must be one that can be made"):
+        model.fit(days())
+
+
 # ------------------------------------------------------------------ the rest of an estimator
 
 

@@ -182,6 +182,8 @@ def forecast(
     # A recipe has its parameters for the model that it does not name.
     model = model or (DEFAULT_MODEL if ctx.obj else None)
     saved = model is not None and model not in forecaster_names() and Path(model).is_dir()
+    if model is None and settings:
+        _check_of_unnamed(settings)
     if saved and settings:
         raise ParameterError(f"--set is for a model that is named, {model!r} is fitted already")
     with _progress("forecast") as on_progress:
@@ -233,6 +235,16 @@ def forecast(
             file=sys.stderr,
         )
         raise typer.Exit(PARTIAL)
+
+
+def _check_of_unnamed(settings: list[str]) -> None:
+    """Point to the model where a setting is one of another than that which is not named."""
+    try:
+        parse_parameters(forecaster_class(UNNAMED), settings)
+    except ParameterError as error:
+        raise ParameterError(
+            f"{error}; without --model it forecasts by {UNNAMED}: name the model that is meant"
+        ) from None
 
 
 def _parse_shard(text: str) -> tuple[int, int]:

@@ -76,9 +76,11 @@ class TrialFolder:
         forecaster : Forecaster
             With the parameters that it is tried with.
         """
-        path = self._path(name, forecaster)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with (
+                self._path(name, forecaster).open("rb") as file,
+                np.load(file, allow_pickle=False) as stored,
+            ):
                 forecasts, fit_seconds = stored["forecasts"], float(stored["fit_seconds"])
         # What is damaged is tried again.
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
