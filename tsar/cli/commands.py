@@ -21,10 +21,9 @@ from rich.table import Table
 
 import tsar
 from tsar import batch
-from tsar.batch.choosing import UNNAMED
 from tsar.checks import check_id, checks_for
 from tsar.cli import bench, image, language
-from tsar.cli.advice import repairs
+from tsar.cli.advice import parameters_of_unnamed, repairs
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
 from tsar.cli.image import run_image_demo
@@ -182,8 +181,6 @@ def forecast(
     # A recipe has its parameters for the model that it does not name.
     model = model or (DEFAULT_MODEL if ctx.obj else None)
     saved = model is not None and model not in forecaster_names() and Path(model).is_dir()
-    if model is None and settings:
-        _check_of_unnamed(settings)
     if saved and settings:
         raise ParameterError(f"--set is for a model that is named, {model!r} is fitted already")
     with _progress("forecast") as on_progress:
@@ -200,7 +197,7 @@ def forecast(
                 file_format=FileFormat(sep, decimal, thousands, header, time_format, encoding),
                 target=target or None,
                 **{name: ctx.params[name] for name in READING},
-                params={} if saved else _params(ctx, model or UNNAMED, settings),
+                params={} if saved else _params(ctx, model, settings),
                 fit_rows=fit_rows,
                 report=report,
                 resume=resume,
@@ -235,16 +232,6 @@ def forecast(
             file=sys.stderr,
         )
         raise typer.Exit(PARTIAL)
-
-
-def _check_of_unnamed(settings: list[str]) -> None:
-    """Point to the model where a setting is one of another than that which is not named."""
-    try:
-        parse_parameters(forecaster_class(UNNAMED), settings)
-    except ParameterError as error:
-        raise ParameterError(
-            f"{error}; without --model it forecasts by {UNNAMED}: name the model that is meant"
-        ) from None
 
 
 def _parse_shard(text: str) -> tuple[int, int]:
@@ -300,8 +287,10 @@ def _given(ctx: typer.Context, data: Path | None, horizon: int | None) -> tuple[
     return data, horizon
 
 
-def _params(ctx: typer.Context, model: str, settings: list[str] | None) -> dict[str, Any]:
-    """Return the parameters of a named model: those of the recipe, with settings in their place."""
+def _params(ctx: typer.Context, model: str | None, settings: list[str] | None) -> dict[str, Any]:
+    """Return the parameters of a model: those of the recipe, with settings in their place."""
+    if model is None:
+        return parameters_of_unnamed(settings or [])
     if model not in forecaster_names() and Path(model).is_dir():
         raise ParameterError(
             f"--model must be a name of `tsar models` here, {model!r} is the folder of a saved "
