@@ -120,8 +120,9 @@ def test_a_class_of_ones_own_is_completed_and_has_the_word():
 @pytest.mark.parametrize("name", forecaster_names())
 def test_every_learned_attribute_is_documented(name, wide):
     cls = forecaster_class(name)
-    trained = {"context_length": 24, "max_epochs": 1, "random_state": 0}
-    params = {key: value for key, value in trained.items() if key in cls().get_params()}
+    quick = {"context_length": 24, "max_epochs": 1, "random_state": 0}
+    quick |= {"max_terms": 1, "max_seasonal_terms": 0, "time_limit": 1e-6}
+    params = {key: value for key, value in quick.items() if key in cls().get_params()}
     model = cls(horizon=3, **params).fit(wide)
     # Properties count: what follows from the weights is computed when it is asked for.
     learned = {key for key in dir(model) if key.endswith("_") and not key.startswith("_")}

@@ -1,7 +1,6 @@
 """The command line says and does what the Python API does."""
 
 import io
-import json
 import re
 import shlex
 
@@ -19,13 +18,6 @@ from tsar.params.text import parse_parameters
 FAST = ["--set", "context_length=24", "--set", "max_epochs=2", "--set", "random_state=5"]
 
 
-@pytest.fixture
-def csv(wide, tmp_path):
-    path = tmp_path / "data.csv"
-    wide.rename_axis("when").to_csv(path)
-    return path
-
-
 @pytest.mark.parametrize("model", forecaster_names())
 def test_forecast_equals_the_python_api_bit_for_bit(model, csv, tmp_path, run):
     cls = tsar.forecasting.registry.forecaster_class(model)
@@ -35,6 +27,8 @@ def test_forecast_equals_the_python_api_bit_for_bit(model, csv, tmp_path, run):
     few = {"context_length": 24, "max_steps": 3, "random_state": 5} if trained else {}
     if model == "TSDiff":
         few |= {"d_model": 8, "n_steps": 2, "n_samples": 2}
+    quick = {"time_limit": 1e-6, "max_terms": 1, "max_seasonal_terms": 0}
+    few |= {name: value for name, value in quick.items() if name in cls().get_params()}
     options = [part for name, value in few.items() for part in ("--set", f"{name}={value}")]
     code, _, errors = run(
         *("forecast", csv, "--model", model, "--horizon", 9, "--target", "price"),
@@ -224,19 +218,6 @@ def test_a_file_that_cannot_be_the_result_is_refused_before_training(out, csv, r
     code, _, errors = run("forecast", csv, "--model", "Naive", "--horizon", 3, "--out", out)
     assert code == 1 and errors.count("\n") == 1 and out in errors
     assert csv.read_bytes() == before and list(csv.parent.iterdir()) == [csv]
-
-
-def test_without_a_model_it_says_what_it_chose(csv, tmp_path, run):
-    out, report = tmp_path / "out.csv", tmp_path / "report.json"
-    call = ["forecast", csv, "--horizon", 4, "--level", 80, "--out", out, "--report", report]
-    code, printed, errors = run(*call, "--set", "time_limit=1e-6")
-    assert (code, printed) == (0, "")
-    assert errors == "Forecast by AutoForecaster: 1.00 SeasonalNaive\n"
-    assert json.loads(report.read_text())["model"] == "AutoForecaster: 1.00 SeasonalNaive"
-    naive = tmp_path / "naive.csv"
-    run("forecast", csv, "--horizon", 4, "--model", "SeasonalNaive", "--out", naive)
-    columns = pd.read_csv(naive).columns
-    pd.testing.assert_frame_equal(pd.read_csv(out)[columns], pd.read_csv(naive))
 
 
 def test_wrong_usage_exits_with_2(csv, run):

@@ -31,6 +31,7 @@ SMALL = {
     **{"initialization": "heuristic", "order": (1, 0, 0)},
     **{"d_state": 2, "n_steps": 4, "n_samples": 4, "n_iterations": 3},
     **{"n_experts": 3, "horizon_lengths": (1, 3)},
+    **{"max_terms": 1, "max_seasonal_terms": 0},
     "candidates": [SeasonalNaive(season_length=12), AutoReg(lags=3)],
 }
 # Most schedules depend on how long training lasts, and so do then the first epochs.

@@ -6,6 +6,7 @@ it here.
 
 from tsar.forecasting.arima import ARIMA
 from tsar.forecasting.arnet import ARNet
+from tsar.forecasting.auto_arima import AutoARIMA
 from tsar.forecasting.auto_ets import AutoETS
 from tsar.forecasting.auto_forecaster import AutoForecaster
 from tsar.forecasting.autocon import AutoCon
@@ -43,6 +44,7 @@ from tsar.forecasting.tsm2 import TSM2
 __all__ = [
     "ARIMA",
     "ARNet",
+    "AutoARIMA",
     "AutoCon",
     "AutoETS",
     "AutoForecaster",
