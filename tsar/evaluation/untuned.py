@@ -185,7 +185,7 @@ def untuned(
             )
     if windows is not None:
         check_count("untuned", "windows", windows)
-    classes = {name: forecaster_class(name) for name in models}
+    classes, stated = {name: forecaster_class(name) for name in models}, dict(params or {})
     names = list(panels or [name for name, panel in PANELS.items() if not panel.missing])
     rows: list[pd.DataFrame] = []
     with progress(shown=verbose >= 1, total=len(names), desc="untuned", unit="panel") as bar:
@@ -198,7 +198,7 @@ def untuned(
                 named = _named(classes, frame, panel.horizon, seed, first=seed == seeds[0])
                 for one in named.values():
                     has = one.get_params(deep=False)
-                    one.set_params(**{key: params[key] for key in params or () if key in has})
+                    one.set_params(**{key: own for key, own in stated.items() if key in has})
                 if named:
                     rows.append(_measured(name, named, frame, panel, seed, windows))
             bar.update()
