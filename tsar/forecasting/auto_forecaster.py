@@ -112,8 +112,9 @@ class AutoForecaster(NamedCovariates, Combination):
         What to try in the place of what the preset names, the first of them in any case. In a
         list they are named after their classes, in a dict by its keys.
     windows : int or None, default None
-        How many horizons at the end of each series are held out, a third of it at most. None: 10
-        of a single series, 5 of two, and 3 of each of more.
+        How many horizons at the end of each series are held out, a third of it at most. None: 30
+        of a single series, fewer of several, 3 of each of ten and more, and of long series up to
+        30 that are a tenth of their rows.
     folder : str or None, default None
         Where to keep what the candidates forecast of the held-out windows: a later ``fit`` with the
         same data and folder, after an interrupt or with another preset, does not try them again.

@@ -23,8 +23,9 @@ from tsar.forecasting.trial_folder import TrialFolder, TrialResult
 
 __all__ = ["Trial", "Trials", "place_windows"]
 
-# Horizons that are held out of a single series, and of each of many.
-HORIZONS_OF_ONE, HORIZONS_OF_EACH = 10, 3
+# Horizons that are held out of all series together, and of each at least: windows of one series are
+# much alike, and it takes many of them to tell candidates apart.
+HORIZONS_OF_ALL, HORIZONS_OF_EACH = 30, 3
 # Of long series so many, if that is not more than one row in ten.
 MOST_HORIZONS, ROWS_FOR_ONE = 30, 10
 # Of the rows of a series, one in so many is held out at most.
@@ -56,9 +57,9 @@ def place_windows(
     panel : Panel
     horizon : int
     horizons : int or None
-        How many horizons to hold out at the end of each series; None takes 10 of a single series,
-        5 of each of two, 3 of each of more, and of long series up to 30 that are a tenth of
-        their rows. A third of a series at most.
+        How many horizons to hold out at the end of each series; None takes 30 of a single series,
+        fewer of several, 3 of each of ten and more, and of long series up to 30 that are a tenth
+        of their rows. A third of a series at most.
     n_windows : int, default 500
         How many of them to take at least, if there are as many; one of each series in any case.
 
@@ -69,7 +70,7 @@ def place_windows(
     """
     n_alike = panel.n_series * panel.n_variates
     tenth = np.minimum(panel.lengths // (ROWS_FOR_ONE * horizon), MOST_HORIZONS)
-    wanted = np.maximum(tenth, max(round(HORIZONS_OF_ONE / n_alike), HORIZONS_OF_EACH))
+    wanted = np.maximum(tenth, max(round(HORIZONS_OF_ALL / n_alike), HORIZONS_OF_EACH))
     held_out = (
         np.minimum(wanted if horizons is None else horizons, panel.lengths // (HELD_OUT * horizon))
         * horizon
