@@ -28,7 +28,7 @@ from tsar.forecasting.lag_regressor import LagRegressor
 from tsar.forecasting.member_weights import selection_weights
 from tsar.forecasting.members import ROLES, configured
 from tsar.forecasting.mstl import MSTL
-from tsar.forecasting.naive import SeasonalNaive
+from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
 from tsar.forecasting.probabilistic.calibrating import calibration_of_errors
@@ -71,6 +71,7 @@ def _candidates(preset: str) -> dict[str, Forecaster]:
     """Return what a preset tries, the cheap before the costly."""
     candidates: dict[str, Forecaster] = {
         "SeasonalNaive": SeasonalNaive(),
+        "Naive": Naive(),
         "Theta": Theta(),
         "AutoReg": AutoReg(),
         "AutoETS": AutoETS(),
