@@ -23,12 +23,11 @@ def test_forecast_equals_the_python_api_bit_for_bit(model, csv, tmp_path, run):
     cls = tsar.forecasting.registry.forecaster_class(model)
     trained = hasattr(cls, "partial_fit")
     out = tmp_path / "forecast.csv"
-    # Few steps: some of the networks are large by default.
+    # Few steps, and small: some of the networks are large by default.
     few = {"context_length": 24, "max_steps": 3, "random_state": 5} if trained else {}
-    if model == "TSDiff":
-        few |= {"d_model": 8, "n_steps": 2, "n_samples": 2}
-    quick = {"time_limit": 1e-6, "max_terms": 1, "max_seasonal_terms": 0}
-    few |= {name: value for name, value in quick.items() if name in cls().get_params()}
+    small = {"d_model": 16, "d_ff": 16, "n_steps": 2, "n_samples": 2}
+    small |= {"time_limit": 1e-6, "max_terms": 1, "max_seasonal_terms": 0}
+    few |= {name: value for name, value in small.items() if name in cls().get_params()}
     options = [part for name, value in few.items() for part in ("--set", f"{name}={value}")]
     code, _, errors = run(
         *("forecast", csv, "--model", model, "--horizon", 9, "--target", "price"),
