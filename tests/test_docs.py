@@ -120,8 +120,10 @@ def test_a_class_of_ones_own_is_completed_and_has_the_word():
 @pytest.mark.parametrize("name", forecaster_names())
 def test_every_learned_attribute_is_documented(name, wide):
     cls = forecaster_class(name)
-    trained = {"context_length": 24, "max_epochs": 1, "random_state": 0}
-    params = {key: value for key, value in trained.items() if key in cls().get_params()}
+    small = {"context_length": 24, "d_model": 16, "d_ff": 16, "n_steps": 2, "n_samples": 2}
+    small |= {"max_terms": 1, "max_seasonal_terms": 0, "time_limit": 1e-6}
+    trained = {"max_steps": 1, "random_state": 0}
+    params = {k: value for k, value in {**small, **trained}.items() if k in cls().get_params()}
     model = cls(horizon=3, **params).fit(wide)
     # Properties count: what follows from the weights is computed when it is asked for.
     learned = {key for key in dir(model) if key.endswith("_") and not key.startswith("_")}

@@ -108,43 +108,50 @@ def test_oldest_versions_are_the_lower_bounds():
             assert f"{version}.".startswith(f"{bound}."), line
 
 
-def test_import_loads_no_optional_stack():
+@pytest.fixture(scope="module")
+def imported():
+    """Import tsar where all is loaded that it needs: which modules that adds, what it changes."""
+    code = """
+import json, random, sys, logging, warnings, os
+import numpy, torch, pandas, sklearn.base, safetensors.torch, tqdm
+def state():
+    return {"random": str(random.getstate()), "numpy": str(numpy.random.get_state()),
+            "torch": torch.get_rng_state().tolist(), "handlers": str(logging.root.handlers),
+            "filters": str(warnings.filters), "threads": torch.get_num_threads(),
+            "dtype": str(torch.get_default_dtype()), "environ": dict(os.environ)}
+before, modules = state(), set(sys.modules)
+import tsar
+after = state()
+changed = [name for name in before if after[name] != before[name]]
+print(json.dumps({"added": sorted(set(sys.modules) - modules), "changed": changed}))
+"""
+    return json.loads(_run(code))
+
+
+def test_import_loads_no_optional_stack(imported):
     """Compare the modules loaded with those that torch, pandas and scikit-learn load."""
-    floor = "import sys, torch, pandas, sklearn.base, safetensors.torch, tqdm; "
-    show = "import json; print(json.dumps(sorted(sys.modules)))"
-    before = set(json.loads(_run(floor + show)))
-    after = set(json.loads(_run(floor + "import tsar; " + show)))
-    added = after - before
+    added = set(imported["added"])
     assert not added & NOT_ON_IMPORT
     ours = {name for name in added if name.split(".")[0] == "tsar"}
     assert len(added - ours) < 150, sorted(added - ours)
 
 
-@pytest.mark.parametrize("model", ["NLinear", "PatchTST", "AutoformerForecaster"])
-def test_fit_loads_no_compiler(model):
+def test_fit_loads_no_compiler():
     """It takes two seconds, and 70 MB, in every process."""
-    code = f"""
+    code = """
 import sys, tsar
 from tsar.checks import small_forecaster
-small_forecaster(tsar.{model}, max_epochs=1).fit(tsar.load_dataset("elnino")).predict()
-print([name for name in ("torch._dynamo", "torch._inductor", "torch.onnx") if name in sys.modules])
+for model in (tsar.NLinear, tsar.PatchTST, tsar.AutoformerForecaster):
+    small_forecaster(model, max_steps=1).fit(tsar.load_dataset("elnino")).predict()
+    loaded = [name for name in ("torch._dynamo", "torch._inductor", "torch.onnx")
+              if name in sys.modules]
+    print(model.__name__, loaded)
 """
-    assert _run(code) == "[]\n"
+    assert _run(code) == "NLinear []\nPatchTST []\nAutoformerForecaster []\n"
 
 
-def test_import_changes_no_global_state():
-    code = """
-import random, sys, logging, warnings, os
-import numpy, torch, pandas, sklearn.base
-def state():
-    return (random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist(),
-            logging.root.handlers[:], warnings.filters[:], torch.get_num_threads(),
-            torch.get_default_dtype(), dict(os.environ))
-before = state()
-import tsar
-assert state() == before
-"""
-    assert _run(code) == ""
+def test_import_changes_no_global_state(imported):
+    assert imported["changed"] == []
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ MODELS = {
     "ETS(seasonal='mul', initialization='heuristic')": tsar.ETS(
         seasonal="mul", initialization="heuristic"
     ),
+    "AutoARIMA": tsar.AutoARIMA(),
     "ARIMA": tsar.ARIMA(),
     "ARIMA(order=(0, 1, 1), seasonal_order=(0, 1, 1))": tsar.ARIMA(
         order=(0, 1, 1), seasonal_order=(0, 1, 1)

@@ -15,3 +15,10 @@ def run(capsys):
         return stop.value.code or 0, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def csv(wide, tmp_path):
+    path = tmp_path / "data.csv"
+    wide.rename_axis("when").to_csv(path)
+    return path

@@ -18,22 +18,16 @@ from tsar.params.text import parse_parameters
 FAST = ["--set", "context_length=24", "--set", "max_epochs=2", "--set", "random_state=5"]
 
 
-@pytest.fixture
-def csv(wide, tmp_path):
-    path = tmp_path / "data.csv"
-    wide.rename_axis("when").to_csv(path)
-    return path
-
-
 @pytest.mark.parametrize("model", forecaster_names())
 def test_forecast_equals_the_python_api_bit_for_bit(model, csv, tmp_path, run):
     cls = tsar.forecasting.registry.forecaster_class(model)
     trained = hasattr(cls, "partial_fit")
     out = tmp_path / "forecast.csv"
-    # Few steps: some of the networks are large by default.
+    # Few steps, and small: some of the networks are large by default.
     few = {"context_length": 24, "max_steps": 3, "random_state": 5} if trained else {}
-    if model == "TSDiff":
-        few |= {"d_model": 8, "n_steps": 2, "n_samples": 2}
+    small = {"d_model": 16, "d_ff": 16, "n_steps": 2, "n_samples": 2}
+    small |= {"time_limit": 1e-6, "max_terms": 1, "max_seasonal_terms": 0}
+    few |= {name: value for name, value in small.items() if name in cls().get_params()}
     options = [part for name, value in few.items() for part in ("--set", f"{name}={value}")]
     code, _, errors = run(
         *("forecast", csv, "--model", model, "--horizon", 9, "--target", "price"),
@@ -74,7 +68,8 @@ def test_future_covariates_come_from_a_file(csv, wide, tmp_path, run):
     for arguments in (call, [*call, "--future", future]):
         code, printed, errors = run(*arguments)
         assert code == 1 and not printed and "the future covariate 'price' is missing" in errors
-    code, printed, errors = run("forecast", csv, "--horizon", 3, *FAST, "--future", future)
+    call = ["forecast", csv, "--model", "NLinear", "--horizon", 3, *FAST]
+    code, printed, errors = run(*call, "--future", future)
     assert code == 1 and not printed and "future must be None for a model without" in errors
 
 
@@ -114,8 +109,12 @@ def test_forecast_of_several_series(tmp_path, run):
     ("arguments", "message"),
     [
         (["--model", "PatchTSM"], "did you mean 'PatchTST'"),
-        (["--set", "context_lenght=3"], "did you mean 'context_length'"),
-        (["--set", "context_length=0"], "must be an integer in [1, inf) or None, got 0"),
+        (["--model", "PatchTST", "--set", "context_lenght=3"], "did you mean 'context_length'"),
+        (["--set", "context_length=3"], "without --model it forecasts by AutoForecaster: name the"),
+        (
+            ["--model", "PatchTST", "--set", "context_length=0"],
+            "must be an integer in [1, inf) or None, got 0",
+        ),
         (["--target", "prize"], "'prize'"),
         (["--time", "day"], "'day'"),
     ],

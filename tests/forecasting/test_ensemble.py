@@ -13,7 +13,7 @@ from tsar import checks
 from tsar.checks import contract, forecasting
 from tsar.evaluation import backtest
 from tsar.exceptions import DataError, DataWarning, ParameterError, PersistenceError
-from tsar.forecasting.ensemble import inverse_error_weights, stacking_weights
+from tsar.forecasting.member_weights import inverse_error_weights, stacking_weights
 from tsar.training import on_epoch
 
 HORIZON = 4

@@ -53,7 +53,7 @@ def test_fitted_networks_are_exported(cls, n_variates):
     series.columns = [f"v{number}" for number in range(n_variates)]
     has_blocks = "n_layers" in cls().get_params(deep=False) and cls is not tsar.SpaceTime
     blocks = ONE_BLOCK if has_blocks else {}
-    model = small_forecaster(cls, max_epochs=1, device="cpu", **blocks).fit(series)
+    model = small_forecaster(cls, max_steps=1, device="cpu", **blocks).fit(series)
     seen = []
     with model.module_.register_forward_pre_hook(lambda _, given: seen.append(given[0])):
         model.predict()

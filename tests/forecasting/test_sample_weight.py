@@ -173,6 +173,7 @@ def test_checkpoints_know_the_weights(tmp_path):
         (np.r_[np.ones(79), np.nan], r"got nan for row 79 and 0 others"),
         (np.zeros(80), "0 everywhere"),
         (["x"] * 80, "must be numbers"),
+        ("turnover", r"a dict by id or 'equal_series', got 'turnover'; pass df\['turnover'\]"),
         ({"a": 1.0}, r"got none for \['b'\]"),
         ({"a": 1.0, "b": 1.0, "c": 1.0}, r"unknown ids \['c'\]"),
     ],
@@ -180,6 +181,20 @@ def test_checkpoints_know_the_weights(tmp_path):
 def test_bad_weights(weight, message):
     with pytest.raises(DataError, match=f"NLinear: sample_weight .*{message}"):
         _fitted(_long(), sample_weight=weight)
+
+
+def test_series_count_the_same_however_long_they_are():
+    long = _long(60, "ab")
+    frame = long[(long["unique_id"] == "a") | (long["ds"] < "2024-02-15")]
+    counts = frame["unique_id"].map(frame["unique_id"].value_counts())
+    by_hand = _fitted(frame, sample_weight=1.0 / counts)
+    equal = _fitted(frame, sample_weight="equal_series")
+    np.testing.assert_allclose(equal.predict()["y"], by_hand.predict()["y"], rtol=1e-5)
+    plain = _fitted(frame)
+    assert np.abs(equal.predict()["y"] - plain.predict()["y"]).max() > 1e-4
+    panel = equal.read_training(frame, "equal_series")
+    sums = np.add.reduceat(panel.weight, panel.offsets[:-1])
+    np.testing.assert_allclose(sums, sums[0])
 
 
 def test_weights_of_held_out_rows_alone_and_ids_that_are_not_there():

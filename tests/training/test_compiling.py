@@ -47,7 +47,9 @@ def _fitted(name, frame, **options):
 
 
 @needs_compiler
-def test_a_compiled_training_gives_the_numbers_of_one_that_is_not(frame):
+def test_a_compiled_training_gives_the_numbers_of_one_that_is_not(frame, monkeypatch):
+    # Helpers that compile beside each other would take longer to start.
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     plain, compiled = (_fitted("NLinear", frame, compile=how) for how in (False, True))
     np.testing.assert_allclose(plain.predict(), compiled.predict(), rtol=1e-5, atol=1e-5)
     assert plain.history_["val_loss"] == pytest.approx(compiled.history_["val_loss"], rel=1e-5)

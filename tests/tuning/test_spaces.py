@@ -13,7 +13,17 @@ from tsar.tuning import default_space
 from tsar.tuning.spaces import Space, parse_space
 
 # What an ensemble is made of is chosen by who makes it.
-WITHOUT = ("AutoETS", "Drift", "Ensemble", "Mean", "Naive", "SeasonalNaive", "TransformedTarget")
+WITHOUT = (
+    "AutoARIMA",
+    "AutoETS",
+    "AutoForecaster",
+    "Drift",
+    "Ensemble",
+    "Mean",
+    "Naive",
+    "SeasonalNaive",
+    "TransformedTarget",
+)
 SEARCHABLE = [name for name in forecaster_names() if name not in WITHOUT]
 TRAINED = [name for name in SEARCHABLE if hasattr(forecaster_class(name), "partial_fit")]
 

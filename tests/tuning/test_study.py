@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 import tsar
+from tsar.data.digest import data_digest
 from tsar.data.panel import Panel
 from tsar.exceptions import ParameterError
 from tsar.tuning import OptunaSearch
-from tsar.tuning.study import data_digest, quiet, release_killed
+from tsar.tuning.study import quiet, release_killed
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 

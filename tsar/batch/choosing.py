@@ -15,6 +15,7 @@ from tsar.params.arguments import check_horizon, check_percentages
 from tsar.persistence import load
 
 __all__ = [
+    "UNNAMED",
     "check_shard",
     "check_wanted",
     "chosen_model",
@@ -22,6 +23,10 @@ __all__ = [
     "listed",
     "used_columns",
 ]
+
+
+# What forecasts where no model is named, and how.
+UNNAMED, UNNAMED_PARAMETERS = "AutoForecaster", {"preset": "fast"}
 
 
 def is_fitted(model: Forecaster) -> bool:
@@ -34,6 +39,8 @@ def chosen_model(
     """Return the model, ready to be fitted or fitted already."""
     own = {"id_column": id_column, "time_column": time_column, "target": target}
     own = {name: value for name, value in own.items() if value is not None}
+    if model is None:
+        model, params = UNNAMED, {**UNNAMED_PARAMETERS, **(params or {})}
     if isinstance(model, Forecaster) and not is_fitted(model):
         chosen: Forecaster = clone(model).set_params(**own)
     elif isinstance(model, Forecaster):

@@ -55,7 +55,7 @@ __all__ = ["forecast"]
 def forecast(
     source: str | os.PathLike[str],
     *,
-    model: str | os.PathLike[str] | Forecaster,
+    model: str | os.PathLike[str] | Forecaster | None = None,
     horizon: int | None = None,
     out: str | os.PathLike[str] | None = None,
     future: str | os.PathLike[str] | None = None,
@@ -93,9 +93,10 @@ def forecast(
     source : path
         CSV or Parquet, long: a row per series and time. A file of more than ``block_rows``
         rows has to have the rows of a series together; smaller ones may have any order.
-    model : str, path or Forecaster
+    model : str, path, Forecaster or None
         A name such as ``"PatchTST"``, a forecaster that is not fitted, a fitted one, or a
-        folder given to ``save``. What is not fitted is fitted on the file.
+        folder given to ``save``. What is not fitted is fitted on the file. None takes
+        ``AutoForecaster(preset="fast")``, and the report says what it chose.
     horizon : int or None
         Steps to forecast; None takes that of the model.
     out : path or None
@@ -314,6 +315,7 @@ class _Run:
             n_series=1,
             n_failed=0,
             n_short=int(short),
+            model=model.in_words,
             fitted_on=fitted_on or "before",
             calibrated_on=self._calibrated_on(),
             series=empty,
@@ -368,7 +370,8 @@ class _Run:
         if parts is None:
             whole = pd.concat(frames, ignore_index=True)
             whole.attrs["reading"] = self.model.as_fitted.reading
-        return report_of(stop - first, fitted_on, self._calibrated_on(), finished, whole)
+        told = (self.model.in_words, fitted_on, self._calibrated_on())
+        return report_of(stop - first, *told, finished, whole)
 
     def _range(self, n_series: int) -> tuple[int, int]:
         """Return which series this run forecasts: the first, and the one after the last."""

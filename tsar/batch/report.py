@@ -23,6 +23,8 @@ class Report:
     n_series, n_failed, n_short : int
         All series; those that were not forecast; those that were forecast from less than
         a context.
+    model : str
+        What forecast, in words: a name, and of a combination its members with their weights.
     fitted_on : str
         What the model was fitted on, in words.
     calibrated_on : str or None
@@ -52,6 +54,7 @@ class Report:
     n_series: int
     n_failed: int
     n_short: int
+    model: str
     fitted_on: str
     calibrated_on: str | None
     series: pd.DataFrame
@@ -76,6 +79,7 @@ class Report:
             "n_ended": self.n_ended,
             "n_other_times": self.n_other_times,
             "reading": self.reading,
+            "model": self.model,
             "fitted_on": self.fitted_on,
             "calibrated_on": self.calibrated_on,
             "seconds": round(self.seconds, 3),
@@ -86,6 +90,7 @@ class Report:
 
 def report_of(
     n_series: int,
+    model: str,
     fitted_on: str,
     calibrated_on: str | None,
     finished: list[Any],
@@ -106,6 +111,7 @@ def report_of(
         n_series=n_series,
         n_failed=len(bad) - n_ended,
         n_short=len(short),
+        model=model,
         fitted_on=fitted_on,
         calibrated_on=calibrated_on,
         series=pd.DataFrame(_with_labels(rows), columns=["id", STATUS, "reason"]),

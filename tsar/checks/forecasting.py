@@ -14,8 +14,10 @@ from sklearn.pipeline import Pipeline
 from tsar.checks.contract import Check, Family, made_small, raises
 from tsar.core.mixers import MIXERS, causal_mixers
 from tsar.exceptions import DataError, NotFittedError, ParameterError, foreign_warnings
+from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.windowed import in_window_order, window_keys
+from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.probabilistic.output_request import answer, read_request
 from tsar.persistence import load
 
@@ -23,19 +25,22 @@ __all__ = ["Forecasting", "small_forecaster"]
 
 # By the one vocabulary that all models share, these make any of them small.
 SMALL = {
-    **{"context_length": 24, "horizon": 6, "max_epochs": 2, "batch_size": 16},
+    **{"context_length": 24, "horizon": 6, "max_epochs": 1, "batch_size": 16},
     **{"patch_length": 8, "stride": 4, "d_model": 8, "n_heads": 2, "d_ff": 12, "n_layers": 2},
     **{"segment_length": 4, "kernel": 5, "season_length": 12, "random_state": 0, "device": "cpu"},
     **{"initialization": "heuristic", "order": (1, 0, 0)},
     **{"d_state": 2, "n_steps": 4, "n_samples": 4, "n_iterations": 3},
     **{"n_experts": 3, "horizon_lengths": (1, 3)},
+    **{"max_terms": 1, "max_seasonal_terms": 0},
+    "candidates": [SeasonalNaive(season_length=12), AutoReg(lags=3)],
 }
 # Most schedules depend on how long training lasts, and so do then the first epochs.
 STEADY = {"learning_rate_schedule": "constant"}
 # Enough to learn what a covariate does.
 ABLE = {
-    **{"max_epochs": 20, "learning_rate": 5e-3, **STEADY},
-    **{"d_model": 16, "d_ff": 32, "random_state": 0},
+    **{"max_epochs": 10, "learning_rate": 1e-2, **STEADY},
+    **{"d_model": 16, "d_ff": 32, "d_state": 8, "random_state": 0},
+    **{"n_steps": 20, "n_sampling_steps": 4},
 }
 
 
@@ -145,7 +150,7 @@ def check_grid_search(estimator: Forecaster) -> None:
         # Early folds are too short to hold out validation rows, which fit says; it says so in
         # other processes, which are given filters, too.
         with foreign_warnings("ignore", UserWarning):
-            scores.append(search.fit(_wide(240)).cv_results_["mean_test_score"])
+            scores.append(search.fit(_wide(180)).cv_results_["mean_test_score"])
     assert np.isfinite(scores[0]).all(), "a score is not finite"
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-6)
 
@@ -155,7 +160,7 @@ def check_grid_search(estimator: Forecaster) -> None:
 
 def check_forms(estimator: Forecaster) -> None:
     """The form of the data comes back, with the stamps that follow."""
-    wide, long, horizon = _wide(), _long(), estimator.horizon
+    wide, long, horizon = _wide(75), _long(75), estimator.horizon
     stamps = pd.date_range(wide.index[-1], periods=horizon + 1, freq="h")[1:]
     forecast = clone(estimator).fit(wide).predict()
     assert list(forecast.columns) == ["a", "b", "c"] and forecast.index.name == "time"
@@ -177,8 +182,8 @@ def check_forms(estimator: Forecaster) -> None:
 
 def check_time_zone(estimator: Forecaster) -> None:
     """Aware stamps stay aware, and a clock change moves no value."""
-    wide = _wide()
-    wide.index = pd.date_range("2024-10-21", periods=len(wide), freq="h", tz="Europe/Berlin")
+    wide = _wide(75)
+    wide.index = pd.date_range("2024-10-25", periods=len(wide), freq="h", tz="Europe/Berlin")
     forecast = clone(estimator).fit(wide).predict()
     expected = pd.date_range(wide.index[-1], periods=estimator.horizon + 1, freq="h")[1:]
     assert list(forecast.index) == list(expected), "wrong stamps"
@@ -281,8 +286,8 @@ def check_batches(estimator: Forecaster) -> None:
     wide = _wide()
     fitted = clone(estimator).fit(wide)
     cutoffs = np.arange(60, 120)
-    together = fitted.forecast_windows(wide, cutoffs)
-    alone = np.concatenate([fitted.forecast_windows(wide, [cutoff]) for cutoff in cutoffs])
+    together = fitted.forecast_windows(wide, cutoffs)[::4]
+    alone = np.concatenate([fitted.forecast_windows(wide, [cutoff]) for cutoff in cutoffs[::4]])
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
 
 
@@ -311,13 +316,13 @@ def check_one_route(estimator: Forecaster) -> None:
     With holes, a range and intervals, at horizons below and beyond the fitted one, for a series
     of the fit and for a new one.
     """
-    long, horizon = _long(190), estimator.horizon
+    long, horizon = _long(172), estimator.horizon
     long.loc[long.index % 17 == 3, "y"] = np.nan
     ranged = clone(estimator).set_params(output_range=(float(long["y"].quantile(0.2)), None))
     before = long[long.groupby("unique_id").cumcount() < 150]
     fitted = ranged.fit(before[before["unique_id"] != "c"])
     fitted.calibrate(long[long["unique_id"] != "c"], horizon=2 * horizon)
-    origins = pd.date_range("2024-03-01", periods=190, freq="h")[[150, 153]]
+    origins = pd.date_range("2024-03-01", periods=172, freq="h")[[150, 153]]
     for steps in (1, horizon, 2 * horizon):
         past = _windows(fitted, long, steps, origins)
         for origin in origins:
@@ -338,7 +343,7 @@ def check_one_route(estimator: Forecaster) -> None:
 
 def check_intervals(estimator: Forecaster) -> None:
     """Calibrated intervals nest around the point forecast, in the same form, and are saved."""
-    wide = _wide(190)
+    wide = _wide(170)
     fitted = clone(estimator).fit(wide[:150])
     raises(ParameterError, "level must be percentages", lambda: fitted.predict(level=100))
     fitted.calibrate(wide)
@@ -398,16 +403,16 @@ def check_early_stopping(estimator: Forecaster) -> None:
 
 
 def check_continued_training(estimator: Forecaster) -> None:
-    """Twice two epochs are four epochs, also over a saved model."""
+    """Twice one epoch is two epochs, also over a saved model."""
     steady = clone(estimator).set_params(early_stopping=False, **STEADY)
-    whole = clone(steady).set_params(max_epochs=4).fit(_wide())
-    half = clone(steady).set_params(max_epochs=2).fit(_wide())
+    whole = clone(steady).set_params(max_epochs=2).fit(_wide())
+    half = clone(steady).set_params(max_epochs=1).fit(_wide())
     with tempfile.TemporaryDirectory() as folder:
         half.save(Path(folder) / "model")
         stored = load(Path(folder) / "model", cls=type(estimator))
     warm = clone(half).set_params(warm_start=True).fit(_wide()).fit(_wide())
     for continued in (half.partial_fit(_wide()), stored.partial_fit(_wide()), warm):
-        assert continued.n_epochs_ == 4 and len(continued.history_["train_loss"]) == 4
+        assert continued.n_epochs_ == 2 and len(continued.history_["train_loss"]) == 2
         pd.testing.assert_frame_equal(continued.predict(), whole.predict(), rtol=1e-6)
 
 
@@ -440,33 +445,41 @@ def check_mixers(estimator: Forecaster) -> None:
 
 def check_learning(estimator: Forecaster) -> None:
     """The training loss falls."""
-    longer = clone(estimator).set_params(max_epochs=8, early_stopping=False)
+    longer = clone(estimator).set_params(
+        max_epochs=4, learning_rate=1e-2, early_stopping=False, **STEADY
+    )
     losses = longer.fit(_wide(300)).history_["train_loss"]
     assert losses[-1] < 0.9 * losses[0], f"the loss went from {losses[0]:.3g} to {losses[-1]:.3g}"
 
 
 def check_future_covariate(estimator: Forecaster) -> None:
-    """A future covariate that explains 80 % of the variance halves the error, and is found."""
+    """A future covariate that explains 80 % of the variance halves the error, and is found.
+
+    The error is half of what the best forecast has that knows all but the covariate and the noise.
+    """
     rng = np.random.default_rng(3)
     steps, horizon = np.arange(300), estimator.horizon
     planted = rng.normal(size=(len(steps), 1))
-    rest = np.sin(2 * np.pi * steps[:, None] / 12) + 0.3 * rng.normal(size=(len(steps), 2))
-    values = np.sqrt(0.8) * planted * [1, -1] + np.sqrt(0.2) * rest / rest.std(axis=0)
-    values = values * [3.0, 0.5] + [10.0, -2.0]
+    season = np.sin(2 * np.pi * steps[:, None] / 12)
+    rest = season + 0.3 * rng.normal(size=(len(steps), 2))
+    share, size, level = np.sqrt(0.2) / rest.std(axis=0), [3.0, 0.5], [10.0, -2.0]
+    values = (np.sqrt(0.8) * planted * [1, -1] + share * rest) * size + level
     index = pd.date_range("2024-03-01", periods=len(steps), freq="h")
     frame = pd.DataFrame(values, index=index, columns=["a", "b"]).assign(planted=planted * 5 + 1)
     frame["decoy"] = rng.normal(size=len(steps))
     able = {name: value for name, value in ABLE.items() if name in estimator.get_params()}
-    without = clone(estimator).set_params(**able)
-    helped = clone(without).set_params(future_covariates=["decoy", "planted"])
-    cutoffs = np.arange(230, len(steps) - horizon + 1)
-    truth = values[cutoffs[:, None] + np.arange(horizon)]
-    errors = []
-    for model, data in ((without, frame[["a", "b"]]), (helped, frame)):
-        forecast = model.fit(data[:230]).forecast_windows(data, cutoffs)
-        errors.append(float(np.mean(np.abs(forecast - truth) / [3.0, 0.5])))
-    assert errors[1] <= errors[0] / 2, f"the error went from {errors[0]:.3g} to {errors[1]:.3g}"
-    explained = helped.explain(frame).query("role == 'future'").groupby("variate").first()
+    helped = clone(estimator).set_params(**able, future_covariates=["decoy", "planted"])
+    cutoffs = np.arange(230, len(steps) - horizon + 1, 3)
+    forecast = helped.fit(frame[:230]).forecast_windows(frame, cutoffs)
+    rows = cutoffs[:, None] + np.arange(horizon)
+    without = share * season * size + level
+    error, bound = (
+        float(np.mean(np.abs(guess - values[rows]) / size)) for guess in (forecast, without[rows])
+    )
+    assert error <= bound / 2, f"the error is {error:.3g}, without the covariate {bound:.3g}"
+    explained = (
+        helped.explain(frame, windows=8).query("role == 'future'").groupby("variate").first()
+    )
     assert (explained["input"] == "planted").all(), "explain puts a decoy first"
     raises(DataError, "'decoy' is missing from", helped.predict)
     future = helped.make_future_frame().assign(planted=0.3, decoy=0.1)

@@ -6,10 +6,14 @@ shell needs the same in options.
 
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
-from tsar.exceptions import DataError, TsarError
+from tsar.batch.choosing import UNNAMED
+from tsar.exceptions import DataError, ParameterError, TsarError
+from tsar.forecasting.registry import forecaster_class
+from tsar.params.text import parse_parameters
 
-__all__ = ["for_command_line", "repairs"]
+__all__ = ["for_command_line", "parameters_of_unnamed", "repairs"]
 
 OPTIONS = {
     **{"id_column": "--id", "time_column": "--time", "target": "--target", "future": "--future"},
@@ -120,3 +124,24 @@ def repairs(kinds: Iterable[str]) -> list[str]:
     present = set(kinds)
     lines = [f"  {REPAIRS[kind]}" for kind in REPAIRS if kind in present]
     return ["how to repair:", *lines] if lines else []
+
+
+def parameters_of_unnamed(settings: Iterable[str]) -> dict[str, Any]:
+    """Read settings where no model is named, and point to that where they are of another model.
+
+    Parameters
+    ----------
+    settings : iterable of str
+        ``"preset=medium"``.
+
+    Raises
+    ------
+    ParameterError
+        One of them is no parameter of the model that forecasts where none is named.
+    """
+    try:
+        return parse_parameters(forecaster_class(UNNAMED), settings)
+    except ParameterError as error:
+        raise ParameterError(
+            f"{error}; without --model it forecasts by {UNNAMED}: name the model that is meant"
+        ) from None

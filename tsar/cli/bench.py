@@ -7,6 +7,7 @@ import pandas as pd
 import typer
 
 from tsar.cli.once import Command
+from tsar.cli.options import Settings
 from tsar.core.mixers import MIXERS, causal_mixers
 from tsar.data.datasets import load_dataset
 from tsar.data.tables import check_writable, write_table
@@ -20,7 +21,9 @@ from tsar.evaluation.mixers import (
 from tsar.evaluation.untuned import relative_errors
 from tsar.evaluation.untuned import untuned as measure_untuned
 from tsar.exceptions import DataError, ParameterError
+from tsar.forecasting.registry import forecaster_class
 from tsar.params.constraints import check_choice
+from tsar.params.text import parse_parameters
 
 __all__ = ["app"]
 
@@ -110,16 +113,22 @@ def untuned(
     windows: Annotated[
         int | None, typer.Option(min=1, help="Origins of each series; 3, and 10 of a single one.")
     ] = None,
+    settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="Write the errors of each fit here.")] = None,
 ) -> None:
     """Forecast data of many kinds by models as they come: nothing is set but the horizon.
+
+    What --set names, a parameter of the first model, is set in all that have it.
 
     Prints MASE and the quantile loss of each fit, and both by those of the seasonal naive.
     """
     if out is not None:
         check_writable(out)
     names = list(dict.fromkeys([*(model or ("PatchTST", "NLinear")), "SeasonalNaive"]))
-    table = measure_untuned(names, panel or None, seeds=range(seeds), windows=windows, verbose=1)
+    params = parse_parameters(forecaster_class(names[0]), settings or [])
+    table = measure_untuned(
+        names, panel or None, seeds=range(seeds), windows=windows, params=params, verbose=1
+    )
     print(table.to_string(index=False, float_format="{:.3f}".format))
     print("\nErrors by those of SeasonalNaive, means over panels and of MASE on each:")
     print(relative_errors(table).to_string(float_format="{:.3f}".format))

@@ -23,7 +23,7 @@ import tsar
 from tsar import batch
 from tsar.checks import check_id, checks_for
 from tsar.cli import bench, image, language
-from tsar.cli.advice import repairs
+from tsar.cli.advice import parameters_of_unnamed, repairs
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
 from tsar.cli.image import run_image_demo
@@ -130,8 +130,13 @@ def forecast(
     horizon: Horizon = None,
     recipe: RecipeFile = None,
     model: Annotated[
-        str, typer.Option(help="A name, see `tsar models`, or the folder of a saved model.")
-    ] = DEFAULT_MODEL,
+        str | None,
+        typer.Option(
+            help="A name, see `tsar models`, or the folder of a saved model. What is best within "
+            "a minute (AutoForecaster, preset fast) if left out.",
+            show_default=False,
+        ),
+    ] = None,
     target: Targets = None,
     time: TimeColumn = None,
     time_format: TimeFormat = None,
@@ -173,7 +178,9 @@ def forecast(
 ) -> None:
     """Forecast what comes after the series of a file; exit with 3 where some have no forecast."""
     data, horizon = _given(ctx, data, horizon)
-    saved = model not in forecaster_names() and Path(model).is_dir()
+    # A recipe has its parameters for the model that it does not name.
+    model = model or (DEFAULT_MODEL if ctx.obj else None)
+    saved = model is not None and model not in forecaster_names() and Path(model).is_dir()
     if saved and settings:
         raise ParameterError(f"--set is for a model that is named, {model!r} is fitted already")
     with _progress("forecast") as on_progress:
@@ -204,6 +211,8 @@ def forecast(
     tell_reading(done.reading if verbose else "", target, done.unused)
     if done.forecast is not None:
         print(as_csv(done.forecast), end="")
+    if model is None:
+        print(f"Forecast by {done.model}", file=sys.stderr)
     note(done.notes)
     if done.n_other_times:
         print(
@@ -278,8 +287,10 @@ def _given(ctx: typer.Context, data: Path | None, horizon: int | None) -> tuple[
     return data, horizon
 
 
-def _params(ctx: typer.Context, model: str, settings: list[str] | None) -> dict[str, Any]:
-    """Return the parameters of a named model: those of the recipe, with settings in their place."""
+def _params(ctx: typer.Context, model: str | None, settings: list[str] | None) -> dict[str, Any]:
+    """Return the parameters of a model: those of the recipe, with settings in their place."""
+    if model is None:
+        return parameters_of_unnamed(settings or [])
     if model not in forecaster_names() and Path(model).is_dir():
         raise ParameterError(
             f"--model must be a name of `tsar models` here, {model!r} is the folder of a saved "

@@ -16,6 +16,7 @@ __all__ = [
     "check_variates",
     "id_places",
     "in_order",
+    "of_series",
     "without_end",
 ]
 
@@ -188,6 +189,39 @@ def without_end(panel: Panel, rows: np.ndarray) -> Panel:
         moved=None,
         past={name: column[keep] for name, column in panel.past.items()},
         future={name: column[keep] for name, column in panel.future.items()},
+        calendar=None if panel.calendar is None else panel.calendar[keep],
+        weight=None if panel.weight is None else panel.weight[keep],
+    )
+
+
+def of_series(panel: Panel, places: np.ndarray) -> Panel:
+    """Return a panel of some of the series.
+
+    Parameters
+    ----------
+    panel : Panel
+        Its covariates not yet coded.
+    places : int64 array of shape (n,)
+        Which of them, increasing.
+
+    Returns
+    -------
+    Panel
+    """
+    chosen = np.zeros(panel.n_series, dtype=bool)
+    chosen[places] = True
+    keep = np.repeat(chosen, panel.lengths)
+    return replace(
+        panel,
+        values=panel.values[keep],
+        offsets=np.concatenate([[0], np.cumsum(panel.lengths[places])]),
+        ids=panel.ids[places],
+        first=panel.first[places],
+        last=panel.last[places],
+        moved=None if panel.moved is None else panel.moved[places],
+        past={name: column[keep] for name, column in panel.past.items()},
+        future={name: column[keep] for name, column in panel.future.items()},
+        static={name: column[places] for name, column in panel.static.items()},
         calendar=None if panel.calendar is None else panel.calendar[keep],
         weight=None if panel.weight is None else panel.weight[keep],
     )

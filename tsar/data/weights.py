@@ -8,8 +8,9 @@ import numpy as np
 from tsar.data.frames import Rows
 from tsar.exceptions import DataError
 
-__all__ = ["read_weight"]
+__all__ = ["EQUAL_SERIES", "read_weight"]
 
+EQUAL_SERIES = "equal_series"
 SHOWN = 5
 
 
@@ -18,8 +19,9 @@ def read_weight(weight: Any, rows: Rows) -> np.ndarray:
 
     Parameters
     ----------
-    weight : array-like of shape (rows of the frame,), or dict
-        By row in the order of the frame, or by id (by variate there is none).
+    weight : array-like of shape (rows of the frame,), dict or "equal_series"
+        By row in the order of the frame, or by id (by variate there is none), or so that the rows
+        of each series have the same sum.
     rows : Rows
         The frame.
 
@@ -33,6 +35,8 @@ def read_weight(weight: Any, rows: Rows) -> np.ndarray:
         They are not finite numbers from 0 on, of which one is above 0; there is none for some row,
         or one for an id that the frame does not have.
     """
+    if isinstance(weight, str):
+        return _equal_series(weight, rows)
     if isinstance(weight, Mapping):
         by_row = _by_id(weight, rows)
     else:
@@ -55,6 +59,18 @@ def read_weight(weight: Any, rows: Rows) -> np.ndarray:
             "sample_weight is 0 everywhere, so there is nothing to learn from; leave it out"
         )
     return by_row
+
+
+def _equal_series(weight: str, rows: Rows) -> np.ndarray:
+    if weight != EQUAL_SERIES:
+        raise DataError(
+            f"sample_weight must be a number for each row, a dict by id or {EQUAL_SERIES!r}, got "
+            f"{weight!r}; pass df[{weight!r}] if it is a column"
+        )
+    # A row without an id is a fault that is told later.
+    series = np.maximum(rows.codes, 0)
+    counts = np.bincount(series)
+    return np.asarray(counts.mean() / counts[series])
 
 
 def _by_id(weight: Mapping[Any, Any], rows: Rows) -> np.ndarray:

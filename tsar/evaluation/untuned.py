@@ -143,6 +143,7 @@ def untuned(
     *,
     seeds: Sequence[int] = (0,),
     windows: int | None = None,
+    params: Mapping[str, Any] | None = None,
     verbose: int = 0,
 ) -> pd.DataFrame:
     """Fit models with their defaults, and measure their forecasts.
@@ -157,6 +158,8 @@ def untuned(
         One fit for each; a model without a seed is fitted once.
     windows : int or None
         Origins at the end of every series; None takes those of each panel.
+    params : mapping of str to object or None
+        What is set all the same, in the models that have it.
     verbose : int
         1 shows a bar.
 
@@ -182,7 +185,7 @@ def untuned(
             )
     if windows is not None:
         check_count("untuned", "windows", windows)
-    classes = {name: forecaster_class(name) for name in models}
+    classes, stated = {name: forecaster_class(name) for name in models}, dict(params or {})
     names = list(panels or [name for name, panel in PANELS.items() if not panel.missing])
     rows: list[pd.DataFrame] = []
     with progress(shown=verbose >= 1, total=len(names), desc="untuned", unit="panel") as bar:
@@ -193,6 +196,9 @@ def untuned(
                 frame = frame.drop(columns="id")
             for seed in seeds:
                 named = _named(classes, frame, panel.horizon, seed, first=seed == seeds[0])
+                for one in named.values():
+                    has = one.get_params(deep=False)
+                    one.set_params(**{key: own for key, own in stated.items() if key in has})
                 if named:
                     rows.append(_measured(name, named, frame, panel, seed, windows))
             bar.update()

@@ -6,7 +6,9 @@ it here.
 
 from tsar.forecasting.arima import ARIMA
 from tsar.forecasting.arnet import ARNet
+from tsar.forecasting.auto_arima import AutoARIMA
 from tsar.forecasting.auto_ets import AutoETS
+from tsar.forecasting.auto_forecaster import AutoForecaster
 from tsar.forecasting.autocon import AutoCon
 from tsar.forecasting.autoformer import AutoformerForecaster
 from tsar.forecasting.autoreg import AutoReg
@@ -43,8 +45,10 @@ from tsar.forecasting.tsm2 import TSM2
 __all__ = [
     "ARIMA",
     "ARNet",
+    "AutoARIMA",
     "AutoCon",
     "AutoETS",
+    "AutoForecaster",
     "AutoReg",
     "AutoTCL",
     "AutoTimes",

@@ -50,8 +50,27 @@ class ARIMAModel(LocalModel):
 
     def estimate(self, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         """Maximise the likelihood, see :class:`LocalModel`."""
+        return self.parameters_of(self.fitted(y, x))
+
+    def fitted(self, y: np.ndarray, x: np.ndarray) -> Any:
+        """Return what statsmodels knows of the maximum of the likelihood.
+
+        Parameters
+        ----------
+        y : float64 array of shape (n,)
+        x : float64 array of shape (n, K)
+        """
         process = self._process(rounded(y), x if x.shape[1] else None)
-        fitted = process.fit(disp=0, cov_type="none")
+        return process.fit(disp=0, cov_type="none")
+
+    def parameters_of(self, fitted: Any) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Return the parameters of the process, the effects of covariates, and whether it ended.
+
+        Parameters
+        ----------
+        fitted : SARIMAXResults
+        """
+        process = fitted.model
         names, weights = process.param_names, np.asarray(fitted.params)
         covariate = np.isin(names, process.exog_names or [])
         converged = bool(fitted.mle_retvals["converged"])

@@ -263,6 +263,11 @@ class Forecaster(Inspection, Intervals):
         except ParameterError as error:
             raise ParameterError(f"{self.name}: {error}") from None
 
+    @property
+    def in_words(self) -> str:
+        """What forecasts: the name, and of a combination its members with their weights."""
+        return self.name
+
     # -------------------------------------------------------------- predict
 
     @frame_first

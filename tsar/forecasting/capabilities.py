@@ -7,6 +7,8 @@ from tsar.forecasting.network import NetworkForecaster
 
 __all__ = ["CAPABILITIES", "capabilities", "learning"]
 
+# Parameters that hold other forecasters.
+MEMBERS = {"models", "model", "candidates"}
 CAPABILITIES = {
     "distribution": "forecasts quantiles or a distribution by itself; every model has calibrated "
     "intervals",
@@ -39,7 +41,7 @@ def capabilities(cls: type[Forecaster]) -> dict[str, bool | None]:
         "pretrain": hasattr(cls, "pretrain") or "pretrained" in parameters,
         "mixer": "mixer" in parameters,
     }
-    if {"models", "model"} & set(parameters):
+    if MEMBERS & set(parameters):
         of_members = ("distribution", "past", "future", "static", "joint")
         has |= dict.fromkeys(of_members)
     return has
@@ -62,7 +64,7 @@ def learning(cls: type[Forecaster]) -> str:
     parameters: dict[str, Any] = cls().get_params(deep=False)
     if issubclass(cls, NetworkForecaster):
         return "network"
-    if {"models", "model"} & set(parameters):
+    if MEMBERS & set(parameters):
         return "members"
     if "estimator" in parameters:
         return "regression"

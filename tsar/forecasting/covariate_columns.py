@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tsar.exceptions import ParameterError
+from tsar.forecasting.base import Forecaster
 from tsar.forecasting.members import ROLES
 from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.arguments import column_labels
 
-__all__ = ["CovariateColumns"]
+__all__ = ["CovariateColumns", "NamedCovariates"]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CovariateColumns(WindowForecaster):
+class NamedCovariates(Forecaster):
     """A forecaster with columns that help to forecast the others.
 
     Parameters
@@ -22,9 +23,6 @@ class CovariateColumns(WindowForecaster):
         Columns that help to forecast the others: known up to the forecast origin, known
         over the horizon as well (``predict`` takes them as ``future=``), or constant in
         each series. Numbers are standardised, anything else is a category.
-    calendar_features : bool, default False
-        Whether the hour, weekday, day of month and day of year of the local clock are
-        known covariates as well.
     """
 
     parameter_group: ClassVar[str] = "data"
@@ -33,15 +31,10 @@ class CovariateColumns(WindowForecaster):
     past_covariates: str | int | Sequence[str | int] | None = None
     future_covariates: str | int | Sequence[str | int] | None = None
     static_covariates: str | int | Sequence[str | int] | None = None
-    calendar_features: bool = False
-
-    # Which of tsar.data.calendar.CALENDARS it reads.
-    _clock: ClassVar[str] = "features"
 
     @property
     def roles(self) -> dict[str, Any]:
-        names = {role: column_labels(getattr(self, role)) for role in ROLES}
-        return {**names, "calendar": self._clock if self.calendar_features else None}
+        return {role: column_labels(getattr(self, role)) for role in ROLES}
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
@@ -54,3 +47,27 @@ class CovariateColumns(WindowForecaster):
                         f"is among {declared[name]}; name it once"
                     )
                 declared[name] = role
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CovariateColumns(NamedCovariates, WindowForecaster):
+    """A forecaster of windows with such columns, and the calendar among them.
+
+    Parameters
+    ----------
+    calendar_features : bool, default False
+        Whether the hour, weekday, day of month and day of year of the local clock are
+        known covariates as well.
+    """
+
+    parameter_group: ClassVar[str] = "data"
+    other_groups: ClassVar[Mapping[str, str]] = {}
+
+    calendar_features: bool = False
+
+    # Which of tsar.data.calendar.CALENDARS it reads.
+    _clock: ClassVar[str] = "features"
+
+    @property
+    def roles(self) -> dict[str, Any]:
+        return {**super().roles, "calendar": self._clock if self.calendar_features else None}

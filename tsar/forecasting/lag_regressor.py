@@ -186,9 +186,10 @@ class LagRegressor(CovariateColumns):
             Wide, long or MultiIndex frame, or a Series; see the user guide.
         y : None
             Not used; scikit-learn's tools pass it.
-        sample_weight : array-like of shape (rows of df,), dict or None, default None
-            How much the error at each row counts: a number per row, or a dict with one per id. A
-            row of weight 0 is read as history and not learned from.
+        sample_weight : array-like of shape (rows of df,), dict, "equal_series" or None
+            How much the error at each row counts: a number per row, a dict with one per id, or so
+            that every series counts the same, however long it is. A row of weight 0 is read as
+            history and not learned from.
 
         Returns
         -------

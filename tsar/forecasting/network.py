@@ -152,9 +152,10 @@ class NetworkForecaster(DataDrivenForecaster, CovariateColumns):
             Wide, long or MultiIndex frame, or a Series; see the user guide.
         y : None
             Not used; scikit-learn's tools pass it.
-        sample_weight : array-like of shape (rows of df,), dict or None, default None
+        sample_weight : array-like of shape (rows of df,), dict, "equal_series" or None
             How much the error at each row counts, in training and in the choice of the best
-            epoch: a number per row, or a dict with one per id. Their ratios matter. A row of
+            epoch: a number per row, a dict with one per id, or so that every series counts the
+            same, however long it is. Their ratios matter. A row of
             weight 0 is read as history and not learned from. The scaling, and what ``calibrate``
             measures, is that of all rows.
         checkpoint : path, optional

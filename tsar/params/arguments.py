@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,9 @@ __all__ = [
 
 
 Frame: TypeAlias = pd.DataFrame | pd.Series
-SampleWeight: TypeAlias = ArrayLike | pd.Series | Mapping[Any, float] | None
+SampleWeight: TypeAlias = (
+    ArrayLike | pd.Series | Mapping[Any, float] | Literal["equal_series"] | None
+)
 
 Owner = TypeVar("Owner")
 Arguments = ParamSpec("Arguments")

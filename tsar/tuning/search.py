@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
+from tsar.data.digest import data_digest
 from tsar.data.panel import Panel
 from tsar.evaluation import backtest, mae, mse, rmse
 from tsar.exceptions import (
@@ -38,7 +39,6 @@ from tsar.tuning.spaces import Space, default_space
 from tsar.tuning.study import (
     ERROR,
     ask,
-    data_digest,
     import_optuna,
     is_counted,
     open_study,

@@ -1,7 +1,6 @@
 """Studies: where trials are kept, whose they are, and what became of killed ones."""
 
 import contextlib
-import hashlib
 import os
 import re
 import time
@@ -10,17 +9,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from tsar.data.panel import Panel
 from tsar.exceptions import MissingExtraError, ParameterError, TrainingError
 from tsar.files import is_process_alive, process_name
 
 __all__ = [
     "ERROR",
     "ask",
-    "data_digest",
     "import_optuna",
     "is_counted",
     "open_study",
@@ -211,19 +205,6 @@ def _check_belongs(study: Any, storage: Any, belongs: Mapping[str, Any]) -> None
         f"OptunaSearch: study {study.study_name!r} in {_shown(storage)} must belong to this "
         f"search; its {key} is {then}, here it is {now}; choose another study_name"
     )
-
-
-def data_digest(panel: Panel) -> str:
-    """Return a short digest of all that a panel holds."""
-    digest = hashlib.sha256()
-    columns = [*panel.past.values(), *panel.future.values(), *panel.static.values()]
-    for array in (panel.values, panel.offsets, panel.first, panel.last, *columns):
-        numeric = array.dtype.kind in "iufb"
-        text = array if numeric else pd.util.hash_array(array.astype(str).astype(object))
-        digest.update(np.ascontiguousarray(text).tobytes())
-    for index in (panel.ids, panel.variates):
-        digest.update("\0".join(map(str, index)).encode())
-    return digest.hexdigest()[:16]
 
 
 # ------------------------------------------------------------------ killed trials

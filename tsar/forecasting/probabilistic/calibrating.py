@@ -31,7 +31,7 @@ from tsar.forecasting.probabilistic.paths import ErrorPaths
 from tsar.params.arguments import check_percentages
 from tsar.params.constraints import check_choice
 
-__all__ = ["METHODS", "calibrate"]
+__all__ = ["METHODS", "calibrate", "calibration_of_errors"]
 
 METHODS = ("split", "cqr", "aci", "pid")
 ADAPTIVE = ("aci", "pid")
@@ -130,6 +130,31 @@ def calibrate(
     calibration.check(name, levels)
     calibration = replace(calibration, paths=_paths_of(windows, errors, calibration.unit))
     return _with_adaptive_reach(calibration, windows.owners, scores) if adaptive else calibration
+
+
+def calibration_of_errors(
+    panel: Panel, owners: np.ndarray, rows: np.ndarray, point: np.ndarray
+) -> Calibration:
+    """Keep how forecasts err that were made elsewhere, for intervals of the method "split".
+
+    Parameters
+    ----------
+    panel : Panel
+        What happened.
+    owners, rows : int64 arrays of shape (W,)
+        Series of each window, and the row of ``panel.values`` at which it begins, in the order
+        of time within a series.
+    point : float64 array of shape (W, H, C)
+        Forecasts of rows that were not learned from.
+    """
+    horizon = point.shape[1]
+    truth = _truth(panel, owners, rows, horizon)
+    n_unseen = np.zeros(panel.n_series, dtype=np.int64)
+    windows = _Windows(panel, n_unseen, owners, rows, panel, truth)
+    errors = truth - point
+    scores = interval_scores(truth, point, point)
+    calibration = _calibration_of(windows, np.abs(errors), scores, "split", None, [])
+    return replace(calibration, paths=_paths_of(windows, errors, calibration.unit))
 
 
 def _check_windows(model: FittedForecaster, windows: _Windows, horizon: int) -> None:
