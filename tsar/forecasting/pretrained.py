@@ -89,7 +89,7 @@ class PretrainedForecaster(NetworkInsight):
         alone; 0 takes them as they are.
     batch_size : int, default 32
         Windows per step of fine-tuning.
-    learning_rate : float, default 3e-4
+    learning_rate : float, default 1e-4
         Of the head alone; it is halved for all weights, and falls to 0 in a cosine.
     random_state : int, default 0
         Seed of the order in which windows are seen.
@@ -120,7 +120,7 @@ class PretrainedForecaster(NetworkInsight):
     season_lengths: Sequence[Positive] | None = None
     fine_tuning_steps: Annotated[int, Interval(0)] = 0
     batch_size: Positive = 32
-    learning_rate: Annotated[float, Interval(0, open_low=True)] = 3e-4
+    learning_rate: Annotated[float, Interval(0, open_low=True)] = 1e-4
     random_state: Annotated[int, Interval(0, 2**63 - 1)] = 0
 
     learned_record: ClassVar[Any] = PretrainedRecord
