@@ -1,10 +1,9 @@
 """Forecasters that train a network: the parameters and the fit that all of them share."""
 
-import contextlib
 import copy
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
 
@@ -19,7 +18,6 @@ from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.stored_panel import PanelRecord
 from tsar.data.windows import (
-    Inputs,
     SeriesTensors,
     Windows,
     observed_on_both_sides,
@@ -54,16 +52,12 @@ from tsar.training.device import resolve_device
 from tsar.training.objective import Objective
 from tsar.training.seeding import seeded
 from tsar.training.state import TrainedFitted, TrainingRecord
-from tsar.training.threads import is_crowded, settle_number, working_threads
+from tsar.training.threads import settle_number
 
 __all__ = ["NetworkForecaster", "NetworkSpec"]
 
 # Of each series, held out where early stopping says no more than True.
 VALIDATION_SHARE = 0.2
-# So few numbers are forecast by the threads that there are: to change their number takes a tenth
-# to a quarter of such a forecast. Beside other work, waiting for each other takes more. The numbers
-# are the same either way: no operation on so few adds up the parts of several threads.
-FEW_VALUES = 1024
 
 Level = Annotated[float, Interval(0, 1, open_low=True, open_high=True)]
 
@@ -129,8 +123,6 @@ class NetworkForecaster(DataDrivenForecaster, CovariateColumns):
     _own_calendar: ClassVar[bool] = False
     # Whether its mixers may look back only.
     _causal: ClassVar[bool] = False
-    # Whether a forecast is one pass, which rounds few numbers alike with one thread and with two.
-    _in_one_pass: ClassVar[bool] = True
     references: ClassVar[frozenset[str]] = TrainedEstimator.references | {"loss"}
     learned_record: ClassVar[Any] = NetworkRecord
 
@@ -489,28 +481,6 @@ class NetworkForecaster(DataDrivenForecaster, CovariateColumns):
     @property
     def _forecast_device(self) -> torch.device:
         return torch.device(self.device_)
-
-    def _forecast_batch(self, inputs: Inputs) -> Tensor:
-        forecast: Tensor = self.module_(inputs)
-        return forecast
-
-    @contextlib.contextmanager
-    def _forecasting(self, n_windows: int) -> Iterator[Callable[[Inputs], Tensor]]:
-        n_variates, context = self.end_.n_variates, self.context_rows
-        few = self._in_one_pass and n_windows * context * n_variates < FEW_VALUES
-        if few and not is_crowded():
-            yield self._forecast_batch
-            return
-        # That of a whole batch, so that a window is forecast alike whatever is beside it.
-        n_values = windows_at_once(context, n_variates) * context * n_variates
-        with working_threads(self.module_, n_values, self._forecast_device) as threads:
-
-            def forecast_batch(inputs: Inputs) -> Tensor:
-                forecast = self._forecast_batch(inputs)
-                threads.look()
-                return forecast
-
-            yield forecast_batch
 
     # ------------------------------------------------------------ persistence
 

@@ -1,10 +1,11 @@
-"""What a fitted network has inside when it forecasts, as arrays.
+"""Forecasting by a fitted network, and what it has inside meanwhile, as arrays.
 
 Dimension letters: S series, V variates that are read by themselves, L tokens.
 """
 
-from collections.abc import Iterator
-from typing import Any, Literal
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,22 +17,57 @@ from tsar.data.panel import Panel
 from tsar.data.windows import Inputs
 from tsar.exceptions import ParameterError
 from tsar.forecasting.fitted.contract import OpenWindows
-from tsar.forecasting.fitted.rolling import ROWS_AT_ONCE, roll, roll_windows, steps_covering
+from tsar.forecasting.fitted.rolling import (
+    ROWS_AT_ONCE,
+    roll,
+    roll_windows,
+    steps_covering,
+    windows_at_once,
+)
 from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.constraints import check_choice
-from tsar.training.threads import settle_number
+from tsar.training.threads import is_crowded, settle_number, working_threads
 
 __all__ = ["NetworkInsight"]
 
 # Windows that gradients go through in one pass, as in Enguehard (ICML 2023): what a network has
 # inside stays in memory until they have.
 OPEN_AT_ONCE = 100
+# So few numbers are forecast by the threads that there are: to change their number takes a tenth
+# to a quarter of such a forecast. Beside other work, waiting for each other takes more. The numbers
+# are the same either way: no operation on so few adds up the parts of several threads.
+FEW_VALUES = 1024
 
 
 class NetworkInsight(WindowForecaster):
     """A forecaster around a network that can be looked into."""
 
     module_: nn.Module
+
+    # Whether a forecast is one pass, which rounds few numbers alike with one thread and with two.
+    _in_one_pass: ClassVar[bool] = True
+
+    def _forecast_batch(self, inputs: Inputs) -> Tensor:
+        forecast: Tensor = self.module_(inputs)
+        return forecast
+
+    @contextlib.contextmanager
+    def _forecasting(self, n_windows: int) -> Iterator[Callable[[Inputs], Tensor]]:
+        n_variates, context = self.end_.n_variates, self.context_rows
+        few = self._in_one_pass and n_windows * context * n_variates < FEW_VALUES
+        if few and not is_crowded():
+            yield self._forecast_batch
+            return
+        # That of a whole batch, so that a window is forecast alike whatever is beside it.
+        n_values = windows_at_once(context, n_variates) * context * n_variates
+        with working_threads(self.module_, n_values, self._forecast_device) as threads:
+
+            def forecast_batch(inputs: Inputs) -> Tensor:
+                forecast = self._forecast_batch(inputs)
+                threads.look()
+                return forecast
+
+            yield forecast_batch
 
     @property
     def lets_gradients_through(self) -> bool:

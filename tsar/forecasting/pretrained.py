@@ -15,7 +15,7 @@ from tsar.data.covariates import CovariateCoding
 from tsar.data.panel import Panel
 from tsar.data.scaling import Scaling
 from tsar.data.stored_panel import PanelRecord
-from tsar.data.windows import Inputs, Windows, training_cutoffs
+from tsar.data.windows import Windows, training_cutoffs
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, NotFittedError, ParameterError, PersistenceError
 from tsar.forecasting.fitted.learned import Learned, LearnedRecord
@@ -288,10 +288,6 @@ class PretrainedForecaster(NetworkInsight):
             )
         steps = self.horizon if horizon is None else check_horizon(self.name, horizon)
         return clone(self).set_params(horizon=steps).fit(df)
-
-    def _forecast_batch(self, inputs: Inputs) -> Tensor:
-        forecast: Tensor = self.module_(inputs)
-        return forecast
 
     # ------------------------------------------------------------ persistence
 
