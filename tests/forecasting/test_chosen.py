@@ -22,9 +22,7 @@ from tsar.forecasting.chosen import (
 
 HOURS, DAYS, WEEKS, QUARTERS = (24, 168, 8760), (7, 365), (52,), (4,)
 NETWORKS = [
-    name
-    for name, cls in tsar.forecasting.registry.FORECASTERS.items()
-    if hasattr(cls, "settled")
+    name for name, cls in tsar.forecasting.registry.FORECASTERS.items() if hasattr(cls, "settled")
 ]
 
 

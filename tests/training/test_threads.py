@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import tsar
+from tsar.forecasting import network_insight
 from tsar.training import on_epoch, threads
 from tsar.training.threads import working_threads
 
@@ -139,7 +140,7 @@ def test_few_numbers_are_forecast_by_one_thread_on_a_crowded_machine(data, monke
     model.module_.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
     forecasts = []
     for crowded in (False, True):
-        monkeypatch.setattr("tsar.forecasting.network_insight.is_crowded", lambda there=crowded: there)
+        monkeypatch.setattr(network_insight, "is_crowded", lambda there=crowded: there)
         forecasts.append(model.predict())
     assert seen == [2, 1] and torch.get_num_threads() == 2
     pd.testing.assert_frame_equal(*forecasts, check_exact=True)
