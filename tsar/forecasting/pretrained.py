@@ -76,7 +76,7 @@ class PretrainedForecaster(NetworkInsight):
     Parameters
     ----------
     pretrained : {"tiny"}, default "tiny"
-        Which weights: "tiny" has 0.8 million of them.
+        Which weights: "tiny" has half a million of them.
     context_length : int or None, default None
         Rows of history that a forecast reads at most. None: 1,024, or as many as the longest
         series has.
