@@ -5,6 +5,7 @@ microseconds), UTC where the column has a time zone.
 """
 
 import datetime
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -169,6 +170,8 @@ class TimeAxis:
             self.tz, ambiguous=np.ones(len(index), dtype=bool), nonexistent="shift_forward"
         )
         stamps = np.array(aware.tz_convert("UTC").as_unit(self.unit).asi8)
+        if not _left_out_days(self.tz):
+            return stamps.reshape(local.shape)
         # pandas knows no skips of a day: it returns to the day before, or goes on for too long.
         day = local.reshape(-1) // self.per_day
         skipped = self.local(stamps) // self.per_day != day
@@ -251,6 +254,15 @@ class TimeAxis:
         """Rebuild an axis from :meth:`to_dict`."""
         tz = fields["tz"]
         return cls(**{**fields, "tz": None if tz is None else _zone_called(tz)})
+
+
+@functools.lru_cache(maxsize=64)
+def _left_out_days(zone: Any) -> bool:
+    """Whether a zone ever went to the other side of the date line by leaving out a day."""
+    instants = pd.date_range("1840-01-01", "2040-01-01", freq="D", tz="UTC", unit="s")
+    clocks = instants.tz_convert(zone).tz_localize(None).asi8
+    # A change of the clock for the summer is one of two hours at most.
+    return bool((np.diff(clocks) > 1.5 * 86_400).any())
 
 
 def zone_name(zone: datetime.tzinfo) -> str:

@@ -40,8 +40,8 @@ WARM_STEPS, MEASURED_STEPS = 4, 24
 # The share of the time by when costs are measured, and that of the rest for networks.
 MEASURING_SHARE, NETWORK_SHARE = 0.25, 0.6
 # A training of fewer steps than this share of what the data ask for is left out.
-SHORTEST_SHARE = 0.3
-# Of a training, what is run first where there is no time for all of them.
+SHORTEST_SHARE = 0.15
+# Of the steps that there is time for, what is run first where more than two trainings are short.
 FIRST_SHARE = 0.25
 # A candidate is fitted twice: without what is held out, and on all rows.
 FITS = 2
@@ -84,7 +84,7 @@ def place_windows(
     return HeldOutWindows.of(panel, held_out, horizon, apart)
 
 
-@dataclass
+@dataclass(eq=False)
 class Trial:
     """What became of a candidate.
 
@@ -326,16 +326,21 @@ class Trials:
                 continue
             paces[trial.name] = self._pace(trial)
         going_on = [trial for trial in trials if trial.name in paces and trial.status != "failed"]
-        if len(going_on) > 2 and self._share(going_on, paces) < 1:
-            going_on = self._better_after_a_part(going_on, paces)
-        while going_on and self._share(going_on, paces) < SHORTEST_SHARE:
+        # The cheap first: what they leave is for the others.
+        going_on.sort(key=lambda one: paces[one.name].seconds)
+        short = [one for one, share in self._shares(going_on, paces).items() if share < 1]
+        if len(short) > 2:
+            better = self._better_after_a_part(short, paces)
+            going_on = [one for one in going_on if one not in short or one in better]
+        while going_on and self._shares(going_on, paces)[going_on[-1]] < SHORTEST_SHARE:
             pace = paces[going_on[-1].name]
             going_on.pop().leave_out(
                 f"{pace.steps} steps take about {FITS * pace.seconds:.0f} s, "
                 f"{max(self.seconds_left, 0):.0f} s were left"
             )
-        for place, trial in enumerate(going_on):
-            share = min(self._share(going_on[place:], paces), 1.0)
+        while going_on:
+            share = self._shares(going_on, paces)[going_on[0]]
+            trial = going_on.pop(0)
             self._try_steps(trial, paces[trial.name], share)
 
     def _pace(self, trial: Trial) -> "_Pace":
@@ -354,17 +359,26 @@ class Trials:
         each = max(seconds[1] - seconds[0], 0.0) / (MEASURED_STEPS - WARM_STEPS)
         return _Pace(chosen, each, forecast_seconds)
 
-    def _share(self, trials: Sequence[Trial], paces: Mapping[str, "_Pace"]) -> float:
-        """Return the share of their steps that there is time for."""
-        taken = [paces[one.name] for one in trials]
-        left = self.seconds_left - sum(one.forecast_seconds for one in taken)
-        return max(left, 0.0) / max(FITS * sum(one.seconds for one in taken), 1e-9)
+    def _shares(self, trials: Sequence[Trial], paces: Mapping[str, "_Pace"]) -> dict[Trial, float]:
+        """Return the share of its steps that there is time for, of each, the cheap first.
+
+        All have the same time, of which the cheap leave what they do not need to the others.
+        """
+        left = self.seconds_left - sum(paces[one.name].forecast_seconds for one in trials)
+        shares = {}
+        for place, trial in enumerate(trials):
+            wanted = FITS * paces[trial.name].seconds
+            own = min(wanted, max(left, 0.0) / (len(trials) - place))
+            shares[trial] = own / wanted if wanted else 1.0
+            left -= own
+        return shares
 
     def _better_after_a_part(
         self, trials: Sequence[Trial], paces: Mapping[str, "_Pace"]
     ) -> list[Trial]:
         """Return the better half after a part of the steps, in the order they came in."""
-        part = FIRST_SHARE * min(self._share(trials, paces) * FITS, 1.0)
+        # Half of the time that they would have.
+        part = min(self._shares(trials, paces).values()) * FITS * FIRST_SHARE
         for trial in trials:
             settings = trial.forecaster
             self._try_steps(trial, paces[trial.name], part)
