@@ -32,8 +32,10 @@ MOST_HORIZONS, ROWS_FOR_ONE = 30, 10
 HELD_OUT = 3
 # Windows by which candidates are judged, where there are fewer series; else one for each.
 ENOUGH_WINDOWS = 500
-# Series, or variates, and rows of each, by which a cost is measured where there are more; half of
-# both are measured as well.
+# Values that are few enough to try all candidates on.
+SMALL = 2000
+# Series, or variates, and rows of each, by which a cost is measured where there are more, half of
+# them at most; half of both are measured as well.
 SAMPLE, SAMPLE_ROWS = 20, 1000
 # Steps after which the seconds of a training are measured, and from where on they count.
 WARM_STEPS, MEASURED_STEPS = 4, 24
@@ -444,25 +446,28 @@ def _affordable(waiting: Sequence[_Waiting], seconds: float) -> list[_Waiting]:
     return going_on
 
 
-def _evenly(n: int, most: int) -> np.ndarray:
-    """Return places out of ``n``, at most so many."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
-
-
 def _samples(windows: HeldOutWindows) -> tuple[_Yardstick, _Yardstick] | None:
-    """Return windows of a few series, and of more; None where all of them are few."""
-    if windows.panel.values.size <= SAMPLE * SAMPLE_ROWS:
+    """Return windows of a part of the series, and of more; None where all of them are few."""
+    panel = windows.panel
+    if panel.values.size <= SMALL:
         return None
     # What is long enough for all windows is, cut in two, long enough for some.
     rows = max(SAMPLE_ROWS, 2 * HELD_OUT * windows.horizon)
-    few = _sample(windows, SAMPLE // 2, rows // 2)
-    more = _sample(windows, SAMPLE, rows)
+    if panel.n_series * panel.n_variates == 1:
+        rows = min(rows, int(panel.lengths.max()) // 2)
+    sizes = [min(-(-n // 2), SAMPLE) for n in (panel.n_series, panel.n_variates)]
+    more = _sample(windows, sizes, rows)
+    few = _sample(windows, [-(-n // 2) for n in sizes], rows // 2)
     return None if few is None or more is None else (_Yardstick.of(few), _Yardstick.of(more))
 
 
-def _sample(windows: HeldOutWindows, most: int, rows: int) -> HeldOutWindows | None:
+def _sample(windows: HeldOutWindows, sizes: Sequence[int], rows: int) -> HeldOutWindows | None:
+    """Return windows of the last rows of so many series and variates, spread evenly."""
     panel = windows.panel
-    series, variates = _evenly(panel.n_series, most), _evenly(panel.n_variates, most)
+    series, variates = (
+        np.unique(np.linspace(0, n - 1, size).astype(np.int64))
+        for n, size in zip((panel.n_series, panel.n_variates), sizes, strict=True)
+    )
     part = of_series(panel, series).tail(rows)
     part = part.with_values(part.values[:, variates], part.variates[variates])
-    return place_windows(part, windows.horizon, n_windows=most)
+    return place_windows(part, windows.horizon, n_windows=SAMPLE)
