@@ -31,6 +31,7 @@ from tsar.forecasting.mstl import MSTL
 from tsar.forecasting.naive import Naive, SeasonalNaive
 from tsar.forecasting.nlinear import NLinear
 from tsar.forecasting.patchtst import PatchTST
+from tsar.forecasting.pretrained import PretrainedForecaster
 from tsar.forecasting.probabilistic.calibrating import calibration_of_errors
 from tsar.forecasting.probabilistic.calibration import Calibration
 from tsar.forecasting.smamba import SMamba
@@ -72,6 +73,7 @@ def _candidates(preset: str) -> dict[str, Forecaster]:
     candidates: dict[str, Forecaster] = {
         "SeasonalNaive": SeasonalNaive(),
         "Naive": Naive(),
+        "PretrainedForecaster": PretrainedForecaster(),
         "Theta": Theta(),
         "AutoReg": AutoReg(),
         "AutoETS": AutoETS(),
