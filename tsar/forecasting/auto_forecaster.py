@@ -236,16 +236,21 @@ class AutoForecaster(NamedCovariates, Combination):
         return self._learned_from_members(panel, np.zeros(panel.n_series, dtype=np.int64))
 
     def _candidates_for(self, panel: Panel) -> dict[str, Forecaster]:
-        """Return the candidates, with the longer cycles of the calendar where none are given."""
+        """Return the candidates, and where none are given those that other cycles make."""
         first, *others = self._named().items()
-        cycles = [] if self.candidates is not None else panel.frequency.cycles[1:]
-        longest = int(panel.lengths.max())
-        longer = [
-            (f"SeasonalNaive{cycle}", SeasonalNaive(season_length=cycle))
-            for cycle in cycles
+        if self.candidates is not None:
+            return dict([first, *others])
+        cycles, longest = panel.frequency.cycles, int(panel.lengths.max())
+        own: dict[str, Forecaster] = {
+            f"SeasonalNaive{cycle}": SeasonalNaive(season_length=cycle)
+            for cycle in cycles[1:]
             if LONG_CYCLES * cycle <= longest
-        ]
-        return dict([first, *longer, *others])
+        }
+        # Told of all cycles, it can make too much of the longer ones.
+        for cycle in dict.fromkeys((1, *cycles[:1])) if cycles else ():
+            fewer = PretrainedForecaster(season_lengths=[cycle])
+            own[f"PretrainedForecaster{cycle}"] = fewer
+        return dict([first, *own.items(), *others])
 
     def _tried(
         self,
