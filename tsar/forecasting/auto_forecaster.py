@@ -82,9 +82,11 @@ def _candidates(preset: str) -> dict[str, Forecaster]:
         "NLinear": NLinear(),
     }
     if preset != "fast":
-        candidates |= {"MSTL": MSTL(), "PatchTST": PatchTST(), "DLinear": DLinear()}
+        candidates |= {"PatchTST": PatchTST(), "DLinear": DLinear()}
     if preset == "best":
+        # It takes a series apart again for every window.
         candidates |= {
+            "MSTL": MSTL(),
             "PatchTSTMean": PatchTST(loss="mse"),
             "SMamba": SMamba(),
             "iTransformer": iTransformer(),
