@@ -237,7 +237,11 @@ class BrokenLater(tsar.Naive):
 
 def test_a_candidate_that_fails_is_survived():
     frame = days()
-    model = tsar.AutoForecaster(candidates={**CHEAP, "broken": Broken()}, horizon=7).fit(frame)
+    model = tsar.AutoForecaster(candidates={**CHEAP, "broken": Broken()}, horizon=7)
+    with pytest.warns(
+        DataWarning, match="1 of 4 candidates failed .*broken, ZeroDivisionError: by"
+    ):
+        model.fit(frame)
     plain = tsar.AutoForecaster(candidates=CHEAP, horizon=7).fit(frame)
     pd.testing.assert_frame_equal(model.predict(), plain.predict())
     row = model.leaderboard_.set_index("model").loc["broken"]
@@ -249,7 +253,9 @@ def test_a_candidate_that_fails_is_survived():
 def test_a_member_that_fails_on_all_rows_leaves_its_share_to_the_others():
     frame = days().assign(y=lambda one: one.groupby("unique_id")["y"].cumsum())
     candidates = {"seasonal": tsar.SeasonalNaive(), "broken": BrokenLater()}
-    model = tsar.AutoForecaster(candidates=candidates, horizon=7).fit(frame)
+    model = tsar.AutoForecaster(candidates=candidates, horizon=7)
+    with pytest.warns(DataWarning, match="candidates failed .*broken, on all rows"):
+        model.fit(frame)
     # The one that failed had all the weight; the first is there in any case.
     assert model.weights_["y"].to_dict() == {"seasonal": 1.0}
     assert "on all rows" in model.leaderboard_.set_index("model").loc["broken", "note"]
@@ -316,6 +322,31 @@ def test_what_takes_too_long_is_left_out(timed):
     assert whole == ["Naive", "Theta", "AutoReg"]
     assert f"takes about {2 * 1e-3 * rows:.0f} s" in done["ETS"].note
     assert clock.now < 20.0
+
+
+class NeedsRows(tsar.Naive):
+    """Fails on the smaller sample alone."""
+
+    def _learn(self, panel, go_on):
+        if panel.values.size < 2000:
+            raise ValueError("too few rows")
+        return super()._learn(panel, go_on)
+
+
+def test_what_fails_on_the_smaller_sample_is_tried_all_the_same():
+    frame = days(n_series=20, rows=300)
+    candidates = {"seasonal": tsar.SeasonalNaive(), "picky": NeedsRows()}
+    model = tsar.AutoForecaster(candidates=candidates, horizon=7).fit(frame)
+    assert model.leaderboard_["status"].isin(["member", "tried"]).all()
+
+
+def test_samples_of_one_size_tell_costs_too():
+    """Of a short and a long series, both samples are the short one."""
+    short, long = days(1, 150), days(1, 2400, seed=1).assign(unique_id="z")
+    candidates = {"seasonal": tsar.SeasonalNaive(), "last": tsar.Naive()}
+    model = tsar.AutoForecaster(candidates=candidates, horizon=7)
+    model.fit(pd.concat([short, long]))
+    assert model.leaderboard_["status"].isin(["member", "tried"]).all()
 
 
 def test_networks_have_fewer_steps_where_time_is_short(timed):

@@ -232,6 +232,7 @@ class AutoForecaster(NamedCovariates, Combination):
             index=list(weights),
         )
         self.leaderboard_ = _leaderboard(trials, weights)
+        self._warn_of_failures(trials)
         self._calibration_of_trials = (
             None if windows is None else _calibrated(windows, trials, weights)
         )
@@ -310,6 +311,15 @@ class AutoForecaster(NamedCovariates, Combination):
         first = trials[0]
         return members or {first.name: self._fitted_member(first.forecaster, panel)}
 
+    def _warn_of_failures(self, trials: Sequence[Trial]) -> None:
+        failed = [one for one in trials if one.status == "failed"]
+        if failed:
+            warn(
+                f"{self.name}: {len(failed)} of {len(trials)} candidates failed (the first: "
+                f"{failed[0].name}, {failed[0].note}); leaderboard_ says which and why",
+                DataWarning,
+            )
+
     # ------------------------------------------------------------ persistence
 
     def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -353,11 +363,14 @@ def _leaderboard(trials: Sequence[Trial], weights: Mapping[str, float]) -> pd.Da
 
 def _calibrated(
     windows: HeldOutWindows, trials: Sequence[Trial], weights: Mapping[str, float]
-) -> Calibration:
+) -> Calibration | None:
     """Learn the intervals from the combined forecasts of the held-out windows."""
     total = sum(weights.values())
     point = np.zeros_like(windows.truth, dtype=np.float64)
     for trial in trials:
-        if trial.name in weights and trial.forecasts is not None:
+        if trial.name in weights:
+            # The first one may stand in though it failed there.
+            if trial.forecasts is None:
+                return None
             point += weights[trial.name] / total * trial.forecasts
     return calibration_of_errors(windows.panel, windows.owners, windows.rows, point)

@@ -299,10 +299,15 @@ class Trials:
         if not part.is_tried:
             trial.status, trial.note = part.status, part.note
             return None
-        sizes = [one.windows.before.values.size for one in (few, sample, self.yardstick)]
-        # Some read no more than so many rows.
-        growth = (part.fit_seconds - less.fit_seconds) / (sizes[1] - sizes[0])
-        fit_seconds = part.fit_seconds + max(growth, 0.0) * (sizes[2] - sizes[1])
+        small, large, whole = (
+            one.windows.before.values.size for one in (few, sample, self.yardstick)
+        )
+        if less.is_tried and large > small:
+            # Some read no more than so many rows.
+            growth = max(part.fit_seconds - less.fit_seconds, 0.0) / (large - small)
+        else:
+            growth = part.fit_seconds / large
+        fit_seconds = part.fit_seconds + growth * (whole - large)
         more_windows = self.yardstick.truth.size / sample.truth.size
         cost = FITS * fit_seconds + seconds * more_windows
         trial.leave_out(f"takes about {cost:.0f} s, for {part.loss:.3f} on a sample")
