@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from tsar.exceptions import ParameterError
+from tsar.forecasting.covariate_columns import FutureCovariates
 from tsar.forecasting.local import LocalForecaster
 from tsar.forecasting.local_models import LocalModel, rounded
-from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
 
 __all__ = ["ARIMA"]
@@ -101,7 +101,7 @@ class ARIMAModel(LocalModel):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ARIMA(LocalForecaster):
+class ARIMA(FutureCovariates, LocalForecaster):
     """ARIMA with seasonal terms and covariates (SARIMAX), for each series and variate.
 
     Future covariates enter by a linear regression whose errors are the ARIMA process. Missing
@@ -118,8 +118,6 @@ class ARIMA(LocalForecaster):
     constant : bool, default False
         Whether the differenced series has a mean: a level without differences, a drift with
         one.
-    future_covariates : label, sequence or None, default None
-        Columns known over the horizon as well; ``predict`` takes them as ``future=``.
 
     References
     ----------
@@ -138,11 +136,6 @@ class ARIMA(LocalForecaster):
     order: Order = (1, 1, 1)
     seasonal_order: Order = (0, 0, 0)
     constant: bool = False
-    future_covariates: str | int | Sequence[str | int] | None = None
-
-    @property
-    def roles(self) -> dict[str, Any]:
-        return {"future_covariates": column_labels(self.future_covariates)}
 
     def _check_consistency(self) -> None:
         super()._check_consistency()

@@ -6,16 +6,16 @@ Dimension letters: n rows, K covariates.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from tsar.exceptions import foreign_warnings
 from tsar.forecasting.arima import ARIMAModel
+from tsar.forecasting.covariate_columns import FutureCovariates
 from tsar.forecasting.local import LocalForecaster
 from tsar.forecasting.local_models import LocalModel, rounded
-from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
 
 __all__ = ["AutoARIMA"]
@@ -212,7 +212,7 @@ def _shocks(z: np.ndarray, season: int) -> np.ndarray:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AutoARIMA(LocalForecaster):
+class AutoARIMA(FutureCovariates, LocalForecaster):
     """ARIMA whose orders are chosen for each series and variate.
 
     Differences are taken until the KPSS test does not refuse a level (two at most), and one from
@@ -227,8 +227,6 @@ class AutoARIMA(LocalForecaster):
         Terms of either kind that are compared at most.
     max_seasonal_terms : int, default 1
         The same from season to season; 0 leaves the season out.
-    future_covariates : label, sequence or None, default None
-        Columns known over the horizon as well; ``predict`` takes them as ``future=``.
 
     Attributes
     ----------
@@ -258,11 +256,6 @@ class AutoARIMA(LocalForecaster):
 
     max_terms: Annotated[int, Interval(0, 10)] = 3
     max_seasonal_terms: Annotated[int, Interval(0, 2)] = 1
-    future_covariates: str | int | Sequence[str | int] | None = None
-
-    @property
-    def roles(self) -> dict[str, Any]:
-        return {"future_covariates": column_labels(self.future_covariates)}
 
     def _make_model(self, season_length: int) -> AutoARIMAModel:
         return AutoARIMAModel(season_length, int(self.max_terms), int(self.max_seasonal_terms))

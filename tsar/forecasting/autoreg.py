@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from tsar.exceptions import ParameterError
+from tsar.forecasting.covariate_columns import FutureCovariates
 from tsar.forecasting.local import LocalForecaster
 from tsar.forecasting.local_models import LocalModel
-from tsar.params.arguments import column_labels
 from tsar.params.constraints import Interval
 from tsar.params.records import LONGEST
 
@@ -105,7 +105,7 @@ class AutoRegModel(LocalModel):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AutoReg(LocalForecaster):
+class AutoReg(FutureCovariates, LocalForecaster):
     """An autoregression by least squares, for each series and variate.
 
     The forecast of the next step is a constant plus weighted lags, plus the weighted future
@@ -119,8 +119,6 @@ class AutoReg(LocalForecaster):
         seasonal difference of first differences looks. A series with fewer than three rows for
         each weight gets fewer: with None the first, those of the season and the shortest of the
         others, else the shortest.
-    future_covariates : label, sequence or None, default None
-        Columns known over the horizon as well; ``predict`` takes them as ``future=``.
 
     References
     ----------
@@ -136,11 +134,6 @@ class AutoReg(LocalForecaster):
     """
 
     lags: Annotated[int, Interval(1, LONGEST)] | Sequence[Positive] | None = None
-    future_covariates: str | int | Sequence[str | int] | None = None
-
-    @property
-    def roles(self) -> dict[str, Any]:
-        return {"future_covariates": column_labels(self.future_covariates)}
 
     def _check_consistency(self) -> None:
         super()._check_consistency()

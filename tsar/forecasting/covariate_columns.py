@@ -10,7 +10,27 @@ from tsar.forecasting.members import ROLES
 from tsar.forecasting.window_forecaster import WindowForecaster
 from tsar.params.arguments import column_labels
 
-__all__ = ["CovariateColumns", "NamedCovariates"]
+__all__ = ["CovariateColumns", "FutureCovariates", "NamedCovariates"]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FutureCovariates(Forecaster):
+    """A forecaster with columns that explain the others, step by step.
+
+    Parameters
+    ----------
+    future_covariates : label, sequence or None, default None
+        Columns known over the horizon as well; ``predict`` takes them as ``future=``.
+    """
+
+    parameter_group: ClassVar[str] = "model"
+    other_groups: ClassVar[Mapping[str, str]] = {}
+
+    future_covariates: str | int | Sequence[str | int] | None = None
+
+    @property
+    def roles(self) -> dict[str, Any]:
+        return {"future_covariates": column_labels(self.future_covariates)}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
