@@ -5,7 +5,10 @@ Run it from this folder::
     python train.py --steps 10000 --checkpoint tiny.pt --curve tiny.csv --weights tiny.safetensors
 
 What was begun goes on with ``--resume``; another number of steps only moves the point at which the
-learning rate begins to fall.
+learning rate begins to fall. ``--start`` begins from weights that were written before, as the
+second stage of what is shipped does::
+
+    python train.py --start first.safetensors --steps 10000 --seed 1 --rate 6e-4
 """
 
 import argparse
@@ -16,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from synthetic import SyntheticBatch, stream
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -49,11 +52,18 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--checkpoint", type=Path, default=Path("tiny.pt"))
+    parser.add_argument("--start", type=Path, help="weights to begin from")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     parser.add_argument("--curve", type=Path, default=Path("tiny.csv"))
     parser.add_argument("--weights", type=Path, default=Path("tiny.safetensors"))
     parser.add_argument("--validate-every", type=int, default=250, help="steps")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--bfloat16",
+        action="store_true",
+        help="compute in half the bits: faster where the processor has instructions for it, such "
+        "as AMX, and several times slower elsewhere",
+    )
     return parser.parse_args()
 
 
@@ -87,9 +97,9 @@ def pinball(forecast: Tensor, target: Tensor, levels: tuple[float, ...]) -> Tens
     return 2 * torch.maximum(level * error, (level - 1) * error)
 
 
-def batch_loss(network: CyclePatchNetwork, batch: SyntheticBatch) -> Tensor:
+def batch_loss(network: CyclePatchNetwork, batch: SyntheticBatch, bfloat16: bool) -> Tensor:
     history, target, counts = scaled_parts(batch)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         forecast = network.forecast_scaled(history, batch.cycles, target.shape[1])
     loss = pinball(forecast.float(), target, network.levels).mean(dim=(1, 2))
     return (loss * counts).mean()
@@ -132,6 +142,10 @@ def main() -> None:
         d_ff=arguments.hidden,
         n_layers=arguments.layers,
     )
+    if arguments.start is not None:
+        network.load_state_dict(
+            {name: part.float() for name, part in load_file(arguments.start).items()}
+        )
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.02
     )
@@ -156,7 +170,7 @@ def main() -> None:
             group["lr"] = rate_at(step, arguments.steps, arguments.rate)
         optimizer.zero_grad()
         for batch in islice(batches, PER_STEP):
-            loss = batch_loss(network, batch) / PER_STEP
+            loss = batch_loss(network, batch, arguments.bfloat16) / PER_STEP
             loss.backward()
             losses.append(PER_STEP * loss.item())
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -21,6 +21,15 @@ CHEAP = {
     "lags": tsar.AutoReg(lags=7),
 }
 
+# A training that runs to its end, and may have been best before.
+EARLY = {
+    "context_length": 14,
+    "learning_rate": 0.1,
+    "learning_rate_schedule": "constant",
+    "early_stopping": True,
+    "patience": 60,
+}
+
 
 def days(n_series=3, rows=120, seed=0, noise=0.3):
     """Return long daily series with a weekly season and a slope."""
@@ -259,6 +268,28 @@ def test_a_member_that_fails_on_all_rows_leaves_its_share_to_the_others():
     # The one that failed had all the weight; the first is there in any case.
     assert model.weights_["y"].to_dict() == {"seasonal": 1.0}
     assert "on all rows" in model.leaderboard_.set_index("model").loc["broken", "note"]
+
+
+def test_a_training_whose_best_length_was_seen_learns_from_all_rows():
+    frame = days(n_series=2, rows=90)
+    candidates = {"line": tsar.NLinear(batch_size=16, max_steps=60, random_state=3, **EARLY)}
+    model = tsar.AutoForecaster(candidates=candidates, horizon=7, windows=2).fit(frame)
+    before = frame.groupby("unique_id").head(90 - 14)
+    trial = clone(candidates["line"]).set_params(horizon=7).fit(before)
+    losses = trial.history_["val_loss"]
+    share = (1 + int(np.argmin(losses))) / len(losses)
+    assert share < 1
+    again = clone(candidates["line"]).set_params(
+        horizon=7, early_stopping=False, max_steps=round(60 * share)
+    )
+    pd.testing.assert_frame_equal(model.predict(), again.fit(frame).predict())
+
+
+def test_a_training_that_lost_patience_is_repeated_as_it_was():
+    frame = days(n_series=2, rows=90)
+    line = tsar.NLinear(context_length=14, max_epochs=40, patience=1, random_state=3, horizon=7)
+    model = tsar.AutoForecaster(candidates={"line": line}, horizon=7, windows=2).fit(frame)
+    pd.testing.assert_frame_equal(model.predict(), clone(line).fit(frame).predict())
 
 
 def test_without_time_the_first_candidate_forecasts():

@@ -304,7 +304,7 @@ class AutoForecaster(NamedCovariates, Combination):
                 continue
             tell(trial.name)
             try:
-                members[trial.name] = self._fitted_member(trial.forecaster, panel)
+                members[trial.name] = self._fitted_member(trial.for_all_rows, panel)
             # As in the trials: what is left of the members forecasts.
             except Exception as error:
                 trial.status, trial.note = "failed", f"on all rows, {type(error).__name__}: {error}"

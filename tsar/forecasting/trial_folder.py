@@ -26,10 +26,14 @@ class TrialResult(NamedTuple):
     ----------
     forecasts : float64 array of shape (W, H, C)
     fit_seconds : float
+    best_steps : int or None
+        Steps of training after which rows held out by the candidate itself were forecast best;
+        None where it held out none.
     """
 
     forecasts: np.ndarray
     fit_seconds: float
+    best_steps: int | None = None
 
 
 class TrialFolder:
@@ -82,12 +86,13 @@ class TrialFolder:
                 np.load(file, allow_pickle=False) as stored,
             ):
                 forecasts, fit_seconds = stored["forecasts"], float(stored["fit_seconds"])
+                best_steps = int(stored["best_steps"]) or None
         # What is damaged is tried again.
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
         if forecasts.shape != self.shape or forecasts.dtype != np.float64:
             return None
-        return TrialResult(forecasts, fit_seconds)
+        return TrialResult(forecasts, fit_seconds, best_steps)
 
     def save(self, name: str, forecaster: Forecaster, result: TrialResult) -> None:
         """Keep the result of a candidate.
@@ -102,4 +107,9 @@ class TrialFolder:
             whole_file(self._path(name, forecaster)) as unfinished,
             unfinished.open("wb") as file,
         ):
-            np.savez(file, forecasts=result.forecasts, fit_seconds=result.fit_seconds)
+            np.savez(
+                file,
+                forecasts=result.forecasts,
+                fit_seconds=result.fit_seconds,
+                best_steps=result.best_steps or 0,
+            )

@@ -103,6 +103,8 @@ class Trial:
     fit_seconds : float
         Of the fit without what is held out.
     forecasts : float64 array of shape (W, H, C) or None
+    best_steps : int or None
+        Steps of training after which it forecast best what it held out itself, if it did.
     """
 
     name: str
@@ -112,6 +114,17 @@ class Trial:
     loss: float = math.nan
     fit_seconds: float = math.nan
     forecasts: np.ndarray | None = field(default=None, repr=False)
+    best_steps: int | None = None
+
+    @property
+    def for_all_rows(self) -> Forecaster:
+        """The forecaster to fit on all rows, not fitted.
+
+        A training whose best length is told by now holds out nothing to find it.
+        """
+        if self.best_steps is None:
+            return self.forecaster
+        return clone(self.forecaster).set_params(early_stopping=False, max_steps=self.best_steps)
 
     @property
     def is_tried(self) -> bool:
@@ -247,7 +260,7 @@ class Trials:
                 result = self._result_of(trial.forecaster, yardstick)
                 if folder:
                     folder.save(trial.name, trial.forecaster, result)
-            trial.forecasts, trial.fit_seconds = result
+            trial.forecasts, trial.fit_seconds, trial.best_steps = result
             trial.loss = yardstick.loss_of(result.forecasts)
         # Whatever a candidate fails by, the others go on; the leaderboard says it.
         except Exception as error:
@@ -262,7 +275,8 @@ class Trials:
         with own_warnings("ignore", DataWarning):
             fitted = self.fit(forecaster, yardstick.windows.before)
             seconds = time.monotonic() - begun
-            return TrialResult(yardstick.windows.forecasts_of(fitted), seconds)
+            forecasts = yardstick.windows.forecasts_of(fitted)
+            return TrialResult(forecasts, seconds, _best_steps(fitted))
 
     # ---------------------------------------------------------------- plain
 
@@ -441,6 +455,16 @@ def _has_open_length(forecaster: Forecaster) -> bool:
         and forecaster.max_steps is None
         and forecaster.max_epochs is None
     )
+
+
+def _best_steps(fitted: Forecaster) -> int | None:
+    """Return after how many steps a training was best by what it held out; None if by nothing."""
+    if not isinstance(fitted, DataDrivenForecaster) or "val_loss" not in fitted.history_:
+        return None
+    # One that lost its patience did not make all of its steps.
+    if fitted.max_steps_ is None or fitted.patience_ <= fitted.n_epochs_:
+        return None
+    return max(round(fitted.max_steps_ * fitted.best_epoch_ / fitted.n_epochs_), 1)
 
 
 def _affordable(waiting: Sequence[_Waiting], seconds: float) -> list[_Waiting]:
