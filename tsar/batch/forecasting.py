@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import numbers
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,8 @@ import pandas as pd
 
 from tsar.batch.block import Block, BlockForecaster
 from tsar.batch.choosing import (
+    check_counts,
+    check_no_status,
     check_shard,
     check_wanted,
     chosen_model,
@@ -33,7 +34,6 @@ from tsar.data.fileformat import FileFormat, Roles
 from tsar.data.longtable import End
 from tsar.data.tables import TableFile, write_table
 from tsar.exceptions import (
-    DataError,
     ParameterError,
     TsarError,
     each_warning_once,
@@ -178,9 +178,14 @@ def forecast(
     (2, 0)
     """
     begun = time.perf_counter()
+    if not isinstance(source, str | os.PathLike):
+        raise ParameterError(
+            f"batch: source must be the path of a file, got a {type(source).__name__}; frames of "
+            f"Ray, Dask and Spark are for tsar.batch.forecast_partitioned"
+        )
     paths = Paths.of(source, out, future, report, resume)
     paths.remove_unfinished()
-    _check_counts(block_rows=block_rows, fit_rows=fit_rows)
+    check_counts(block_rows=block_rows, fit_rows=fit_rows)
     chosen_engine = engine_called(engine)
     own = Roles(id_column, time_column)
     chosen = chosen_model(model, params, horizon, own.id_column, own.time_name, target)
@@ -239,24 +244,13 @@ def forecast(
     return result
 
 
-def _check_counts(**counts: Any) -> None:
-    """Raise a ParameterError unless each is a number of rows, or None."""
-    for name, value in counts.items():
-        wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
-        if value is not None and (wrong or not value >= 1 or value % 1):
-            raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
-
-
 def _check_columns(file: Any, model: Any, shard: tuple[int, int] | None) -> None:
     """Raise an error where a file has no parts, or no room for the column of the status."""
     if file.series is None and shard is not None:
         raise ParameterError("batch: shard is for files of several series; pass id_column=")
     targets = listed(model.target) or listed(file.table.targets)
-    if file.series is not None and STATUS in (*file.table.roles.keys, *targets):
-        raise DataError(
-            f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
-            f"the time or a target; rename it in the file"
-        )
+    if file.series is not None:
+        check_no_status((*file.table.roles.keys, *targets))
 
 
 def _read_if_path(events: Any, id_column: Any, stated: FileFormat) -> Any:
