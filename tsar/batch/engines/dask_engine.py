@@ -9,7 +9,7 @@ import joblib
 import pandas as pd
 
 from tsar.batch.block import Block
-from tsar.batch.engines.engine import Cluster, Function, Result, Work, first_line
+from tsar.batch.engines.engine import Cluster, Function, Result, Work, in_short
 from tsar.batch.engines.worker import Mapped, loaded, run_packed
 from tsar.exceptions import EngineError
 
@@ -104,7 +104,7 @@ def _connect(n_blocks: int) -> Any:
         return distributed.Client(**options)
     except (OSError, RuntimeError, ValueError) as error:
         raise EngineError(
-            f"batch: there is no Dask cluster: {first_line(error)}; start one, or leave the "
+            f"batch: there is no Dask cluster: {in_short(error)}; start one, or leave the "
             f"address of the scheduler out for one of this machine"
         ) from error
 
@@ -114,7 +114,7 @@ def _wait_for_workers(client: Any) -> None:
         client.wait_for_workers(1, timeout=WAIT)
     except (OSError, RuntimeError) as error:
         raise EngineError(
-            f"batch: the Dask cluster has no workers: {first_line(error)}; start some, or close "
+            f"batch: the Dask cluster has no workers: {in_short(error)}; start some, or close "
             f"the client for a cluster of this machine"
         ) from error
 

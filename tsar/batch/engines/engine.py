@@ -1,6 +1,7 @@
 """What an engine does, and the one of this process."""
 
 import contextlib
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from tsar.batch.block import Block
 from tsar.batch.engines.worker import opened, packed
 from tsar.exceptions import EngineError
 
-__all__ = ["Cluster", "Engine", "FrameEngine", "Local", "Work", "first_line"]
+__all__ = ["Cluster", "Engine", "FrameEngine", "Local", "Work", "in_short"]
 
 Result = tuple[pd.DataFrame, dict[str, Any]]
 Function = Callable[[Block], Result]
@@ -22,6 +23,8 @@ Work = Callable[[Function, Iterable[Block]], Iterator[Result]]
 
 # Blocks that wait for a worker, for each of them: while one is forecast, the next one is read.
 BLOCKS_PER_WORKER = 2
+# How a trace ends.
+RAISED = re.compile(r"^\s*([\w.]+(?:Error|Exception): .*)$", re.MULTILINE)
 
 
 class Engine(Protocol):
@@ -144,12 +147,14 @@ class Cluster:
             yield
         except self.failures as error:
             raise EngineError(
-                f"batch: {self.name} gave up a block: {first_line(error)}; call it again "
+                f"batch: {self.name} gave up a block: {in_short(error)}; call it again "
                 f"when the cluster is well; with out= and resume=True it takes finished blocks as "
                 f"they are"
             ) from error
 
 
-def first_line(error: BaseException) -> str:
+def in_short(error: BaseException) -> str:
     """Say what went wrong, without the traces that engines put into their errors."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    text = str(error).strip()
+    raised = RAISED.findall(text)
+    return f"{type(error).__name__}: {raised[-1] if raised else text.partition(chr(10))[0]}"

@@ -11,7 +11,7 @@ import joblib
 import pandas as pd
 
 from tsar.batch.block import Block
-from tsar.batch.engines.engine import Cluster, Function, Result, Work, first_line
+from tsar.batch.engines.engine import Cluster, Function, Result, Work, in_short
 from tsar.batch.engines.splitting import BUCKET, rows_of_series, with_bucket
 from tsar.batch.engines.worker import Mapped, loaded, run_packed
 from tsar.exceptions import EngineError
@@ -97,7 +97,7 @@ def _connect(n_blocks: int) -> None:
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise EngineError(
-            f"batch: there is no Ray cluster: {first_line(error)}; start one, or unset RAY_ADDRESS "
+            f"batch: there is no Ray cluster: {in_short(error)}; start one, or unset RAY_ADDRESS "
             f"for one of this machine"
         ) from error
 

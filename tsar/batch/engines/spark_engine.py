@@ -11,12 +11,19 @@ from typing import Any
 import pandas as pd
 
 from tsar.batch.block import Block
-from tsar.batch.engines.engine import Cluster, Function, Result, Work, first_line
+from tsar.batch.engines.engine import Cluster, Function, Result, Work, in_short
 from tsar.batch.engines.splitting import whole_series
 from tsar.batch.engines.worker import Mapped, loaded, run_packed
 from tsar.exceptions import EngineError, foreign_warnings
 
 __all__ = ["Spark"]
+
+# Where the environment says which cluster it is.
+CONFIGURED = (
+    *("SPARK_HOME", "SPARK_CONF_DIR", "SPARK_REMOTE"),
+    *("PYSPARK_GATEWAY_PORT", "PYSPARK_SUBMIT_ARGS"),
+)
+TRIES = 4
 
 
 class Spark:
@@ -108,13 +115,16 @@ def _connect() -> Any:
     # Else Spark takes the python3 of the path, which may be another one.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("tsar")
+    if not any(name in os.environ for name in CONFIGURED):
+        # A lost worker is no lost job: without the number Spark tries only once on one machine.
+        builder = builder.master(f"local[*, {TRIES}]")
     for name in ("spark.ui.enabled", "spark.ui.showConsoleProgress"):
         builder = builder.config(name, "false")
     try:
         return builder.getOrCreate()
     except (PySparkException, OSError, RuntimeError) as error:
         raise EngineError(
-            f"batch: there is no Spark session: {first_line(error)}; Spark takes a Java runtime "
+            f"batch: there is no Spark session: {in_short(error)}; Spark takes a Java runtime "
             f"(JAVA_HOME), and the address of a cluster that runs, if one is configured"
         ) from error
 
