@@ -21,6 +21,7 @@ __all__ = [
     "BackendWarning",
     "DataError",
     "DataWarning",
+    "EngineError",
     "InterruptedWarning",
     "MissingExtraError",
     "NotFittedError",
@@ -33,6 +34,7 @@ __all__ = [
     "UnknownParameterError",
     "each_warning_once",
     "foreign_warnings",
+    "gathered_warnings",
     "own_warnings",
     "warn",
 ]
@@ -83,6 +85,10 @@ class PersistenceError(TsarError, ValueError):
 
 class OutputInUseError(TsarError, RuntimeError):
     """Another run writes to the same place at this moment."""
+
+
+class EngineError(TsarError, RuntimeError):
+    """What shares work among processes or machines cannot be reached, or has ended."""
 
 
 class DataWarning(UserWarning):
@@ -245,6 +251,23 @@ class each_warning_once:
                 # Warnings that are made errors do not hide the error that ends the call.
                 with contextlib.suppress(category):
                     warn(_as_one(messages), category)
+
+
+@contextlib.contextmanager
+def gathered_warnings() -> Iterator[list[tuple[str, type[Warning]]]]:
+    """Keep the warnings of tsar inside of a ``with`` block, for another process to give them.
+
+    Yields
+    ------
+    list of (str, type of Warning)
+        It grows as they come.
+    """
+    gathered: list[tuple[str, type[Warning]]] = []
+    token = _gathered.set(gathered)
+    try:
+        yield gathered
+    finally:
+        _gathered.reset(token)
 
 
 def _as_one(messages: list[str]) -> str:

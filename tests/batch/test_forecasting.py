@@ -381,7 +381,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(folder):
 def test_faults_are_one_error_before_any_work(change, error, message, folder, monkeypatch):
     _write(_panel(), "in.csv")
     (folder / "bad.parquet").write_bytes(b"PAR1 and then nothing of the kind PAR1")
-    monkeypatch.setattr(module._Run, "_fit", None)
+    monkeypatch.setattr(module.BlockForecaster, "fit", None)
     before = sorted(os.listdir())
     with pytest.raises(error, match=message):
         forecast(**{"source": "in.csv", **CALL, "params": FAST, **change})

@@ -1,13 +1,16 @@
 """The model that forecasts a file, and what can be asked of it."""
 
+import numbers
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sklearn.base import clone
 
+from tsar.batch.report import STATUS
 from tsar.data.fileformat import Roles
-from tsar.exceptions import ParameterError
+from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.probabilistic.output_request import check_asked, read_request
 from tsar.forecasting.registry import FORECASTERS, forecaster_class
@@ -16,6 +19,8 @@ from tsar.persistence import load
 
 __all__ = [
     "UNNAMED",
+    "check_counts",
+    "check_no_status",
     "check_shard",
     "check_wanted",
     "chosen_model",
@@ -114,6 +119,23 @@ def check_shard(shard: Any, model: Forecaster) -> None:
                 f"batch: shard needs a model that is the same for every part, but {name} is None; "
                 f"set it to a number, or pass a saved model"
             )
+
+
+def check_counts(**counts: Any) -> None:
+    """Raise a ParameterError unless each is a number of rows, or None."""
+    for name, value in counts.items():
+        wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
+        if value is not None and (wrong or not value >= 1 or value % 1):
+            raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
+
+
+def check_no_status(names: Iterable[Any]) -> None:
+    """Raise a DataError where there is no room for the column of the status."""
+    if STATUS in names:
+        raise DataError(
+            f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
+            f"the time or a target; rename it in the data"
+        )
 
 
 def used_columns(model: Forecaster, added: list[str]) -> dict[str, list[Any]]:

@@ -1,19 +1,21 @@
 """Forecasts of whole files."""
 
+import contextlib
 import hashlib
-import numbers
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
 
+from tsar.batch.block import Block, BlockForecaster
 from tsar.batch.choosing import (
+    check_counts,
+    check_no_status,
     check_shard,
     check_wanted,
     chosen_model,
@@ -21,31 +23,22 @@ from tsar.batch.choosing import (
     listed,
     used_columns,
 )
-from tsar.batch.empty_rows import empty_rows
+from tsar.batch.engines.choosing import engine_called
+from tsar.batch.engines.engine import Engine
 from tsar.batch.parts import Parts, write_json
 from tsar.batch.paths import Paths
-from tsar.batch.preparing import Preparation, Prepared, read_events
-from tsar.batch.report import ENDED, FALLBACK, OK, SHORT, STATUS, Report, report_of
+from tsar.batch.preparing import Preparation, read_events
+from tsar.batch.report import STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
-from tsar.data.faults import as_python
 from tsar.data.fileformat import FileFormat, Roles
-from tsar.data.forecasts import plain_label
-from tsar.data.frames import TARGET
-from tsar.data.idcolumns import factorized, key_columns, labels_of
 from tsar.data.longtable import End
-from tsar.data.quarantine import Bad, all_bad, set_aside
 from tsar.data.tables import TableFile, write_table
 from tsar.exceptions import (
-    DataError,
-    DataWarning,
-    InterruptedWarning,
     ParameterError,
     TsarError,
     each_warning_once,
-    own_warnings,
 )
 from tsar.forecasting.base import Forecaster
-from tsar.forecasting.probabilistic.output_request import ensure_intervals
 from tsar.persistence import load
 
 __all__ = ["forecast"]
@@ -79,6 +72,7 @@ def forecast(
     report: str | os.PathLike[str] | None = None,
     resume: bool = False,
     shard: tuple[int, int] | None = None,
+    engine: str = "local",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Forecast what comes after every series of a file.
@@ -148,6 +142,11 @@ def forecast(
         ``(2, 4)`` forecasts the second of four parts of the series, in their order, so that
         several processes or machines share a file. The outputs of all parts, one after the
         other, are that of a single run to the bit.
+    engine : {"local", "ray", "dask", "spark"}
+        What shares the blocks: this process alone, or Ray, Dask or Spark, which take the extra
+        of the same name. They work on the cluster of the current session, else on one that
+        the environment names, else on one of this machine, which ends with the call. The
+        forecast is that of a single process with one thread to the bit.
     on_progress : callable or None
         Called with the number of finished series and of all, after each block.
 
@@ -162,6 +161,10 @@ def forecast(
         series can be forecast.
     ParameterError
         An argument is not usable, or a run that was stopped was another one.
+    MissingExtraError
+        The library of the engine is not installed.
+    EngineError
+        Its cluster cannot be reached, or has ended; finished blocks are there for ``resume``.
 
     Examples
     --------
@@ -175,9 +178,15 @@ def forecast(
     (2, 0)
     """
     begun = time.perf_counter()
+    if not isinstance(source, str | os.PathLike):
+        raise ParameterError(
+            f"batch: source must be the path of a file, got a {type(source).__name__}; frames of "
+            f"Ray, Dask and Spark are for tsar.batch.forecast_partitioned"
+        )
     paths = Paths.of(source, out, future, report, resume)
     paths.remove_unfinished()
-    _check_counts(block_rows=block_rows, fit_rows=fit_rows)
+    check_counts(block_rows=block_rows, fit_rows=fit_rows)
+    chosen_engine = engine_called(engine)
     own = Roles(id_column, time_column)
     chosen = chosen_model(model, params, horizon, own.id_column, own.time_name, target)
     check_wanted(chosen, horizon, quantiles, level)
@@ -209,11 +218,18 @@ def forecast(
         read.append(said)
     run = _Run(
         file=file,
-        model=chosen,
-        horizon=horizon,
-        outputs={"quantiles": quantiles, "level": level},
-        future=future_table,
-        preparation=preparation.with_quarantine(file.series is not None),
+        blocks=BlockForecaster(
+            model=chosen,
+            id_column=file.id_column,
+            time_column=file.time_column,
+            n_series=len(file.counts),
+            written=file.table.written,
+            horizon=horizon,
+            outputs={"quantiles": quantiles, "level": level},
+            future=future_table,
+            preparation=preparation.with_quarantine(file.series is not None),
+        ),
+        engine=chosen_engine,
         fit_rows=fit_rows,
         block_rows=block_rows,
         shard=shard,
@@ -228,34 +244,13 @@ def forecast(
     return result
 
 
-def _status(ids: pd.Series, short: list[Any], replaced: Mapping[Any, str]) -> np.ndarray:
-    """Return what became of the series of each row."""
-    if not short and not replaced:
-        return np.full(len(ids), OK)
-    distinct, codes = factorized(ids)
-    named = {name: FALLBACK for name in replaced} | {name: SHORT for name in short}
-    status = [named.get(plain_label(one), OK) for one in distinct]
-    return np.array(status)[codes]
-
-
-def _check_counts(**counts: Any) -> None:
-    """Raise a ParameterError unless each is a number of rows, or None."""
-    for name, value in counts.items():
-        wrong = isinstance(value, bool) or not isinstance(value, numbers.Real)
-        if value is not None and (wrong or not value >= 1 or value % 1):
-            raise ParameterError(f"batch: {name} must be an integer in [1, inf), got {value!r}")
-
-
 def _check_columns(file: Any, model: Any, shard: tuple[int, int] | None) -> None:
     """Raise an error where a file has no parts, or no room for the column of the status."""
     if file.series is None and shard is not None:
         raise ParameterError("batch: shard is for files of several series; pass id_column=")
     targets = listed(model.target) or listed(file.table.targets)
-    if file.series is not None and STATUS in (*file.table.roles.keys, *targets):
-        raise DataError(
-            f"{STATUS!r} is the column that says what became of each series, and cannot be an id, "
-            f"the time or a target; rename it in the file"
-        )
+    if file.series is not None:
+        check_no_status((*file.table.roles.keys, *targets))
 
 
 def _read_if_path(events: Any, id_column: Any, stated: FileFormat) -> Any:
@@ -280,31 +275,32 @@ class _Run:
     """One call of :func:`forecast`."""
 
     file: Source
-    model: Forecaster
-    horizon: int | None
-    outputs: dict[str, Any]
-    future: pd.DataFrame | None
-    preparation: Preparation
+    blocks: BlockForecaster
+    engine: Engine
     fit_rows: int | None
     block_rows: int
     shard: tuple[int, int] | None
     on_progress: Callable[[int, int], None]
-    template: pd.DataFrame | None = field(default=None)
-    end: End | None = field(default=None)
+
+    @property
+    def model(self) -> Forecaster:
+        return self.blocks.model
 
     def one_series(self, paths: Paths) -> Report:
         """Forecast a file without ids; what is wrong with it is an error."""
         (frame,) = self.file.frames([int(self.file.counts[0])], {0})
-        ready = self._prepared(frame)
+        ready = self.blocks.prepared(frame)
         frame, future, rows = ready.frame, ready.future, len(ready.frame)
+        horizon = self.blocks.horizon
         if is_fitted(self.model):
-            model, fitted_on, data = self.model, "", frame
+            fitted_on, data = "", frame
         else:
-            self.model.check_future(frame, future, self.horizon)
-            model, fitted_on, data = self._fit(frame), f"1 series, {rows} rows", None
-        result = model.predict(self.horizon, data, future, **self.outputs)
+            self.model.check_future(frame, future, horizon)
+            self.blocks.fit(frame)
+            fitted_on, data = f"1 series, {rows} rows", None
+        result = self.model.predict(horizon, data, future, **self.blocks.outputs)
         self.on_progress(1, 1)
-        written = self._styled(result)
+        written = self.blocks.written(result)
         if paths.out is not None:
             write_table(written, paths.out)
         empty = pd.DataFrame(columns=["id", STATUS, "reason"])
@@ -315,7 +311,7 @@ class _Run:
             n_series=1,
             n_failed=0,
             n_short=int(short),
-            model=model.in_words,
+            model=self.model.in_words,
             fitted_on=fitted_on or "before",
             calibrated_on=self._calibrated_on(),
             series=empty,
@@ -330,48 +326,61 @@ class _Run:
         series = self.file.series
         assert series is not None, "this file has ids"
         first, stop = self._range(len(series))
-        if paths.out is None:
-            return self._blocks(series, first, stop, None)
-        with Parts(paths.out, self._identity(paths), paths.resume) as parts:
-            return self._blocks(series, first, stop, parts)
+        with contextlib.ExitStack() as stack:
+            parts = None
+            if paths.out is not None:
+                run = self._identity(paths)
+                parts = stack.enter_context(Parts(paths.out, run, paths.resume))
+            return self._all_blocks(series, first, stop, parts)
 
-    def _blocks(self, series: pd.Index, first: int, stop: int, parts: Parts | None) -> Report:
+    def _all_blocks(self, series: pd.Index, first: int, stop: int, parts: Parts | None) -> Report:
         """Forecast some of the series, those in finished parts left out."""
-        blocks = self.file.blocks(self.block_rows, first, stop)
-        finished = [None if parts is None else parts.facts(n) for n in range(len(blocks))]
-        try:
-            self.end = self._last_time()
-            fitted_on = self._prepare(parts, finished)
-        except (TsarError, KeyboardInterrupt):
-            if parts is not None and not any(finished):
-                parts.remove()
-            raise
+        ranges = self.file.blocks(self.block_rows, first, stop)
+        finished = [None if parts is None else parts.facts(n) for n in range(len(ranges))]
         wanted = [number for number, facts in enumerate(finished) if facts is None]
-        skipped = self.file.blocks(self.block_rows, 0, first)
-        sizes = [int(self.file.counts[begin:end].sum()) for begin, end in skipped + blocks]
         frames: list[pd.DataFrame] = []
-        done = sum(blocks[n][1] - blocks[n][0] for n, facts in enumerate(finished) if facts)
-        self.on_progress(done, stop - first)
-        read = self.file.frames(sizes, [len(skipped) + number for number in wanted])
-        for number, frame in zip(wanted, read, strict=True):
-            begin, end = blocks[number]
-            written, facts = self._block(frame, series[begin:end])
-            facts["fitted_on"] = fitted_on
-            finished[number] = facts
-            if parts is None:
-                frames.append(written)
-            else:
-                parts.add(number, written, facts)
-            done += end - begin
+        with contextlib.ExitStack() as stack:
+            try:
+                # A cluster that cannot be reached is found out before the model is fitted.
+                work = stack.enter_context(self.engine.started(len(wanted)))
+                self.blocks.end = self._last_time()
+                fitted_on = self._prepare(parts, finished)
+            except (TsarError, KeyboardInterrupt):
+                if parts is not None and not any(finished):
+                    parts.remove()
+                raise
+            done = sum(ranges[n][1] - ranges[n][0] for n, facts in enumerate(finished) if facts)
             self.on_progress(done, stop - first)
+            results = work(self.blocks, self._wanted_blocks(series, first, ranges, wanted))
+            for number, (table, facts) in zip(wanted, results, strict=True):
+                facts["fitted_on"] = fitted_on
+                finished[number] = facts
+                if parts is None:
+                    frames.append(table)
+                else:
+                    parts.add(number, table, facts)
+                begin, end = ranges[number]
+                done += end - begin
+                self.on_progress(done, stop - first)
         if parts is not None:
-            parts.join(len(blocks))
+            parts.join(len(ranges))
         whole = None
         if parts is None:
             whole = pd.concat(frames, ignore_index=True)
             whole.attrs["reading"] = self.model.as_fitted.reading
         told = (self.model.in_words, fitted_on, self._calibrated_on())
         return report_of(stop - first, *told, finished, whole)
+
+    def _wanted_blocks(
+        self, series: pd.Index, first: int, ranges: list[tuple[int, int]], wanted: list[int]
+    ) -> Iterator[Block]:
+        """Read the blocks that are to be forecast, one after the other."""
+        skipped = self.file.blocks(self.block_rows, 0, first)
+        sizes = [int(self.file.counts[begin:end].sum()) for begin, end in skipped + ranges]
+        frames = self.file.frames(sizes, [len(skipped) + number for number in wanted])
+        for number, frame in zip(wanted, frames, strict=True):
+            begin, end = ranges[number]
+            yield Block(frame, series[begin:end])
 
     def _range(self, n_series: int) -> tuple[int, int]:
         """Return which series this run forecasts: the first, and the one after the last."""
@@ -392,34 +401,28 @@ class _Run:
                 stamps[str(path.absolute())] = [stat.st_size, stat.st_mtime_ns]
         return {
             "files": stamps,
-            "horizon": self.horizon,
+            "horizon": self.blocks.horizon,
             "model": _describe(self.model),
-            **{name: repr(value) for name, value in self.outputs.items()},
+            **{name: repr(value) for name, value in self.blocks.outputs.items()},
             "fit_rows": self.fit_rows,
             "block_rows": self.block_rows,
             "shard": None if self.shard is None else list(self.shard),
             "file_format": repr(self.file.table.stated),
-            "preparation": self.preparation.described(),
+            "preparation": self.blocks.preparation.described(),
         }
-
-    # ------------------------------------------------------------- the rows
-
-    def _prepared(self, frame: pd.DataFrame) -> Prepared:
-        if not self.preparation.changes_rows:
-            return Prepared(frame, self.future)
-        return self.preparation.prepared(frame, self.model, self.horizon, self.future, self.end)
 
     def _last_time(self) -> End | None:
         """Return the last time of the good series of a file that is read in parts."""
         blocks = self.file.blocks(self.block_rows)
-        policies = self.preparation.policies
+        preparation = self.blocks.preparation
+        policies = preparation.policies
         ends_matter = policies.ended != "forecast" or policies.ended_after > 1
         if not ends_matter or len(blocks) == 1:
             return None
         sizes = [int(self.file.counts[begin:end].sum()) for begin, end in blocks]
-        reading, last = self.preparation.without_end, None
+        reading, last = preparation.without_end, None
         for frame in self.file.frames(sizes, range(len(blocks))):
-            prepared_end = reading.prepared(frame, self.model, self.horizon).end
+            prepared_end = reading.prepared(frame, self.model, self.blocks.horizon).end
             last = (
                 prepared_end if last is None or prepared_end is None else prepared_end.later(last)
             )
@@ -432,7 +435,7 @@ class _Run:
         if is_fitted(self.model):
             return "before"
         if parts is not None and parts.model.is_dir():
-            self.model = load(parts.model)
+            self.blocks.model = load(parts.model)
             fit_records = [facts["fitted_on"] for facts in finished if facts]
             return fit_records[0] if fit_records else "an earlier run"
         counts = self.file.counts
@@ -445,121 +448,18 @@ class _Run:
             begin, end = blocks[number]
             taken.append(rows[np.repeat(chosen[begin:end], counts[begin:end])])
         frame = pd.concat(taken, ignore_index=True)
-        read = clone(self.model)
-        ready = self._prepared(frame)
-        good, bad = self._parted(ready, lambda rows: self._readable(read, rows, ready.future))
-        if not len(good):
-            raise all_bad(bad)
-        self.model = self._fit(good)
+        n_series, n_rows = self.blocks.fit_good_series(frame)
         if parts is not None and len(self.file.blocks(self.block_rows)) > 1:
             self.model.save(parts.model)
-        n_series = int(labels_of(good, self.file.id_column).nunique())
-        return f"{n_series} of {len(counts)} series, {len(good)} of {int(counts.sum())} rows"
-
-    def _readable(self, model: Forecaster, rows: pd.DataFrame, future: Any) -> None:
-        """Raise a DataError unless a frame can be fitted, and its future is known."""
-        model.read(rows, freq=model.freq)
-        model.check_future(rows, future, self.horizon)
-
-    def _fit(self, frame: pd.DataFrame) -> Forecaster:
-        # An unfinished model is no basis for a file that looks finished.
-        with own_warnings("error", InterruptedWarning):
-            try:
-                self.model.fit(frame)
-            except InterruptedWarning:
-                raise KeyboardInterrupt from None
-        ensure_intervals(
-            self.model, frame, self.outputs["level"], int(self.horizon or self.model.horizon_)
-        )
-        return self.model
+        return f"{n_series} of {len(counts)} series, {n_rows} of {int(counts.sum())} rows"
 
     def _calibrated_on(self) -> str | None:
         """Say how much the intervals are made of."""
         calibration = self.model.calibration_
-        if calibration is None or self.outputs["level"] is None:
+        if calibration is None or self.blocks.outputs["level"] is None:
             return None
         few, many = int(calibration.counts.min()), int(calibration.counts.max())
         return f"{many} windows" if few == many else f"{few} to {many} windows, by step"
-
-    # -------------------------------------------------------------- a block
-
-    def _parted(
-        self, ready: Prepared, check: Callable[[pd.DataFrame], Any]
-    ) -> tuple[pd.DataFrame, Bad]:
-        targets = listed(self.model.target) or [TARGET]
-        good, bad = set_aside(ready.frame, self.file.id_column, targets, check)
-        return good, ready.bad | bad
-
-    def _block(self, frame: pd.DataFrame, series: pd.Index) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """Forecast some series; return a row for each step of each, and what became of them."""
-        model, id_column = self.model, self.file.id_column
-        results: list[Any] = []
-
-        def attempt(rows: pd.DataFrame) -> None:
-            results[:] = [
-                model.predict(horizon=self.horizon, df=rows, future=ready.future, **self.outputs)
-            ]
-
-        ready = self._prepared(frame)
-        good, bad = self._parted(ready, attempt)
-        begins: dict[str, int] = {}
-        short: list[Any] = []
-        replaced: dict[Any, str] = {}
-        if len(good):
-            (result,) = results
-            short = list(result.attrs["short_history"])
-            # A short history says as much.
-            replaced = {
-                name: why for name, why in result.attrs["fallback"].items() if name not in short
-            }
-            result.attrs = {}
-            status = _status(labels_of(result, id_column), short, replaced)
-            self.template = result.iloc[:0]
-            steps = int(self.horizon or model.horizon_)
-            counted = result[self.file.time_column].iloc[::steps].value_counts()
-            begins = {str(time): int(count) for time, count in counted.items()}
-            tables = [result.assign(**{STATUS: status})]
-        else:
-            self.template = self._template(frame, bad) if self.template is None else self.template
-            tables = []
-        failed = {name: why for name, why in bad.items() if why[0] != ENDED}
-        if failed:
-            steps = int(self.horizon or model.horizon_)
-            named = self.file.id_column, self.file.time_column
-            # Events do not matter for the times of rows.
-            rows = frame.assign(**dict.fromkeys(self.preparation.names, 0))
-            tables.append(empty_rows(model, rows, failed, *named, self.template, steps))
-        elif not tables:
-            tables.append(self.template.assign(**{STATUS: pd.Series(dtype=object)}))
-        whole = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
-        place = series.get_indexer(pd.Index(labels_of(whole, id_column), tupleize_cols=False))
-        whole = whole.iloc[np.argsort(place, kind="stable")]
-        facts = {
-            "bad": [[as_python(name), *why] for name, why in bad.items()],
-            "short": [as_python(name) for name in short],
-            "fallback": [[as_python(name), why] for name, why in replaced.items()],
-            "begins": begins,
-            "notes": [list(map(as_python, row)) for row in ready.notes.itertuples(index=False)],
-        }
-        return self._styled(whole), facts
-
-    def _template(self, frame: pd.DataFrame, bad: Bad) -> pd.DataFrame:
-        """Return a forecast without rows, where all series of the first block are bad."""
-        if self.file.series is not None and len(bad) == len(self.file.series):
-            raise all_bad(bad)
-        steps, names = self.horizon, self.model.future_names
-        with own_warnings("ignore", DataWarning):
-            # What is known of the future does not matter for the form.
-            ahead = self.model.make_future_frame(steps).assign(**dict.fromkeys(names, 0.0))
-            future = ahead if names else None
-            result = self.model.predict(horizon=steps, future=future, **self.outputs)
-        result.attrs = {}
-        ids = key_columns(self.file.id_column)
-        return result.iloc[:0].astype({name: frame[name].dtype for name in ids})
-
-    def _styled(self, result: pd.DataFrame) -> pd.DataFrame:
-        """Write times as they were written."""
-        return self.file.table.written(result)
 
 
 def _describe(model: Forecaster) -> str:

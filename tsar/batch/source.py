@@ -16,7 +16,7 @@ from tsar.data.tables import TableFile, parquet_file, read_checked
 from tsar.data.workbook import WORKBOOKS
 from tsar.exceptions import DataError
 
-__all__ = ["Source", "open_source", "share_of_series"]
+__all__ = ["Source", "by_series", "open_source", "share_of_series"]
 
 # Bytes of a text file that are searched for the ends of lines at a time.
 BLOCK = 1 << 24
@@ -79,13 +79,8 @@ class _InMemory(Source):
         if name is None:
             super().__init__(table, None, np.array([len(frame)]))
             return
-        ids = labels_of(self.frame, name)
-        _require_ids(ids, name)
-        series, codes = factorized(ids)
-        if (np.diff(codes) < 0).any():
-            order = np.argsort(codes, kind="stable")
-            self.frame, codes = self.frame.iloc[order], codes[order]
-        super().__init__(table, series, np.bincount(codes, minlength=len(series)))
+        self.frame, series, counts = by_series(self.frame, name)
+        super().__init__(table, series, counts)
 
     def frames(self, sizes: list[int], wanted: Collection[int]) -> Iterator[pd.DataFrame]:
         ends = np.cumsum(sizes)
@@ -241,6 +236,38 @@ def open_source(
     if table.roles.id_column is None or _n_rows(path) <= rows_at_once:
         return _InMemory(table)
     return _LargeParquet(table) if table.csv is None else _LargeCsv(table, table.csv)
+
+
+def by_series(frame: pd.DataFrame, id_column: Any) -> tuple[pd.DataFrame, pd.Index, np.ndarray]:
+    """Bring the rows of each series together.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Rows in any order.
+    id_column : label or list of labels
+
+    Returns
+    -------
+    frame : DataFrame
+        Series in the order in which they first appear, the rows of each in their order.
+    series : Index of shape (S,)
+        Their ids.
+    counts : int64 array of shape (S,)
+        Rows of each.
+
+    Raises
+    ------
+    DataError
+        A row has no id.
+    """
+    ids = labels_of(frame, id_column)
+    _require_ids(ids, id_column)
+    series, codes = factorized(ids)
+    if (np.diff(codes) < 0).any():
+        order = np.argsort(codes, kind="stable")
+        frame, codes = frame.iloc[order], codes[order]
+    return frame, series, np.bincount(codes, minlength=len(series))
 
 
 def _n_rows(path: Path) -> int:

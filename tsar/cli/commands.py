@@ -32,12 +32,14 @@ from tsar.cli.listing import abilities, summary
 from tsar.cli.once import Command
 from tsar.cli.options import (
     READING,
+    BlockRows,
     Data,
     Decimal,
     Duplicates,
     Encoding,
     Ended,
     EndedAfter,
+    Engine,
     Events,
     Gaps,
     Header,
@@ -51,12 +53,14 @@ from tsar.cli.options import (
     RecipeFile,
     Separator,
     Settings,
+    Shard,
     Targets,
     Thousands,
     TimeColumn,
     TimeFormat,
     Trailing,
     Verbose,
+    parse_shard,
 )
 from tsar.cli.reading import fit_to_read, note, preparation_options, read_data, tell_reading
 from tsar.data.datasets import dataset_names, fetch_dataset, load_card
@@ -165,10 +169,9 @@ def forecast(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a run was stopped.")
     ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Forecast the I-th of N parts of the series."),
-    ] = None,
+    shard: Shard = None,
+    engine: Engine = "local",
+    block_rows: BlockRows = 1_000_000,
     fit_rows: Annotated[
         int, typer.Option(help="Rows to fit on at most; of a longer file whole series, a sample.")
     ] = 1_000_000,
@@ -201,7 +204,9 @@ def forecast(
                 fit_rows=fit_rows,
                 report=report,
                 resume=resume,
-                shard=None if shard is None else _parse_shard(shard),
+                shard=None if shard is None else parse_shard(shard),
+                engine=engine,
+                block_rows=block_rows,
                 on_progress=on_progress,
             )
         except KeyboardInterrupt:
@@ -232,13 +237,6 @@ def forecast(
             file=sys.stderr,
         )
         raise typer.Exit(PARTIAL)
-
-
-def _parse_shard(text: str) -> tuple[int, int]:
-    number, _, n_shards = text.partition("/")
-    if not (number.strip().isdecimal() and n_shards.strip().isdecimal()):
-        raise ParameterError(f"--shard must be such as 2/4, the second part of four, got {text!r}")
-    return int(number), int(n_shards)
 
 
 @contextlib.contextmanager

@@ -60,6 +60,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "out": str,
         "report": str,
         "fit_rows": COUNT,
+        "engine": str,
+        "block_rows": COUNT,
     },
     "backtest": {
         "models": str | list[str],

@@ -6,15 +6,18 @@ from typing import Annotated
 import typer
 
 from tsar.cli.file_recipes import load_file_recipe
+from tsar.exceptions import ParameterError
 from tsar.registration import load_plugin
 
 __all__ = [
+    "BlockRows",
     "Data",
     "Decimal",
     "Duplicates",
     "Ended",
     "Encoding",
     "EndedAfter",
+    "Engine",
     "Events",
     "Gaps",
     "Header",
@@ -29,12 +32,14 @@ __all__ = [
     "RecipeFile",
     "Separator",
     "Settings",
+    "Shard",
     "Targets",
     "Thousands",
     "TimeColumn",
     "TimeFormat",
     "Trailing",
     "Verbose",
+    "parse_shard",
 ]
 
 
@@ -164,5 +169,21 @@ Holidays = Annotated[
 OnError = Annotated[
     str, typer.Option(metavar="POLICY", help="Broken series: raise, or quarantine to leave out.")
 ]
+Shard = Annotated[
+    str | None, typer.Option(metavar="I/N", help="Forecast the I-th of N parts of the series.")
+]
+Engine = Annotated[
+    str,
+    typer.Option(help="What shares the blocks of series: local (this process), ray, dask, spark."),
+]
+BlockRows = Annotated[int, typer.Option(help="Rows that are read and forecast at a time.")]
 # The options of these, by their names in Python as well.
 READING = ("duplicates", "gaps", "ended", "ended_after", "trailing", "events", "country_holidays")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return which part of how many is meant."""
+    number, _, n_shards = text.partition("/")
+    if not (number.strip().isdecimal() and n_shards.strip().isdecimal()):
+        raise ParameterError(f"--shard must be such as 2/4, the second part of four, got {text!r}")
+    return int(number), int(n_shards)
