@@ -168,8 +168,8 @@ def distributed() -> Iterator[Processes]:
                 f"distributed: the environment must name {', '.join(TOLD)}, got no "
                 f"{', '.join(missing)}; start the script with torchrun --nproc-per-node N script.py"
             )
-        cuda = torch.cuda.is_available() and torch.distributed.is_nccl_available()
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+        # Without a name it takes what suits each kind of device.
+        torch.distributed.init_process_group()
     processes = Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
     token = _sharing.set(processes if processes.count > 1 else None)
     try:
