@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,15 @@ LIBRARY = {"ray": "ray", "dask": "distributed", "spark": "pyspark"}
 
 
 @pytest.fixture(params=LIBRARY)
-def engine(request: pytest.FixtureRequest) -> str:
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the name of an engine, one after the other."""
     library = LIBRARY[request.param]
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed; make test-engines installs it")
     if request.param == "spark" and shutil.which("java") is None:
         pytest.skip("Spark takes a Java runtime; Debian has default-jre-headless")
+    # Sessions of a test take the python3 of the path otherwise.
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     return request.param
 
 

@@ -67,10 +67,10 @@ class Dask:
         ids: list[Any],
         block_rows: int,
     ) -> Any:
-        import dask
+        from dask.delayed import delayed
 
         mapped = Mapped(function)
-        content = dask.delayed(mapped.content)
+        content = delayed(mapped.content)
         return frame.shuffle(on=ids).map_partitions(_forecast, mapped.key, content, meta=form)
 
 
