@@ -67,10 +67,10 @@ class Dask:
         ids: list[Any],
         block_rows: int,
     ) -> Any:
-        from dask.delayed import delayed
+        import dask
 
         mapped = Mapped(function)
-        content = delayed(mapped.content)
+        content = dask.delayed(mapped.content)
         return frame.shuffle(on=ids).map_partitions(_forecast, mapped.key, content, meta=form)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -95,7 +94,7 @@ def _connect(n_blocks: int) -> None:
         n_workers = max(min(joblib.cpu_count(), n_blocks), 1)
         options = {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(log_to_driver=False, logging_level="ERROR", **options)
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"batch: there is no Ray cluster: {in_short(error)}; start one, or unset RAY_ADDRESS "
