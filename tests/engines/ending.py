@@ -25,7 +25,9 @@ def is_meant(process: psutil.Process, engine: str, what: str) -> bool:
     parent = process.parent()
     of = "" if parent is None else " ".join(parent.cmdline())
     if engine == "ray":
-        return command.startswith("ray::") if what == "worker" else "raylet/raylet" in command
+        # Other processes of that name are agents, without which Ray ends.
+        worker = command.startswith(("ray::_run", "ray::IDLE"))
+        return worker if what == "worker" else "raylet/raylet" in command
     if engine == "dask":
         return "spawn_main" in command
     if what == "worker":

@@ -59,14 +59,17 @@ def test_a_run_goes_on_with_another_engine(engine, panel):
 @pytest.mark.parametrize("what", ["worker", "cluster"])
 def test_what_is_killed_loses_nothing(engine, what, panel):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), engine, what], capture_output=True, text=True, check=True
+        [sys.executable, str(SCRIPT), engine, what], capture_output=True, text=True, check=False
     )
     said = done.stdout
-    assert int(re.search(r"killed (\d+)", said)[1]) > 0, said
+    # Ray ends the process that called when the node on its own machine is gone.
+    ended = engine == "ray" and what == "cluster" and done.returncode != 0
+    assert ended or int(re.search(r"killed (\d+)", said)[1]) > 0, done.stderr
     options = {key: value for key, value in NETWORK.items() if key != "level"}
-    if said.startswith("EngineError"):
+    if ended or said.startswith("EngineError"):
         assert what == "cluster", said
-        assert "resume=True" in said and not Path("out.parquet").exists()
+        assert ended or "resume=True" in said
+        assert not Path("out.parquet").exists()
         again = {"out": "out.parquet", "resume": True}
         forecast("in.parquet", horizon=3, block_rows=120, **options, **again)
     found = pd.read_parquet("out.parquet")
