@@ -20,6 +20,7 @@ from tsar.training.objective import DrawingSource, Objective, Source
 from tsar.training.optim import Optimizer, as_optimizer
 from tsar.training.options import Phase, TrainingOptions, TrainingResult
 from tsar.training.phases import train_phases
+from tsar.training.processes import sharing_processes
 from tsar.training.schedules import Schedule, as_schedule
 from tsar.training.seeding import seeded
 from tsar.training.state import (
@@ -179,7 +180,10 @@ class TrainedEstimator(Estimator):
         )
 
     def _draw_seed(self) -> int:
-        return secrets.randbits(63) if self.random_state is None else int(self.random_state)
+        if self.random_state is not None:
+            return int(self.random_state)
+        drawn, several = secrets.randbits(63), sharing_processes()
+        return drawn if several is None else several.number_of_all(drawn)
 
     def _training_seed(self, checkpoint: Checkpoint | None) -> int:
         """Return the seed of a training; that of a checkpoint if any will do."""
@@ -191,6 +195,11 @@ class TrainedEstimator(Estimator):
     def _checkpoint(self) -> Checkpoint | None:
         """Open the folder of checkpoints that this fit was asked to use, if it was."""
         folder = checkpoint_folder()
+        if folder is not None and sharing_processes() is not None:
+            raise ParameterError(
+                f"{self.name}: checkpoints are for a training in one process, got several that "
+                f"share it; fit without checkpoint="
+            )
         with self._named_training_errors():
             return None if folder is None else Checkpoint(folder)
 

@@ -14,7 +14,14 @@ import pandas as pd
 from torch import Tensor
 
 from tsar.data.panel import Panel
-from tsar.exceptions import DataError, DataWarning, PersistenceError, each_warning_once, warn
+from tsar.exceptions import (
+    DataError,
+    DataWarning,
+    ParameterError,
+    PersistenceError,
+    each_warning_once,
+    warn,
+)
 from tsar.forecasting.auto_ets import AutoETS
 from tsar.forecasting.autoreg import AutoReg
 from tsar.forecasting.base import Forecaster, ForecasterRecord
@@ -40,6 +47,7 @@ from tsar.forecasting.trial_folder import TrialFolder
 from tsar.forecasting.trials import Trial, Trials, place_windows
 from tsar.params.constraints import Interval
 from tsar.progress import progress
+from tsar.training.processes import sharing_processes
 
 __all__ = ["AutoForecaster"]
 
@@ -206,6 +214,11 @@ class AutoForecaster(NamedCovariates, Combination):
 
     @each_warning_once()
     def _learn(self, panel: Panel, go_on: bool) -> Learned:
+        if sharing_processes() is not None:
+            raise ParameterError(
+                f"{self.name}: what is tried depends on the clock, so that processes which share "
+                f"trainings would not try the same; fit it outside of tsar.training.distributed()"
+            )
         begun = time.monotonic()
         named = {name: self._configured(one) for name, one in self._candidates_for(panel).items()}
         windows = place_windows(panel, int(self.horizon), self.windows)

@@ -461,10 +461,11 @@ def _best_steps(fitted: Forecaster) -> int | None:
     """Return after how many steps a training was best by what it held out; None if by nothing."""
     if not isinstance(fitted, DataDrivenForecaster) or "val_loss" not in fitted.history_:
         return None
+    used = fitted.fitted_parameters_
     # One that lost its patience did not make all of its steps.
-    if fitted.max_steps_ is None or fitted.patience_ <= fitted.n_epochs_:
+    if used["max_steps"] is None or used["patience"] <= fitted.n_epochs_:
         return None
-    return max(round(fitted.max_steps_ * fitted.best_epoch_ / fitted.n_epochs_), 1)
+    return max(round(used["max_steps"] * fitted.best_epoch_ / fitted.n_epochs_), 1)
 
 
 def _affordable(waiting: Sequence[_Waiting], seconds: float) -> list[_Waiting]:

@@ -8,6 +8,7 @@ from tsar.training.objective import Objective
 from tsar.training.optim import Adam, AdamW, Optimizer, TorchOptimizer, make_optimizer
 from tsar.training.options import Phase, TrainingOptions, TrainingResult
 from tsar.training.phases import train_phases
+from tsar.training.processes import distributed
 from tsar.training.schedules import (
     Constant,
     Cosine,
@@ -37,6 +38,7 @@ __all__ = [
     "TrainingResult",
     "TrainingState",
     "autocast",
+    "distributed",
     "evaluate",
     "log_to",
     "make_generator",

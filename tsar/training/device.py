@@ -1,5 +1,6 @@
 """Where training runs, and in which precision."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import torch
 
 from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_choice
+from tsar.training.processes import sharing_processes
 
 __all__ = [
     "PRECISIONS",
@@ -37,7 +39,11 @@ def resolve_device(name: str) -> torch.device:
         If there is no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # Of processes that share a training, each has a device of its own.
+        several = sharing_processes()
+        return torch.device("cuda" if several is None else f"cuda:{os.environ['LOCAL_RANK']}")
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:

@@ -21,6 +21,7 @@ from tsar.training.evaluation import evaluate
 from tsar.training.objective import DrawingSource, Objective, Source, Terms, changes, draws, size_of
 from tsar.training.optim import as_optimizer
 from tsar.training.options import TrainingOptions, TrainingResult
+from tsar.training.processes import sharing_processes
 from tsar.training.schedules import make_schedule
 from tsar.training.seeding import make_generator
 from tsar.training.state import (
@@ -161,8 +162,12 @@ class _Run:
         self.best = _Best()
         self.averaged: dict[str, Tensor] = {}
         self.threads: Threads | None = None
+        self.processes = sharing_processes()
+        # The order of the examples is that of all processes, what is dropped is not.
+        own = 0 if self.processes is None else self.processes.rank
         noise = f"dropout {device.type}"
-        self.shuffle, self.noise = make_generator(seed), make_generator(seed, device)
+        self.shuffle = make_generator(seed)
+        self.noise = make_generator((seed + own) % 2**63, device)
         self.generators = {"shuffle": self.shuffle, noise: self.noise}
         if changes(source):
             self.generators["source"] = source.generator
@@ -237,7 +242,7 @@ class _Run:
         interrupted = False
         with (
             progress(
-                shown=bool(self.options.verbose),
+                shown=self._shows,
                 total=self.last_step - self.step,
                 desc="training",
                 unit="step",
@@ -250,6 +255,10 @@ class _Run:
             except KeyboardInterrupt:
                 interrupted = True
         return self._result(interrupted)
+
+    @property
+    def _shows(self) -> bool:
+        return bool(self.options.verbose) and (self.processes is None or self.processes.is_first)
 
     def _stopped(self) -> bool:
         patience = self.options.patience
@@ -279,16 +288,24 @@ class _Run:
     def _batches(self) -> Iterator[Iterator[Any]]:
         """Yield the batches of the epoch that are left, each in parts."""
         size, total = self.options.batch_size, size_of(self.source)
+        several = self.processes
+        if several is not None:
+            several.check_batch(min(size, total))
         if draws(self.source):
-            sizes = _divided(min(size, total), self.options.accumulate)
+            n_own = self.options.accumulate
+            sizes = _divided(min(size, total), n_own * (1 if several is None else several.count))
             for _ in range(self.done, self.steps_per_epoch):
-                yield (self.source.draw(part, self.shuffle) for part in sizes)
+                drawn = (self.source.draw(part, self.shuffle) for part in sizes)
+                # All of them draw all of it, so that the next batch is the same for all.
+                yield drawn if several is None else iter(list(drawn)[several.rank :: several.count])
             return
         order = torch.randperm(total, dtype=torch.int32, generator=self.shuffle)
         source: Source = self.source  # type: ignore[assignment]
         # One slice at a time: a million examples would be thirty thousand tensors at once.
         for begin in range(self.done * size, self.steps_per_epoch * size, size):
             index = order[begin : begin + size].long()
+            if several is not None:
+                index = several.share(index)
             yield (source.batch(part) for part in index.chunk(self.options.accumulate))
 
     def _step(self, parts: Iterator[Any]) -> Terms:
@@ -332,6 +349,9 @@ class _Run:
                 if name in summed:
                     total, count = total + summed[name][0], count + summed[name][1]
                 summed[name] = total, count
+        if self.processes is not None:
+            summed, share = self.processes.add_terms(summed)
+            self.processes.add_gradients(list(self.optimizer.parameters.values()), share)
         return summed
 
     @torch.no_grad()
@@ -351,6 +371,8 @@ class _Run:
     def _end_epoch(self, bar: Any, first_step: int) -> None:
         record = {f"train_{name}": mean for name, mean in self.sums.means().items()}
         self._check_sums(first_step)
+        if self.processes is not None:
+            self.processes.average_statistics(self.network)
         record["learning_rate"] = self.rate(self.step - 1)
         if self.validation is None:
             # What an interrupt in the next epoch gives back: no weights of half an epoch.
@@ -371,7 +393,7 @@ class _Run:
         self.done, self.spent, self.sums = 0, 0.0, TermSums(_STEPS_PER_READ)
         self.started, self.order = time.perf_counter(), self.shuffle.get_state()
         self._leave_checkpoint()
-        if self.options.verbose:
+        if self._shows:
             bar.set_postfix(epoch=self.epoch, train_loss=f"{record['train_loss']:.4g}")
             shown = ", ".join(f"{name} {value:.6g}" for name, value in record.items())
             # A line on the console begins where the bar ends, unless the bar steps aside.
@@ -393,7 +415,7 @@ class _Run:
 
     def _validate(self) -> dict[str, float]:
         assert self.validation is not None
-        return evaluate(
+        means = evaluate(
             self.network,
             self.validation,
             self.objective,
@@ -401,6 +423,7 @@ class _Run:
             device=self.device,
             precision=self.how.precision,
         )
+        return means if self.processes is None else self.processes.means_of_first(means)
 
     def _compare(self, val_loss: float) -> None:
         if val_loss < self.best.loss:
