@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-oldest lint format typecheck docs build clean
+.PHONY: help demo test test-all test-engines test-oldest lint format typecheck docs build clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -37,6 +37,16 @@ test: $(VENV)/.dev  ## run the tests, the slow ones left out
 
 test-all: $(VENV)/.dev  ## run every test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+$(VENV)/.engines: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[dev,ray,dask,spark]"
+	@touch $@ $(VENV)/.dev $(VENV)/.user
+
+# One process, since every engine takes all cores. Spark is skipped where there is no Java, which
+# Debian has in default-jre-headless.
+test-engines: export OMP_NUM_THREADS := 1
+test-engines: $(VENV)/.engines  ## run the tests on clusters of Ray, Dask and Spark of this machine
+	$(BIN)/python -m pytest -rs tests/engines $(PYTEST_ARGS)
 
 # What depends on pandas, numpy, scipy and optuna, with the models that are trained in no time;
 # numpy 1.26 needs Python 3.11 or 3.12. Left out are networks, which depend on torch alone, what

@@ -15,7 +15,7 @@ from tsar.exceptions import EngineError
 
 __all__ = ["Dask"]
 
-# Seconds until a cluster without workers counts as none.
+# Seconds until a cluster without workers counts as none, or as one that has ended.
 WAIT = 30
 
 
@@ -132,11 +132,21 @@ def _work(client: Any, function: Function, blocks: Iterable[Block]) -> Iterator[
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TB"}):
             return client.submit(_run, mapped.key, content, task, pure=False)
 
+    def result(future: Any) -> bytes:
+        while True:
+            try:
+                done: bytes = future.result(timeout=WAIT)
+                return done
+            except TimeoutError:
+                # Dask waits for new workers without an end.
+                if not client.nthreads():
+                    raise TimeoutError("no workers are left") from None
+
     cluster = Cluster(
         name="Dask",
         n_workers=max(sum(client.nthreads().values()), 1),
         submit=submit,
-        result=lambda future: future.result(),
+        result=result,
         failures=(
             distributed.KilledWorker,
             distributed.CancelledError,

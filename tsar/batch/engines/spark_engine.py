@@ -31,12 +31,7 @@ class Spark:
 
     @contextlib.contextmanager
     def started(self, n_blocks: int) -> Iterator[Work]:
-        from pyspark.sql import SparkSession
-
-        session = SparkSession.getActiveSession()
-        ours = session is None
-        if ours:
-            session = _connect()
+        session, ours = _session()
         n_workers = _parallelism(session)
         try:
             # A job waits in its thread; Spark shares the workers among the jobs.
@@ -47,7 +42,9 @@ class Spark:
                     threads.shutdown(cancel_futures=True)
         finally:
             if ours:
-                session.stop()
+                # One that has ended by itself cannot be stopped.
+                with contextlib.suppress(OSError):
+                    session.stop()
 
     def holds(self, frame: Any) -> bool:
         from pyspark.sql import DataFrame
@@ -107,9 +104,23 @@ def _forecasts(
     return map(function, whole_series(frames, id_column, block_rows))
 
 
-def _connect() -> Any:
-    """Start a session."""
+def _session() -> tuple[Any, bool]:
+    """Return the active session, or a new one, and whether it is new."""
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    try:
+        session = SparkSession.getActiveSession()
+        return (_new_session(), True) if session is None else (session, False)
+    except (PySparkException, Py4JError, OSError, RuntimeError) as error:
+        raise EngineError(
+            f"batch: there is no Spark session: {in_short(error)}; Spark takes a Java runtime "
+            f"(JAVA_HOME), and a cluster that runs where the environment names one"
+        ) from error
+
+
+def _new_session() -> Any:
     from pyspark.sql import SparkSession
 
     # Else Spark takes the python3 of the path, which may be another one.
@@ -120,13 +131,8 @@ def _connect() -> Any:
         builder = builder.master(f"local[*, {TRIES}]")
     for name in ("spark.ui.enabled", "spark.ui.showConsoleProgress"):
         builder = builder.config(name, "false")
-    try:
+    with foreign_warnings("ignore", FutureWarning):
         return builder.getOrCreate()
-    except (PySparkException, OSError, RuntimeError) as error:
-        raise EngineError(
-            f"batch: there is no Spark session: {in_short(error)}; Spark takes a Java runtime "
-            f"(JAVA_HOME), and the address of a cluster that runs, if one is configured"
-        ) from error
 
 
 def _parallelism(session: Any) -> int:
@@ -160,7 +166,7 @@ def _work(
     cluster = Cluster(
         name="Spark",
         n_workers=n_workers,
-        submit=functools.partial(threads.submit, job),
+        submit=lambda task: threads.submit(job, task),
         result=lambda future: future.result(),
         failures=(PySparkException, Py4JError, OSError),
     )

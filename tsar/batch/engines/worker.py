@@ -10,7 +10,7 @@ from typing import Any
 
 from tsar.exceptions import EngineError, gathered_warnings, warn
 
-__all__ = ["Mapped", "opened", "packed"]
+__all__ = ["Mapped", "loaded", "opened", "packed", "run_packed"]
 
 # The function that this thread has unpacked last: what a worker maps, it loads once.
 _loaded = threading.local()
