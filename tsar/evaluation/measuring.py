@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from tsar.data.libraries import as_pandas
 from tsar.data.matching import id_places
 from tsar.data.panel import Panel
 from tsar.evaluation.backtesting import BESIDE, KEYS
@@ -292,6 +293,7 @@ def measure(
         raise ParameterError(
             f"measure: {whole!r} judges all steps of a window together, got by='step'; leave it out"
         )
+    backtest = as_pandas(backtest)
     models = _models(backtest)
     keep = [column for group in groups for column in GROUPS[group] if column in backtest.columns]
     if isinstance(weights, str):
