@@ -333,7 +333,9 @@ def test_tidy_and_events_answer_in_the_library(made):
     assert isinstance(tidied.frame, type(made(frame)))
     got, expected = as_pandas(tidied.frame), plain.frame
     assert got["ds"].tolist() == expected["ds"].tolist()
-    assert got["y"].isna().sum() == 2 and got["y"].dropna().tolist() == expected["y"].dropna().tolist()
+    assert (
+        got["y"].isna().sum() == 2 and got["y"].dropna().tolist() == expected["y"].dropna().tolist()
+    )
     days = pd.DataFrame({"date": [DAYS[3]], "name": ["sale"]})
     marked = tsar.add_events(made(frame), made(days))
     assert isinstance(marked, type(made(frame)))
@@ -363,10 +365,16 @@ def test_a_saved_hierarchy_knows_the_library(tmp_path):
     assert tsar.load(tmp_path / "model").predict().equals(fitted.predict())
 
 
-def test_searches_read_them():
-    space = {"season_length": tsar.tuning.Integer(2, 4)} if hasattr(tsar, "tuning") else None
-    search = OptunaSearch(_linear(), space=space, n_trials=1, windows=2, random_state=0)
-    del search
+@both
+def test_searches_read_them(made):
+    space = {"season_length": [3, 7]}
+    frame = _long()
+    searches = [
+        OptunaSearch(_seasonal(), space, n_trials=2, windows=2, random_state=0).fit(data)
+        for data in (made(frame), frame)
+    ]
+    assert searches[0].best_score_ == searches[1].best_score_
+    _same(searches[0].predict(), searches[1].predict())
 
 
 @both
@@ -430,10 +438,10 @@ def test_faults_are_those_of_pandas():
     frame = _long().drop(index=[5])
     errors = []
     for data in (frame, pl.from_pandas(frame), _arrow(frame)):
-        with pytest.raises(DataError) as raised:
+        with pytest.raises(DataError, match="gap") as raised:
             _seasonal().fit(data)
         errors.append(str(raised.value))
-    assert len(set(errors)) == 1 and "gap" in errors[0]
+    assert len(set(errors)) == 1
 
 
 def test_more_arguments_by_place_than_there_are():

@@ -187,8 +187,8 @@ def read_rows(
         return _read_series(df)
     if not isinstance(df, pd.DataFrame):
         raise DataError(
-            f"the data must be a DataFrame or Series of pandas, a DataFrame of polars or a Table of "
-            f"pyarrow, got {type(df).__name__}; wrap it in one with a time index or column"
+            f"the data must be a pandas DataFrame or Series, a polars DataFrame or a pyarrow "
+            f"Table, got {type(df).__name__}; wrap it in one with a time index or column"
         )
     _check_columns(df, roles)
     if isinstance(df.index, pd.MultiIndex):

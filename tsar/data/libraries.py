@@ -74,9 +74,9 @@ class FrameLibrary:
             place = table.schema.get_field_index(field.name)
             if place >= 0:
                 column = _typed(pyarrow, table.column(place), field.type)
-                # Of polars' categories, the names alone: it makes its own of them.
-                kept = field if column.type == field.type else field.name
-                table = table.set_column(place, kept, column)
+                # With its metadata, which names the categories of polars.
+                typed = field if column.type == field.type else field.name
+                table = table.set_column(place, typed, column)
         table = table.replace_schema_metadata(None)
         return table if polars is None else polars.from_arrow(table)
 
@@ -147,8 +147,8 @@ def _module(df: Any) -> str:
 
 def _library_name(df: Any) -> Name:
     module = _module(df)
-    known_frame = module in ("polars", "pyarrow") and not _is_lazy(df) and holds_columns(df)
-    return cast(Name, module) if known_frame else "pandas"
+    has_frames = module in ("polars", "pyarrow") and not _is_lazy(df) and holds_columns(df)
+    return cast(Name, module) if has_frames else "pandas"
 
 
 def _is_lazy(df: Any) -> bool:
@@ -187,6 +187,17 @@ def _column(column: Any) -> pd.Series:
         name = "boolean" if types.is_boolean(column.type) else str(column.type).capitalize()
         nullable = pd.api.types.pandas_dtype(name.replace("Uint", "UInt"))
         return column.to_pandas(types_mapper=lambda dtype: nullable)
+    if types.is_dictionary(column.type) and types.is_unsigned_integer(column.type.index_type):
+        # polars' categories, which older versions of pyarrow do not hand to pandas.
+        coded = column.type
+        signed = pyarrow.dictionary(pyarrow.int64(), coded.value_type, coded.ordered)
+        chunks = [
+            pyarrow.DictionaryArray.from_arrays(
+                chunk.indices.cast(pyarrow.int64()), chunk.dictionary, ordered=coded.ordered
+            )
+            for chunk in column.chunks
+        ]
+        column = pyarrow.chunked_array(chunks, type=signed)
     return column.to_pandas(date_as_object=False)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
 
 import numpy as np
-import pandas as pd
 import torch
 from pandas.tseries.offsets import BaseOffset
 from torch import Tensor

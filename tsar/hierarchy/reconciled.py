@@ -16,7 +16,7 @@ from torch import Tensor
 from tsar.data.codec import decode, encode
 from tsar.data.forecasts import interval_keys
 from tsar.data.frames import ID, TIME
-from tsar.data.libraries import PANDAS, FrameLibrary, LibraryRecord, as_pandas, library_of
+from tsar.data.libraries import PANDAS, FrameLibrary, as_pandas, library_of
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.base import Forecaster

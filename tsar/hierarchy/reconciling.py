@@ -97,8 +97,8 @@ def reconcile(
         )
     table = NodeTable.of("reconcile", as_pandas(forecast), named, columns)
     hierarchy = Hierarchy.of("reconcile", table.labels)
-    by_node = None if errors is None else errors_by_node(
-        "reconcile", as_pandas(errors), named, hierarchy
+    by_node = (
+        None if errors is None else errors_by_node("reconcile", as_pandas(errors), named, hierarchy)
     )
     covariance = covariance_of("reconcile", hierarchy, method, by_node)
     agreed = table.reconciled(hierarchy, projection(hierarchy, covariance))
