@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import tsar
-from tsar import plot
+from tsar import batch, plot
 from tsar.data.libraries import PANDAS, FrameLibrary, as_pandas, library_of
 from tsar.evaluation import backtest, compare, measure
 from tsar.exceptions import DataError, MissingExtraError, ParameterError, PersistenceError
@@ -475,3 +475,17 @@ def test_frames_of_pandas_are_left_alone():
     assert as_pandas(frame) is frame and as_pandas(frame["y"]) is not None
     assert library_of(frame) is PANDAS and PANDAS.restored(frame) is frame
     assert as_pandas("no frame") == "no frame"
+
+
+def test_a_batch_reads_files_whatever_the_model_was_fitted_on(tmp_path):
+    later = _long("xy").assign(y=lambda rows: rows["y"] + 1)
+    broken = later.assign(y=["no number"] * ROWS + later["y"].iloc[ROWS:].astype(str).tolist())
+    broken.to_csv(tmp_path / "later.csv", index=False)
+    tables = []
+    for data in (_long(), pl.from_pandas(_long())):
+        fitted = _seasonal().fit(data)
+        # The first block has no series that could be forecast.
+        done = batch.forecast(tmp_path / "later.csv", model=fitted, block_rows=ROWS)
+        assert done.n_failed == 1
+        tables.append(done.forecast)
+    pd.testing.assert_frame_equal(*tables)
