@@ -12,7 +12,7 @@ __all__ = ["read_query"]
 
 DUCKDB, SQLITE = "duckdb:///", "sqlite"
 # What rows of a database leave as objects where some are missing, by what pandas calls it.
-TYPED = {"floating": "float64", "integer": "Int64", "boolean": "boolean"}
+TYPED: dict[str, Any] = {"floating": "float64", "integer": "Int64", "boolean": "boolean"}
 
 
 def read_query(query: Any, database: Any) -> pd.DataFrame:
