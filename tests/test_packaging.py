@@ -28,6 +28,7 @@ SPECIAL = ("all", "dev", "mamba")
 # Whatever the base dependencies pull in themselves is theirs to answer for; these are ours.
 NOT_ON_IMPORT = {
     *("typer", "rich", "click", "matplotlib", "pooch", "requests", "pyarrow", "optuna"),
+    *("polars", "duckdb", "sqlalchemy", "fsspec.implementations"),
     *("statsmodels", "transformers", "lightning", "mamba_ssm", "triton", "IPython"),
     *("torch._dynamo", "torch._inductor", "torch.onnx", "torch.utils.tensorboard"),
     *("tsar.cli.main", "tsar.cli.commands", "tsar.cli.demo", "tsar.checks"),

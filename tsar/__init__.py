@@ -10,6 +10,7 @@ from tsar import forecasting
 from tsar.data.datasets import dataset_names, load_dataset
 from tsar.data.events import add_events, public_holidays
 from tsar.data.panel import Panel
+from tsar.data.queries import read_query
 from tsar.data.tidying import tidy
 from tsar.forecasting import *  # noqa: F403  (the list of models is kept in one place)
 from tsar.forecasting.base import Forecaster
@@ -30,6 +31,7 @@ __all__ = [
     "load_dataset",
     "load_pretrained",
     "public_holidays",
+    "read_query",
     "reconcile",
     "register",
     "tidy",

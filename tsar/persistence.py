@@ -25,7 +25,7 @@ from tsar.estimator.saving import (
     check_learned,
     path_of,
 )
-from tsar.exceptions import ParameterError, PersistenceError
+from tsar.exceptions import DataError, ParameterError, PersistenceError
 from tsar.forecasting.outputs.distributions import Distribution
 from tsar.forecasting.outputs.losses import Loss
 from tsar.forecasting.registry import FORECASTERS
@@ -35,6 +35,7 @@ from tsar.params.constraints import check_parameters, did_you_mean
 from tsar.params.objects import Storable
 from tsar.params.records import check_nesting, check_record
 from tsar.params.registry import Registry, check_subclass_of
+from tsar.remote import Storage, address_in
 from tsar.training.optim import Optimizer
 from tsar.training.schedules import Schedule
 
@@ -194,8 +195,8 @@ def load(
 
     Parameters
     ----------
-    folder : path
-        The folder given to ``save``.
+    folder : path or address
+        The folder given to ``save``, on this machine or such as ``s3://bucket/name``.
     cls : type, optional
         The class of an estimator that is not part of tsar: a saved model holds no code.
     trust : str or sequence of str
@@ -221,6 +222,9 @@ def load(
     ParameterError
         A reference is not what the parameter may be.
     """
+    address = address_in(folder)
+    if address is not None:
+        return _load_at(address, cls, trust=trust, **references)
     source = path_of("load", folder)
     trusted = (trust,) if isinstance(trust, str) else trust
     if not isinstance(trusted, list | tuple | set | frozenset):
@@ -242,6 +246,15 @@ def load(
         raise PersistenceError(
             f"load: {str(folder)!r} is damaged or incomplete: {type(error).__name__}: {error}"
         ) from error
+
+
+def _load_at(address: str, *args: Any, **options: Any) -> Any:
+    """Read a model at an address, by way of a copy on this machine."""
+    try:
+        with Storage("load", address).fetched_folder((RECORD, ARRAYS, MANIFEST)) as copy:
+            return load(copy, *args, **options)
+    except DataError as error:
+        raise PersistenceError(str(error)) from error
 
 
 def _read_record(source: Path, folder: str) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def _renamed(**names: str) -> pd.DataFrame:
 
 
 REFUSED = {
-    "no frame": ([1.0, 2.0], {}, "must be a pandas DataFrame or Series, got list"),
+    "no frame": ([1.0, 2.0], {}, "must be a pandas DataFrame .* or a pyarrow Table, got list"),
     "array": (np.zeros((3, 2)), {}, "got ndarray"),
     "no columns": (_wide()[[]], {}, "no column to forecast; add one, or name it by target="),
     "doubled": (_wide().set_axis(list("aba"), axis=1), {}, "column 'a' occurs more than once"),

@@ -16,6 +16,7 @@ from tsar.data.faults import as_python
 from tsar.data.forecasts import plain_label
 from tsar.data.frames import TARGET
 from tsar.data.idcolumns import factorized, key_columns, labels_of
+from tsar.data.libraries import as_pandas
 from tsar.data.longtable import End
 from tsar.data.quarantine import Bad, all_bad, set_aside
 from tsar.exceptions import DataWarning, InterruptedWarning, own_warnings
@@ -196,9 +197,10 @@ class BlockForecaster:
             names = self.model.future_names
             with own_warnings("ignore", DataWarning):
                 # What is known of the future does not matter for the form.
-                ahead = self.model.make_future_frame(self.steps)
+                # A model may have been fitted on a frame of another library than pandas.
+                ahead = as_pandas(self.model.make_future_frame(self.steps))
                 future = ahead.assign(**dict.fromkeys(names, 0.0)) if names else None
-                result = self.model.predict(self.horizon, future=future, **self.outputs)
+                result = as_pandas(self.model.predict(self.horizon, future=future, **self.outputs))
             result.attrs = {}
             self._form = result.iloc[:0]
         ids = key_columns(self.id_column)

@@ -16,6 +16,7 @@ from tsar.forecasting.probabilistic.output_request import check_asked, read_requ
 from tsar.forecasting.registry import FORECASTERS, forecaster_class
 from tsar.params.arguments import check_horizon, check_percentages
 from tsar.persistence import load
+from tsar.remote import address_in
 
 __all__ = [
     "UNNAMED",
@@ -59,7 +60,7 @@ def chosen_model(
         raise ParameterError(
             f"batch: model must be a name, a folder or a forecaster, got {model!r}"
         )
-    elif Path(model).is_dir():
+    elif address_in(model) is not None or Path(model).is_dir():
         chosen = load(model)
     else:
         # Names with a suggestion, for what is neither a model nor a folder.

@@ -28,6 +28,7 @@ from tsar.batch.engines.engine import Engine
 from tsar.batch.parts import Parts, write_json
 from tsar.batch.paths import Paths
 from tsar.batch.preparing import Preparation, read_events
+from tsar.batch.remote_files import with_remote_files
 from tsar.batch.report import STATUS, Report, report_of
 from tsar.batch.source import Source, open_source, share_of_series
 from tsar.data.fileformat import FileFormat, Roles
@@ -45,6 +46,7 @@ __all__ = ["forecast"]
 
 
 @each_warning_once()
+@with_remote_files
 def forecast(
     source: str | os.PathLike[str],
     *,
@@ -84,7 +86,7 @@ def forecast(
 
     Parameters
     ----------
-    source : path
+    source : path or address
         CSV or Parquet, long: a row per series and time. A file of more than ``block_rows``
         rows has to have the rows of a series together; smaller ones may have any order.
     model : str, path, Forecaster or None
@@ -93,7 +95,7 @@ def forecast(
         ``AutoForecaster(preset="fast")``, and the report says what it chose.
     horizon : int or None
         Steps to forecast; None takes that of the model.
-    out : path or None
+    out : path, address or None
         CSV or Parquet, by its ending; it appears whole or not at all. None returns the
         forecast with the report, in memory.
     future : path or None

@@ -76,6 +76,7 @@ from tsar.forecasting.registry import forecaster_class, forecaster_names
 from tsar.params.constraints import check_choice
 from tsar.params.text import parse_parameters
 from tsar.progress import in_place_of_bars
+from tsar.remote import address_in
 from tsar.training import on_epoch
 from tsar.tuning import OptunaSearch
 from tsar.tuning.spaces import parse_space
@@ -183,7 +184,8 @@ def forecast(
     data, horizon = _given(ctx, data, horizon)
     # A recipe has its parameters for the model that it does not name.
     model = model or (DEFAULT_MODEL if ctx.obj else None)
-    saved = model is not None and model not in forecaster_names() and Path(model).is_dir()
+    named = model is None or model in forecaster_names()
+    saved = not named and (address_in(model) is not None or Path(str(model)).is_dir())
     if saved and settings:
         raise ParameterError(f"--set is for a model that is named, {model!r} is fitted already")
     with _progress("forecast") as on_progress:

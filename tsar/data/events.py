@@ -12,6 +12,7 @@ from tsar.data.frames import ID, TIME, require_columns
 from tsar.data.frequency import Frequency
 from tsar.data.idcolumns import key_columns, labels_of
 from tsar.data.inference import infer_frequency
+from tsar.data.libraries import as_pandas, library_of
 from tsar.data.matching import id_places
 from tsar.data.timeaxis import DAY, TimeAxis, read_times
 from tsar.exceptions import DataError, DataWarning, MissingExtraError, ParameterError, warn
@@ -25,22 +26,22 @@ LONGEST = 36_600
 
 
 def add_events(
-    df: pd.DataFrame,
-    events: pd.DataFrame | None = None,
+    df: Any,
+    events: Any = None,
     *,
     country_holidays: str | None = None,
     id_column: Any = None,
     time_column: Any = None,
     freq: Any = None,
     like: TimeAxis | None = None,
-) -> pd.DataFrame:
+) -> Any:
     """Add a column for each kind of event: how many days of a step it falls on.
 
     Parameters
     ----------
     df : DataFrame
-        A history, or the frame of its future, wide, long or with a MultiIndex. It is left as
-        it is.
+        A history, or the frame of its future, wide, long or with a MultiIndex, of any
+        library. It is left as it is.
     events : DataFrame, optional
         A row for each event: ``date``; ``end``, its last day, where it takes several;
         ``name``, whose values become columns (``event`` without one); and the column of the
@@ -79,6 +80,7 @@ def add_events(
     2024-11-29     9     1
     2024-11-30     8     1
     """
+    library, df, events = library_of(df), as_pandas(df), as_pandas(events)
     owners, times = _keys(df, id_column, time_column)
     read = read_times(times, like)
     if read.faults:
@@ -111,7 +113,7 @@ def add_events(
     taken = [name for name in columns if name in df.columns]
     if taken:
         raise DataError(f"add_events: the frame has a column {taken[0]!r} already; rename one")
-    return df.assign(**columns)
+    return library.restored(df.assign(**columns))
 
 
 def event_names(events: pd.DataFrame | None, country: str | None) -> list[str]:

@@ -24,6 +24,7 @@ from pandas.api import types as dtypes
 
 from tsar.data.dtypes import dtype_name
 from tsar.data.idcolumns import factorized, key_columns, labels_of
+from tsar.data.libraries import PANDAS, FrameLibrary, LibraryRecord, as_pandas, library_of
 from tsar.data.timeaxis import AmbiguousDates, read_times
 from tsar.exceptions import DataError
 
@@ -54,6 +55,7 @@ class FormRecord(TypedDict):
     dtypes: list[str]
     freq: NotRequired[Any]
     id_dtypes: NotRequired[list[str]]
+    library: NotRequired[LibraryRecord]
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class FrameForm:
         What the index of a wide frame stated as its frequency.
     id_dtypes : tuple of str
         The dtypes of the columns of the id, where there are several.
+    library : FrameLibrary
+        Whose frame it was, and the types of ids and times in other libraries than pandas.
     """
 
     kind: Literal["wide", "long", "multiindex"]
@@ -91,6 +95,7 @@ class FrameForm:
     dtypes: tuple[str, ...] = ()
     freq: Any = None
     id_dtypes: tuple[str, ...] = ()
+    library: FrameLibrary = PANDAS
 
     @property
     def has_ids(self) -> bool:
@@ -153,7 +158,7 @@ def read_rows(
     Parameters
     ----------
     df : DataFrame or Series
-        In one of the four forms.
+        In one of the four forms; of other libraries than pandas, long or with a column of times.
     id_column, time_column : label or None
         Names in a long frame; None looks for ``unique_id`` and ``ds``. A list of columns
         is one id of several parts.
@@ -169,6 +174,9 @@ def read_rows(
         The frame is in none of the forms, or a named column is missing.
     """
     roles = {} if covariates is None else dict(covariates)
+    frame = as_pandas(df)
+    if frame is not df:
+        return _read_foreign(df, frame, id_column, time_column, target, roles)
     if isinstance(df, pd.Series):
         for role, names in roles.items():
             if names:
@@ -179,8 +187,8 @@ def read_rows(
         return _read_series(df)
     if not isinstance(df, pd.DataFrame):
         raise DataError(
-            f"the data must be a pandas DataFrame or Series, got {type(df).__name__}; "
-            f"wrap it in one with a time index"
+            f"the data must be a pandas DataFrame or Series, a polars DataFrame or a pyarrow "
+            f"Table, got {type(df).__name__}; wrap it in one with a time index or column"
         )
     _check_columns(df, roles)
     if isinstance(df.index, pd.MultiIndex):
@@ -192,6 +200,27 @@ def read_rows(
     if is_named or TIME in df.columns or ID in df.columns:
         return _read_long(df, id_column, time_column, target, roles)
     return _read_wide(df, target, roles)
+
+
+def _read_foreign(
+    df: Any,
+    frame: pd.DataFrame,
+    id_column: Any,
+    time_column: Any,
+    target: Any,
+    roles: dict[str, Sequence[Any]],
+) -> Rows:
+    """Read a frame of another library, given as one of pandas as well; it has no index."""
+    _check_columns(frame, roles)
+    if time_column is None and id_column is None and not {ID, TIME} & set(frame.columns):
+        raise DataError(
+            f"the frame has no index, and no column {TIME!r} of times; name the column of the "
+            f"times by time_column= (and of the ids, if there are several series, by id_column=). "
+            f"The columns are {', '.join(map(repr, frame.columns[:NAMES_SHOWN]))}"
+        )
+    rows = _read_long(frame, id_column, time_column, target, roles)
+    keys = [*key_columns(rows.form.id_name), rows.form.time_name]
+    return replace(rows, form=replace(rows.form, library=library_of(df, keys)))
 
 
 def _check_columns(df: pd.DataFrame, roles: dict[str, Sequence[Any]]) -> None:

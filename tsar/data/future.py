@@ -8,6 +8,7 @@ import pandas as pd
 from tsar.data.faults import as_python
 from tsar.data.frames import FrameForm, column_values
 from tsar.data.idcolumns import key_columns, labels_of
+from tsar.data.libraries import as_pandas
 from tsar.data.matching import check_axis, id_places
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import TimeAxis, read_times
@@ -67,6 +68,7 @@ def read_future(
         A value is missing: names the column, the id, the first stamp that lacks it and
         the range that is needed.
     """
+    df = as_pandas(df)
     if not isinstance(df, pd.DataFrame):
         raise DataError(
             f"future must be a DataFrame with the columns {_listed(names)}, got "

@@ -15,6 +15,7 @@ from tsar.data.codec import decode, decode_index, encode, encode_index
 from tsar.data.covariates import CovariateCoding, CovariateRows
 from tsar.data.frames import FrameForm, read_rows
 from tsar.data.frequency import Frequency
+from tsar.data.libraries import FrameLibrary
 from tsar.data.panel_reading import PanelReader
 from tsar.data.stored_panel import check_panel
 from tsar.data.timeaxis import TimeAxis
@@ -124,7 +125,8 @@ class Panel:
         Parameters
         ----------
         df : DataFrame or Series
-            Wide, long, MultiIndex or a Series; rows may be in any order.
+            Wide, long, MultiIndex or a Series; rows may be in any order. Of polars or pyarrow,
+            long or with a column of times.
         freq : str, pandas offset, int, Frequency or None
             The step between rows; None takes that of most of the panel.
         gaps : {"raise", "mask", "zero"}
@@ -231,7 +233,7 @@ class Panel:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Return what JSON can hold of a tail, and its arrays."""
-        form = {**self.form.__dict__}
+        form = {**self.form.__dict__, "library": dict(self.form.library.__dict__)}
         for name in ("dtypes", "id_dtypes"):
             form[name] = list(form[name])
         for name in ("id_name", "time_name", "columns_name", "freq"):
@@ -259,6 +261,7 @@ class Panel:
             form[name] = tuple(form.get(name, ()))
         for name in ("id_name", "time_name", "columns_name", "freq"):
             form[name] = decode(form.get(name))
+        form["library"] = FrameLibrary(**form.get("library", {}))
         prefix = "covariates."
         covariates = {
             name.removeprefix(prefix): columns

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from tsar.data.future import read_future
+from tsar.data.libraries import as_pandas, library_of
 from tsar.data.longtable import Columns, End, LongTable
 from tsar.data.quarantine import Bad
 from tsar.data.timeaxis import TimeAxis
@@ -80,7 +81,7 @@ class Tidied:
     """
 
     frame: Any
-    future: pd.DataFrame | None
+    future: Any
     status: pd.DataFrame
     notes: pd.DataFrame
 
@@ -98,7 +99,7 @@ def tidy(
     ended_after: int = 1,
     trailing: str = "keep",
     on_error: str = "raise",
-    future: pd.DataFrame | None = None,
+    future: Any = None,
     future_covariates: Any = None,
     horizon: int | None = None,
 ) -> Tidied:
@@ -107,7 +108,8 @@ def tidy(
     Parameters
     ----------
     df : DataFrame or Series
-        In any of the forms that a forecaster reads. It is left as it is.
+        In any of the forms that a forecaster reads, and of any library: what comes back is of
+        the same one. It is left as it is.
     id_column, time_column, target, freq
         As a forecaster takes them.
     duplicates : {"raise", "sum", "mean", "first", "last"}
@@ -184,14 +186,16 @@ def tidy(
         if names and horizon is not None and rows is not None:
             read_future(rows, panel, names, horizon)
 
-    done = tidied(df, columns, policies, check, future)
+    done = tidied(as_pandas(df), columns, policies, check, as_pandas(future))
     if not len(done.frame):
         first = done.status.iloc[0]
         raise DataError(
             f"none of {len(done.status)} series is left; the first, {first['id']!r}: "
             f"{first['reason']}"
         )
-    return done
+    library = library_of(df)
+    rows = None if done.future is None else library.restored(done.future)
+    return replace(done, frame=library.restored(done.frame), future=rows)
 
 
 def tidied(

@@ -196,8 +196,10 @@ class Estimator(BaseEstimator, ABC):
 
         Parameters
         ----------
-        folder : path
-            Created, or replaced if it holds a saved model.
+        folder : path or address
+            Created, or replaced if it holds a saved model. At an address such as
+            ``s3://bucket/name`` (the extra ``remote``) the manifest is written last, so that a
+            model which is half written cannot be loaded.
         training_state : bool, default True
             Whether to save what ``partial_fit`` of a network goes on with, the moments of the
             optimiser above all: two numbers for each weight. Without, training continues from

@@ -8,6 +8,7 @@ there are: reading is :mod:`tsar.persistence`.
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
@@ -20,9 +21,10 @@ from torch import Tensor
 from tsar.data.codec import encode
 from tsar.estimator.manifest import MANIFEST, write_manifest
 from tsar.estimator.objects import encode_object
-from tsar.exceptions import PersistenceError
+from tsar.exceptions import DataError, PersistenceError
 from tsar.files import remove_unfinished, unfinished_folder
 from tsar.params.records import check_record
+from tsar.remote import Storage, address_in
 
 __all__ = [
     "ARRAYS",
@@ -76,9 +78,10 @@ def save(model: Savable, folder: str | os.PathLike[str]) -> None:
     ----------
     model : Estimator
         Fitted.
-    folder : path
+    folder : path or address
         Created, or replaced if it holds a saved model. It appears when everything is
-        written and not before.
+        written and not before. At an address such as ``s3://bucket/name`` the manifest is
+        written last, and one that is replaced goes first: until then nothing can be loaded.
 
     Raises
     ------
@@ -88,6 +91,10 @@ def save(model: Savable, folder: str | os.PathLike[str]) -> None:
         The folder holds something else, cannot be written, or a label of the frame has
         no JSON form.
     """
+    address = address_in(folder)
+    if address is not None:
+        _save_at(model, address)
+        return
     record, tensors = describe(model)
     target = check_folder(folder)
     try:
@@ -105,6 +112,24 @@ def save(model: Savable, folder: str | os.PathLike[str]) -> None:
             raise
         raise PersistenceError(f"save: {str(folder)!r} cannot be written: {error}") from None
     remove_unfinished(target)
+
+
+def _save_at(model: Savable, address: str) -> None:
+    """Write a fitted model to an address, by way of a folder on this machine."""
+    names = (RECORD, ARRAYS, MANIFEST)
+    try:
+        storage = Storage("save", address)
+        held = storage.names()
+        if not set(held) <= set(names) or (not held and storage.exists()):
+            raise PersistenceError(
+                f"save: {storage.address!r} exists and holds more than a saved model; choose "
+                f"another folder"
+            )
+        with tempfile.TemporaryDirectory(prefix="tsar-") as above:
+            save(model, Path(above) / "model")
+            storage.replace(Path(above) / "model", names)
+    except DataError as error:
+        raise PersistenceError(str(error)) from error
 
 
 def _replace(target: Path, written: Path) -> None:

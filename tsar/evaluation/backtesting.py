@@ -16,6 +16,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from tsar.data.frames import read_rows
+from tsar.data.libraries import as_pandas, library_of
 from tsar.data.matching import id_places, in_order
 from tsar.data.panel import Panel
 from tsar.data.timeaxis import read_times
@@ -67,7 +68,7 @@ def backtest(
     level: float | Sequence[float] | None = None,
     samples: int | None = None,
     verbose: int = 0,
-) -> pd.DataFrame:
+) -> Any:
     """Forecast the last rows of every series from several cutoffs, and return the truth beside it.
 
     The cutoffs are ``step`` rows apart, and the last window ends with its series. A model
@@ -82,7 +83,7 @@ def backtest(
         One column of forecasts each, under the name of its class or the key of the dict.
         A search over parameters is refitted as a whole.
     df : DataFrame or Series
-        The data, in any form. It may continue what a fitted model was fitted on.
+        The data, in any form and library. It may continue what a fitted model was fitted on.
     horizon : int or None
         Steps to forecast; None takes that of the model.
     windows : int
@@ -113,7 +114,8 @@ def backtest(
         One row for each series, variate, cutoff and step, in this order: ``id``,
         ``variate`` (where there are several), ``cutoff`` (the time of the first step),
         ``time``, ``step`` (from 1), ``y`` (NaN where it was not observed), and the columns
-        of the models. Frames without ids have the id 0, or the name of the Series.
+        of the models. Frames without ids have the id 0, or the name of the Series. It is of
+        polars or pyarrow where the data are, and then has no ``attrs``.
         ``attrs["reading"]`` holds the parameters by which the data were read, which
         :func:`measure` and the figures read them by.
 
@@ -138,9 +140,10 @@ def backtest(
     (240, 6)
     """
     models = named_models("backtest", model)
+    frame = as_pandas(df)
     jobs = {
         name: BacktestJob(
-            one, df, horizon, windows, step, refit, (quantiles, level), samples=samples
+            one, frame, horizon, windows, step, refit, (quantiles, level), samples=samples
         )
         for name, one in models.items()
     }
@@ -158,7 +161,7 @@ def backtest(
             tested = pd.concat([tested, columns.drop(columns=list(KEYS), errors="ignore")], axis=1)
     assert tested is not None, "there is at least one model"
     tested.attrs["reading"] = next(iter(jobs.values())).forecaster.reading
-    return tested
+    return library_of(df, ()).restored(tested)
 
 
 def named_models(owner: str, model: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tsar.data.libraries import as_pandas
 from tsar.evaluation.backtesting import BacktestJob, named_models
 from tsar.evaluation.cells import Cells
 from tsar.evaluation.latex import latex_table
@@ -94,7 +95,7 @@ def compare(
         As :func:`tsar.evaluation.backtest` takes them. ``SeasonalNaive`` is added where it is
         the baseline and not among them.
     df : DataFrame or Series
-        The data, in any form.
+        The data, in any form and library. The tables of the leaderboard are of pandas.
     metrics : str or sequence of str
         As :func:`tsar.evaluation.measure` takes them. The first one ranks the models.
     horizon : int or None
@@ -146,7 +147,7 @@ def compare(
     0  SeasonalNaive  0.938  0.000
     1          Naive  1.809 -0.928
     """
-    named = named_models("compare", models)
+    named, df = named_models("compare", models), as_pandas(df)
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     for name in names:
         check_choice("compare", "metrics", name, METRICS)

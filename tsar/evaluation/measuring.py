@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from tsar.data.libraries import as_pandas
 from tsar.data.matching import id_places
 from tsar.data.panel import Panel
 from tsar.evaluation.backtesting import BESIDE, KEYS
@@ -292,17 +293,16 @@ def measure(
         raise ParameterError(
             f"measure: {whole!r} judges all steps of a window together, got by='step'; leave it out"
         )
-    models = _models(backtest)
+    models = _models(backtest := as_pandas(backtest))
     keep = [column for group in groups for column in GROUPS[group] if column in backtest.columns]
     if isinstance(weights, str):
         # A column of weights is no model.
         models.pop(weights, None)
-    counted = _weights(backtest, weights)
+    table = Table(backtest, keep, _weights(backtest, weights))
     scales = {
         power: series_scales(backtest, history, season_length, power)
         for power in {METRICS[name].scale for name in names}
     }
-    table = Table(backtest, keep, counted)
     parts = []
     for label in models:
         values = measure_model(label, models, names, table, scales, benchmark)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, NotRequired, Self, TypedDict
 
 import numpy as np
-import pandas as pd
 import torch
 from pandas.tseries.offsets import BaseOffset
 from torch import Tensor
@@ -138,7 +137,8 @@ class Forecaster(Inspection, Intervals):
         Parameters
         ----------
         df : DataFrame or Series
-            Wide, long or MultiIndex frame, or a Series; see the user guide.
+            Wide, long or MultiIndex frame, or a Series; or a frame of polars or pyarrow. See
+            the user guide.
         y : None
             Not used; scikit-learn's tools pass it.
 
@@ -325,8 +325,10 @@ class Forecaster(Inspection, Intervals):
         Returns
         -------
         DataFrame or Series
-            In the form of the data. With a horizon beyond the fitted one, frames have a
-            column ``extrapolated`` that marks the rolled steps. ``attrs`` holds
+            In the form of the data: of polars or pyarrow where the data are, that is ``df``
+            or else what was fitted. With a horizon beyond the fitted one, frames have a
+            column ``extrapolated`` that marks the rolled steps. ``attrs``, which frames of
+            pandas alone have, holds
             ``extrapolated_after`` (the fitted horizon or None), ``short_history``
             (ids observed for less than a context; for one wide frame, such variates),
             ``fallback`` (why a simpler model stands in, by id or variate, where one does) and
@@ -359,9 +361,9 @@ class Forecaster(Inspection, Intervals):
         written = write_forecast(self, outputs, panel, variates, horizon, known_ahead, **how)
         written.attrs["short_history"] = short_histories(panel, variates, self.context_rows)
         written.attrs["reading"] = self.as_fitted.reading
-        return written
+        return panel.form.library.restored(written)
 
-    def make_future_frame(self, horizon: int | None = None, df: Any = None) -> pd.DataFrame:
+    def make_future_frame(self, horizon: int | None = None, df: Any = None) -> Any:
         """Return the frame of future covariates to fill in for :meth:`predict`.
 
         Parameters
@@ -380,7 +382,8 @@ class Forecaster(Inspection, Intervals):
         self.check_fitted()
         horizon = self.resolve_horizon(horizon)
         panel = self.end_ if df is None else self.read_new(df, allow_new_variates=True)
-        return make_future_frame(panel, self.future_names, horizon)
+        written = make_future_frame(panel, self.future_names, horizon)
+        return panel.form.library.restored(written)
 
     def check_future(self, df: Any, future: Any, horizon: int | None = None) -> None:
         """Check, before a long ``fit``, that ``predict(future=)`` will have what it needs.

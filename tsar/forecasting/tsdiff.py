@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tsar.core.mixers import MIXERS, check_heads
 from tsar.core.random import set_generator
 from tsar.data.forecasts import sample_frame
+from tsar.data.libraries import as_pandas
 from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.data.windows import Inputs
@@ -336,7 +337,7 @@ class TSDiff(NetworkForecaster):
             )
         panel = self.end_ if df is None else self.read_new(df)
         variates, panel = panel.variates, in_order(panel, self.end_.variates)
-        paths = _paths_of(samples, panel, self.horizon_)
+        paths = _paths_of(as_pandas(samples), panel, self.horizon_)
         refined = np.empty_like(paths)
         ends = np.arange(panel.n_series), panel.offsets[1:]
         for places, windows in self._scaled(panel, *ends, self.horizon_, {}):
@@ -354,7 +355,8 @@ class TSDiff(NetworkForecaster):
             refined[places] = self.in_range(moved * scale + mean)
         order = panel.variates.get_indexer(variates)
         with self.named_errors():
-            return sample_frame(panel, variates, refined[..., order], self.horizon_)
+            written = sample_frame(panel, variates, refined[..., order], self.horizon_)
+        return panel.form.library.restored(written)
 
 
 def _refinement(

@@ -16,6 +16,7 @@ from torch import Tensor
 from tsar.data.codec import decode, encode
 from tsar.data.forecasts import interval_keys
 from tsar.data.frames import ID, TIME
+from tsar.data.libraries import PANDAS, FrameLibrary, as_pandas, library_of
 from tsar.estimator.base import Estimator
 from tsar.exceptions import DataError, ParameterError
 from tsar.forecasting.base import Forecaster
@@ -149,16 +150,20 @@ class Reconciled(Estimator):
             fitted = model.fitted_values(frame.drop(columns=columns), horizon=1)
             errors = errors_by_node(self.name, fitted, columns, hierarchy)
         covariance = covariance_of(self.name, hierarchy, self.method, errors)
-        self._keep(model, hierarchy, projection(hierarchy, covariance))
+        library = library_of(df, (*columns, time))
+        self._keep(model, hierarchy, projection(hierarchy, covariance), library)
         self.remember_parameters()
         return self
 
-    def _keep(self, model: Any, hierarchy: Hierarchy, mapped: np.ndarray) -> None:
+    def _keep(
+        self, model: Any, hierarchy: Hierarchy, mapped: np.ndarray, library: FrameLibrary
+    ) -> None:
         self.model_, self.hierarchy_, self.projection_ = model, hierarchy, mapped
+        self._library = library
 
     def _added_up(self, df: Any, groups: Any, time: Any, target: Any) -> pd.DataFrame:
         try:
-            return aggregate(df, groups, time_column=time, target=target)
+            return aggregate(as_pandas(df), groups, time_column=time, target=target)
         except (DataError, ParameterError) as error:
             raise type(error)(str(error).replace("aggregate", self.name, 1)) from None
 
@@ -208,7 +213,7 @@ class Reconciled(Estimator):
         *,
         level: float | Sequence[float] | None = None,
         samples: int | None = None,
-    ) -> pd.DataFrame:
+    ) -> Any:
         """Forecast the steps that follow, of all series.
 
         Parameters
@@ -248,7 +253,7 @@ class Reconciled(Estimator):
             self._check_can_sample(levels)
         series = None if df is None else self._series(df)
         forecast = self.model_.predict(horizon, series, samples=samples)
-        groups = self.hierarchy_.labels
+        groups, model_time = self.hierarchy_.labels, self.model_.fitted_parameters_["time_column"]
         # Series by series, in the order of the fit.
         n_rows = len(forecast) // len(groups)
         labels = groups.loc[groups.index.repeat(n_rows)].set_index(forecast.index)
@@ -265,7 +270,9 @@ class Reconciled(Estimator):
                 ends = np.minimum(low, point), np.maximum(high, point)
                 for key, values in zip(interval_keys(level), ends, strict=True):
                     written[f"{self._target}_{key}"] = values
-        return written
+        if df is None:
+            return self._library.restored(written)
+        return library_of(df, (*groups, model_time)).restored(written)
 
     def _check_can_sample(self, levels: list[float]) -> None:
         """Raise a ParameterError unless the model gives samples that show these levels."""
@@ -301,7 +308,10 @@ class Reconciled(Estimator):
     def learned_state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         self.check_fitted()
         labels = self.hierarchy_.labels
-        record = {"labels": [[encode(name), encode(list(labels[name]))] for name in labels]}
+        record: dict[str, Any] = {
+            "labels": [[encode(name), encode(list(labels[name]))] for name in labels],
+            "library": dict(self._library.__dict__),
+        }
         return record, {"projection": torch.from_numpy(self.projection_.copy())}
 
     def restore_learned_state(
@@ -312,5 +322,6 @@ class Reconciled(Estimator):
     ) -> None:
         labels = {decode(name): decode(values) for name, values in record["labels"]}
         hierarchy = Hierarchy.of(self.name, pd.DataFrame(labels, dtype=object))
-        self._keep(members["model"], hierarchy, tensors["projection"].numpy())
+        library = FrameLibrary(**record["library"]) if "library" in record else PANDAS
+        self._keep(members["model"], hierarchy, tensors["projection"].numpy(), library)
         self.remember_parameters()

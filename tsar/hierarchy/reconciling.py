@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.frames import ID
+from tsar.data.libraries import as_pandas, library_of
 from tsar.exceptions import DataError, ParameterError
 from tsar.hierarchy.projection import METHODS, NEED_ERRORS, covariance_of, projection
 from tsar.hierarchy.summing import SEPARATOR, TOTAL, Hierarchy, check_groups, ids_of
@@ -25,13 +26,13 @@ INTERVAL = re.compile(r"_(?:lo|hi|q)[0-9.]+$")
 
 
 def reconcile(
-    forecast: pd.DataFrame,
+    forecast: Any,
     groups: Sequence[Any],
     *,
     method: str = "ols",
-    errors: pd.DataFrame | None = None,
+    errors: Any = None,
     columns: Any = None,
-) -> pd.DataFrame:
+) -> Any:
     """Make forecasts of a hierarchy agree: those of sums become the sums of those of the parts.
 
     Parameters
@@ -94,11 +95,14 @@ def reconcile(
         raise ParameterError(
             f"reconcile: errors must be {wanted} for method={method!r}, got {type(errors).__name__}"
         )
-    table = NodeTable.of("reconcile", forecast, named, columns)
+    table = NodeTable.of("reconcile", as_pandas(forecast), named, columns)
     hierarchy = Hierarchy.of("reconcile", table.labels)
-    by_node = None if errors is None else errors_by_node("reconcile", errors, named, hierarchy)
+    by_node = (
+        None if errors is None else errors_by_node("reconcile", as_pandas(errors), named, hierarchy)
+    )
     covariance = covariance_of("reconcile", hierarchy, method, by_node)
-    return table.reconciled(hierarchy, projection(hierarchy, covariance))
+    agreed = table.reconciled(hierarchy, projection(hierarchy, covariance))
+    return library_of(forecast).restored(agreed)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from tsar.data.frames import ID, TIME, require_columns
+from tsar.data.libraries import as_pandas, library_of
 from tsar.exceptions import DataError, ParameterError
 
 __all__ = ["SEPARATOR", "TOTAL", "Hierarchy", "aggregate", "check_groups", "ids_of", "levels_of"]
@@ -145,12 +146,12 @@ def levels_of(owner: str, groups: Any) -> list[list[Any]]:
 
 
 def aggregate(
-    df: pd.DataFrame,
+    df: Any,
     groups: Sequence[Any],
     *,
     time_column: Any = None,
     target: Any = None,
-) -> pd.DataFrame:
+) -> Any:
     """Add up series by groups, to a long frame with a series for every sum.
 
     Parameters
@@ -197,7 +198,7 @@ def aggregate(
     levels = levels_of("aggregate", groups)
     columns = check_groups("aggregate", groups)
     time, target = TIME if time_column is None else time_column, "y" if target is None else target
-    bottom, times, values = _bottom(df, columns, time, target)
+    bottom, times, values = _bottom(as_pandas(df), columns, time, target)
     parts = []
     for level in levels:
         shown = bottom.copy()
@@ -210,7 +211,7 @@ def aggregate(
     total[ID] = hierarchy.ids.repeat(len(times))
     total[time] = times.take(np.tile(np.arange(len(times)), len(hierarchy.labels)))
     total[target] = summed.reshape(-1)
-    return total
+    return library_of(df, (*columns, time)).restored(total)
 
 
 def _bottom(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from tsar.exceptions import ParameterError
 from tsar.params.constraints import check_count, matches
 
 __all__ = [
+    "ArrowStream",
     "Frame",
     "SampleWeight",
     "check_fractions",
@@ -23,10 +24,18 @@ __all__ = [
     "check_samples",
     "column_labels",
     "frame_first",
+    "holds_columns",
 ]
 
 
-Frame: TypeAlias = pd.DataFrame | pd.Series
+class ArrowStream(Protocol):
+    """A frame of polars or pyarrow, or of any library that hands its columns over by Arrow."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        """Return a capsule with an Arrow stream."""
+
+
+Frame: TypeAlias = pd.DataFrame | pd.Series | ArrowStream
 SampleWeight: TypeAlias = (
     ArrayLike | pd.Series | Mapping[Any, float] | Literal["equal_series"] | None
 )
@@ -159,6 +168,12 @@ def column_labels(columns: Any) -> list[Any]:
     return [columns] if isinstance(columns, str | int) else list(columns)
 
 
+def holds_columns(value: Any) -> bool:
+    """Return whether something is data, in the sense of :data:`Frame`, and no class."""
+    is_pandas = isinstance(value, pd.DataFrame | pd.Series)
+    return is_pandas or (hasattr(value, "__arrow_c_stream__") and not isinstance(value, type))
+
+
 def frame_first(
     predict: Callable[Concatenate[Owner, Arguments], Answer],
 ) -> Callable[Concatenate[Owner, Arguments], Answer]:
@@ -170,7 +185,8 @@ def frame_first(
 
     @wraps(predict)
     def called(self: Owner, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
-        if args and isinstance(args[0], pd.DataFrame | pd.Series):
+        # What is not computed yet is data as well, and refused as such.
+        if args and (holds_columns(args[0]) or hasattr(args[0], "collect")):
             if len(args) > 1 + len(after_frame):
                 raise ParameterError(
                     f"{type(self).__name__}: predict takes df, horizon and future by place, got "

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tsar.data.libraries import as_pandas
 from tsar.evaluation.measuring import measure
 from tsar.exceptions import DataError, ParameterError
 from tsar.plot.axes import axes_or_new, grid_or_new
@@ -89,6 +90,7 @@ def reliability(
     """
     owner = "plot.reliability"
     ax = axes_or_new(owner, ax, size=(5, 5))
+    tested = as_pandas(tested)
     models = chosen_models(owner, tested, model)
     truth = tested["y"].to_numpy(np.float64)
     ax.plot([0, 1], [0, 1], color=OBSERVED, linewidth=0.8, label="reliable")
@@ -160,7 +162,7 @@ def residuals(
     """
     owner = "plot.residuals"
     axes = grid_or_new(owner, axes, (2, 2))
-    rows = one_tested(owner, tested, id, variate)
+    rows = one_tested(owner, as_pandas(tested), id, variate)
     models = chosen_models(owner, rows, model)
     if len(models) > 1:
         raise ParameterError(f"{owner}: model must be one of {listed(models)}, got {model!r}")

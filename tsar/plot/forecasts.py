@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from tsar.data.libraries import as_pandas
 from tsar.exceptions import DataError
 from tsar.params.constraints import check_count
 from tsar.plot.axes import axes_or_new, page, share_times
@@ -98,6 +99,7 @@ def forecast(
     owner = "plot.forecast"
     ax = axes_or_new(owner, ax)
     _check_rows(owner, rows)
+    predicted, history = as_pandas(predicted), as_pandas(history)
     columns = names_of(predicted, id_column, time_column)
     steps = read_forecast(owner, predicted, id, variate, columns, history)
     shown = None
@@ -176,6 +178,7 @@ def forecasts(
     owner = "plot.forecasts"
     _check_rows(owner, rows)
     check_count(owner, "n", n)
+    df, forecast = as_pandas(df), as_pandas(forecast)
     columns = names_of(forecast, id_column, time_column)
     panels, n_there = chosen_panels(owner, forecast, ids, variate, n, columns)
     ids, names = (list(dict.fromkeys(labels)) for labels in zip(*panels, strict=True))
@@ -275,6 +278,7 @@ def backtest(
     """
     owner = "plot.backtest"
     ax = axes_or_new(owner, ax)
+    tested, history = as_pandas(tested), as_pandas(history)
     if history is not None and not isinstance(history, pd.DataFrame | pd.Series):
         raise DataError(
             f"{owner}: history must be a DataFrame or Series, got {type(history).__name__}"

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from tsar.data.libraries import library_of
 from tsar.forecasting.fitted.contract import FittedForecaster
 from tsar.forecasting.fitted.explanation import explain
 from tsar.forecasting.fitted.windowed import fitted_values, forecast_windows, score
@@ -67,7 +68,7 @@ class Inspection(FittedForecaster):
         self.check_fitted()
         return score(self, df)
 
-    def fitted_values(self, df: Any, horizon: int | None = None) -> pd.DataFrame:
+    def fitted_values(self, df: Any, horizon: int | None = None) -> Any:
         """Forecast every row of a frame from every cutoff before it, for residuals.
 
         Rows that the model was fitted on are forecast as well, better than new ones would
@@ -87,7 +88,8 @@ class Inspection(FittedForecaster):
             One row for each series, variate, time and step that had enough history: a full
             context in ``df``, or the fitted series before it. The columns are those of a
             backtest: ``id``, ``variate`` (where there are several), ``cutoff``, ``time``,
-            ``step``, ``y`` (NaN where it was not observed) and ``forecast``.
+            ``step``, ``y`` (NaN where it was not observed) and ``forecast``. In the library of
+            ``df``.
 
         Raises
         ------
@@ -106,7 +108,8 @@ class Inspection(FittedForecaster):
         12
         """
         self.check_fitted()
-        return fitted_values(self, df, self.resolve_horizon(horizon))
+        fitted = fitted_values(self, df, self.resolve_horizon(horizon))
+        return library_of(df, ()).restored(fitted)
 
     def explain(
         self,
