@@ -6,6 +6,7 @@ Q quantiles.
 
 import contextlib
 import datetime
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from tsar.forecasting.probabilistic.output_request import (
     read_request,
     write_forecast,
 )
+from tsar.forecasting.run_manifest import ManifestRecord, RunManifest
 from tsar.params.arguments import Frame, check_horizon, check_range, frame_first
 from tsar.params.constraints import Interval
 
@@ -49,6 +51,7 @@ class ForecasterRecord(TypedDict):
     data: PanelRecord
     fitted: LearnedRecord
     calibration: NotRequired[CalibrationRecord]
+    manifest: NotRequired[ManifestRecord]
 
 
 def _check_forecastable(end: Panel, horizon: int) -> None:
@@ -116,6 +119,10 @@ class Forecaster(Inspection, Intervals):
         The horizon that was learned.
     output_range_ : tuple of float or None
         The limits that forecasts are moved to, as they were given or inferred.
+    manifest_ : RunManifest or None
+        On which data ``fit`` was called, when, by which versions, and how long it took; None for
+        a model that an earlier version saved, for members of another one, and for one that is
+        loaded pre-trained.
     """
 
     parameter_group: ClassVar[str] = "data"
@@ -155,18 +162,32 @@ class Forecaster(Inspection, Intervals):
         """
         return self._fit(df, y, go_on=False)
 
+    def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
+        """Keep what was learned, the end of the fitted series, and what they were like."""
+        self.learned_, self.end_, self.calibration_ = learned, end, None
+        self.manifest_: RunManifest | None = None
+        self.remember_parameters()
+        self.freq_, self.cycles_ = end.frequency.name, end.frequency.cycles
+        self.n_series_, self.n_variates_ = end.n_series, end.n_variates
+        self.variates_ = list(end.variates)
+        self.horizon_ = horizon
+
     def _fit(self, df: Any, y: None, go_on: bool, weight: Any = None) -> Self:
         if y is not None:
             raise ParameterError(
                 f"{self.name}: y must be None, got {type(y).__name__}; the target is part of df"
             )
+        began = time.perf_counter()
+        continued = self.manifest_ if go_on and self.__sklearn_is_fitted__() else None
         panel = self.read_training(df, weight)
         with self.named_errors():
             # Better now than after the training.
             panel.frequency.future(panel.last.max(keepdims=True), int(self.horizon), panel.axis)
         if go_on and self.__sklearn_is_fitted__():
             panel = in_order(panel, self.end_.variates)
-        return self.fit_panel(panel, go_on)
+        self.fit_panel(panel, go_on)
+        self.manifest_ = RunManifest.of(panel, self.learned_.held_out, began, continued)
+        return self
 
     def fit_panel(self, panel: Panel, go_on: bool) -> Self:
         """Learn from a panel that was read with these parameters."""
@@ -196,15 +217,6 @@ class Forecaster(Inspection, Intervals):
         if np.isnan(panel.values).all():
             raise DataError(f"{self.name}: no value is observed; pass series with some history")
         return panel
-
-    def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
-        """Keep what was learned, the end of the fitted series, and what they were like."""
-        self.learned_, self.end_, self.calibration_ = learned, end, None
-        self.remember_parameters()
-        self.freq_, self.cycles_ = end.frequency.name, end.frequency.cycles
-        self.n_series_, self.n_variates_ = end.n_series, end.n_variates
-        self.variates_ = list(end.variates)
-        self.horizon_ = horizon
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
@@ -468,6 +480,8 @@ class Forecaster(Inspection, Intervals):
         state = {"data": record, "fitted": fitted}
         if self.calibration_ is not None:
             state["calibration"] = calibrated
+        if self.manifest_ is not None:
+            state["manifest"] = self.manifest_.to_state()
         return state, tensors
 
     def restore_learned_state(
@@ -492,6 +506,8 @@ class Forecaster(Inspection, Intervals):
         _check_forecastable(end, self.horizon_)
         if "calibration" in record:
             self.calibration_ = Calibration.from_state(record["calibration"], arrays, end)
+        if "manifest" in record:
+            self.manifest_ = RunManifest.from_state(record["manifest"], end.n_variates)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "horizon_")
