@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-__all__ = ["Describable", "description"]
+__all__ = ["NO_MANIFEST", "Describable", "description"]
 
-NO_MANIFEST = "the model holds none: it was saved by a version before there were any; fit it again"
+NO_MANIFEST = "it was saved by a version before there were any; fit it again"
 # What every epoch tells besides metrics.
 NO_METRICS = ("learning_rate", "seconds")
 
