@@ -5,6 +5,7 @@ Q quantiles.
 """
 
 import contextlib
+import copy
 import datetime
 import time
 from abc import abstractmethod
@@ -18,11 +19,13 @@ import torch
 from pandas.tseries.offsets import BaseOffset
 from torch import Tensor
 
+from tsar.data.continuation import check_adjoining, continued
 from tsar.data.covariates import CovariateCoding
 from tsar.data.forecasts import short_histories
 from tsar.data.future import make_future_frame, read_future
-from tsar.data.matching import check_axis, check_variates, in_order
+from tsar.data.matching import check_axis, check_variates, id_places, in_order
 from tsar.data.panel import Panel
+from tsar.data.scaling import Scaling
 from tsar.data.stored_panel import PanelRecord
 from tsar.data.timeaxis import TimeAxis
 from tsar.estimator.base import Estimator
@@ -279,6 +282,82 @@ class Forecaster(Inspection, Intervals):
     def in_words(self) -> str:
         """What forecasts: the name, and of a combination its members with their weights."""
         return self.name
+
+    # --------------------------------------------------------------- update
+
+    def update(self, df: Frame) -> Self:
+        """Append new rows to the fitted series, without fitting again.
+
+        ``predict()`` then continues them from their new ends: it forecasts what
+        ``predict(df=...)`` would of all rows, old and new. No parameter, weight, scaling,
+        calibration or limit changes.
+
+        Parameters
+        ----------
+        df : DataFrame or Series
+            In the form of the data: rows that follow the last ones of each series, of all or of
+            some of them. Series that were not fitted are added, unless each series has
+            parameters of its own, as in the classical models: these need a fit.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        DataError
+            The frame has faults, leaves a gap, holds rows that the model has, or has series that
+            need a fit. The model stays as it was.
+        """
+        self.check_fitted()
+        panel = self.read_as_fitted(df)
+        with self.named_errors():
+            check_axis("the time column", panel.axis, self.end_.axis)
+            check_variates(panel, self.end_, others_allowed=False)
+            check_adjoining(panel, self.end_)
+        fresh = panel.ids[id_places(panel.ids, self.end_.ids) < 0]
+        if len(fresh) and not self.takes_new_series:
+            raise DataError(
+                f"{self.name}: update must have the fitted series, whose parameters are their own, "
+                f"got {len(fresh)} others, the first {fresh[0]!r}; fit again, or leave them out: "
+                f"predict(df=...) estimates new series from the rows it is given"
+            )
+        with self.named_errors():
+            moved = self.moved_on(in_order(panel, self.end_.variates))
+        if self.manifest_ is not None:
+            moved.manifest_ = self.manifest_.updated(len(panel.values), moved.end_)
+        self.__dict__.update(moved.__dict__)
+        return self
+
+    @property
+    def takes_new_series(self) -> bool:
+        """Whether :meth:`update` adds series that were not fitted."""
+        return True
+
+    def moved_on(self, panel: Panel) -> Self:
+        """Return a copy whose series go on with the rows of a panel, its covariates not coded."""
+        coding = self.learned_.coding
+        whole = continued(self.end_, panel.coded(coding) if coding else panel)
+        n_fresh = whole.n_series - self.end_.n_series
+        added = whole.lengths - np.pad(self.end_.lengths, (0, n_fresh))
+        # Nothing was learned from new rows.
+        held_out = np.pad(self.learned_.held_out, (0, n_fresh)) + added
+        scaling = self._scaling_moved_on(whole)
+        moved = copy.copy(self)
+        moved.learned_ = replace(self.learned_, scaling=scaling, held_out=held_out)
+        moved.end_ = moved.learned_.rows_read(whole)
+        moved.n_series_ = whole.n_series
+        return moved
+
+    def _scaling_moved_on(self, whole: Panel) -> Scaling:
+        """Return the scaling of the series of a panel, those that were fitted first."""
+        fitted = self.learned_.scaling
+        others = Scaling.identity(whole.n_series - len(fitted.mean), whole.n_variates)
+        return Scaling(
+            np.concatenate([fitted.mean, others.mean]), np.concatenate([fitted.scale, others.scale])
+        )
 
     # -------------------------------------------------------------- predict
 
