@@ -28,6 +28,7 @@ from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
 from tsar.cli.image import run_image_demo
 from tsar.cli.language import run_language_demo
 from tsar.cli.listing import abilities, as_table, summary
+from tsar.cli.logs import LoggedCommand
 from tsar.cli.once import Command
 from tsar.cli.options import (
     READING,
@@ -127,7 +128,7 @@ def demo(
     DEMOS[what](out)
 
 
-@app.command(cls=Command)
+@app.command(cls=LoggedCommand)
 def forecast(
     ctx: typer.Context,
     data: Data = None,
@@ -298,7 +299,7 @@ def _params(ctx: typer.Context, model: str | None, settings: list[str] | None) -
     return {**recipe_params, **parse_parameters(forecaster_class(model), settings or [])}
 
 
-@app.command(cls=Command)
+@app.command(cls=LoggedCommand)
 def backtest(
     ctx: typer.Context,
     data: Data = None,
@@ -363,7 +364,7 @@ def backtest(
         raise typer.Exit(PARTIAL)
 
 
-@app.command(cls=Command)
+@app.command(cls=LoggedCommand)
 def tune(
     ctx: typer.Context,
     data: Data = None,
@@ -462,7 +463,7 @@ def _setting(name: str, value: Any) -> str:
     return shlex.quote(f"{name}={','.join(map(str, value)) if listed else value}")
 
 
-@app.command(cls=Command)
+@app.command(cls=LoggedCommand)
 def reproduce(
     recipe: Annotated[
         str | None, typer.Argument(help="Name of a recipe, or the path of a TOML file.")

@@ -10,6 +10,7 @@ from rich.console import Console
 import tsar
 from tsar.batch.preparing import Preparation
 from tsar.cli.listing import as_table
+from tsar.cli.logs import LoggedCommand
 from tsar.cli.once import Command
 from tsar.cli.options import Levels, Plugins
 from tsar.cli.reading import read_data
@@ -28,8 +29,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module to the app."""
-    for command in (describe, monitor):
-        app.command(cls=Command)(command)
+    app.command(cls=Command)(describe)
+    app.command(cls=LoggedCommand)(monitor)
 
 
 def describe(

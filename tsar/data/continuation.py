@@ -44,7 +44,7 @@ def check_adjoining(panel: Panel, end: Panel) -> None:
         owner = int(place[series])
         kind = "overlap" if first[series] <= end.last[owner] else "gap"
         began, needed = (end.axis.show(int(stamp)) for stamp in (first[series], expected[owner]))
-        rows.append((panel.ids[series], kind, began, needed))
+        rows.append((panel.ids[int(series)], kind, began, needed))
     lines = [
         f"  {'the series' if name is None else f'id {name!r}'}: {kind}, begins at {began}, must "
         f"begin at {needed}"
