@@ -35,6 +35,7 @@ API = [
     "tsar.plot",
     "tsar.tuning",
     "tsar.batch",
+    "tsar.monitoring",
 ]
 
 

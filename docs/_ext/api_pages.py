@@ -25,6 +25,7 @@ PACKAGES = [
     "tsar.tuning",
     "tsar.plot",
     "tsar.batch",
+    "tsar.monitoring",
     "tsar.checks",
     "tsar",
     "tsar.exceptions",
@@ -120,6 +121,12 @@ SECTIONS = [
     ),
     Section("figures", "Draw", "Figures of all of these, with matplotlib.", ("tsar.plot",)),
     Section("files", "Forecast files", "Many series, night after night.", ("tsar.batch",)),
+    Section(
+        "operations",
+        "Watch models",
+        "Drifts of coverage, errors and inputs; the run manifest is in :doc:`/operations`.",
+        ("tsar.monitoring",),
+    ),
     Section(
         "saving",
         "Save, load, register",

@@ -17,18 +17,18 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 import tsar
 from tsar import batch
 from tsar.checks import check_id, checks_for
-from tsar.cli import bench, image, language
+from tsar.cli import bench, image, language, operations
 from tsar.cli.advice import parameters_of_unnamed, repairs
 from tsar.cli.demo import run_demo
 from tsar.cli.file_recipes import DEFAULT_MODEL, as_params_table
 from tsar.cli.image import run_image_demo
 from tsar.cli.language import run_language_demo
-from tsar.cli.listing import abilities, summary
+from tsar.cli.listing import abilities, as_table, summary
+from tsar.cli.logs import LoggedCommand
 from tsar.cli.once import Command
 from tsar.cli.options import (
     READING,
@@ -93,6 +93,7 @@ app = typer.Typer(
 app.add_typer(language.app, name="language")
 app.add_typer(image.app, name="image")
 app.add_typer(bench.app, name="bench")
+operations.add_to(app)
 
 DEMOS: dict[str, Callable[[Path], Any]] = {
     "forecasting": run_demo,
@@ -128,7 +129,7 @@ def demo(
     DEMOS[what](out)
 
 
-@app.command(cls=Command)
+@app.command(cls=LoggedCommand)
 def forecast(
     ctx: typer.Context,
     data: Data = None,
@@ -300,7 +301,7 @@ def _params(ctx: typer.Context, model: str | None, settings: list[str] | None) -
     return {**recipe_params, **parse_parameters(forecaster_class(model), settings or [])}
 
 
-@app.command(cls=Command)
+@app.command(cls=LoggedCommand)
 def backtest(
     ctx: typer.Context,
     data: Data = None,
@@ -365,7 +366,7 @@ def backtest(
         raise typer.Exit(PARTIAL)
 
 
-@app.command(cls=Command)
+@app.command(cls=LoggedCommand)
 def tune(
     ctx: typer.Context,
     data: Data = None,
@@ -464,7 +465,7 @@ def _setting(name: str, value: Any) -> str:
     return shlex.quote(f"{name}={','.join(map(str, value)) if listed else value}")
 
 
-@app.command(cls=Command)
+@app.command(cls=LoggedCommand)
 def reproduce(
     recipe: Annotated[
         str | None, typer.Argument(help="Name of a recipe, or the path of a TOML file.")
@@ -477,7 +478,7 @@ def reproduce(
     """Reproduce published numbers; exit with 1 where one is outside its band."""
     console = Console()
     if list_all or recipe is None:
-        console.print(_table(["recipe", "what"], _titles()))
+        console.print(as_table(["recipe", "what"], _titles()))
         return
     chosen = load_recipe(recipe)
     overrides = parse_parameters(forecaster_class(chosen.model), settings or [])
@@ -531,11 +532,13 @@ def models(
         cls = forecaster_class(name)
         console.print(summary(name), highlight=False)
         rows = [[key, repr(value)] for key, value in cls().get_params(deep=False).items()]
-        console.print(_table(["parameter", "default"], rows))
+        console.print(as_table(["parameter", "default"], rows))
         return
-    console.print(_table(["model", "what"], [[name, summary(name)] for name in forecaster_names()]))
+    console.print(
+        as_table(["model", "what"], [[name, summary(name)] for name in forecaster_names()])
+    )
     rows = [[name, *abilities(name)] for name in forecaster_names()]
-    console.print(_table(["model", "learns", "covariates", "can"], rows))
+    console.print(as_table(["model", "learns", "covariates", "can"], rows))
     console.print("\n".join(f"{name}: {text}" for name, text in CAPABILITIES.items()))
 
 
@@ -569,14 +572,14 @@ def datasets(
         facts["columns"] = ", ".join(card.columns)
         facts["published"] = f"{len(card.published)} results"
         facts["file"] = "bundled" if card.file is None else f"{card.file.path} from {card.file.url}"
-        console.print(_table(["field", "value"], [[key, str(facts[key])] for key in facts]))
+        console.print(as_table(["field", "value"], [[key, str(facts[key])] for key in facts]))
         return
     cards = [load_card(name) for name in dataset_names()]
     rows = [
         [card.name, str(card.rows), str(len(card.columns)), card.frequency, card.title]
         for card in cards
     ]
-    console.print(_table(["name", "rows", "variates", "step", "what"], rows))
+    console.print(as_table(["name", "rows", "variates", "step", "what"], rows))
 
 
 @app.command(cls=Command)
@@ -585,13 +588,3 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names from `tsar data
     for name in names:
         path = fetch_dataset(name)
         print(f"{name}: {'bundled, nothing to fetch' if path is None else path}")
-
-
-def _table(heads: list[str], rows: list[list[Any]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for place, head in enumerate(heads):
-        # The first column is a name to type again: it is never cut.
-        table.add_column(head, no_wrap=place == 0, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 import tsar
+from tsar.cli.logs import LoggedCommand
 from tsar.cli.once import Command
 from tsar.cli.options import Settings
 from tsar.estimator.saving import check_folder
@@ -32,7 +33,7 @@ DEMO: dict[str, Any] = {
 HELD_OUT = 0.1
 
 
-@app.command(cls=Command)
+@app.command(cls=LoggedCommand)
 def train(
     file: Annotated[Path, typer.Argument(help="A text in UTF-8, or a folder of .txt files.")],
     out: Annotated[Path, typer.Option(help="Folder for the trained model.")],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from sklearn.base import clone
 from torch import Tensor
 
+from tsar.estimator.description import description
 from tsar.estimator.documentation import PlainSignature, complete
 from tsar.estimator.saving import save
 from tsar.exceptions import NotFittedError, ParameterError
@@ -188,6 +189,25 @@ class Estimator(BaseEstimator, ABC):
         """Raise a NotFittedError unless ``fit`` was called."""
         if not self.__sklearn_is_fitted__():
             raise NotFittedError(f"{self.name} is not fitted yet; call fit first")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was fitted, on which data and how, as plain values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            ``model``, its class; ``manifest``, the data, times and versions of the fit of a
+            forecaster, or None, with the reason in ``missing``; ``seed``; ``metrics``, the losses
+            of the best epoch of a network; ``parameters`` as texts; ``members``, the same of the
+            models that it is made of.
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        """
+        self.check_fitted()
+        return description(self)
 
     # ---------------------------------------------------------- persistence
 

@@ -101,6 +101,8 @@ def fingerprint_of(model: Any) -> str:
             content.update(f"{name}={value!r};".encode())
     if forecaster.__sklearn_is_fitted__():
         record, tensors = forecaster.learned_state()
+        # When it was fitted, and how long that took, decides nothing.
+        record.pop("manifest", None)
         content.update(json.dumps(record, sort_keys=True, default=str).encode())
         for name in sorted(tensors):
             content.update(name.encode() + tensors[name].contiguous().numpy().tobytes())

@@ -5,7 +5,9 @@ Q quantiles.
 """
 
 import contextlib
+import copy
 import datetime
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +18,13 @@ import torch
 from pandas.tseries.offsets import BaseOffset
 from torch import Tensor
 
+from tsar.data.continuation import check_adjoining, continued
 from tsar.data.covariates import CovariateCoding
 from tsar.data.forecasts import short_histories
 from tsar.data.future import make_future_frame, read_future
-from tsar.data.matching import check_axis, check_variates, in_order
+from tsar.data.matching import check_axis, check_variates, id_places, in_order
 from tsar.data.panel import Panel
+from tsar.data.scaling import Scaling
 from tsar.data.stored_panel import PanelRecord
 from tsar.data.timeaxis import TimeAxis
 from tsar.estimator.base import Estimator
@@ -36,6 +40,7 @@ from tsar.forecasting.probabilistic.output_request import (
     read_request,
     write_forecast,
 )
+from tsar.forecasting.run_manifest import ManifestRecord, RunManifest
 from tsar.params.arguments import Frame, check_horizon, check_range, frame_first
 from tsar.params.constraints import Interval
 
@@ -48,6 +53,7 @@ class ForecasterRecord(TypedDict):
     data: PanelRecord
     fitted: LearnedRecord
     calibration: NotRequired[CalibrationRecord]
+    manifest: NotRequired[ManifestRecord]
 
 
 def _check_forecastable(end: Panel, horizon: int) -> None:
@@ -115,6 +121,10 @@ class Forecaster(Inspection, Intervals):
         The horizon that was learned.
     output_range_ : tuple of float or None
         The limits that forecasts are moved to, as they were given or inferred.
+    manifest_ : RunManifest or None
+        On which data ``fit`` was called, when, by which versions, and how long it took; None for
+        a model that an earlier version saved, for members of another one, and for one that is
+        loaded pre-trained.
     """
 
     parameter_group: ClassVar[str] = "data"
@@ -155,18 +165,32 @@ class Forecaster(Inspection, Intervals):
         """
         return self._fit(df, y, go_on=False)
 
+    def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
+        """Keep what was learned, the end of the fitted series, and what they were like."""
+        self.learned_, self.end_, self.calibration_ = learned, end, None
+        self.manifest_: RunManifest | None = None
+        self.remember_parameters()
+        self.freq_, self.cycles_ = end.frequency.name, end.frequency.cycles
+        self.n_series_, self.n_variates_ = end.n_series, end.n_variates
+        self.variates_ = list(end.variates)
+        self.horizon_ = horizon
+
     def _fit(self, df: Any, y: None, go_on: bool, weight: Any = None) -> Self:
         if y is not None:
             raise ParameterError(
                 f"{self.name}: y must be None, got {type(y).__name__}; the target is part of df"
             )
+        began = time.perf_counter()
+        continued = self.manifest_ if go_on and self.__sklearn_is_fitted__() else None
         panel = self.read_training(df, weight)
         with self.named_errors():
             # Better now than after the training.
             panel.frequency.future(panel.last.max(keepdims=True), int(self.horizon), panel.axis)
         if go_on and self.__sklearn_is_fitted__():
             panel = in_order(panel, self.end_.variates)
-        return self.fit_panel(panel, go_on)
+        self.fit_panel(panel, go_on)
+        self.manifest_ = RunManifest.of(panel, self.learned_.held_out, began, continued)
+        return self
 
     def fit_panel(self, panel: Panel, go_on: bool) -> Self:
         """Learn from a panel that was read with these parameters."""
@@ -196,15 +220,6 @@ class Forecaster(Inspection, Intervals):
         if np.isnan(panel.values).all():
             raise DataError(f"{self.name}: no value is observed; pass series with some history")
         return panel
-
-    def _remember(self, learned: Learned, end: Panel, horizon: int) -> None:
-        """Keep what was learned, the end of the fitted series, and what they were like."""
-        self.learned_, self.end_, self.calibration_ = learned, end, None
-        self.remember_parameters()
-        self.freq_, self.cycles_ = end.frequency.name, end.frequency.cycles
-        self.n_series_, self.n_variates_ = end.n_series, end.n_variates
-        self.variates_ = list(end.variates)
-        self.horizon_ = horizon
 
     def _check_consistency(self) -> None:
         super()._check_consistency()
@@ -267,6 +282,82 @@ class Forecaster(Inspection, Intervals):
     def in_words(self) -> str:
         """What forecasts: the name, and of a combination its members with their weights."""
         return self.name
+
+    # --------------------------------------------------------------- update
+
+    def update(self, df: Frame) -> Self:
+        """Append new rows to the fitted series, without fitting again.
+
+        ``predict()`` then continues them from their new ends: it forecasts what
+        ``predict(df=...)`` would of all rows, old and new. No parameter, weight, scaling,
+        calibration or limit changes.
+
+        Parameters
+        ----------
+        df : DataFrame or Series
+            In the form of the data: rows that follow the last ones of each series, of all or of
+            some of them. Series that were not fitted are added, unless each series has
+            parameters of its own, as in the classical models: these need a fit.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        NotFittedError
+            ``fit`` was not called.
+        DataError
+            The frame has faults, leaves a gap, holds rows that the model has, or has series that
+            need a fit. The model stays as it was.
+        """
+        self.check_fitted()
+        panel = self.read_as_fitted(df)
+        with self.named_errors():
+            check_axis("the time column", panel.axis, self.end_.axis)
+            check_variates(panel, self.end_, others_allowed=False)
+            check_adjoining(panel, self.end_)
+        fresh = panel.ids[id_places(panel.ids, self.end_.ids) < 0]
+        if len(fresh) and not self.takes_new_series:
+            raise DataError(
+                f"{self.name}: update must have the fitted series, whose parameters are their own, "
+                f"got {len(fresh)} others, the first {fresh[0]!r}; fit again, or leave them out: "
+                f"predict(df=...) estimates new series from the rows it is given"
+            )
+        with self.named_errors():
+            moved = self.moved_on(in_order(panel, self.end_.variates))
+        if self.manifest_ is not None:
+            moved.manifest_ = self.manifest_.updated(len(panel.values), moved.end_)
+        self.__dict__.update(moved.__dict__)
+        return self
+
+    @property
+    def takes_new_series(self) -> bool:
+        """Whether :meth:`update` adds series that were not fitted."""
+        return True
+
+    def moved_on(self, panel: Panel) -> Self:
+        """Return a copy whose series go on with the rows of a panel, its covariates not coded."""
+        coding = self.learned_.coding
+        whole = continued(self.end_, panel.coded(coding) if coding else panel)
+        n_fresh = whole.n_series - self.end_.n_series
+        added = whole.lengths - np.pad(self.end_.lengths, (0, n_fresh))
+        # Nothing was learned from new rows.
+        held_out = np.pad(self.learned_.held_out, (0, n_fresh)) + added
+        scaling = self._scaling_moved_on(whole)
+        moved = copy.copy(self)
+        moved.learned_ = replace(self.learned_, scaling=scaling, held_out=held_out)
+        moved.end_ = moved.learned_.rows_read(whole)
+        moved.n_series_ = whole.n_series
+        return moved
+
+    def _scaling_moved_on(self, whole: Panel) -> Scaling:
+        """Return the scaling of the series of a panel, those that were fitted first."""
+        fitted = self.learned_.scaling
+        others = Scaling.identity(whole.n_series - len(fitted.mean), whole.n_variates)
+        return Scaling(
+            np.concatenate([fitted.mean, others.mean]), np.concatenate([fitted.scale, others.scale])
+        )
 
     # -------------------------------------------------------------- predict
 
@@ -471,6 +562,8 @@ class Forecaster(Inspection, Intervals):
         state = {"data": record, "fitted": fitted}
         if self.calibration_ is not None:
             state["calibration"] = calibrated
+        if self.manifest_ is not None:
+            state["manifest"] = self.manifest_.to_state()
         return state, tensors
 
     def restore_learned_state(
@@ -495,6 +588,8 @@ class Forecaster(Inspection, Intervals):
         _check_forecastable(end, self.horizon_)
         if "calibration" in record:
             self.calibration_ = Calibration.from_state(record["calibration"], arrays, end)
+        if "manifest" in record:
+            self.manifest_ = RunManifest.from_state(record["manifest"], end.n_variates)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "horizon_")

@@ -27,7 +27,7 @@ from tsar.exceptions import (
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
-from tsar.forecasting.members import as_read_by, coded_for, configured, rows_in
+from tsar.forecasting.members import as_read_by, coded_for, configured, read_for, rows_in
 
 __all__ = ["Combination"]
 
@@ -175,6 +175,17 @@ class Combination(Forecaster):
         means = self.weights_.mean(axis=1).sort_values(ascending=False, kind="stable")
         members = ", ".join(f"{weight:.2f} {name}" for name, weight in means.items())
         return f"{self.name}: {members}"
+
+    @property
+    def takes_new_series(self) -> bool:
+        return all(member.takes_new_series for member in self.models_.values())
+
+    def moved_on(self, panel: Panel) -> Self:
+        moved = super().moved_on(panel)
+        moved.models_ = {
+            name: member.moved_on(read_for(member, panel)) for name, member in self.models_.items()
+        }
+        return moved
 
     # -------------------------------------------------------------- predict
 

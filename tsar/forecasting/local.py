@@ -221,6 +221,10 @@ class LocalForecaster(Forecaster):
         values = self.in_range(np.where(np.isnan(point), level, point))
         return Forecasts(values, replaced=reasons)
 
+    @property
+    def takes_new_series(self) -> bool:
+        return False
+
     def _estimates_of(self, panel: Panel) -> list[Estimate | None]:
         """Return what was estimated for the series of a panel, None where it has to be.
 

@@ -11,7 +11,7 @@ from tsar.data.matching import in_order
 from tsar.data.panel import Panel
 from tsar.forecasting.base import Forecaster
 
-__all__ = ["ROLES", "SHARED", "as_read_by", "coded_for", "configured", "rows_in"]
+__all__ = ["ROLES", "SHARED", "as_read_by", "coded_for", "configured", "read_for", "rows_in"]
 
 # What the members have in common with the whole.
 SHARED = ("horizon", "freq", "gaps", "id_column", "time_column", "target")
@@ -46,9 +46,14 @@ def as_read_by(member: Forecaster, panel: Panel) -> Panel:
 
 def coded_for(member: Forecaster, panel: Panel) -> Panel:
     """Return a panel as a fitted member forecasts from it, variates in its order."""
-    part = as_read_by(member.as_fitted, panel)
+    part = read_for(member, panel)
     coding = member.learned_.coding
-    return in_order(part.coded(coding) if coding else part, member.end_.variates)
+    return part.coded(coding) if coding else part
+
+
+def read_for(member: Forecaster, panel: Panel) -> Panel:
+    """Return a panel as a fitted member reads it, variates in its order, not yet coded."""
+    return in_order(as_read_by(member.as_fitted, panel), member.end_.variates)
 
 
 def rows_in(part: Panel, panel: Panel, owners: np.ndarray, rows: np.ndarray) -> np.ndarray:

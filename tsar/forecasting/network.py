@@ -43,6 +43,7 @@ from tsar.forecasting.outputs.losses import Loss, QuantileLoss, distribution_of
 from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective, measure
 from tsar.forecasting.outputs.predictive import Predictive
 from tsar.forecasting.probabilistic.calibration import CalibrationRecord
+from tsar.forecasting.run_manifest import ManifestRecord
 from tsar.params.arguments import Frame, SampleWeight
 from tsar.params.constraints import Interval
 from tsar.training.checkpoint import (
@@ -76,6 +77,7 @@ class NetworkRecord(TypedDict):
     fitted: NetworkFitted
     training: TrainingRecord
     calibration: NotRequired[CalibrationRecord]
+    manifest: NotRequired[ManifestRecord]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

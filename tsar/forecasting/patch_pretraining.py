@@ -34,6 +34,7 @@ from tsar.forecasting.outputs.losses import MSELoss
 from tsar.forecasting.outputs.objective import ForecastNetwork, ForecastObjective
 from tsar.forecasting.outputs.output import PointOutput
 from tsar.forecasting.probabilistic.calibration import CalibrationRecord
+from tsar.forecasting.run_manifest import ManifestRecord
 from tsar.params.arguments import Frame
 from tsar.params.constraints import Interval, check_value
 from tsar.params.records import check_record
@@ -251,6 +252,7 @@ class PretrainedRecord(TypedDict, total=False):
     fitted: NetworkFitted
     training: TrainingRecord
     calibration: CalibrationRecord
+    manifest: ManifestRecord
     pretraining: PretrainingRecord
 
 

@@ -29,6 +29,7 @@ from tsar.forecasting.outputs.losses import QuantileLoss
 from tsar.forecasting.outputs.objective import ForecastObjective
 from tsar.forecasting.outputs.predictive import Predictive, QuantileForecasts
 from tsar.forecasting.probabilistic.calibration import CalibrationRecord
+from tsar.forecasting.run_manifest import ManifestRecord
 from tsar.params.arguments import Frame, check_horizon, frame_first
 from tsar.params.constraints import Interval
 from tsar.training.options import Phase, TrainingOptions
@@ -61,6 +62,7 @@ class PretrainedRecord(TypedDict):
     data: PanelRecord
     fitted: PretrainedFitted
     calibration: NotRequired[CalibrationRecord]
+    manifest: NotRequired[ManifestRecord]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -5,7 +5,7 @@ Dimension letters: S series, W windows, H horizon, C variates.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import numpy as np
 from sklearn.base import clone
@@ -19,7 +19,7 @@ from tsar.exceptions import DataError, ParameterError, PersistenceError
 from tsar.forecasting.base import Forecaster
 from tsar.forecasting.fitted.contract import Forecasts
 from tsar.forecasting.fitted.learned import Learned
-from tsar.forecasting.members import ROLES, as_read_by, coded_for, configured, rows_in
+from tsar.forecasting.members import ROLES, as_read_by, coded_for, configured, read_for, rows_in
 from tsar.forecasting.naive import SeasonalNaive
 from tsar.forecasting.outputs.predictive import Predictive
 
@@ -179,6 +179,17 @@ class TransformedTarget(Forecaster):
         # The model keeps covariates, coded as it reads them.
         plain = replace(end, past={}, future={}, static={}, calendar=None, calendar_kind=None)
         super()._remember(learned, plain, horizon)
+
+    @property
+    def takes_new_series(self) -> bool:
+        return self.model_.takes_new_series
+
+    def moved_on(self, panel: Panel) -> Self:
+        moved = super().moved_on(panel)
+        transform = self.fitted_parameters_["transform"]
+        values = self._forward(panel, transform, self.transformer_)
+        moved.model_ = self.model_.moved_on(read_for(self.model_, replace(panel, values=values)))
+        return moved
 
     def _forward(self, panel: Panel, transform: Any, transformer: Any) -> Array:
         """Transform the values of a panel."""

@@ -62,7 +62,9 @@ class TrialFolder:
                 f"{owner}: folder must be one that can be made, got {str(folder)!r}: {error}"
             ) from None
         places = np.concatenate([windows.owners, windows.rows]).tobytes()
-        digest = hashlib.sha256(data_digest(windows.panel).encode() + places)
+        # The order of series and variates is that of the forecasts.
+        order = repr([list(windows.panel.ids), list(windows.panel.variates)])
+        digest = hashlib.sha256(f"{data_digest(windows.panel)} {order}".encode() + places)
         self.about = f"{digest.hexdigest()[:16]} {windows.horizon}"
         self.shape = windows.truth.shape
 

@@ -101,6 +101,12 @@ class WindowForecaster(Forecaster):
         scaling = scaling.filled(measured)
         return scaling.filled(self.learned_.pooled_of(panel, self.end_))
 
+    def _scaling_moved_on(self, whole: Panel) -> Scaling:
+        # A series that was constant or unknown is measured, as it is where it is given anew.
+        held = self.learned_.scaling_of(whole, self.end_)
+        measured = self.as_fitted._measure(whole, whole.offsets[1:])  # noqa: SLF001  (this class)
+        return held.filled(measured)
+
     def _tensors(
         self,
         panel: Panel,
