@@ -23,8 +23,9 @@ BASE = {"torch", "numpy", "pandas", "scikit-learn", "statsmodels", "safetensors"
     # Installed by these anyhow, and imported by name.
     *("scipy", "joblib", "filelock"),
 }
-# Extras that are no part of "all": itself, ours, and what builds on CUDA only.
-SPECIAL = ("all", "dev", "mamba")
+# Extras that are no part of "all": itself, ours, what builds on CUDA only, and engines, which are
+# large and tested by `make test-engines` as they are.
+SPECIAL = ("all", "dev", "mamba", "ray", "dask", "spark")
 # Whatever the base dependencies pull in themselves is theirs to answer for; these are ours.
 NOT_ON_IMPORT = {
     *("typer", "rich", "click", "matplotlib", "pooch", "requests", "pyarrow", "optuna"),
