@@ -236,7 +236,11 @@ def _now() -> str:
 
 @functools.cache
 def _version(package: str) -> str:
-    return importlib.metadata.version(package)
+    try:
+        return importlib.metadata.version(package)
+    # A checkout that lies on the path, and was not installed.
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _versions() -> dict[str, str]:
