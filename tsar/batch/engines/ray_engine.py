@@ -4,8 +4,10 @@ import contextlib
 import functools
 import math
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import joblib
 import pandas as pd
@@ -17,6 +19,9 @@ from tsar.batch.engines.worker import Mapped, loaded, run_packed
 from tsar.exceptions import EngineError
 
 __all__ = ["Ray"]
+
+# Seconds until an address counts as one where nothing listens.
+WAIT = 30
 
 
 class Ray:
@@ -94,12 +99,20 @@ def _connect(n_blocks: int) -> None:
         n_workers = max(min(joblib.cpu_count(), n_blocks), 1)
         options = {"address": "local", "num_cpus": n_workers, "include_dashboard": False}
     try:
+        _check_reached(os.environ.get("RAY_ADDRESS", ""))
         ray.init(log_to_driver=False, logging_level="ERROR", **options)
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise EngineError(
             f"batch: there is no Ray cluster: {in_short(error)}; start one, or unset RAY_ADDRESS "
             f"for one of this machine"
         ) from error
+
+
+def _check_reached(address: str) -> None:
+    """Raise an OSError where nothing listens at an address; Ray would ask for six minutes."""
+    at = urlsplit(address if "://" in address else f"//{address}")
+    if at.hostname is not None and at.port is not None:
+        socket.create_connection((at.hostname, at.port), timeout=WAIT).close()
 
 
 def _work(function: Function, blocks: Iterable[Block]) -> Iterator[Result]:
